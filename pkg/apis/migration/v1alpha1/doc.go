@@ -1,0 +1,7 @@
+// Package v1alpha1 defines PodMigration, the one record of a migration: what
+// was asked, what was decided, how far it is and how it ended. It must hold
+// every fact that a restarted controller needs to go on.
+//
+// +kubebuilder:object:generate=true
+// +groupName=migration.ai-storage
+package v1alpha1

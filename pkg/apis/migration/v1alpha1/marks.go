@@ -1,0 +1,72 @@
+package v1alpha1
+
+import "k8s.io/apimachinery/pkg/types"
+
+// Marks on the objects that a migration creates. The scheduler plugin, the
+// controller and people searching with kubectl read them.
+const (
+	// OriginalPodLabel names the first original, so that the descendants of one
+	// pod can be listed. Values longer than a label allows are cut; the
+	// annotation of the same name holds the whole.
+	OriginalPodLabel = GroupName + "/original-pod"
+	// TargetNodeLabel names the node that was asked for or planned. The
+	// scheduler decides; spec.nodeName tells where the pod really is.
+	TargetNodeLabel = GroupName + "/target-node"
+	// MigrationUIDLabel holds the UID of the PodMigration that owns the object.
+	MigrationUIDLabel = GroupName + "/migration-uid"
+
+	// SourceNodeAnnotation names the node that the replacement must not use.
+	SourceNodeAnnotation = GroupName + "/source-node"
+	// CheckpointClaimAnnotation names the claim mounted at CheckpointMountPath.
+	CheckpointClaimAnnotation = GroupName + "/checkpoint-claim"
+	// OriginalUIDAnnotation holds the UID of the pod that the replacement takes
+	// over from.
+	OriginalUIDAnnotation = GroupName + "/original-uid"
+	// ExcludeAnnotation with the value "true" keeps the rebalancing loop away
+	// from a pod. A migration that somebody asks for is still carried out.
+	ExcludeAnnotation = GroupName + "/exclude"
+
+	// AppLabel and ComponentLabel are the labels of every checkpoint claim.
+	AppLabel            = "app"
+	AppLabelValue       = "ai-storage-orchestrator"
+	ComponentLabel      = "component"
+	ComponentLabelValue = "migration-checkpoint"
+
+	// CheckpointVolumeName is the volume of the checkpoint claim in a replacement.
+	CheckpointVolumeName = "migration-checkpoint"
+	// CheckpointMountPath is where every container of a replacement sees the
+	// checkpoint claim.
+	CheckpointMountPath = "/migration-checkpoint"
+
+	// Finalizer keeps a PodMigration until what it made is put back.
+	Finalizer = GroupName + "/cleanup"
+
+	// SchedulerName is the scheduler that places every replacement.
+	SchedulerName = "ai-storage-scheduler"
+)
+
+// maxLabelValueLength is the limit of a label value in characters
+// (k8s.io/apimachinery/pkg/util/validation.LabelValueMaxLength).
+const maxLabelValueLength = 63
+
+// LabelValue cuts a name to what a label value may hold. A cut value ends in
+// an alphanumeric character, as label values must.
+func LabelValue(name string) string {
+	if len(name) <= maxLabelValueLength {
+		return name
+	}
+	cut := maxLabelValueLength
+	for cut > 0 && !isAlphanumeric(name[cut-1]) {
+		cut--
+	}
+	return name[:cut]
+}
+
+func isAlphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
+// OwnedBy reports whether labels carry the mark of the migration with this UID.
+func OwnedBy(labels map[string]string, migration types.UID) bool {
+	return migration != "" && labels[MigrationUIDLabel] == string(migration)
+}

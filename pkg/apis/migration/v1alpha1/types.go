@@ -1,0 +1,330 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// PodMigration moves one pod of its namespace to another node. Its spec is
+// what was asked and cannot be changed, but for cancel; its status is the only
+// memory of the controller.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=pmig,categories=all
+// +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.spec.podName`
+// +kubebuilder:printcolumn:name="From",type=string,JSONPath=`.status.original.nodeName`
+// +kubebuilder:printcolumn:name="To",type=string,JSONPath=`.status.replacement.nodeName`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Replacement",type=string,priority=1,JSONPath=`.status.replacement.name`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.message`
+type PodMigration struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +required
+	Spec PodMigrationSpec `json:"spec"`
+	// +optional
+	Status PodMigrationStatus `json:"status,omitempty"`
+}
+
+// PodMigrationList is a list of PodMigration.
+//
+// +kubebuilder:object:root=true
+type PodMigrationList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []PodMigration `json:"items"`
+}
+
+// PodMigrationSpec says which pod moves, and how.
+//
+// +kubebuilder:validation:XValidation:rule="self.podName == oldSelf.podName",message="podName cannot be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="has(self.podUID) == has(oldSelf.podUID) && (!has(self.podUID) || self.podUID == oldSelf.podUID)",message="podUID cannot be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="has(self.targetNode) == has(oldSelf.targetNode) && (!has(self.targetNode) || self.targetNode == oldSelf.targetNode)",message="targetNode cannot be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="has(self.plannedNode) == has(oldSelf.plannedNode) && (!has(self.plannedNode) || self.plannedNode == oldSelf.plannedNode)",message="plannedNode cannot be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="self.waiting == oldSelf.waiting && self.timeoutSeconds == oldSelf.timeoutSeconds && self.checkpoint == oldSelf.checkpoint",message="only cancel can be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="!has(self.targetNode) || !has(self.sourceNode) || self.targetNode != self.sourceNode",message="targetNode must differ from sourceNode"
+// +kubebuilder:validation:XValidation:rule="!oldSelf.cancel || self.cancel",message="a cancelled migration cannot be taken up again: create another PodMigration"
+type PodMigrationSpec struct {
+	// podName is the pod to move, in the namespace of this object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	PodName string `json:"podName"`
+
+	// podUID, when set, must be the UID of the pod: a pod that was recreated
+	// under the same name is then not moved by mistake. The rebalancer sets it.
+	// +optional
+	PodUID types.UID `json:"podUID,omitempty"`
+
+	// sourceNode, when set, must be the node that the pod runs on.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	SourceNode string `json:"sourceNode,omitempty"`
+
+	// targetNode, when set, is the only node that the scheduler may choose.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	TargetNode string `json:"targetNode,omitempty"`
+
+	// plannedNode is the node that the rebalancer expects. The scheduler prefers
+	// it and may choose another.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	PlannedNode string `json:"plannedNode,omitempty"`
+
+	// waiting says what happens to a container that has never started.
+	// +optional
+	// +kubebuilder:default=Strip
+	Waiting WaitingPolicy `json:"waiting,omitempty"`
+
+	// checkpoint describes the claim that carries state over.
+	// +optional
+	// +kubebuilder:default={}
+	Checkpoint CheckpointSpec `json:"checkpoint,omitempty"`
+
+	// timeoutSeconds bounds the migration from its start to the eviction of the
+	// original, in seconds. When it runs out, everything is put back.
+	// +optional
+	// +kubebuilder:default=600
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=86400
+	TimeoutSeconds int32 `json:"timeoutSeconds,omitempty"`
+
+	// ttlSecondsAfterFinished removes this object that many seconds after it
+	// finished. Unset keeps it. The replacement is never removed by it.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	TTLSecondsAfterFinished *int32 `json:"ttlSecondsAfterFinished,omitempty"`
+
+	// cancel puts everything back, as long as the original has not been evicted.
+	// +optional
+	// +kubebuilder:default=false
+	Cancel bool `json:"cancel,omitempty"`
+
+	// reason tells a person why the pod moves. The rebalancer writes the gain
+	// that it expects.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Reason string `json:"reason,omitempty"`
+}
+
+// WaitingPolicy says what happens to a container that has never started.
+//
+// +kubebuilder:validation:Enum=Strip;Keep
+type WaitingPolicy string
+
+const (
+	// WaitingStrip leaves containers that never started out of the replacement.
+	WaitingStrip WaitingPolicy = "Strip"
+	// WaitingKeep takes them along.
+	WaitingKeep WaitingPolicy = "Keep"
+)
+
+// CheckpointSpec describes the checkpoint claim.
+type CheckpointSpec struct {
+	// size of the claim.
+	// +optional
+	// +kubebuilder:default="1Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be greater than 0"
+	Size resource.Quantity `json:"size,omitempty"`
+
+	// storageClassName of the claim; unset uses the default class.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	StorageClassName *string `json:"storageClassName,omitempty"`
+
+	// accessMode of the claim.
+	// +optional
+	// +kubebuilder:default=ReadWriteOnce
+	// +kubebuilder:validation:Enum=ReadWriteOnce;ReadWriteMany;ReadWriteOncePod
+	AccessMode corev1.PersistentVolumeAccessMode `json:"accessMode,omitempty"`
+
+	// reclaimPolicy says whether the claim outlives the replacement. Retain
+	// leaves it; Delete removes it together with the replacement.
+	// +optional
+	// +kubebuilder:default=Delete
+	// +kubebuilder:validation:Enum=Retain;Delete
+	ReclaimPolicy ClaimReclaimPolicy `json:"reclaimPolicy,omitempty"`
+}
+
+// ClaimReclaimPolicy says whether a checkpoint claim outlives its replacement.
+type ClaimReclaimPolicy string
+
+const (
+	ClaimRetain ClaimReclaimPolicy = "Retain"
+	ClaimDelete ClaimReclaimPolicy = "Delete"
+)
+
+// Phase summarises the conditions for a person; the controller decides by the
+// conditions and by what exists.
+//
+// +kubebuilder:validation:Enum=Pending;Preparing;Placing;HandingOver;Succeeded;Failed;Cancelled
+type Phase string
+
+const (
+	PhasePending     Phase = "Pending"
+	PhasePreparing   Phase = "Preparing"
+	PhasePlacing     Phase = "Placing"
+	PhaseHandingOver Phase = "HandingOver"
+	PhaseSucceeded   Phase = "Succeeded"
+	PhaseFailed      Phase = "Failed"
+	PhaseCancelled   Phase = "Cancelled"
+)
+
+// IsFinished reports whether a phase is final.
+func (p Phase) IsFinished() bool {
+	return p == PhaseSucceeded || p == PhaseFailed || p == PhaseCancelled
+}
+
+// PodMigrationStatus is the memory of the controller.
+type PodMigrationStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+	// message explains the phase in a sentence.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// original is the pod as it was found when the migration started.
+	// +optional
+	Original *PodReference `json:"original,omitempty"`
+	// replacement is the pod that takes over.
+	// +optional
+	Replacement *PodReference `json:"replacement,omitempty"`
+	// checkpointClaim is the name of the checkpoint claim.
+	// +optional
+	CheckpointClaim string `json:"checkpointClaim,omitempty"`
+
+	// containers holds the verdict on every container of the original.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Containers []ContainerVerdict `json:"containers,omitempty"`
+
+	// before and after are the resources of the original and of the replacement.
+	// +optional
+	Before *ResourceRecord `json:"before,omitempty"`
+	// +optional
+	After *ResourceRecord `json:"after,omitempty"`
+
+	// times of the steps.
+	// +optional
+	Times StepTimes `json:"times,omitempty"`
+}
+
+// Condition types of a PodMigration, in the order in which they become true.
+const (
+	// ConditionAccepted: the pod can be moved and has a place in the budget.
+	ConditionAccepted = "Accepted"
+	// ConditionPrepared: verdicts, measured use and the checkpoint claim exist.
+	ConditionPrepared = "Prepared"
+	// ConditionPlaced: the scheduler bound the replacement to a node.
+	ConditionPlaced = "Placed"
+	// ConditionReplacementReady: the replacement is Ready.
+	ConditionReplacementReady = "ReplacementReady"
+	// ConditionHandedOver: the original is gone. There is no way back from here.
+	ConditionHandedOver = "HandedOver"
+	// ConditionRolledBack: what the migration made has been removed.
+	ConditionRolledBack = "RolledBack"
+	// ConditionMeasured: the use of the replacement was measured, or could not be.
+	ConditionMeasured = "Measured"
+)
+
+// PodReference points at one pod, by UID.
+type PodReference struct {
+	// +optional
+	Name string `json:"name,omitempty"`
+	// +optional
+	UID types.UID `json:"uid,omitempty"`
+	// +optional
+	NodeName string `json:"nodeName,omitempty"`
+}
+
+// ContainerVerdict says whether a container moves, and why.
+type ContainerVerdict struct {
+	Name string `json:"name"`
+	// kind is Container, Init, Sidecar or Ephemeral.
+	Kind ContainerKind `json:"kind"`
+	// state is what was found, such as Running, Completed, Failed or Waiting.
+	State ContainerState `json:"state"`
+	// shouldMigrate tells whether the replacement has this container.
+	ShouldMigrate bool `json:"shouldMigrate"`
+	// reason is a CamelCase word for programs.
+	Reason string `json:"reason"`
+	// message is a sentence for people.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// ContainerKind is the role of a container in its pod.
+type ContainerKind string
+
+const (
+	KindContainer ContainerKind = "Container"
+	KindInit      ContainerKind = "Init"
+	KindSidecar   ContainerKind = "Sidecar"
+	KindEphemeral ContainerKind = "Ephemeral"
+)
+
+// ContainerState is what a container was found doing.
+type ContainerState string
+
+const (
+	StateRunning   ContainerState = "Running"
+	StateCompleted ContainerState = "Completed"
+	StateFailed    ContainerState = "Failed"
+	StateWaiting   ContainerState = "Waiting"
+)
+
+// ResourceRecord holds what a pod asked for and what it was measured to use.
+type ResourceRecord struct {
+	// requests are those of the pod as the scheduler counts them.
+	// +optional
+	Requests corev1.ResourceList `json:"requests,omitempty"`
+	// usage is the measured use; absent when it could not be measured.
+	// +optional
+	Usage corev1.ResourceList `json:"usage,omitempty"`
+	// source names where usage comes from: metrics.k8s.io, or Unavailable.
+	// +optional
+	Source UsageSource `json:"source,omitempty"`
+	// measuredAt is the timestamp that the source gave.
+	// +optional
+	MeasuredAt *metav1.Time `json:"measuredAt,omitempty"`
+	// windowSeconds is the length of the measurement, in seconds.
+	// +optional
+	WindowSeconds int32 `json:"windowSeconds,omitempty"`
+}
+
+// UsageSource names where a measured use comes from.
+type UsageSource string
+
+const (
+	UsageFromMetricsAPI UsageSource = "metrics.k8s.io"
+	UsageUnavailable    UsageSource = "Unavailable"
+)
+
+// StepTimes are the moments at which the steps of a migration were reached.
+type StepTimes struct {
+	// +optional
+	Started *metav1.MicroTime `json:"started,omitempty"`
+	// +optional
+	Prepared *metav1.MicroTime `json:"prepared,omitempty"`
+	// +optional
+	Placed *metav1.MicroTime `json:"placed,omitempty"`
+	// +optional
+	ReplacementReady *metav1.MicroTime `json:"replacementReady,omitempty"`
+	// +optional
+	OriginalGone *metav1.MicroTime `json:"originalGone,omitempty"`
+	// +optional
+	Finished *metav1.MicroTime `json:"finished,omitempty"`
+}

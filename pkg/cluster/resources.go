@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Resources is a vector of amounts. The zero value is nothing of everything.
+type Resources struct {
+	// MilliCPU is in thousandths of a core.
+	MilliCPU int64
+	// Memory is in bytes.
+	Memory int64
+	// Scalar holds every other resource in its own unit (bytes, devices, …).
+	Scalar map[corev1.ResourceName]int64
+}
+
+// ResourcesOf converts a resource list.
+func ResourcesOf(list corev1.ResourceList) Resources {
+	var r Resources
+	for name, quantity := range list {
+		switch name {
+		case corev1.ResourceCPU:
+			r.MilliCPU = quantity.MilliValue()
+		case corev1.ResourceMemory:
+			r.Memory = quantity.Value()
+		default:
+			if r.Scalar == nil {
+				r.Scalar = map[corev1.ResourceName]int64{}
+			}
+			r.Scalar[name] = quantity.Value()
+		}
+	}
+	return r
+}
+
+// List converts back. Amounts of zero are left out.
+func (r Resources) List() corev1.ResourceList {
+	list := corev1.ResourceList{}
+	if r.MilliCPU != 0 {
+		list[corev1.ResourceCPU] = *resource.NewMilliQuantity(r.MilliCPU, resource.DecimalSI)
+	}
+	if r.Memory != 0 {
+		list[corev1.ResourceMemory] = *resource.NewQuantity(r.Memory, resource.BinarySI)
+	}
+	for name, amount := range r.Scalar {
+		if amount != 0 {
+			list[name] = *resource.NewQuantity(amount, resource.DecimalSI)
+		}
+	}
+	return list
+}
+
+// Add returns r + other.
+func (r Resources) Add(other Resources) Resources { return r.plus(other, 1) }
+
+// Sub returns r - other. Amounts may become negative.
+func (r Resources) Sub(other Resources) Resources { return r.plus(other, -1) }
+
+func (r Resources) plus(other Resources, sign int64) Resources {
+	sum := Resources{
+		MilliCPU: r.MilliCPU + sign*other.MilliCPU,
+		Memory:   r.Memory + sign*other.Memory,
+	}
+	if len(r.Scalar)+len(other.Scalar) > 0 {
+		sum.Scalar = make(map[corev1.ResourceName]int64, len(r.Scalar)+len(other.Scalar))
+		maps.Copy(sum.Scalar, r.Scalar)
+		for name, amount := range other.Scalar {
+			sum.Scalar[name] += sign * amount
+		}
+	}
+	return sum
+}
+
+// FitsIn reports whether no amount of r is above that of room. A resource that
+// room does not name has room for zero.
+func (r Resources) FitsIn(room Resources) bool {
+	if r.MilliCPU > room.MilliCPU || r.Memory > room.Memory {
+		return false
+	}
+	for name, amount := range r.Scalar {
+		if amount > 0 && amount > room.Scalar[name] {
+			return false
+		}
+	}
+	return true
+}

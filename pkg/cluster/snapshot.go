@@ -1,0 +1,91 @@
+package cluster
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Snapshot is the cluster at one moment. Nodes and pods are sorted, so that
+// the same cluster always gives the same snapshot.
+type Snapshot struct {
+	// Time at which the snapshot was taken.
+	Time time.Time
+	// Nodes by name.
+	Nodes []*Node
+	// Pods that hold a place on a node, by namespace and name.
+	Pods []*Pod
+}
+
+// NewSnapshot sorts nodes and pods and returns them as a snapshot.
+func NewSnapshot(at time.Time, nodes []*Node, pods []*Pod) *Snapshot {
+	s := &Snapshot{Time: at, Nodes: slices.Clone(nodes), Pods: slices.Clone(pods)}
+	slices.SortFunc(s.Nodes, func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Pods, func(a, b *Pod) int { return a.Key().Compare(b.Key()) })
+	return s
+}
+
+// Node is one node.
+type Node struct {
+	Name string
+	// Allocatable is what pods may ask for.
+	Allocatable Resources
+	// Measured is what the node uses; nil when there is no fresh measurement.
+	Measured *Usage
+	// Schedulable tells whether new pods may come: Ready and not cordoned.
+	Schedulable bool
+	// Labels and Object are for rules that read more than amounts.
+	Object *corev1.Node
+}
+
+// Pod is one pod that holds a place on a node.
+type Pod struct {
+	Namespace string
+	Name      string
+	UID       types.UID
+	NodeName  string
+	// Workload is what the pod belongs to, such as "ReplicaSet/ns/web"; for a pod
+	// without an owner it is the pod it descends from.
+	Workload string
+	// Requests are the pod's as the scheduler counts them.
+	Requests Resources
+	// StrippedRequests are those of the replacement, once finished containers
+	// are left out.
+	StrippedRequests Resources
+	// Measured is what the pod uses; nil when there is no fresh measurement.
+	Measured *Usage
+	// Immovable says why the loop must not move the pod; empty when it may.
+	Immovable string
+	// Object is the pod itself.
+	Object *corev1.Pod
+	// Replacement is the pod that would take over, before it is named; nil when
+	// the pod cannot be moved.
+	Replacement *corev1.Pod
+}
+
+// Key identifies a pod to people.
+func (p *Pod) Key() PodKey { return PodKey{Namespace: p.Namespace, Name: p.Name} }
+
+// PodKey is the namespace and name of a pod.
+type PodKey struct{ Namespace, Name string }
+
+// String returns namespace/name.
+func (k PodKey) String() string { return k.Namespace + "/" + k.Name }
+
+// Compare orders by namespace, then name.
+func (k PodKey) Compare(other PodKey) int {
+	return cmp.Or(cmp.Compare(k.Namespace, other.Namespace), cmp.Compare(k.Name, other.Name))
+}
+
+// Usage is a measurement.
+type Usage struct {
+	// MilliCPU is in thousandths of a core, averaged over the window.
+	MilliCPU int64
+	// Memory is the working set in bytes.
+	Memory int64
+	// At is the end of the window.
+	At time.Time
+}
