@@ -37,7 +37,10 @@ type Node struct {
 	Measured *Usage
 	// Schedulable tells whether new pods may come: Ready and not cordoned.
 	Schedulable bool
-	// Labels and Object are for rules that read more than amounts.
+	// LeftAlone says why no pod is moved from or to the node; empty when pods may
+	// be.
+	LeftAlone string
+	// Object is the node itself, for rules that read more than amounts.
 	Object *corev1.Node
 }
 
@@ -47,8 +50,8 @@ type Pod struct {
 	Name      string
 	UID       types.UID
 	NodeName  string
-	// Workload is what the pod belongs to, such as "ReplicaSet/ns/web"; for a pod
-	// without an owner it is the pod it descends from.
+	// Workload is what the pod belongs to, such as "ReplicaSet/ns/web"; a pod
+	// without an owner is a workload of its own, "Pod/ns/name".
 	Workload string
 	// Requests are the pod's as the scheduler counts them.
 	Requests Resources

@@ -1,0 +1,299 @@
+package planner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/budget"
+	"github.com/ai-storage/orchestrator/pkg/cluster"
+)
+
+var (
+	noon        = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	plenty      = budget.Limits{InFlight: 1000, PerNode: 1000, PerNamespace: 1000, PerWorkload: 1}
+	defaultTest = Thresholds{CPU: 0.7, Memory: 0.8}
+)
+
+const gib = int64(1) << 30
+
+// node has 4 cores and 16 GiB and uses the given share of them.
+func node(name string, cpu, memory float64) *cluster.Node {
+	return &cluster.Node{
+		Name:        name,
+		Allocatable: cluster.Resources{MilliCPU: 4000, Memory: 16 * gib},
+		Measured:    &cluster.Usage{MilliCPU: int64(4000 * cpu), Memory: int64(float64(16*gib) * memory), At: noon},
+		Schedulable: true,
+		Object:      &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}},
+	}
+}
+
+// pod uses what it asks for.
+func pod(name, nodeName string, milliCPU, memory int64) *cluster.Pod {
+	requests := cluster.Resources{MilliCPU: milliCPU, Memory: memory}
+	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(name)}}
+	return &cluster.Pod{
+		Namespace: "ns", Name: name, UID: types.UID(name), NodeName: nodeName, Workload: "Pod/ns/" + name,
+		Requests: requests, StrippedRequests: requests,
+		Measured: &cluster.Usage{MilliCPU: milliCPU, Memory: memory, At: noon},
+		Object:   object, Replacement: object,
+	}
+}
+
+// refusing is a Feasibility that refuses some nodes and records what it placed.
+type refusing struct {
+	nodes  map[string]string
+	placed []string
+	err    error
+}
+
+func (r *refusing) Fits(_ context.Context, _ *corev1.Pod, node string) (string, error) {
+	return r.nodes[node], r.err
+}
+
+func (r *refusing) Place(pod *corev1.Pod, node string) error {
+	r.placed = append(r.placed, pod.Name+"→"+node)
+	return nil
+}
+
+func TestMake(t *testing.T) {
+	big := func(p *cluster.Pod) *cluster.Pod {
+		p.Requests.MilliCPU, p.StrippedRequests.MilliCPU = 5000, 5000
+		return p
+	}
+	immovable := func(p *cluster.Pod, why string) *cluster.Pod { p.Immovable = why; return p }
+	tests := []struct {
+		name       string
+		nodes      []*cluster.Node
+		pods       []*cluster.Pod
+		refused    map[string]string
+		limits     budget.Limits
+		maxMoves   int
+		wantMoves  []string
+		wantReason string
+	}{{
+		name:  "a hot node is relieved to the coolest node",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("warm", 0.5, 0.2), node("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 1000, gib), pod("b", "hot", 400, gib)}, limits: plenty, maxMoves: 5,
+		wantMoves: []string{"a→cool"},
+	}, {
+		name:  "no node is hot",
+		nodes: []*cluster.Node{node("x", 0.7, 0.8), node("y", 0, 0)},
+		pods:  []*cluster.Pod{pod("a", "x", 1000, gib)}, limits: plenty, maxMoves: 5,
+	}, {
+		name:  "memory makes a node hot too",
+		nodes: []*cluster.Node{node("hot", 0.1, 0.95), node("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 100, 4*gib)}, limits: plenty, maxMoves: 5,
+		wantMoves: []string{"a→cool"},
+	}, {
+		name:  "a pod whose requests fit nowhere stays",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{big(pod("a", "hot", 1000, gib))}, limits: plenty, maxMoves: 5,
+		wantReason: "no room for the requests",
+	}, {
+		name:  "a destination must not become hot",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("warm", 0.6, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		wantReason: "would become hot",
+	}, {
+		name:  "the scheduler's refusal sends the pod to the next best node",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("warm", 0.3, 0.2), node("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		refused:   map[string]string{"cool": "node(s) had untolerated taint(s)"},
+		wantMoves: []string{"a→warm"},
+	}, {
+		name:  "the scheduler's refusal is reported",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		refused:    map[string]string{"cool": "node(s) had untolerated taint(s)"},
+		wantReason: "scheduler: node(s) had untolerated taint(s)",
+	}, {
+		name:  "the budget holds",
+		nodes: []*cluster.Node{node("hot", 1.0, 0.2), node("cool", 0.1, 0.1), node("cold", 0, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 600, gib), pod("b", "hot", 600, gib)}, maxMoves: 5,
+		limits:    budget.Limits{InFlight: 1, PerNode: 9, PerNamespace: 9, PerWorkload: 1},
+		wantMoves: []string{"a→cold"}, wantReason: "budget: 1 of 1 migrations in flight",
+	}, {
+		name:  "the cap on moves holds",
+		nodes: []*cluster.Node{node("hot", 1.0, 0.2), node("cool", 0.1, 0.1), node("cold", 0, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 600, gib), pod("b", "hot", 600, gib)}, limits: plenty, maxMoves: 1,
+		wantMoves: []string{"a→cold"}, wantReason: "as many moves as one cycle may make",
+	}, {
+		name:  "an immovable pod stays and its reason is told",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{immovable(pod("a", "hot", 1000, gib), "moved less than 10m ago")}, limits: plenty, maxMoves: 5,
+		wantReason: "moved less than 10m ago",
+	}, {
+		name: "a node left alone is neither relieved nor used",
+		nodes: []*cluster.Node{
+			func() *cluster.Node { n := node("hot", 0.9, 0.2); n.LeftAlone = "a migration is in flight"; return n }(),
+			node("cool", 0.1, 0.1)},
+		pods: []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		wantReason: "a migration is in flight",
+	}, {
+		name: "a node that cannot be scheduled to is no destination",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("warm", 0.2, 0.2),
+			func() *cluster.Node { n := node("cordoned", 0, 0); n.Schedulable = false; return n }()},
+		pods: []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		wantMoves: []string{"a→warm"},
+	}, {
+		name:  "a pod that uses almost nothing is not worth a move",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{pod("a", "hot", 4, gib/1024)}, limits: plenty, maxMoves: 5,
+		wantReason: "gain less than it costs",
+	}}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			feasibility := &refusing{nodes: tt.refused}
+			plan, err := Make(t.Context(), cluster.NewSnapshot(noon, tt.nodes, tt.pods), feasibility,
+				Options{Thresholds: defaultTest, MaxMoves: tt.maxMoves, Budget: budget.NewLedger(tt.limits)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.wantMoves, feasibility.placed); diff != "" {
+				t.Errorf("moves (-want +got):\n%s", diff)
+			}
+			if len(plan.Moves) != len(tt.wantMoves) {
+				t.Errorf("plan has %d moves, want %d", len(plan.Moves), len(tt.wantMoves))
+			}
+			var reasons []string
+			for _, hot := range plan.StillHot {
+				reasons = append(reasons, hot.Reasons...)
+			}
+			if got := strings.Join(reasons, "; "); !strings.Contains(got, tt.wantReason) || (tt.wantReason == "") != (got == "") {
+				t.Errorf("reasons for what stays hot = %q, want %q", got, tt.wantReason)
+			}
+		})
+	}
+}
+
+func TestMakeReturnsTheErrorOfTheFeasibility(t *testing.T) {
+	broken := errors.New("informers have stopped")
+	snapshot := cluster.NewSnapshot(noon, []*cluster.Node{node("hot", 0.9, 0), node("cool", 0, 0)}, []*cluster.Pod{pod("a", "hot", 1000, gib)})
+	_, err := Make(t.Context(), snapshot, &refusing{err: broken},
+		Options{Thresholds: defaultTest, MaxMoves: 1, Budget: budget.NewLedger(plenty)})
+	if !errors.Is(err, broken) {
+		t.Fatalf("error = %v, want one that wraps %v", err, broken)
+	}
+}
+
+func TestStrippingMakesAPodFit(t *testing.T) {
+	stripped := pod("a", "hot", 1000, gib)
+	stripped.Requests.MilliCPU, stripped.StrippedRequests.MilliCPU = 4000, 700
+	filler := pod("filler", "cool", 3000, gib)
+	filler.Measured = nil
+	filler.Immovable = "not measured"
+	snapshot := cluster.NewSnapshot(noon, []*cluster.Node{node("hot", 0.9, 0.1), node("cool", 0.1, 0.1)}, []*cluster.Pod{stripped, filler})
+	plan, err := Make(t.Context(), snapshot, &refusing{}, Options{Thresholds: defaultTest, MaxMoves: 5, Budget: budget.NewLedger(plenty)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.Moves) != 1 || plan.FreedRequests().MilliCPU != 3300 {
+		t.Fatalf("moves %d, freed %dm, want 1 move that frees 3300m", len(plan.Moves), plan.FreedRequests().MilliCPU)
+	}
+}
+
+// randomSnapshot is a cluster whose pods lie where chance put them.
+func randomSnapshot(seed uint64) *cluster.Snapshot {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	nodeCount, podCount := 2+rng.IntN(12), rng.IntN(80)
+	nodes := make([]*cluster.Node, nodeCount)
+	for i := range nodes {
+		nodes[i] = node(fmt.Sprintf("node-%02d", i), 0, 0)
+		nodes[i].Schedulable = rng.IntN(10) > 0
+	}
+	var pods []*cluster.Pod
+	for i := range podCount {
+		on := nodes[min(rng.IntN(nodeCount), rng.IntN(nodeCount))]
+		p := pod(fmt.Sprintf("pod-%02d", i), on.Name, 50+rng.Int64N(900), rng.Int64N(3*gib))
+		p.Requests.MilliCPU += rng.Int64N(200)
+		if rng.IntN(5) == 0 {
+			p.Immovable = "because"
+		}
+		on.Measured.MilliCPU += p.Measured.MilliCPU
+		on.Measured.Memory += p.Measured.Memory
+		pods = append(pods, p)
+	}
+	rng.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
+	rng.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	return cluster.NewSnapshot(noon, nodes, pods)
+}
+
+func TestPlanProperties(t *testing.T) {
+	for seed := range uint64(300) {
+		snapshot := randomSnapshot(seed)
+		limits := budget.Limits{InFlight: 6, PerNode: 2, PerNamespace: 5, PerWorkload: 1}
+		var first []byte
+		for run := range 2 {
+			plan, err := Make(t.Context(), snapshot, &refusing{}, Options{Thresholds: defaultTest, MaxMoves: 10, Budget: budget.NewLedger(limits)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			encoded, err := json.Marshal(plan)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if run == 0 {
+				first = encoded
+				checkPlan(t, seed, snapshot, plan, limits)
+			} else if string(first) != string(encoded) {
+				t.Fatalf("seed %d: the same snapshot gave two plans:\n%s\n%s", seed, first, encoded)
+			}
+		}
+	}
+}
+
+// checkPlan counts again, on its own, what every prefix of the plan does.
+func checkPlan(t *testing.T, seed uint64, snapshot *cluster.Snapshot, plan *Plan, limits budget.Limits) {
+	t.Helper()
+	room, pods := map[string]cluster.Resources{}, map[cluster.PodKey]*cluster.Pod{}
+	for _, n := range snapshot.Nodes {
+		room[n.Name] = n.Allocatable
+	}
+	for _, p := range snapshot.Pods {
+		room[p.NodeName] = room[p.NodeName].Sub(p.Requests)
+		pods[p.Key()] = p
+	}
+	perNode, movedBefore := map[string]int{}, map[cluster.PodKey]bool{}
+	for i, move := range plan.Moves {
+		p := pods[move.Pod]
+		if p == nil || p.Immovable != "" || p.NodeName != move.From || movedBefore[move.Pod] || move.From == move.To {
+			t.Fatalf("seed %d, move %d: %+v must not be", seed, i, move)
+		}
+		movedBefore[move.Pod] = true
+		if !p.StrippedRequests.FitsIn(room[move.To]) {
+			t.Fatalf("seed %d, move %d: %s does not fit on %s with all originals in place", seed, i, move.Pod, move.To)
+		}
+		room[move.To] = room[move.To].Sub(p.StrippedRequests)
+		perNode[move.From]++
+		perNode[move.To]++
+		if perNode[move.From] > limits.PerNode || perNode[move.To] > limits.PerNode || i >= limits.PerNamespace || i >= limits.InFlight {
+			t.Fatalf("seed %d, move %d: over the budget", seed, i)
+		}
+		if move.Gain <= 0 {
+			t.Fatalf("seed %d, move %d: gain %f", seed, i, move.Gain)
+		}
+	}
+	if plan.After.Objective > plan.Before.Objective {
+		t.Fatalf("seed %d: the plan makes it worse: %f, then %f", seed, plan.Before.Objective, plan.After.Objective)
+	}
+	wasHot := map[string]bool{}
+	for _, n := range plan.Before.Nodes {
+		wasHot[n.Name] = n.Hot
+	}
+	for _, n := range plan.After.Nodes {
+		if n.Hot && !wasHot[n.Name] {
+			t.Fatalf("seed %d: the plan makes node %s hot", seed, n.Name)
+		}
+	}
+}
