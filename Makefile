@@ -19,6 +19,8 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 	-X $(KUBE_VERSION_PKG).gitMajor=1 -X $(KUBE_VERSION_PKG).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
 
 PRODUCT := scheduler rebalancer devcluster
+NODES ?= simulated:20
+PODS ?= 200
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
 CODE_GENERATORS := deepcopy-gen defaulter-gen conversion-gen
 NODE_PROGRAMS := containerd containerd-shim-runc-v2 ctr
@@ -31,13 +33,20 @@ GO_FILES = $(shell find cmd pkg manifests -name '*.go' -o -name '*.yaml' 2>/dev/
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build tools $(BIN)/workload ## Rebalance a skewed local cluster (NODES=simulated:20 or real:2, PODS=200)
+	$(BIN)/devcluster demo --nodes=$(NODES) --pods=$(PODS)
 
 .PHONY: build
 build: $(addprefix $(BIN)/,$(PRODUCT)) ## Build our programs into bin/
 
 $(addprefix $(BIN)/,$(PRODUCT)): $(BIN)/%: go.mod go.sum $(GO_FILES)
 	$(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./cmd/$*
+
+$(BIN)/workload: go.mod $(wildcard test/workload/*.go)
+	$(GO_STATIC) $(SMALL) -o $@ ./test/workload
 
 .PHONY: tools
 tools: $(TOOL_BINS) ## Build Kubernetes, etcd, containerd and the rest of the local cluster
@@ -74,6 +83,24 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 
 ##@ Develop
 
+.PHONY: test
+test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kubectl ## Unit and integration tests with the race detector
+	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) $(GO) test -race -timeout 10m ./...
+
+.PHONY: e2e
+e2e: build tools $(BIN)/workload ## End-to-end tests on two real nodes (root, Linux)
+	$(GO) test -tags e2e -count=1 -timeout 25m -v ./test/e2e/...
+
+.PHONY: lint
+lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./test/e2e/...
+	$(BIN)/staticcheck -tags e2e ./...
+
+.PHONY: presubmit
+presubmit: lint test e2e ## What a change must pass; .ci/run installs and runs the same
+
 .PHONY: generate
 generate: $(GENERATOR_BINS) ## Write generated code and the CRD anew
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
@@ -81,3 +108,16 @@ generate: $(GENERATOR_BINS) ## Write generated code and the CRD anew
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1
 	$(BIN)/controller-gen object paths=./pkg/apis/migration/...
 	$(BIN)/controller-gen crd paths=./pkg/apis/migration/... output:crd:dir=manifests/crd
+
+.PHONY: verify-generated
+verify-generated: generate ## Fail when generated code is not up to date
+	git diff --exit-code -- 'pkg/**/zz_generated*' manifests/crd
+
+.PHONY: images
+images: build ## Build the container images into dist/, without Docker
+	$(BIN)/devcluster images --output dist
+
+.PHONY: clean
+clean: ## Stop a local cluster and remove what was built
+	@if [ -x $(BIN)/devcluster ]; then $(BIN)/devcluster down; fi
+	rm -rf $(BIN) dist

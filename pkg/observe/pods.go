@@ -1,0 +1,157 @@
+package observe
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/budget"
+	"github.com/ai-storage/orchestrator/pkg/cluster"
+	"github.com/ai-storage/orchestrator/pkg/containers"
+)
+
+// Annotations of others by which a pod's owner says that it must stay.
+const (
+	safeToEvictAnnotation      = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+	preferNoEvictionAnnotation = "descheduler.alpha.kubernetes.io/prefer-no-eviction"
+)
+
+// examination is one pod with all that the rules look at.
+type examination struct {
+	pod      *corev1.Pod
+	key      cluster.PodKey
+	usage    *cluster.Usage
+	verdicts containers.Verdicts
+	refusal  *containers.Refusal
+	reading  *Reading
+	history  history
+	options  Options
+}
+
+// rules in the order in which they are asked; the first that objects is the
+// reason that people see. A rule returns "" when it has nothing against a move.
+var rules = []func(*examination) string{
+	optedIn,
+	notExcluded,
+	notMigrating,
+	movable,
+	oldEnough,
+	belowPriorityCeiling,
+	cooledDown,
+	disruptable,
+	measured,
+}
+
+func buildPod(pod *corev1.Pod, usage *cluster.Usage, reading *Reading, history history, options Options) *cluster.Pod {
+	key := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
+	p := &cluster.Pod{
+		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, NodeName: pod.Spec.NodeName,
+		Workload: budget.PodWorkload(pod.Namespace, pod.Name),
+		Requests: requestsOf(pod), Measured: usage, Object: pod,
+	}
+	e := &examination{
+		pod: pod, key: key, usage: usage, reading: reading, history: history, options: options,
+	}
+	e.verdicts, e.refusal = containers.Assess(pod, v1alpha1.WaitingStrip, reading.Claims(pod.Namespace))
+	for _, rule := range rules {
+		if p.Immovable = rule(e); p.Immovable != "" {
+			return p
+		}
+	}
+	replacement, err := containers.BuildReplacement(pod, e.verdicts, containers.ReplacementOptions{})
+	if err != nil {
+		p.Immovable = err.Error()
+		return p
+	}
+	p.Replacement = replacement
+	p.StrippedRequests = requestsOf(replacement)
+	return p
+}
+
+func optedIn(e *examination) string {
+	if e.pod.Spec.SchedulerName != e.options.SchedulerName {
+		return "the pod has not opted in with schedulerName " + e.options.SchedulerName
+	}
+	return ""
+}
+
+func notExcluded(e *examination) string {
+	switch {
+	case e.pod.Annotations[v1alpha1.ExcludeAnnotation] == "true":
+		return "the pod is excluded by annotation " + v1alpha1.ExcludeAnnotation
+	case e.pod.Annotations[safeToEvictAnnotation] == "false":
+		return "the pod is excluded by annotation " + safeToEvictAnnotation
+	}
+	if _, set := e.pod.Annotations[preferNoEvictionAnnotation]; set {
+		return "the pod is excluded by annotation " + preferNoEvictionAnnotation
+	}
+	return ""
+}
+
+func notMigrating(e *examination) string {
+	if e.history.migrating[e.key] {
+		return "a migration of the pod is in flight"
+	}
+	return ""
+}
+
+func movable(e *examination) string {
+	switch {
+	case e.refusal != nil:
+		return e.refusal.Message
+	case e.verdicts.HasWaiting():
+		return "a container of the pod has not started yet"
+	}
+	return ""
+}
+
+func oldEnough(e *examination) string {
+	if e.reading.At.Sub(e.pod.CreationTimestamp.Time) < e.options.MinimumPodAge {
+		return fmt.Sprintf("the pod is younger than %s", e.options.MinimumPodAge)
+	}
+	return ""
+}
+
+func belowPriorityCeiling(e *examination) string {
+	if priority := e.pod.Spec.Priority; priority != nil && *priority > e.options.PriorityCeiling {
+		return fmt.Sprintf("the priority of the pod is above %d", e.options.PriorityCeiling)
+	}
+	return ""
+}
+
+// cooledDown also reads the age of a replacement: it is the trace of a move
+// that is left when its PodMigration was deleted.
+func cooledDown(e *examination) string {
+	last := e.history.lastEnd[e.key]
+	if e.pod.Labels[v1alpha1.MigrationUIDLabel] != "" && e.pod.CreationTimestamp.After(last) {
+		last = e.pod.CreationTimestamp.Time
+	}
+	if !last.IsZero() && e.reading.At.Sub(last) < e.options.Cooldown {
+		return fmt.Sprintf("the pod was moved, or should have been, less than %s ago", e.options.Cooldown.Round(time.Second))
+	}
+	return ""
+}
+
+func disruptable(e *examination) string {
+	for _, pdb := range e.reading.Budgets {
+		if pdb.Namespace != e.pod.Namespace || pdb.Status.DisruptionsAllowed > 0 {
+			continue
+		}
+		selector, err := metav1.LabelSelectorAsSelector(pdb.Spec.Selector)
+		if err != nil || selector.Matches(labels.Set(e.pod.Labels)) {
+			return "disruption budget " + pdb.Name + " allows no disruption now"
+		}
+	}
+	return ""
+}
+
+func measured(e *examination) string {
+	if e.usage == nil {
+		return "the pod has no fresh measurement"
+	}
+	return ""
+}

@@ -1,0 +1,67 @@
+package rebalance
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ai-storage/orchestrator/pkg/planner"
+)
+
+// What became of a planned move.
+const (
+	outcomeCreated = "created"
+	outcomeStale   = "stale"
+)
+
+// Metrics of the loop.
+type Metrics struct {
+	planDuration prometheus.Histogram
+	moves        *prometheus.CounterVec
+	deviation    *prometheus.GaugeVec
+	objective    prometheus.Gauge
+	hotNodes     prometheus.Gauge
+}
+
+// NewMetrics registers the metrics of the loop.
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		planDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "ai_storage_rebalance_plan_duration_seconds",
+			Help:    "Time to observe the cluster and make a plan.",
+			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
+		}),
+		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ai_storage_rebalance_moves_total",
+			Help: "Planned moves, by what became of them: created as a PodMigration, or stale when validated.",
+		}, []string{"outcome"}),
+		deviation: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_node_load_deviation_ratio",
+			Help: "Standard deviation of measured node load, as a fraction of allocatable.",
+		}, []string{"resource"}),
+		objective: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_objective",
+			Help: "Cost of the observed cluster in the planner's objective; lower is better.",
+		}),
+		hotNodes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_hot_nodes",
+			Help: "Nodes whose measured load is above a threshold.",
+		}),
+	}
+	registerer.MustRegister(m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes)
+	return m
+}
+
+func (m *Metrics) observePlan(plan *planner.Plan, took time.Duration) {
+	m.planDuration.Observe(took.Seconds())
+	m.deviation.WithLabelValues("cpu").Set(plan.Before.CPUDeviation)
+	m.deviation.WithLabelValues("memory").Set(plan.Before.MemoryDeviation)
+	m.objective.Set(plan.Before.Objective)
+	hot := 0
+	for _, node := range plan.Before.Nodes {
+		if node.Hot {
+			hot++
+		}
+	}
+	m.hotNodes.Set(float64(hot))
+}

@@ -1,0 +1,208 @@
+// Package architecture checks the plan of the house: which room may import
+// which, and what the pure rooms must not do.
+package architecture
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ai-storage/orchestrator"
+
+// pureRooms decide from data alone. They may import the standard library, the
+// API types and each other.
+var pureRooms = []string{"pkg/cluster", "pkg/containers", "pkg/planner", "pkg/budget"}
+
+var allowedInPureRooms = []string{"k8s.io/api", "k8s.io/apimachinery", module + "/pkg/apis/migration"}
+
+// layers from the bottom up: a room imports only rooms of its own layer or
+// below. Rooms are matched by their longest prefix.
+var layers = map[string]int{
+	"pkg/apis":       0,
+	"pkg/cluster":    0,
+	"pkg/containers": 1,
+	"pkg/budget":     1,
+	"pkg/planner":    2,
+	"pkg/plugins":    3,
+	"pkg/simulation": 4,
+	"pkg/observe":    4,
+	"pkg/migration":  4,
+	"pkg/rebalance":  5,
+	"pkg/devcluster": 5,
+	"cmd":            6,
+	"test":           7,
+}
+
+type goPackage struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+}
+
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	command := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,Imports", module+"/...")
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var packages []goPackage
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+	if len(packages) < len(layers) {
+		t.Fatalf("go list found %d packages, fewer than there are rooms", len(packages))
+	}
+	return packages
+}
+
+func room(importPath string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(importPath, module), "/")
+}
+
+func isWithin(path, prefix string) bool {
+	return path == prefix || strings.HasPrefix(path, prefix+"/")
+}
+
+// layerOf returns the layer of the longest prefix that names the room.
+func layerOf(path string) (int, bool) {
+	for path != "." && path != "" {
+		if layer, ok := layers[path]; ok {
+			return layer, true
+		}
+		path = filepath.Dir(path)
+	}
+	return 0, false
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	for _, p := range listPackages(t) {
+		from, known := layerOf(room(p.ImportPath))
+		if !known {
+			t.Errorf("%s has no layer: give the new room its place", p.ImportPath)
+			continue
+		}
+		for _, imported := range p.Imports {
+			if !isWithin(imported, module) {
+				continue
+			}
+			if to, _ := layerOf(room(imported)); to > from {
+				t.Errorf("%s (layer %d) imports %s (layer %d)", p.ImportPath, from, imported, to)
+			}
+		}
+	}
+}
+
+func TestPureRoomsImportOnlyTypes(t *testing.T) {
+	checked := 0
+	for _, p := range listPackages(t) {
+		if !slices.Contains(pureRooms, room(p.ImportPath)) {
+			continue
+		}
+		checked++
+		for _, imported := range p.Imports {
+			if problem := impureImport(imported); problem != "" {
+				t.Errorf("%s imports %s: %s", p.ImportPath, imported, problem)
+			}
+		}
+	}
+	if checked != len(pureRooms) {
+		t.Errorf("checked %d pure rooms, want %d", checked, len(pureRooms))
+	}
+}
+
+func impureImport(imported string) string {
+	isStandard := !strings.Contains(strings.Split(imported, "/")[0], ".")
+	switch {
+	case imported == "os" || imported == "net" || strings.HasPrefix(imported, "net/") || imported == "math/rand" || imported == "math/rand/v2":
+		return "a pure room reads nothing of the world"
+	case isStandard:
+		return ""
+	}
+	for _, allowed := range allowedInPureRooms {
+		if isWithin(imported, allowed) {
+			return ""
+		}
+	}
+	if slices.Contains(pureRooms, room(imported)) {
+		return ""
+	}
+	return "a pure room imports the standard library, API types and pure rooms only"
+}
+
+func TestPureRoomsReadNoClockAndStartNoGoroutine(t *testing.T) {
+	for _, p := range listPackages(t) {
+		if !slices.Contains(pureRooms, room(p.ImportPath)) {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, filepath.Join(p.Dir, name), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, problem := range impurities(file) {
+				t.Errorf("%s: %s", set.Position(problem.at), problem.what)
+			}
+		}
+	}
+}
+
+type impurity struct {
+	at   token.Pos
+	what string
+}
+
+func impurities(file *ast.File) []impurity {
+	var found []impurity
+	ast.Inspect(file, func(node ast.Node) bool {
+		switch n := node.(type) {
+		case *ast.GoStmt:
+			found = append(found, impurity{n.Pos(), "starts a goroutine"})
+		case *ast.SelectorExpr:
+			if name := fmt.Sprint(n.X); name == "time" && slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "NewTimer"}, n.Sel.Name) {
+				found = append(found, impurity{n.Pos(), "reads the clock"})
+			}
+			if fmt.Sprint(n.X) == "metav1" && (n.Sel.Name == "Now" || n.Sel.Name == "NowMicro") {
+				found = append(found, impurity{n.Pos(), "reads the clock"})
+			}
+		}
+		return true
+	})
+	return found
+}
+
+func TestTheChecksCanFail(t *testing.T) {
+	for _, imported := range []string{"k8s.io/client-go/kubernetes", "k8s.io/klog/v2", "net/http", "os", module + "/pkg/observe"} {
+		if impureImport(imported) == "" {
+			t.Errorf("import of %s by a pure room is not noticed", imported)
+		}
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\nfunc f() { go f(); _ = time.Now(); _ = metav1.Now() }", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := impurities(file); len(found) != 3 {
+		t.Errorf("found %d impurities, want 3", len(found))
+	}
+}
