@@ -1,34 +1,23 @@
+// Command scheduler is kube-scheduler with our plugins and the
+// scheduler-plugins catalogue.
 package main
 
 import (
-	_ "github.com/google/go-cmp/cmp"
-	_ "github.com/google/go-containerregistry/pkg/v1/tarball"
-	_ "github.com/prometheus/client_golang/prometheus"
-	_ "github.com/spf13/cobra"
-	_ "github.com/spf13/pflag"
-	_ "k8s.io/component-base/cli"
-	_ "k8s.io/kubernetes/cmd/kube-scheduler/app"
-	_ "k8s.io/metrics/pkg/client/clientset/versioned"
-	_ "sigs.k8s.io/controller-runtime"
-	_ "sigs.k8s.io/controller-runtime/pkg/envtest"
-	_ "sigs.k8s.io/yaml"
+	"os"
 
-	_ "gonum.org/v1/gonum/stat"
-	_ "sigs.k8s.io/scheduler-plugins/apis/config/scheme"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/capacityscheduling"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/coscheduling"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/networkaware/networkoverhead"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/networkaware/topologicalsort"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/noderesources"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/noderesourcetopology"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/podstate"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/preemptiontoleration"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/qos"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/sysched"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/trimaran/loadvariationriskbalancing"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/trimaran/lowriskovercommitment"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/trimaran/peaks"
-	_ "sigs.k8s.io/scheduler-plugins/pkg/trimaran/targetloadpacking"
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // metrics of API requests
+	_ "k8s.io/component-base/metrics/prometheus/version"  // metric of the version
+	"k8s.io/kubernetes/cmd/kube-scheduler/app"
+
+	_ "github.com/ai-storage/orchestrator/pkg/apis/config/scheme" // plugin arguments
+	"github.com/ai-storage/orchestrator/pkg/plugins"
 )
 
-func main() {}
+func main() {
+	var options []app.Option
+	for name, factory := range plugins.Registry() {
+		options = append(options, app.WithPlugin(name, factory))
+	}
+	os.Exit(cli.Run(app.NewSchedulerCommand(options...)))
+}

@@ -74,14 +74,15 @@ func (r Resources) plus(other Resources, sign int64) Resources {
 	return sum
 }
 
-// FitsIn reports whether no amount of r is above that of room. A resource that
-// room does not name has room for zero.
+// FitsIn reports whether no amount of r is above that of room. As for the
+// scheduler, zero always fits, also where room is overdrawn.
 func (r Resources) FitsIn(room Resources) bool {
-	if r.MilliCPU > room.MilliCPU || r.Memory > room.Memory {
+	fits := func(amount, room int64) bool { return amount <= 0 || amount <= room }
+	if !fits(r.MilliCPU, room.MilliCPU) || !fits(r.Memory, room.Memory) {
 		return false
 	}
 	for name, amount := range r.Scalar {
-		if amount > 0 && amount > room.Scalar[name] {
+		if !fits(amount, room.Scalar[name]) {
 			return false
 		}
 	}

@@ -22,6 +22,12 @@ const (
 	// OriginalUIDAnnotation holds the UID of the pod that the replacement takes
 	// over from.
 	OriginalUIDAnnotation = GroupName + "/original-uid"
+	// RequiredNodeAnnotation names the only node that the replacement may use,
+	// when the request named one.
+	RequiredNodeAnnotation = GroupName + "/required-node"
+	// DiscardableVolumesAnnotation lists, separated by commas, volumes of a pod
+	// whose content may be lost when the pod moves. The author of the pod sets it.
+	DiscardableVolumesAnnotation = GroupName + "/discardable-volumes"
 	// ExcludeAnnotation with the value "true" keeps the rebalancing loop away
 	// from a pod. A migration that somebody asks for is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"

@@ -44,6 +44,7 @@ type PodMigrationList struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.podName == oldSelf.podName",message="podName cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.podUID) == has(oldSelf.podUID) && (!has(self.podUID) || self.podUID == oldSelf.podUID)",message="podUID cannot be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="has(self.sourceNode) == has(oldSelf.sourceNode) && (!has(self.sourceNode) || self.sourceNode == oldSelf.sourceNode)",message="sourceNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.targetNode) == has(oldSelf.targetNode) && (!has(self.targetNode) || self.targetNode == oldSelf.targetNode)",message="targetNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.plannedNode) == has(oldSelf.plannedNode) && (!has(self.plannedNode) || self.plannedNode == oldSelf.plannedNode)",message="plannedNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="self.waiting == oldSelf.waiting && self.timeoutSeconds == oldSelf.timeoutSeconds && self.checkpoint == oldSelf.checkpoint",message="only cancel can be changed: create another PodMigration"
@@ -131,7 +132,7 @@ type CheckpointSpec struct {
 	// +optional
 	// +kubebuilder:default="1Gi"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be greater than 0"
-	Size resource.Quantity `json:"size,omitempty"`
+	Size *resource.Quantity `json:"size,omitempty"`
 
 	// storageClassName of the claim; unset uses the default class.
 	// +optional

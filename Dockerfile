@@ -1,0 +1,19 @@
+# One file for every image: docker build --build-arg PROGRAM=scheduler .
+# `make images` builds the same images without Docker.
+ARG GO_VERSION=1.26
+FROM --platform=$BUILDPLATFORM golang:${GO_VERSION} AS build
+ARG PROGRAM
+ARG TARGETOS
+ARG TARGETARCH
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY cmd cmd
+COPY pkg pkg
+RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
+    go build -trimpath -ldflags '-s -w' -o /out/program ./cmd/${PROGRAM}
+
+FROM gcr.io/distroless/static:nonroot
+COPY --from=build /out/program /program
+USER 65532:65532
+ENTRYPOINT ["/program"]

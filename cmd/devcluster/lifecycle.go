@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ai-storage/orchestrator/pkg/devcluster"
+)
+
+// sources are flags that say where programs and files come from.
+type sources struct {
+	binDir, manifestsDir, configFile string
+}
+
+func (s *sources) addFlags(command *cobra.Command) {
+	flags := command.Flags()
+	flags.StringVar(&s.binDir, "bin-dir", "bin", "folder of the programs (make tools build)")
+	flags.StringVar(&s.manifestsDir, "manifests", "manifests", "folder of the manifests to apply")
+	flags.StringVar(&s.configFile, "config", filepath.Join("config", "scheduler-configuration.yaml"), "configuration of the scheduler and the rebalancer")
+}
+
+func newUpCommand(stateDir *string) *cobra.Command {
+	var from sources
+	var nodes string
+	var images, components []string
+	command := &cobra.Command{
+		Use:   "up",
+		Short: "Start a cluster",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			spec, err := devcluster.ParseNodeSpec(nodes)
+			if err != nil {
+				return err
+			}
+			if slices.Equal(components, []string{"none"}) {
+				components = nil
+			}
+			cluster, err := devcluster.Up(command.Context(), devcluster.Options{
+				StateDir: *stateDir, BinDir: from.binDir, ManifestsDir: from.manifestsDir, ConfigFile: from.configFile,
+				Nodes: spec, Images: images, Components: components, Progress: command.OutOrStdout(),
+			})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(command.OutOrStdout(), "\nTry:\n  %s --kubeconfig=%s get nodes\n",
+				filepath.Join(from.binDir, "kubectl"), cluster.AdminKubeconfig())
+			return nil
+		},
+	}
+	from.addFlags(command)
+	command.Flags().StringVar(&nodes, "nodes", "simulated:3", "simulated:N, or real:N (Linux, as root)")
+	command.Flags().StringSliceVar(&images, "image", nil, "archive of a container image that real nodes get; can be repeated")
+	command.Flags().StringSliceVar(&components, "components", devcluster.ComponentNames(), "our programs to start, or none")
+	return command
+}
+
+func newDownCommand(stateDir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "End the cluster and remove everything it left",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return devcluster.Down(command.Context(), *stateDir, command.OutOrStdout())
+		},
+	}
+}
+
+func newStatusCommand(stateDir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show what runs; fails when no cluster does",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			cluster, err := devcluster.Open(*stateDir)
+			if err != nil {
+				return err
+			}
+			return printStatus(command, cluster)
+		},
+	}
+}
+
+func printStatus(command *cobra.Command, cluster *devcluster.Cluster) error {
+	processes, err := cluster.Processes()
+	if err != nil {
+		return err
+	}
+	config, err := cluster.AdminConfig()
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	nodes, err := client.CoreV1().Nodes().List(command.Context(), metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	out := tabwriter.NewWriter(command.OutOrStdout(), 0, 0, 3, ' ', 0)
+	fmt.Fprintf(out, "State folder\t%s\nAPI server\t%s\nKubeconfig\t%s\nNodes\t%s, %d registered\n\nPROCESS\tPID\tSTATE\n",
+		cluster.StateDir(), config.Host, cluster.AdminKubeconfig(), cluster.Nodes(), len(nodes.Items))
+	for _, process := range processes {
+		state := "running"
+		if !process.Alive {
+			state = "ended"
+		}
+		fmt.Fprintf(out, "%s\t%d\t%s\n", process.Name, process.PID, state)
+	}
+	return out.Flush()
+}

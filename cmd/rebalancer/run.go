@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/migration"
+	"github.com/ai-storage/orchestrator/pkg/observe"
+	"github.com/ai-storage/orchestrator/pkg/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/simulation"
+)
+
+// informerTimeout bounds the first listing of everything the planner reads. A
+// missing right shows as a listing that never ends.
+const informerTimeout = 2 * time.Minute
+
+func run(ctx context.Context, o *options) error {
+	configuration, err := load.File(o.config)
+	if err != nil {
+		return err
+	}
+	restConfig, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return fmt.Errorf("reading --kubeconfig %q: %w", o.kubeconfig, err)
+	}
+	// Ours is one client for many rooms; the API server's own fairness limits it.
+	restConfig.QPS = -1
+	if o.dryRun {
+		return dryRun(ctx, configuration, restConfig)
+	}
+	return serve(ctx, o, configuration, restConfig)
+}
+
+func serve(ctx context.Context, o *options, configuration *load.Configuration, restConfig *rest.Config) error {
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
+		Scheme:                        scheme,
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              "ai-storage-rebalancer",
+		LeaderElectionNamespace:       o.leaderElectionNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		Metrics:                       server.Options{BindAddress: o.metricsBindAddress},
+		HealthProbeBindAddress:        o.healthProbeBindAddress,
+	})
+	if err != nil {
+		return fmt.Errorf("creating the manager: %w", err)
+	}
+	for _, add := range []func(string, healthz.Checker) error{mgr.AddHealthzCheck, mgr.AddReadyzCheck} {
+		if err := add("ping", healthz.Ping); err != nil {
+			return err
+		}
+	}
+	metricsAPI, err := metricsclient.NewForConfig(restConfig)
+	if err != nil {
+		return err
+	}
+	if err := migration.SetupWithManager(mgr, migration.Options{
+		Metrics: metricsAPI.MetricsV1beta1(),
+		Budget:  migration.NewLiveBudget(mgr.GetAPIReader(), rebalance.Limits(configuration.Rebalance)),
+	}); err != nil {
+		return fmt.Errorf("setting up the migration controller: %w", err)
+	}
+	loop, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())
+	if err != nil {
+		return err
+	}
+	loop.Writer = mgr.GetClient()
+	loop.Metrics = rebalance.NewMetrics(metrics.Registry)
+	if err := mgr.Add(loop); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// dryRun prints one plan and changes nothing.
+func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *rest.Config) error {
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	live, err := client.New(restConfig, client.Options{Scheme: scheme})
+	if err != nil {
+		return err
+	}
+	loop, err := newLoop(ctx, configuration, restConfig, live)
+	if err != nil {
+		return err
+	}
+	plan, err := loop.Plan(ctx)
+	if err != nil {
+		return err
+	}
+	return rebalance.WritePlan(os.Stdout, plan)
+}
+
+// newLoop builds what plans, and waits until its informers have seen the cluster.
+func newLoop(ctx context.Context, configuration *load.Configuration, restConfig *rest.Config, live client.Reader) (*rebalance.Loop, error) {
+	kubeClient, err := kubernetes.NewForConfig(restConfig)
+	if err != nil {
+		return nil, err
+	}
+	metricsAPI, err := metricsclient.NewForConfig(restConfig)
+	if err != nil {
+		return nil, err
+	}
+	options, err := rebalance.ObserveOptions(configuration.Rebalance)
+	if err != nil {
+		return nil, err
+	}
+	factory := informers.NewSharedInformerFactory(kubeClient, 0)
+	simulator, err := simulation.New(ctx, configuration.Scheduler, kubeClient, factory, restConfig)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the simulation: %w", err)
+	}
+	loop := &rebalance.Loop{
+		Observer:  observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{}),
+		Simulator: rebalance.SchedulerFilters(simulator),
+		Live:      live,
+		Args:      configuration.Rebalance,
+		Options:   options,
+		Clock:     clock.RealClock{},
+	}
+	factory.Start(ctx.Done())
+	return loop, waitForInformers(ctx, factory)
+}
+
+func waitForInformers(ctx context.Context, factory informers.SharedInformerFactory) error {
+	waitCtx, cancel := context.WithTimeout(ctx, informerTimeout)
+	defer cancel()
+	for kind, synced := range factory.WaitForCacheSync(waitCtx.Done()) {
+		if !synced {
+			if ctx.Err() != nil {
+				return errors.New("stopped before the cluster was read")
+			}
+			return fmt.Errorf("listing %s took longer than %s: see above for a missing right", kind, informerTimeout)
+		}
+	}
+	return nil
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	return scheme, nil
+}

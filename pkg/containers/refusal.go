@@ -1,0 +1,276 @@
+package containers
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// Reasons why a pod cannot be moved.
+const (
+	RefusalMirrorPod         = "MirrorPod"
+	RefusalOwnedByDaemonSet  = "OwnedByDaemonSet"
+	RefusalHasController     = "HasController"
+	RefusalTerminating       = "Terminating"
+	RefusalFinished          = "Finished"
+	RefusalNotBound          = "NotBound"
+	RefusalNothingRemains    = "NothingRemains"
+	RefusalOnlySidecars      = "OnlySidecarsRemain"
+	RefusalMountPathTaken    = "CheckpointPathTaken"
+	RefusalVolumeNameTaken   = "CheckpointVolumeNameTaken"
+	RefusalHostPath          = "HostPathVolume"
+	RefusalFinishedWork      = "FinishedWorkNotCarried"
+	RefusalVolumeNotCarried  = "VolumeNotCarried"
+	RefusalResourceClaim     = "ResourceClaimNotShareable"
+	RefusalLocalVolume       = "LocalVolume"
+	RefusalClaimNotShareable = "ClaimNotShareable"
+	RefusalClaimNotFound     = "ClaimNotFound"
+)
+
+// Refusal says why a pod cannot be moved.
+type Refusal struct {
+	// Reason is a CamelCase word for programs.
+	Reason string
+	// Message is a sentence for people.
+	Message string
+}
+
+// ClaimLookup returns a claim of the pod's namespace and the volume that it is
+// bound to; nil for what does not exist.
+type ClaimLookup func(name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume)
+
+// Assess judges the containers of a pod and returns the first reason not to
+// move it; nil when it can be moved.
+func Assess(pod *corev1.Pod, waiting v1alpha1.WaitingPolicy, claims ClaimLookup) (Verdicts, *Refusal) {
+	v := Judge(pod, waiting)
+	if r := Refuse(pod); r != nil {
+		return v, r
+	}
+	if v.Refusal != "" {
+		return v, &Refusal{Reason: v.Refusal, Message: v.Message}
+	}
+	return v, RefuseClaims(pod, v, claims)
+}
+
+// Refuse returns the first reason in the pod itself, its owner and its phase,
+// not to move it.
+func Refuse(pod *corev1.Pod) *Refusal {
+	for _, rule := range podRules {
+		if r := rule(pod); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// podRules read the pod alone, the most telling reason first.
+var podRules = []func(*corev1.Pod) *Refusal{
+	mirrorPod, ownedByDaemonSet, hasController, finished, terminating, notBound,
+}
+
+// verdictRules also read which containers would move.
+var verdictRules = []func(*corev1.Pod, Verdicts) *Refusal{
+	nothingRemains, checkpointPathTaken, hostPath, finishedWork, volumeNotCarried, resourceClaim,
+}
+
+func mirrorPod(pod *corev1.Pod) *Refusal {
+	source, fromKubelet := pod.Annotations["kubernetes.io/config.source"]
+	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror || fromKubelet && source != "api" {
+		return &Refusal{RefusalMirrorPod, "the pod is static: its node's kubelet runs it from a file, and it cannot be moved"}
+	}
+	return nil
+}
+
+func ownedByDaemonSet(pod *corev1.Pod) *Refusal {
+	if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == "DaemonSet" {
+		return &Refusal{RefusalOwnedByDaemonSet, fmt.Sprintf("the pod belongs to DaemonSet %s, which runs one on each node: there is nowhere to move it", owner.Name)}
+	}
+	return nil
+}
+
+func hasController(pod *corev1.Pod) *Refusal {
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		return &Refusal{RefusalHasController, fmt.Sprintf(
+			"the pod belongs to %s %s, which would replace it by itself: this version moves only pods without a controller", owner.Kind, owner.Name)}
+	}
+	return nil
+}
+
+func finished(pod *corev1.Pod) *Refusal {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return &Refusal{RefusalFinished, fmt.Sprintf("the pod has finished (%s): there is nothing left to move", pod.Status.Phase)}
+	}
+	return nil
+}
+
+func terminating(pod *corev1.Pod) *Refusal {
+	if pod.DeletionTimestamp != nil {
+		return &Refusal{RefusalTerminating, "the pod is being deleted"}
+	}
+	return nil
+}
+
+func notBound(pod *corev1.Pod) *Refusal {
+	if pod.Spec.NodeName == "" {
+		return &Refusal{RefusalNotBound, "the pod is not on a node yet: its scheduler still has to place it"}
+	}
+	return nil
+}
+
+func nothingRemains(_ *corev1.Pod, v Verdicts) *Refusal {
+	sidecars := false
+	for _, c := range v.Containers {
+		if c.ShouldMigrate && c.Kind == v1alpha1.KindContainer {
+			return nil
+		}
+		sidecars = sidecars || c.ShouldMigrate && c.Kind == v1alpha1.KindSidecar
+	}
+	if sidecars {
+		return &Refusal{RefusalOnlySidecars, "only sidecars would remain: every other container has finished or never started"}
+	}
+	return &Refusal{RefusalNothingRemains, "no container would remain: every container has finished or never started"}
+}
+
+func checkpointPathTaken(pod *corev1.Pod, v Verdicts) *Refusal {
+	ours := ""
+	if PreviousCheckpoint(pod) != "" {
+		ours = v1alpha1.CheckpointVolumeName
+	}
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Name == v1alpha1.CheckpointVolumeName && ours == "" {
+			return &Refusal{RefusalVolumeNameTaken, fmt.Sprintf("the pod has a volume of its own named %s, the name that the checkpoint needs", volume.Name)}
+		}
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, m := range c.VolumeMounts {
+			if v.Keeps(c.Name) && m.Name != ours && isCheckpointPath(m.MountPath) {
+				return &Refusal{RefusalMountPathTaken, fmt.Sprintf("container %s mounts its own volume %s at %s, where the checkpoint goes", c.Name, m.Name, v1alpha1.CheckpointMountPath)}
+			}
+		}
+	}
+	return nil
+}
+
+func hostPath(pod *corev1.Pod, v Verdicts) *Refusal {
+	mayGo := discardable(pod)
+	for _, volume := range pod.Spec.Volumes {
+		if volume.HostPath == nil || mayGo[volume.Name] {
+			continue
+		}
+		if user := userOf(pod, v, volume.Name); user != "" {
+			return &Refusal{RefusalHostPath, fmt.Sprintf("container %s uses %s of its node through volume %s. %s", user, volume.HostPath.Path, volume.Name, howToDiscard(volume.Name))}
+		}
+	}
+	return nil
+}
+
+// finishedWork refuses when a finished container left its product where a kept
+// container looks for it, and the product would stay behind.
+func finishedWork(pod *corev1.Pod, v Verdicts) *Refusal {
+	mayGo := discardable(pod)
+	for _, c := range v.Containers {
+		if c.ShouldMigrate || c.Kind != v1alpha1.KindContainer || c.State != v1alpha1.StateCompleted {
+			continue
+		}
+		lost := slices.DeleteFunc(productsLeftBehind(pod, v, c.Name), func(name string) bool { return mayGo[name] })
+		if len(lost) > 0 {
+			return &Refusal{RefusalFinishedWork, fmt.Sprintf(
+				"container %s has finished and its result may be in %s, which another container uses and which is not carried to another node. %s", c.Name, volumeList(lost), howToDiscard(lost[0]))}
+		}
+	}
+	return nil
+}
+
+// volumeNotCarried refuses when a container that moves may have written to a
+// volume that stays behind.
+func volumeNotCarried(pod *corev1.Pod, v Verdicts) *Refusal {
+	mayGo := discardable(pod)
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		if !staysBehind(volume) || isMemory(volume) || volume.HostPath != nil || mayGo[volume.Name] {
+			continue
+		}
+		for _, c := range v.Containers {
+			hasWritten := c.State != v1alpha1.StateWaiting || c.Reason == ReasonRestarting
+			if c.ShouldMigrate && c.Kind != v1alpha1.KindInit && hasWritten && canWrite(pod, volume, c.Name) {
+				return &Refusal{RefusalVolumeNotCarried, fmt.Sprintf(
+					"container %s may have written to volume %s, which is not carried to another node. %s", c.Name, volume.Name, howToDiscard(volume.Name))}
+			}
+		}
+	}
+	return nil
+}
+
+// resourceClaim refuses claims that name one set of devices: the original and
+// its replacement cannot hold them on two nodes. Claims made from a template
+// are made anew for the replacement.
+func resourceClaim(pod *corev1.Pod, v Verdicts) *Refusal {
+	for _, claim := range pod.Spec.ResourceClaims {
+		if claim.ResourceClaimName == nil {
+			continue
+		}
+		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+			uses := slices.ContainsFunc(c.Resources.Claims, func(r corev1.ResourceClaim) bool { return r.Name == claim.Name })
+			if uses && v.Keeps(c.Name) {
+				return &Refusal{RefusalResourceClaim, fmt.Sprintf("container %s holds the devices of ResourceClaim %s, which a second pod on another node cannot hold too", c.Name, *claim.ResourceClaimName)}
+			}
+		}
+	}
+	return nil
+}
+
+// RefuseClaims returns the first persistent volume of a kept container that
+// original and replacement cannot both use, on two nodes, for a moment.
+func RefuseClaims(pod *corev1.Pod, v Verdicts, claims ClaimLookup) *Refusal {
+	previous := PreviousCheckpoint(pod)
+	for _, volume := range pod.Spec.Volumes {
+		if volume.PersistentVolumeClaim == nil {
+			continue
+		}
+		name := volume.PersistentVolumeClaim.ClaimName
+		if userOf(pod, v, volume.Name) == "" || name == previous && volume.Name == v1alpha1.CheckpointVolumeName {
+			continue
+		}
+		claim, pv := claims(name)
+		if r := refuseClaim(name, claim, pv); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+func refuseClaim(name string, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) *Refusal {
+	if claim == nil {
+		return &Refusal{RefusalClaimNotFound, fmt.Sprintf("the pod uses claim %s, which does not exist", name)}
+	}
+	if pv != nil && pv.Spec.Local != nil {
+		return &Refusal{RefusalLocalVolume, fmt.Sprintf("claim %s is a local disk of the node", name)}
+	}
+	modes := claim.Status.AccessModes
+	if len(modes) == 0 {
+		modes = claim.Spec.AccessModes
+	}
+	if slices.Contains(modes, corev1.ReadWriteMany) || slices.Contains(modes, corev1.ReadOnlyMany) {
+		return nil
+	}
+	return &Refusal{RefusalClaimNotShareable, fmt.Sprintf(
+		"claim %s is %v: it cannot be used on two nodes while the pod moves; only ReadWriteMany and ReadOnlyMany claims can, in this version", name, modes)}
+}
+
+// userOf returns the first kept container that uses a volume; empty when none.
+func userOf(pod *corev1.Pod, v Verdicts, volume string) string {
+	for _, c := range v.Containers {
+		if c.ShouldMigrate && mounts(pod, volume, c.Name) {
+			return c.Name
+		}
+	}
+	return ""
+}
+
+func howToDiscard(volume string) string {
+	return fmt.Sprintf("If its content may be lost, annotate the pod with %s=%s", v1alpha1.DiscardableVolumesAnnotation, volume)
+}

@@ -1,0 +1,119 @@
+package containers
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// autoscalerVolumesAnnotation is the cluster autoscaler's list of local
+// volumes that a pod can do without.
+const autoscalerVolumesAnnotation = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+
+// staysBehind reports whether the content of a volume is bound to its node or
+// to its pod, so that a replacement elsewhere does not see it.
+func staysBehind(v *corev1.Volume) bool {
+	return v.EmptyDir != nil || v.Ephemeral != nil || v.HostPath != nil || v.CSI != nil || v.GitRepo != nil ||
+		// A volume without a source is an emptyDir (core/v1 defaulting).
+		v.VolumeSource == (corev1.VolumeSource{})
+}
+
+func isMemory(v *corev1.Volume) bool {
+	return v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
+}
+
+// productsLeftBehind returns the volumes that stay behind, to which the named
+// container could write, and which a kept container uses.
+func productsLeftBehind(pod *corev1.Pod, verdicts Verdicts, name string) []string {
+	var lost []string
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if !staysBehind(v) || !canWrite(pod, v, name) {
+			continue
+		}
+		usedByKept := slices.ContainsFunc(verdicts.Containers, func(c v1alpha1.ContainerVerdict) bool {
+			return c.ShouldMigrate && c.Name != name && mounts(pod, v.Name, c.Name)
+		})
+		if usedByKept {
+			lost = append(lost, v.Name)
+		}
+	}
+	return lost
+}
+
+func mounts(pod *corev1.Pod, volume, container string) bool {
+	c := containerOf(pod, container)
+	return c != nil && slices.Contains(volumesOf(c), volume)
+}
+
+// volumesOf lists the volumes that a container mounts or opens as a device.
+func volumesOf(c *corev1.Container) []string {
+	var names []string
+	for _, m := range c.VolumeMounts {
+		names = append(names, m.Name)
+	}
+	for _, d := range c.VolumeDevices {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+func canWrite(pod *corev1.Pod, v *corev1.Volume, container string) bool {
+	if v.CSI != nil && v.CSI.ReadOnly != nil && *v.CSI.ReadOnly {
+		return false
+	}
+	c := containerOf(pod, container)
+	if c == nil {
+		return false
+	}
+	return slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == v.Name && !m.ReadOnly }) ||
+		slices.ContainsFunc(c.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == v.Name })
+}
+
+func containerOf(pod *corev1.Pod, name string) *corev1.Container {
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == name {
+			return &pod.Spec.InitContainers[i]
+		}
+	}
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == name {
+			return &pod.Spec.Containers[i]
+		}
+	}
+	return nil
+}
+
+// discardable returns the volumes that the author of the pod can do without.
+func discardable(pod *corev1.Pod) map[string]bool {
+	names := map[string]bool{}
+	for _, key := range []string{v1alpha1.DiscardableVolumesAnnotation, autoscalerVolumesAnnotation} {
+		for name := range strings.SplitSeq(pod.Annotations[key], ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				names[name] = true
+			}
+		}
+	}
+	return names
+}
+
+// PreviousCheckpoint returns the name of the checkpoint claim that an earlier
+// migration mounted into the pod; empty when there is none.
+func PreviousCheckpoint(pod *corev1.Pod) string {
+	claim := pod.Annotations[v1alpha1.CheckpointClaimAnnotation]
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Name == v1alpha1.CheckpointVolumeName && v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim {
+			return claim
+		}
+	}
+	return ""
+}
+
+func isCheckpointPath(mountPath string) bool {
+	return path.Clean(mountPath) == v1alpha1.CheckpointMountPath
+}

@@ -1,0 +1,246 @@
+package devcluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ai-storage/orchestrator/pkg/devcluster/controlplane"
+	"github.com/ai-storage/orchestrator/pkg/devcluster/pki"
+	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
+)
+
+// componentNamespace is where manifests/ puts our service accounts.
+const componentNamespace = "ai-storage-system"
+
+// Names of our components.
+const (
+	Scheduler  = "scheduler"
+	Rebalancer = "rebalancer"
+	// DefaultScheduler places the pods that do not ask for our scheduler. It is
+	// our program too, which without a configuration is just kube-scheduler.
+	DefaultScheduler = "default-scheduler"
+)
+
+// defaultSchedulerUser is the one whose rights Kubernetes itself sets up.
+const defaultSchedulerUser = "system:kube-scheduler"
+
+// component is one of our programs.
+type component struct {
+	name    string
+	program string
+	// serviceAccount is empty for what is no part of the product.
+	serviceAccount string
+	port           func(controlplane.Ports) int
+	args           func(c *Cluster) []string
+}
+
+var components = []component{
+	{
+		name: Scheduler, program: "scheduler", serviceAccount: "ai-storage-scheduler",
+		port: func(p controlplane.Ports) int { return p.Scheduler },
+		args: func(c *Cluster) []string {
+			return []string{
+				"--config=" + c.configPath(Scheduler),
+				"--authentication-kubeconfig=" + c.ComponentKubeconfig(Scheduler),
+				"--authorization-kubeconfig=" + c.ComponentKubeconfig(Scheduler),
+				"--bind-address=127.0.0.1",
+				"--secure-port=" + strconv.Itoa(c.state.Ports.Scheduler),
+			}
+		},
+	},
+	{
+		name: Rebalancer, program: "rebalancer", serviceAccount: "ai-storage-rebalancer",
+		port: func(p controlplane.Ports) int { return p.RebalancerHealth },
+		args: func(c *Cluster) []string {
+			return []string{
+				"--config=" + c.configPath(Rebalancer),
+				"--kubeconfig=" + c.ComponentKubeconfig(Rebalancer),
+				"--metrics-bind-address=" + loopback(c.state.Ports.RebalancerMetrics),
+				"--health-probe-bind-address=" + loopback(c.state.Ports.RebalancerHealth),
+			}
+		},
+	},
+	{
+		name: DefaultScheduler, program: "scheduler",
+		port: func(p controlplane.Ports) int { return p.DefaultScheduler },
+		args: func(c *Cluster) []string {
+			kubeconfig := c.ComponentKubeconfig(DefaultScheduler)
+			return []string{
+				"--kubeconfig=" + kubeconfig,
+				"--authentication-kubeconfig=" + kubeconfig,
+				"--authorization-kubeconfig=" + kubeconfig,
+				"--leader-elect=false",
+				"--bind-address=127.0.0.1",
+				"--secure-port=" + strconv.Itoa(c.state.Ports.DefaultScheduler),
+			}
+		},
+	},
+}
+
+// ComponentNames are the names that StartComponent knows.
+func ComponentNames() []string {
+	names := make([]string, len(components))
+	for i, component := range components {
+		names[i] = component.name
+	}
+	return names
+}
+
+func componentNamed(name string) (component, error) {
+	for _, component := range components {
+		if component.name == name {
+			return component, nil
+		}
+	}
+	return component{}, fmt.Errorf("unknown component %q: there are %s", name, strings.Join(ComponentNames(), ", "))
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// ComponentKubeconfig is the path of the kubeconfig of a component, with the
+// token of its service account and so with the rights in manifests/.
+func (c *Cluster) ComponentKubeconfig(name string) string {
+	return controlplane.KubeconfigPath(c.stateDir, name)
+}
+
+// StartComponent starts one of our programs under its service account, with
+// the cluster's configuration file. The args come last, so they can override
+// flags. It does not wait until the program is ready.
+func (c *Cluster) StartComponent(name string, args ...string) error {
+	component, err := componentNamed(name)
+	if err != nil {
+		return err
+	}
+	if err := c.renderConfig(component); err != nil {
+		return err
+	}
+	_, err = process.Start(c.stateDir, process.Spec{
+		Name: name,
+		Path: filepath.Join(c.state.BinDir, component.program),
+		Args: append(component.args(c), args...),
+	})
+	return err
+}
+
+// StopComponent ends a component as a kubelet would, with SIGTERM first.
+func (c *Cluster) StopComponent(ctx context.Context, name string) error {
+	return process.Stop(ctx, c.stateDir, name)
+}
+
+// KillComponent ends a component with SIGKILL, as a crash would.
+func (c *Cluster) KillComponent(name string) error { return process.Kill(c.stateDir, name) }
+
+// AwaitComponent waits until the component serves its health port.
+func (c *Cluster) AwaitComponent(ctx context.Context, name string) error {
+	component, err := componentNamed(name)
+	if err != nil {
+		return err
+	}
+	address := loopback(component.port(c.state.Ports))
+	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		connection, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+		if err == nil {
+			connection.Close()
+			return true, nil
+		}
+		if !c.isAlive(name) {
+			return false, fmt.Errorf("it ended; its log:\n%s", c.LogTail(name, 15))
+		}
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %s on %s: %w", name, address, err)
+	}
+	return nil
+}
+
+func (c *Cluster) isAlive(name string) bool {
+	statuses, err := c.Processes()
+	if err != nil {
+		return false
+	}
+	for _, status := range statuses {
+		if status.Name == name {
+			return status.Alive
+		}
+	}
+	return false
+}
+
+// renderConfig writes the cluster's configuration file with the kubeconfig of
+// the component in it: kube-scheduler ignores --kubeconfig beside --config.
+func (c *Cluster) renderConfig(component component) error {
+	if component.serviceAccount == "" {
+		return nil
+	}
+	content, err := os.ReadFile(c.state.ConfigFile)
+	if err != nil {
+		return fmt.Errorf("configuration of %s: %w", component.name, err)
+	}
+	rendered, err := withKubeconfig(content, c.ComponentKubeconfig(component.name))
+	if err != nil {
+		return fmt.Errorf("configuration of %s: %s: %w", component.name, c.state.ConfigFile, err)
+	}
+	path := c.configPath(component.name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("configuration of %s: %w", component.name, err)
+	}
+	if err := os.WriteFile(path, rendered, 0o644); err != nil {
+		return fmt.Errorf("configuration of %s: %w", component.name, err)
+	}
+	return nil
+}
+
+func (c *Cluster) configPath(component string) string {
+	return filepath.Join(c.stateDir, "config", component+".yaml")
+}
+
+// withKubeconfig sets clientConnection.kubeconfig and leaves all else alone, so
+// that the components still judge the rest strictly.
+func withKubeconfig(configuration []byte, kubeconfig string) ([]byte, error) {
+	fields := map[string]any{}
+	if err := yaml.UnmarshalStrict(configuration, &fields); err != nil {
+		return nil, err
+	}
+	connection, ok := fields["clientConnection"].(map[string]any)
+	if !ok {
+		connection = map[string]any{}
+	}
+	connection["kubeconfig"] = kubeconfig
+	fields["clientConnection"] = connection
+	return yaml.Marshal(fields)
+}
+
+func (b *bringUp) writeComponentKubeconfigs(ctx context.Context) error {
+	for _, component := range components {
+		if component.serviceAccount == "" {
+			subject := pki.Subject{CommonName: defaultSchedulerUser}
+			if _, err := b.credentials.UserKubeconfig(component.name, subject); err != nil {
+				return err
+			}
+			continue
+		}
+		token, err := controlplane.ServiceAccountToken(ctx, b.client, componentNamespace, component.serviceAccount)
+		if apierrors.IsNotFound(err) {
+			b.say("%s make no service account %s, so %s cannot run", b.ManifestsDir, component.serviceAccount, component.name)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := b.credentials.TokenKubeconfig(component.name, token); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/config"
+)
+
+// report is what the demo has shown.
+type report struct {
+	before, after      measurement
+	moves              tally
+	end                ending
+	thresholds         config.UtilizationThresholds
+	rebalancing, total time.Duration
+}
+
+const criterion = "at least one move succeeded, the standard deviation of CPU load fell, and no node is above a threshold or the rebalancer found nothing more to move"
+
+func (r report) write(out io.Writer) {
+	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	row := func(name string, before, after any) { fmt.Fprintf(table, "  %s\t%v\t%v\n", name, before, after) }
+	row("", "before", "after")
+	row("standard deviation of node load, CPU", percent(deviation(r.before.cpus())), percent(deviation(r.after.cpus())))
+	row("standard deviation of node load, memory", percent(deviation(r.before.memories())), percent(deviation(r.after.memories())))
+	row("highest node load, CPU", percent(slices.Max(r.before.cpus())), percent(slices.Max(r.after.cpus())))
+	row("highest node load, memory", percent(slices.Max(r.before.memories())), percent(slices.Max(r.after.memories())))
+	row("nodes above a threshold", r.before.hot(r.thresholds), r.after.hot(r.thresholds))
+	table.Flush()
+	fmt.Fprintln(out)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(table, "  %s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	line("moves", "%d succeeded, %d failed", r.moves.succeeded, r.moves.failed)
+	for _, failure := range r.moves.failures {
+		line("", "%s", failure)
+	}
+	line("requests freed by stripping", "%s CPU, %s memory", r.moves.freedCPU.String(), r.moves.freedMemory.String())
+	line("time", "%s of rebalancing, %s in all", r.rebalancing.Round(time.Second), r.total.Round(time.Second))
+	line("end", "%s", r.end)
+	line("criterion", "%s", criterion)
+	verdict := "balanced"
+	if err := r.judge(); err != nil {
+		verdict = err.Error()
+	}
+	line("verdict", "%s", verdict)
+	table.Flush()
+}
+
+// judge holds the result against the criterion. That rebalancing has ended is
+// known before there is a report.
+func (r report) judge() error {
+	switch before, after := deviation(r.before.cpus()), deviation(r.after.cpus()); {
+	case r.moves.succeeded == 0:
+		return errors.New("not balanced: no move succeeded")
+	case after >= before:
+		return fmt.Errorf("not balanced: the standard deviation of CPU load went from %s to %s", percent(before), percent(after))
+	}
+	return nil
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }

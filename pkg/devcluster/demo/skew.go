@@ -1,0 +1,173 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const (
+	pollInterval = time.Second
+	// creators work on pods at the same time.
+	creators = 8
+	// workloadLimit bounds each step until the workload is measured.
+	workloadLimit = 3 * time.Minute
+)
+
+// createWorkload skews the cluster as maintenance does: while the other nodes
+// are cordoned, the scheduler can only use the few that become hot. No pod is
+// told where to go.
+func (s *show) createWorkload(ctx context.Context) error {
+	var nodes corev1.NodeList
+	if err := s.client.List(ctx, &nodes); err != nil {
+		return err
+	}
+	allocatable := nodes.Items[0].Status.Allocatable
+	size := amount{milliCPU: float64(allocatable.Cpu().MilliValue()), memory: float64(allocatable.Memory().Value())}
+	crowd, err := newCrowd(s.Cluster.Nodes, s.Pods, size, float64(s.args.Thresholds.CPU)/100)
+	if err != nil {
+		return err
+	}
+	names := s.Cluster.Nodes.Names()
+	hot, cool := names[:crowd.hotNodes], names[crowd.hotNodes:]
+	pods := crowd.newPods()
+	for _, wave := range []struct {
+		open, closed []string
+		pods         []*corev1.Pod
+	}{{hot, cool, pods[:crowd.hotPods]}, {cool, hot, pods[crowd.hotPods:]}} {
+		if err := s.cordon(ctx, wave.closed, true); err != nil {
+			return err
+		}
+		if err := s.cordon(ctx, wave.open, false); err != nil {
+			return err
+		}
+		if err := s.createPods(ctx, wave.pods); err != nil {
+			return err
+		}
+		s.say("%d pods run on %d nodes, while the other %d are cordoned", len(wave.pods), len(wave.open), len(wave.closed))
+	}
+	return s.cordon(ctx, names, false)
+}
+
+func (s *show) cordon(ctx context.Context, names []string, cordoned bool) error {
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, cordoned))
+	for _, name := range names {
+		node := &corev1.Node{}
+		node.Name = name
+		if err := s.client.Patch(ctx, node, patch); err != nil {
+			return fmt.Errorf("cordon node %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// createPods returns when all pods run.
+func (s *show) createPods(ctx context.Context, pods []*corev1.Pod) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(creators)
+	for _, pod := range pods {
+		group.Go(func() error { return s.client.Create(groupCtx, pod) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("create pods: %w", err)
+	}
+	ours := map[types.UID]bool{}
+	for _, pod := range pods {
+		ours[pod.UID] = true
+	}
+	var waiting string
+	return because(&waiting, s.poll(ctx, func(ctx context.Context) (bool, error) {
+		var all corev1.PodList
+		if err := s.client.List(ctx, &all); err != nil {
+			return false, err
+		}
+		started := 0
+		for i := range all.Items {
+			pod := &all.Items[i]
+			if !ours[pod.UID] {
+				continue
+			}
+			if pod.Status.Phase == corev1.PodRunning {
+				started++
+			} else {
+				waiting = fmt.Sprintf("pod %s is %s: %s", pod.Name, pod.Status.Phase, scheduling(pod))
+			}
+		}
+		return started == len(pods), nil
+	}))
+}
+
+func scheduling(pod *corev1.Pod) string {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled && condition.Status != corev1.ConditionTrue {
+			return condition.Message
+		}
+	}
+	return "it is on node " + pod.Spec.NodeName
+}
+
+// awaitUse waits until the loaders are done and metrics.k8s.io has what all
+// pods use without them.
+func (s *show) awaitUse(ctx context.Context) error {
+	var waiting string
+	err := because(&waiting, s.poll(ctx, func(ctx context.Context) (bool, error) {
+		var pods corev1.PodList
+		if err := s.client.List(ctx, &pods); err != nil {
+			return false, err
+		}
+		working := 0
+		for _, pod := range pods.Items {
+			for _, status := range pod.Status.ContainerStatuses {
+				if status.Name == "loader" && status.State.Terminated == nil {
+					working++
+				}
+			}
+		}
+		var metrics metricsv1beta1.PodMetricsList
+		if err := s.client.List(ctx, &metrics); err != nil {
+			waiting = err.Error()
+			return false, nil
+		}
+		measured := 0
+		for _, item := range metrics.Items {
+			if !hasContainer(item, "loader") {
+				measured++
+			}
+		}
+		waiting = fmt.Sprintf("%d loaders work, %d of %d pods are measured", working, measured, len(pods.Items))
+		return working == 0 && measured >= len(pods.Items), nil
+	}))
+	if err == nil {
+		s.say("the loaders have finished, and metrics.k8s.io has the use of all %d pods", s.Pods)
+	}
+	return err
+}
+
+func hasContainer(metrics metricsv1beta1.PodMetrics, name string) bool {
+	for _, container := range metrics.Containers {
+		if container.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *show) poll(ctx context.Context, condition wait.ConditionWithContextFunc) error {
+	return wait.PollUntilContextTimeout(ctx, pollInterval, workloadLimit, true, condition)
+}
+
+// because adds what was last waited for when the time ran out.
+func because(reason *string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %s", err, *reason)
+	}
+	return err
+}

@@ -1,0 +1,67 @@
+package image
+
+import "path/filepath"
+
+// References of the images. Their tag is not "latest", which kubelets would
+// want to pull.
+const (
+	// PauseReference is the image of every pod's sandbox on real nodes.
+	PauseReference = "docker.io/ai-storage/pause:dev"
+	// WorkloadReference is the image of pods in demos and tests.
+	WorkloadReference = "docker.io/ai-storage/workload:dev"
+
+	SchedulerReference  = "docker.io/ai-storage/scheduler:dev"
+	RebalancerReference = "docker.io/ai-storage/rebalancer:dev"
+)
+
+// nonRoot is the user that product images run as.
+const nonRoot = "65532:65532"
+
+type entry struct {
+	archive, reference string
+	// binary is in the folder of binaries and becomes /<binary>.
+	binary    string
+	arguments []string
+	user      string
+}
+
+// localEntries run as root: what is written to a host-path volume of the local
+// cluster is root's alone.
+var localEntries = []entry{
+	{archive: "pause.tar", reference: PauseReference, binary: "workload", arguments: []string{"pause"}},
+	{archive: "workload.tar", reference: WorkloadReference, binary: "workload"},
+}
+
+var productEntries = []entry{
+	{archive: "scheduler.tar", reference: SchedulerReference, binary: "scheduler", user: nonRoot},
+	{archive: "rebalancer.tar", reference: RebalancerReference, binary: "rebalancer", user: nonRoot},
+}
+
+// BuildLocal writes the images that real nodes need to run pods of demos and
+// tests, from <binDir>/workload, and returns the paths of the archives.
+func BuildLocal(binDir, outDir string) ([]string, error) {
+	return buildEntries(localEntries, binDir, outDir)
+}
+
+// BuildAll writes the images of our programs, for users' clusters, and returns
+// the paths of the archives.
+func BuildAll(binDir, outDir string) ([]string, error) {
+	return buildEntries(productEntries, binDir, outDir)
+}
+
+func buildEntries(entries []entry, binDir, outDir string) ([]string, error) {
+	var archives []string
+	for _, e := range entries {
+		archive := filepath.Join(outDir, e.archive)
+		contents := Contents{
+			Binaries:   map[string]string{"/" + e.binary: filepath.Join(binDir, e.binary)},
+			Entrypoint: append([]string{"/" + e.binary}, e.arguments...),
+			User:       e.user,
+		}
+		if err := contents.Write(archive, e.reference); err != nil {
+			return nil, err
+		}
+		archives = append(archives, archive)
+	}
+	return archives, nil
+}

@@ -1,0 +1,129 @@
+package migration
+
+import (
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// ActionType names what the executor can do.
+type ActionType string
+
+// Actions, in the order in which a migration that goes well needs them, then
+// those that put things back.
+const (
+	NoAction          ActionType = ""
+	AddFinalizer      ActionType = "AddFinalizer"
+	AskBudget         ActionType = "AskBudget"
+	MeasureBefore     ActionType = "MeasureBefore"
+	CreateClaim       ActionType = "CreateClaim"
+	CreateReplacement ActionType = "CreateReplacement"
+	KeepPreviousClaim ActionType = "KeepPreviousClaim"
+	Evict             ActionType = "Evict"
+	AdoptClaim        ActionType = "AdoptClaim"
+	MeasureAfter      ActionType = "MeasureAfter"
+	DeleteReplacement ActionType = "DeleteReplacement"
+	DeleteClaim       ActionType = "DeleteClaim"
+	RemoveFinalizer   ActionType = "RemoveFinalizer"
+	DeleteMigration   ActionType = "DeleteMigration"
+)
+
+// Action is one thing to do, with the object that it is done to or that it makes.
+type Action struct {
+	Type  ActionType
+	Pod   *corev1.Pod
+	Claim *corev1.PersistentVolumeClaim
+}
+
+// Decision is what to do next, and what to write down afterwards.
+type Decision struct {
+	Action Action
+	Status v1alpha1.PodMigrationStatus
+	Events []Event
+	// Wait is when to look again if nothing happens before; zero looks again
+	// as soon as something changes.
+	Wait time.Duration
+}
+
+// Event is a sentence for people, on the migration and on a pod of it.
+type Event struct {
+	Warning bool
+	Reason  string
+	Message string
+	// Pod, when set, gets the event too.
+	Pod *corev1.Pod
+}
+
+// pollInterval is how often a state that no watch reports is looked at again.
+const pollInterval = 5 * time.Second
+
+// step builds a decision from a state: methods change the status that will be
+// written, the state itself stays as it was observed.
+type step struct {
+	*State
+	decision Decision
+}
+
+func newStep(s *State) *step {
+	st := &step{State: s}
+	s.Migration.Status.DeepCopyInto(&st.decision.Status)
+	st.decision.Status.ObservedGeneration = s.Migration.Generation
+	return st
+}
+
+func (st *step) status() *v1alpha1.PodMigrationStatus { return &st.decision.Status }
+
+func (st *step) do(a Action) Decision {
+	st.decision.Action = a
+	return st.decision
+}
+
+// wait looks again after a while, and says meanwhile what is waited for.
+func (st *step) wait(d time.Duration, format string, args ...any) Decision {
+	st.say(format, args...)
+	st.decision.Wait = d
+	return st.decision
+}
+
+func (st *step) say(format string, args ...any) {
+	st.status().Message = fmt.Sprintf(format, args...)
+}
+
+func (st *step) condition(kind string, status metav1.ConditionStatus, reason, message string) {
+	meta.SetStatusCondition(&st.status().Conditions, metav1.Condition{
+		Type: kind, Status: status, Reason: reason, Message: cut(message, maxConditionMessage),
+		ObservedGeneration: st.Migration.Generation, LastTransitionTime: metav1.NewTime(st.Now),
+	})
+}
+
+func (st *step) event(warning bool, pod *corev1.Pod, reason, message string) {
+	st.decision.Events = append(st.decision.Events, Event{Warning: warning, Reason: reason, Message: message, Pod: pod})
+}
+
+func (st *step) microNow() *metav1.MicroTime { t := metav1.NewMicroTime(st.Now); return &t }
+
+// finish writes the final phase.
+func (st *step) finish(phase v1alpha1.Phase, message string) Decision {
+	st.status().Phase = phase
+	st.status().Times.Finished = st.microNow()
+	st.say("%s", message)
+	return st.decision
+}
+
+// Limits of the API, in bytes: metav1.Condition.message and events.k8s.io note.
+const (
+	maxConditionMessage = 32768
+	maxEventNote        = 1024
+)
+
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit-3] + "..."
+}

@@ -1,0 +1,93 @@
+package migration
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// execute takes one action. Whatever the API server answers is a result, for
+// Settle to read.
+func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Action) Result {
+	var result Result
+	switch a.Type {
+	case AddFinalizer:
+		base := m.DeepCopy()
+		controllerutil.AddFinalizer(m, v1alpha1.Finalizer)
+		result.Err = r.patchMeta(ctx, m, base)
+	case RemoveFinalizer:
+		base := m.DeepCopy()
+		controllerutil.RemoveFinalizer(m, v1alpha1.Finalizer)
+		result.Err = r.patchMeta(ctx, m, base)
+	case AskBudget:
+		result.Admitted = true
+		if r.budget != nil {
+			// The budget counts by node, and the request need not name the source.
+			asking := m.DeepCopy()
+			asking.Status.Original = &v1alpha1.PodReference{Name: a.Pod.Name, UID: a.Pod.UID, NodeName: a.Pod.Spec.NodeName}
+			result.Admitted, result.Reason, result.Err = r.budget.Admit(ctx, asking)
+		}
+	case MeasureBefore, MeasureAfter:
+		// A measurement that cannot be read is a missing one: a migration does
+		// not fail for it, and the status says so.
+		sample, err := readSample(ctx, r.metrics, a.Pod.Namespace, a.Pod.Name)
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Cannot measure a pod", "pod", a.Pod.Name)
+		}
+		result.Sample = sample
+	case CreateClaim:
+		result.Err = r.client.Create(ctx, a.Claim)
+	case CreateReplacement:
+		result.Created = a.Pod
+		result.Err = r.client.Create(ctx, a.Pod)
+	case KeepPreviousClaim, AdoptClaim:
+		result.Err = r.addOwner(ctx, a.Claim, a.Pod)
+	case Evict:
+		result.Err = r.evict(ctx, a.Pod)
+	case DeleteReplacement:
+		result.Err = r.deleteExactly(ctx, a.Pod)
+	case DeleteClaim:
+		result.Err = r.deleteExactly(ctx, a.Claim)
+	case DeleteMigration:
+		result.Err = r.deleteExactly(ctx, m)
+	}
+	return result
+}
+
+func (r *reconciler) patchMeta(ctx context.Context, m, base *v1alpha1.PodMigration) error {
+	// The patch answers with the stored status, which is the one decided on.
+	return r.client.Patch(ctx, m, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+}
+
+// evict goes through the Eviction API, so that PodDisruptionBudgets hold. The
+// resourceVersion makes it fail when the pod has changed since it was judged.
+func (r *reconciler) evict(ctx context.Context, pod *corev1.Pod) error {
+	eviction := &policyv1.Eviction{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
+		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
+			UID: ptr.To(pod.UID), ResourceVersion: ptr.To(pod.ResourceVersion),
+		}},
+	}
+	return r.client.SubResource("eviction").Create(ctx, pod.DeepCopy(), eviction)
+}
+
+func (r *reconciler) deleteExactly(ctx context.Context, object client.Object) error {
+	return r.client.Delete(ctx, object, client.Preconditions{UID: ptr.To(object.GetUID())})
+}
+
+// addOwner makes a claim go when the pod goes, and not before.
+func (r *reconciler) addOwner(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
+	base := claim.DeepCopy()
+	claim.OwnerReferences = append(claim.OwnerReferences, metav1.OwnerReference{
+		APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
+	})
+	return r.client.Patch(ctx, claim, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+}

@@ -1,0 +1,117 @@
+package migration
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// Next decides the next step of a migration. It is pure: the same state gives
+// the same decision.
+func Next(s State) Decision {
+	st := newStep(&s)
+	m := s.Migration
+	switch {
+	case m.Status.Phase.IsFinished():
+		return st.finished()
+	case !slices.Contains(m.Finalizers, v1alpha1.Finalizer):
+		if m.DeletionTimestamp != nil {
+			return st.decision
+		}
+		return st.do(Action{Type: AddFinalizer})
+	case s.isRollingBack():
+		return st.rollback()
+	case s.wantsStop() && !s.isCommitted():
+		return st.stop()
+	}
+	switch m.Status.Phase {
+	case v1alpha1.PhasePreparing:
+		return st.preparing()
+	case v1alpha1.PhasePlacing:
+		return st.placing()
+	case v1alpha1.PhaseHandingOver:
+		return st.handingOver()
+	default:
+		return st.pending()
+	}
+}
+
+// finished cleans up the record itself.
+func (st *step) finished() Decision {
+	m := st.Migration
+	if m.DeletionTimestamp != nil {
+		if slices.Contains(m.Finalizers, v1alpha1.Finalizer) {
+			return st.do(Action{Type: RemoveFinalizer})
+		}
+		return st.decision
+	}
+	if m.Spec.TTLSecondsAfterFinished == nil || m.Status.Times.Finished == nil {
+		return st.decision
+	}
+	expires := m.Status.Times.Finished.Add(time.Duration(*m.Spec.TTLSecondsAfterFinished) * time.Second)
+	if st.Now.Before(expires) {
+		st.decision.Wait = expires.Sub(st.Now)
+		return st.decision
+	}
+	return st.do(Action{Type: DeleteMigration})
+}
+
+func (st *step) stop() Decision {
+	message := "cancelled on request"
+	if st.Migration.DeletionTimestamp != nil {
+		message = "cancelled because the PodMigration is being deleted"
+	}
+	if st.Migration.Status.Phase == "" || st.Migration.Status.Phase == v1alpha1.PhasePending {
+		st.event(false, nil, ReasonCancelled, message)
+		return st.finish(v1alpha1.PhaseCancelled, message)
+	}
+	return st.giveUp(ReasonCancelled, message)
+}
+
+// giveUp writes down that, and why, everything will be put back. Nothing is
+// removed before that is in the status.
+func (st *step) giveUp(reason, message string) Decision {
+	st.condition(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, reason, message)
+	st.say("putting everything back: %s", message)
+	return st.decision
+}
+
+// rollback removes what the migration made, and finishes.
+func (st *step) rollback() Decision {
+	if r := st.replacement(); r != nil {
+		if r.DeletionTimestamp == nil {
+			return st.do(Action{Type: DeleteReplacement, Pod: r})
+		}
+		st.decision.Wait = pollInterval
+		return st.decision
+	}
+	// A claim that is being deleted is held only until nothing uses it.
+	if c := st.claim(); c != nil && c.DeletionTimestamp == nil {
+		return st.do(Action{Type: DeleteClaim, Claim: c})
+	}
+	reason, message := st.conditionReason(v1alpha1.ConditionRolledBack), st.rollbackMessage()
+	st.condition(v1alpha1.ConditionRolledBack, metav1.ConditionTrue, reason, message)
+	phase := v1alpha1.PhaseFailed
+	if isCancellation(reason) {
+		phase = v1alpha1.PhaseCancelled
+	}
+	note := fmt.Sprintf("%s %s; pod %s was left as it is", phase, reason, st.Migration.Spec.PodName)
+	if st.original() == nil {
+		note = fmt.Sprintf("%s %s", phase, reason)
+	}
+	st.event(phase == v1alpha1.PhaseFailed, st.original(), reason, note+": "+message)
+	return st.finish(phase, message)
+}
+
+func (st *step) rollbackMessage() string {
+	for _, c := range st.Migration.Status.Conditions {
+		if c.Type == v1alpha1.ConditionRolledBack {
+			return c.Message
+		}
+	}
+	return ""
+}

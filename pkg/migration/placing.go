@@ -1,0 +1,243 @@
+package migration
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/containers"
+)
+
+// preparing decides the containers, measures the original and makes the claim.
+// It is also where a migration begins anew when containers have changed.
+func (st *step) preparing() Decision {
+	if r := originalLost(st.State); r != nil {
+		return st.giveUp(r.Reason, r.Message)
+	}
+	if d, late := st.timedOut(); late {
+		return d
+	}
+	if r := st.replacement(); r != nil {
+		if r.DeletionTimestamp == nil {
+			return st.do(Action{Type: DeleteReplacement, Pod: r})
+		}
+		return st.wait(pollInterval, "waiting for replacement %s to end, to build another one", r.Name)
+	}
+	*st.status().Replacement = v1alpha1.PodReference{Name: st.Migration.Status.Replacement.Name}
+	verdicts, refusal := containers.Assess(st.Pod, st.Migration.Spec.Waiting, st.Claims)
+	if refusal != nil {
+		return st.giveUp(lateRefusal(refusal.Reason), refusal.Message)
+	}
+	st.status().Containers = verdicts.Containers
+	if st.status().Before == nil {
+		return st.do(Action{Type: MeasureBefore, Pod: st.Pod})
+	}
+	switch {
+	case st.Claim == nil:
+		return st.do(Action{Type: CreateClaim, Claim: buildClaim(st.State)})
+	case st.claim() == nil:
+		return st.giveUp(ReasonNameTaken, fmt.Sprintf("claim %s exists and belongs to somebody else", st.Claim.Name))
+	case st.Claim.DeletionTimestamp != nil:
+		return st.wait(pollInterval, "waiting for the old claim %s to go", st.Claim.Name)
+	}
+	st.status().Phase = v1alpha1.PhasePlacing
+	st.status().Times.Prepared = st.microNow()
+	st.condition(v1alpha1.ConditionPrepared, metav1.ConditionTrue, ReasonPrepared, stripSentence(verdicts))
+	st.say("placing a replacement: %s", stripSentence(verdicts))
+	st.event(false, st.Pod, ReasonPrepared, fmt.Sprintf("Prepared the move of pod %s: %s", st.Pod.Name, stripSentence(verdicts)))
+	return st.decision
+}
+
+// lateRefusal names what happened when a pod that could be moved no longer
+// can: when no container is left, its work is done.
+func lateRefusal(reason string) string {
+	switch reason {
+	case containers.RefusalNothingRemains, containers.RefusalOnlySidecars, containers.RefusalFinished:
+		return ReasonOriginalFinished
+	}
+	return reason
+}
+
+// placing creates the replacement and watches it until it works.
+func (st *step) placing() Decision {
+	if !st.isCommitted() {
+		if d, stop := st.beforeHandover(); stop {
+			return d
+		}
+	}
+	r := st.replacement()
+	if known := st.Migration.Status.Replacement; known.UID == "" {
+		return st.create(r)
+	} else if d, lost := st.replacementLost(r); lost {
+		return d
+	}
+	if r.Spec.NodeName == "" {
+		return st.unplaced(r)
+	}
+	if wrong := wrongNode(st.Migration, r); wrong != nil && !st.isCommitted() {
+		return st.giveUp(wrong.Reason, wrong.Message)
+	}
+	if !st.isTrue(v1alpha1.ConditionPlaced) {
+		st.placed(r)
+	}
+	if !isWorking(r) {
+		return st.wait(st.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
+	}
+	st.status().Phase = v1alpha1.PhaseHandingOver
+	st.status().Times.ReplacementReady = st.microNow()
+	st.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady, "the replacement works on node "+r.Spec.NodeName)
+	st.say("replacement %s works on node %s, handing over", r.Name, r.Spec.NodeName)
+	st.event(false, r, ReasonReady, fmt.Sprintf("Replacement %s works on node %s; the original may go", r.Name, r.Spec.NodeName))
+	return st.decision
+}
+
+func (st *step) create(existing *corev1.Pod) Decision {
+	switch {
+	case existing != nil:
+		return st.created(existing)
+	case st.Replacement != nil:
+		return st.giveUp(ReasonNameTaken, fmt.Sprintf("pod %s exists and belongs to somebody else", st.Replacement.Name))
+	case st.isCommitted():
+		// The original was evicted by others, and the replacement deleted before
+		// it was recorded.
+		return st.failForGood(ReasonReplacementGone, "the original and its replacement were both removed by others")
+	}
+	pod, err := containers.BuildReplacement(st.Pod, st.storedVerdicts(), containers.ReplacementOptions{
+		Name: st.Migration.Status.Replacement.Name, MigrationUID: st.Migration.UID,
+		ClaimName:  st.Migration.Status.CheckpointClaim,
+		TargetNode: st.Migration.Spec.TargetNode, PlannedNode: st.Migration.Spec.PlannedNode,
+	})
+	if err != nil {
+		return st.giveUp(ReasonReplacementRejected, err.Error())
+	}
+	return st.do(Action{Type: CreateReplacement, Pod: pod})
+}
+
+func (st *step) created(r *corev1.Pod) Decision {
+	st.status().Replacement = &v1alpha1.PodReference{Name: r.Name, UID: r.UID, NodeName: r.Spec.NodeName}
+	st.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonCreated, "waiting for the scheduler")
+	st.say("waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
+	st.event(false, st.original(), ReasonCreated, fmt.Sprintf("Created replacement %s; pod %s keeps running until it works", r.Name, st.Migration.Spec.PodName))
+	return st.decision
+}
+
+func (st *step) placed(r *corev1.Pod) {
+	st.status().Replacement.NodeName = r.Spec.NodeName
+	st.status().Times.Placed = st.microNow()
+	st.condition(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced, "bound to node "+r.Spec.NodeName)
+	st.event(false, st.original(), ReasonPlaced, fmt.Sprintf("Replacement %s was placed on node %s", r.Name, r.Spec.NodeName))
+}
+
+// unplaced waits for the scheduler, and gives up when it has found no place
+// for longer than the grace. While a node is nominated, room is being made.
+func (st *step) unplaced(r *corev1.Pod) Decision {
+	scheduled := podCondition(r, corev1.PodScheduled)
+	if scheduled == nil || scheduled.Status != corev1.ConditionFalse {
+		return st.wait(st.untilDeadline(), "waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
+	}
+	st.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, cmp.Or(scheduled.Reason, ReasonUnschedulable), scheduled.Message)
+	if scheduled.Reason != corev1.PodReasonUnschedulable || r.Status.NominatedNodeName != "" || st.isCommitted() {
+		return st.wait(st.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
+	}
+	givesUpAt := scheduled.LastTransitionTime.Add(st.Limits.UnschedulableGrace)
+	if st.Now.Before(givesUpAt) {
+		return st.wait(min(givesUpAt.Sub(st.Now), st.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, scheduled.Message)
+	}
+	return st.giveUp(ReasonUnschedulable, "the scheduler found no place for the replacement: "+scheduled.Message)
+}
+
+// beforeHandover holds what ends or restarts a migration that can still be
+// undone. It reports whether the decision is made.
+func (st *step) beforeHandover() (Decision, bool) {
+	o := st.original()
+	if o != nil && isDisrupted(o) && st.replacement() != nil {
+		message := fmt.Sprintf("pod %s is being evicted by somebody else; its replacement goes on", o.Name)
+		st.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonDisrupted, message)
+		st.event(true, o, ReasonDisrupted, message)
+		st.say("%s", message)
+		return st.decision, true
+	}
+	if r := originalLost(st.State); r != nil {
+		return st.giveUp(r.Reason, r.Message), true
+	}
+	if d, late := st.timedOut(); late {
+		return d, true
+	}
+	if !containers.Judge(o, st.Migration.Spec.Waiting).SameContainers(st.storedVerdicts()) {
+		return st.startOver(), true
+	}
+	return Decision{}, false
+}
+
+// startOver goes back to Preparing: the original has changed, and the
+// replacement would do finished work again or leave out work that has begun.
+func (st *step) startOver() Decision {
+	const message = "a container of the original finished or started meanwhile: the replacement is built anew"
+	st.status().Phase = v1alpha1.PhasePreparing
+	st.status().Times.Prepared, st.status().Times.Placed, st.status().Times.ReplacementReady = nil, nil, nil
+	for _, kind := range []string{v1alpha1.ConditionPrepared, v1alpha1.ConditionPlaced, v1alpha1.ConditionReplacementReady} {
+		st.condition(kind, metav1.ConditionFalse, ReasonContainersChanged, message)
+	}
+	st.event(false, st.original(), ReasonContainersChanged, "Starting over: "+message)
+	st.say("%s", message)
+	return st.decision
+}
+
+// replacementLost handles a recorded replacement that is gone, going or failed.
+func (st *step) replacementLost(r *corev1.Pod) (Decision, bool) {
+	known := st.Migration.Status.Replacement
+	var reason, message string
+	switch {
+	case r == nil || r.UID != known.UID:
+		reason, message = ReasonReplacementGone, fmt.Sprintf("replacement %s was deleted by somebody else", known.Name)
+	case r.Status.Phase == corev1.PodFailed:
+		reason, message = ReasonReplacementFailed, fmt.Sprintf("replacement %s failed on node %s: %s", r.Name, r.Spec.NodeName, podFailure(r))
+	case r.DeletionTimestamp != nil:
+		reason, message = ReasonReplacementGone, fmt.Sprintf("replacement %s is being deleted by somebody else", known.Name)
+	default:
+		return Decision{}, false
+	}
+	if !st.isCommitted() {
+		return st.giveUp(reason, message), true
+	}
+	// Nothing can be put back; removing what is left would only lose more.
+	return st.failForGood(reason, message+" after the original had gone"), true
+}
+
+// failForGood ends a migration that can neither go on nor be put back.
+func (st *step) failForGood(reason, message string) Decision {
+	st.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
+	st.event(true, nil, reason, message)
+	return st.finish(v1alpha1.PhaseFailed, message)
+}
+
+func wrongNode(m *v1alpha1.PodMigration, r *corev1.Pod) *containers.Refusal {
+	node := r.Spec.NodeName
+	if node == m.Status.Original.NodeName {
+		return &containers.Refusal{Reason: ReasonLandedOnSource, Message: fmt.Sprintf("replacement %s was placed on %s, the node that it should leave", r.Name, node)}
+	}
+	if m.Spec.TargetNode != "" && node != m.Spec.TargetNode {
+		return &containers.Refusal{Reason: ReasonLandedElsewhere, Message: fmt.Sprintf("replacement %s was placed on %s, not on %s", r.Name, node, m.Spec.TargetNode)}
+	}
+	return nil
+}
+
+func (st *step) timedOut() (Decision, bool) {
+	if st.Now.Before(st.deadline()) {
+		return Decision{}, false
+	}
+	message := fmt.Sprintf("not done within %d s", st.Migration.Spec.TimeoutSeconds)
+	if last := st.Migration.Status.Message; last != "" {
+		message += "; last: " + last
+	}
+	return st.giveUp(ReasonTimedOut, message), true
+}
+
+// untilDeadline is how long to wait for a watch before looking again.
+func (st *step) untilDeadline() time.Duration {
+	return max(time.Second, min(st.deadline().Sub(st.Now), 2*pollInterval))
+}

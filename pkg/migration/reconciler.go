@@ -1,0 +1,128 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// reconciler takes one step of one migration at a time.
+type reconciler struct {
+	// client writes, and finds objects for watches in its cache.
+	client client.Client
+	// live reads from the API server. A decision on a stale read could make a
+	// second replacement, or evict for one that no longer works.
+	live     client.Reader
+	recorder events.EventRecorder
+	metrics  metricsclient.PodMetricsesGetter
+	budget   Budget
+	clock    clock.PassiveClock
+	limits   Limits
+	onStep   func(string) error
+
+	// acceptance makes the acceptance of migrations serial, so that neither two
+	// migrations of one pod nor more than the budget pass.
+	acceptance sync.Mutex
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	if err := r.reached("Reconcile"); err != nil {
+		return ctrl.Result{}, err
+	}
+	m := &v1alpha1.PodMigration{}
+	if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
+		r.acceptance.Lock()
+		defer r.acceptance.Unlock()
+		// It may have been accepted while this waited.
+		if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
+			return ctrl.Result{}, client.IgnoreNotFound(err)
+		}
+	}
+	result, err := r.step(ctx, m)
+	if apierrors.IsConflict(err) {
+		// Somebody wrote in between: look again.
+		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+	}
+	return result, err
+}
+
+// step gathers, decides, acts and writes the status, in this order and once.
+func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl.Result, err error) {
+	state, err := r.gather(ctx, m)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	decision := Next(*state)
+	action := decision.Action
+	if action.Type != NoAction {
+		if err := r.reached("before " + string(action.Type)); err != nil {
+			return ctrl.Result{}, err
+		}
+		result := r.execute(ctx, m, action)
+		if err := r.reached("after " + string(action.Type)); err != nil {
+			return ctrl.Result{}, err
+		}
+		var retry error
+		if decision, retry = Settle(*state, decision, result); retry != nil {
+			return ctrl.Result{}, fmt.Errorf("%s of PodMigration %s/%s: %w", action.Type, m.Namespace, m.Name, retry)
+		}
+	}
+	changed, err := r.writeStatus(ctx, m, &decision)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	r.report(m, &decision)
+	switch {
+	case m.Status.Phase.IsFinished() && action.Type == RemoveFinalizer, action.Type == DeleteMigration:
+		return ctrl.Result{}, nil
+	case decision.Wait > 0:
+		return ctrl.Result{RequeueAfter: decision.Wait}, nil
+	case changed || action.Type != NoAction:
+		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+	default:
+		return ctrl.Result{}, nil
+	}
+}
+
+// writeStatus writes the status if it changed. The resourceVersion guards
+// against a controller that was believed dead.
+func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, d *Decision) (bool, error) {
+	if apiequality.Semantic.DeepEqual(m.Status, d.Status) {
+		return false, nil
+	}
+	base := m.DeepCopy()
+	m.Status = d.Status
+	if err := r.client.Status().Patch(ctx, m, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})); err != nil {
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return false, fmt.Errorf("writing the status of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	observePhase(base, m)
+	if base.Status.Phase != m.Status.Phase {
+		return true, r.reached("phase " + string(m.Status.Phase))
+	}
+	return true, r.reached("status written")
+}
+
+func (r *reconciler) reached(step string) error {
+	if r.onStep == nil {
+		return nil
+	}
+	return r.onStep(step)
+}

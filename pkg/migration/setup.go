@@ -1,0 +1,111 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// Defaults of Options.
+const (
+	DefaultUnschedulableGrace = 30 * time.Second
+	DefaultMeasureTimeout     = 90 * time.Second
+	DefaultWorkers            = 4
+)
+
+// Options of the controller. The zero value works.
+type Options struct {
+	// Budget admits migrations; nil admits all.
+	Budget Budget
+	// Metrics reads measurements; nil asks metrics.k8s.io of the manager's cluster.
+	Metrics metricsclient.PodMetricsesGetter
+	// UnschedulableGrace is how long the scheduler may find no place.
+	UnschedulableGrace time.Duration
+	// MeasureTimeout is how long the use of the replacement is waited for.
+	MeasureTimeout time.Duration
+	// Workers is how many migrations take a step at the same time.
+	Workers int
+	// OnStep is called around everything that the controller does, with the name
+	// of the step. An error ends the reconciliation there, as a crash would.
+	// For tests.
+	OnStep func(step string) error
+}
+
+// podIndex finds the migrations that a pod belongs to.
+const podIndex = "pod"
+
+// SetupWithManager adds the controller to a manager whose scheme knows
+// Kubernetes and v1alpha1.
+func SetupWithManager(mgr ctrl.Manager, o Options) error {
+	r := &reconciler{
+		client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
+		budget: o.Budget, clock: clock.RealClock{}, onStep: o.OnStep,
+		limits: Limits{UnschedulableGrace: o.UnschedulableGrace, MeasureTimeout: o.MeasureTimeout},
+	}
+	if r.limits.UnschedulableGrace == 0 {
+		r.limits.UnschedulableGrace = DefaultUnschedulableGrace
+	}
+	if r.limits.MeasureTimeout == 0 {
+		r.limits.MeasureTimeout = DefaultMeasureTimeout
+	}
+	if o.Workers == 0 {
+		o.Workers = DefaultWorkers
+	}
+	if o.Metrics == nil {
+		metrics, err := metricsclient.NewForConfig(mgr.GetConfig())
+		if err != nil {
+			return fmt.Errorf("making a client of metrics.k8s.io: %w", err)
+		}
+		o.Metrics = metrics
+	}
+	r.metrics = o.Metrics
+	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PodMigration{}, podIndex, podKeys); err != nil {
+		return fmt.Errorf("indexing migrations by their pods: %w", err)
+	}
+	// Only that a pod changed matters: its content is read live.
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("podmigration").
+		For(&v1alpha1.PodMigration{}).
+		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.migrationsOf)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: o.Workers}).
+		Complete(r)
+}
+
+// podKeys are the name of the original, and the mark that a replacement carries.
+func podKeys(object client.Object) []string {
+	m := object.(*v1alpha1.PodMigration)
+	if m.Status.Phase.IsFinished() {
+		return nil
+	}
+	return []string{"name/" + m.Spec.PodName, "uid/" + string(m.UID)}
+}
+
+func (r *reconciler) migrationsOf(ctx context.Context, pod client.Object) []ctrl.Request {
+	keys := []string{"name/" + pod.GetName()}
+	if uid := pod.GetLabels()[v1alpha1.MigrationUIDLabel]; uid != "" {
+		keys = append(keys, "uid/"+uid)
+	}
+	var requests []ctrl.Request
+	for _, key := range keys {
+		list := &v1alpha1.PodMigrationList{}
+		if err := r.client.List(ctx, list, client.InNamespace(pod.GetNamespace()), client.MatchingFields{podIndex: key}); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Cannot find the migrations of a pod", "namespace", pod.GetNamespace(), "pod", pod.GetName())
+			continue
+		}
+		for i := range list.Items {
+			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}})
+		}
+	}
+	return requests
+}

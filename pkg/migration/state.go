@@ -1,0 +1,127 @@
+package migration
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/containers"
+)
+
+// State is what the controller sees of one migration at one moment.
+type State struct {
+	Now       time.Time
+	Migration *v1alpha1.PodMigration
+	// Pod has the name of the original; it may be another pod by now.
+	Pod *corev1.Pod
+	// Replacement and Claim have the names that the migration gives; they may
+	// belong to somebody else.
+	Replacement *corev1.Pod
+	Claim       *corev1.PersistentVolumeClaim
+	// PreviousClaim is the checkpoint claim that the original brought along.
+	PreviousClaim *corev1.PersistentVolumeClaim
+	// Claims finds the claims of the pod. Only read before the replacement exists.
+	Claims containers.ClaimLookup
+	// Others are the unfinished migrations of the namespace. Only read while Pending.
+	Others []v1alpha1.PodMigration
+	// TargetNodeExists tells whether spec.targetNode exists. Only read while Pending.
+	TargetNodeExists bool
+	// Limits bound the waiting.
+	Limits Limits
+}
+
+// Limits bound how long the controller waits, beside spec.timeoutSeconds.
+type Limits struct {
+	// UnschedulableGrace is how long the scheduler may find no place for the
+	// replacement before the migration is given up.
+	UnschedulableGrace time.Duration
+	// MeasureTimeout is how long the use of the replacement is waited for.
+	MeasureTimeout time.Duration
+}
+
+// original returns the pod that was accepted; nil when it no longer exists.
+func (s *State) original() *corev1.Pod {
+	accepted := s.Migration.Status.Original
+	if s.Pod == nil || accepted == nil || s.Pod.UID != accepted.UID {
+		return nil
+	}
+	return s.Pod
+}
+
+// replacement returns the pod that this migration made; nil when there is none.
+func (s *State) replacement() *corev1.Pod {
+	if s.Replacement == nil || !v1alpha1.OwnedBy(s.Replacement.Labels, s.Migration.UID) {
+		return nil
+	}
+	return s.Replacement
+}
+
+// claim returns the checkpoint claim that this migration made.
+func (s *State) claim() *corev1.PersistentVolumeClaim {
+	if s.Claim == nil || !v1alpha1.OwnedBy(s.Claim.Labels, s.Migration.UID) {
+		return nil
+	}
+	return s.Claim
+}
+
+func (s *State) isTrue(condition string) bool {
+	return meta.IsStatusConditionTrue(s.Migration.Status.Conditions, condition)
+}
+
+func (s *State) conditionReason(condition string) string {
+	if c := meta.FindStatusCondition(s.Migration.Status.Conditions, condition); c != nil {
+		return c.Reason
+	}
+	return ""
+}
+
+// isRollingBack reports whether a rollback was begun.
+func (s *State) isRollingBack() bool {
+	return meta.IsStatusConditionFalse(s.Migration.Status.Conditions, v1alpha1.ConditionRolledBack)
+}
+
+// isCommitted reports whether the original is lost to this migration: evicted
+// by us, which can only be after the phase HandingOver was written down, or by
+// others while a replacement existed.
+func (s *State) isCommitted() bool {
+	if s.isTrue(v1alpha1.ConditionHandedOver) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
+		return true
+	}
+	o := s.original()
+	return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil)
+}
+
+// wantsStop reports whether somebody asked to end the migration.
+func (s *State) wantsStop() bool {
+	return s.Migration.Spec.Cancel || s.Migration.DeletionTimestamp != nil
+}
+
+// deadline is the moment at which an uncommitted migration is given up.
+func (s *State) deadline() time.Time {
+	started := s.Migration.Status.Times.Started
+	if started == nil {
+		return s.Now.Add(time.Hour)
+	}
+	return started.Add(time.Duration(s.Migration.Spec.TimeoutSeconds) * time.Second)
+}
+
+// storedVerdicts are those that the replacement is built from.
+func (s *State) storedVerdicts() containers.Verdicts {
+	return containers.Verdicts{Containers: s.Migration.Status.Containers}
+}
+
+// isDisrupted reports whether others than its user end a pod: an eviction, a
+// drain, node pressure or preemption (KEP-3329).
+func isDisrupted(pod *corev1.Pod) bool {
+	if pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodFailed {
+		return false
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,186 @@
+package checkpointvolume
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/util"
+)
+
+// Why a node is not taken. These are sentences for people, in pod events.
+const (
+	ReasonSourceNode   = "node(s) are the source of the migration"
+	ReasonAttachFailed = "node(s) failed to attach the checkpoint volume lately"
+	ReasonNoDriver     = "node(s) do not run the CSI driver of the checkpoint volume"
+)
+
+const filterStateKey fwk.StateKey = Name + "/filter"
+
+// filterState is what Filter asks of every node. It does not depend on other
+// pods, so that clones may share it.
+type filterState struct {
+	sourceNode string
+	claim      types.NamespacedName
+	hasClaim   bool
+	// driver is the CSI driver of the volume; empty for other volumes.
+	driver string
+}
+
+func (s *filterState) Clone() fwk.StateData { return s }
+
+// PreFilter looks the claim up once for all nodes.
+func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+	if !isConcerned(pod) {
+		return nil, fwk.NewStatus(fwk.Skip)
+	}
+	s := &filterState{sourceNode: sourceNode(pod)}
+	if s.claim, s.hasClaim = checkpointClaim(pod); s.hasClaim {
+		driver, err := p.driverOf(s.claim)
+		if err != nil {
+			return nil, fwk.AsStatus(err)
+		}
+		s.driver = driver
+	}
+	state.Write(filterStateKey, s)
+	return nil, nil
+}
+
+// PreFilterExtensions returns nil: other pods do not change the answer.
+func (p *Plugin) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
+
+// Filter keeps the pod off its source node, off nodes that failed to attach its
+// volume, and off nodes that do not run the volume's driver. Where the volume
+// can be reached at all is checked by VolumeBinding and VolumeZone.
+func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, info fwk.NodeInfo) *fwk.Status {
+	data, err := state.Read(filterStateKey)
+	if err != nil {
+		return fwk.AsStatus(fmt.Errorf("reading what PreFilter found: %w", err))
+	}
+	s := data.(*filterState)
+	node := info.Node().Name
+	if node == s.sourceNode {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonSourceNode)
+	}
+	if !s.hasClaim {
+		return nil
+	}
+	if p.failed.isOut(attachKey{claim: s.claim, node: node}, pod) {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonAttachFailed)
+	}
+	if s.driver == "" {
+		return nil
+	}
+	runs, err := p.runsDriver(node, s.driver)
+	if err != nil {
+		return fwk.AsStatus(err)
+	}
+	if !runs {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNoDriver)
+	}
+	return nil
+}
+
+// driverOf returns the CSI driver of a claim: that of its volume, or the one
+// that would provision it. It is empty for volumes that are not CSI, and for a
+// claim that is not there, which VolumeBinding reports.
+func (p *Plugin) driverOf(key types.NamespacedName) (string, error) {
+	claim, err := p.claims.PersistentVolumeClaims(key.Namespace).Get(key.Name)
+	if err != nil {
+		return "", ignoreNotFound(err)
+	}
+	if claim.Spec.VolumeName != "" {
+		volume, err := p.volumes.Get(claim.Spec.VolumeName)
+		if err != nil || volume.Spec.CSI == nil {
+			return "", ignoreNotFound(err)
+		}
+		return volume.Spec.CSI.Driver, nil
+	}
+	if claim.Spec.StorageClassName == nil {
+		return "", nil
+	}
+	class, err := p.classes.Get(*claim.Spec.StorageClassName)
+	if err != nil {
+		return "", ignoreNotFound(err)
+	}
+	// A provisioner is a CSI driver when it is registered as one.
+	if _, err := p.drivers.Get(class.Provisioner); err != nil {
+		return "", ignoreNotFound(err)
+	}
+	return class.Provisioner, nil
+}
+
+func (p *Plugin) runsDriver(node, driver string) (bool, error) {
+	csiNode, err := p.driversOnNode.Get(node)
+	if err != nil {
+		return false, ignoreNotFound(err)
+	}
+	return hasDriver(csiNode, driver), nil
+}
+
+func hasDriver(csiNode *storagev1.CSINode, driver string) bool {
+	for i := range csiNode.Spec.Drivers {
+		if csiNode.Spec.Drivers[i].Name == driver {
+			return true
+		}
+	}
+	return false
+}
+
+// EventsToRegister names what can make a rejected pod schedulable: a new node,
+// or a driver on a node. A pod held back by a failed attach or by a reserved
+// claim is activated when that ends.
+func (p *Plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
+	return []fwk.ClusterEventWithHint{
+		{
+			Event:          fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add},
+			QueueingHintFn: hintAfterNodeAdded,
+		},
+		{
+			Event:          fwk.ClusterEvent{Resource: fwk.CSINode, ActionType: fwk.Add | fwk.Update},
+			QueueingHintFn: p.hintAfterDriverChange,
+		},
+	}, nil
+}
+
+func hintAfterNodeAdded(_ klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
+	_, node, err := util.As[*corev1.Node](oldObj, newObj)
+	if err != nil {
+		return fwk.Queue, err
+	}
+	if node.Name == sourceNode(pod) {
+		return fwk.QueueSkip, nil
+	}
+	return fwk.Queue, nil
+}
+
+func (p *Plugin) hintAfterDriverChange(_ klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
+	before, after, err := util.As[*storagev1.CSINode](oldObj, newObj)
+	if err != nil {
+		return fwk.Queue, err
+	}
+	key, hasClaim := checkpointClaim(pod)
+	if !hasClaim || after.Name == sourceNode(pod) {
+		return fwk.QueueSkip, nil
+	}
+	driver, err := p.driverOf(key)
+	if err != nil {
+		return fwk.Queue, err
+	}
+	if driver == "" || !hasDriver(after, driver) || before != nil && hasDriver(before, driver) {
+		return fwk.QueueSkip, nil
+	}
+	return fwk.Queue, nil
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

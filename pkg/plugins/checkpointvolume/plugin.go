@@ -1,0 +1,134 @@
+package checkpointvolume
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/utils/clock"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/config"
+	"github.com/ai-storage/orchestrator/pkg/apis/config/validation"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// Name of the plugin in a scheduler configuration.
+const Name = config.CheckpointVolumeName
+
+// pollInterval is the time between two looks at the caches while PreBind
+// waits. It costs no API request.
+const pollInterval = 200 * time.Millisecond
+
+// Plugin brings checkpoint volumes to chosen nodes.
+type Plugin struct {
+	client        kubernetes.Interface
+	pods          corelisters.PodLister
+	claims        corelisters.PersistentVolumeClaimLister
+	volumes       corelisters.PersistentVolumeLister
+	classes       storagelisters.StorageClassLister
+	attachments   storagelisters.VolumeAttachmentLister
+	drivers       storagelisters.CSIDriverLister
+	driversOnNode storagelisters.CSINodeLister
+
+	attachTimeout time.Duration
+	pollInterval  time.Duration
+	failed        *failedNodes
+	reserved      *reservations
+}
+
+var (
+	_ fwk.PreFilterPlugin   = (*Plugin)(nil)
+	_ fwk.FilterPlugin      = (*Plugin)(nil)
+	_ fwk.ReservePlugin     = (*Plugin)(nil)
+	_ fwk.PreBindPlugin     = (*Plugin)(nil)
+	_ fwk.PostBindPlugin    = (*Plugin)(nil)
+	_ fwk.SignPlugin        = (*Plugin)(nil)
+	_ fwk.EnqueueExtensions = (*Plugin)(nil)
+)
+
+// New validates the arguments and returns the plugin. The scheduler itself
+// validates the arguments of Kubernetes' plugins only.
+func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+	args, ok := object.(*config.CheckpointVolumeArgs)
+	if !ok {
+		return nil, fmt.Errorf("want arguments of type CheckpointVolumeArgs, got %T", object)
+	}
+	if errs := validation.ValidateCheckpointVolumeArgs(nil, args); len(errs) > 0 {
+		return nil, errs.ToAggregate()
+	}
+	activate := func(pods map[string]*corev1.Pod) {
+		if ctx.Err() == nil {
+			handle.Activate(klog.FromContext(ctx), pods)
+		}
+	}
+	core := handle.SharedInformerFactory().Core().V1()
+	storage := handle.SharedInformerFactory().Storage().V1()
+	return &Plugin{
+		client:        handle.ClientSet(),
+		pods:          core.Pods().Lister(),
+		claims:        core.PersistentVolumeClaims().Lister(),
+		volumes:       core.PersistentVolumes().Lister(),
+		classes:       storage.StorageClasses().Lister(),
+		attachments:   storage.VolumeAttachments().Lister(),
+		drivers:       storage.CSIDrivers().Lister(),
+		driversOnNode: storage.CSINodes().Lister(),
+		attachTimeout: args.AttachTimeout.Duration,
+		pollInterval:  pollInterval,
+		failed:        newFailedNodes(clock.RealClock{}, args.FailedNodeBackoff.Duration, activate),
+		reserved:      newReservations(activate),
+	}, nil
+}
+
+// Name returns the name of the plugin.
+func (p *Plugin) Name() string { return Name }
+
+// SignPod lets pods that the plugin has nothing to do with share a scheduling
+// result (KEP-5598). A replacement is one of a kind: its nodes depend on its
+// own past.
+func (p *Plugin) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragment, *fwk.Status) {
+	if isConcerned(pod) {
+		return nil, fwk.NewStatus(fwk.Unschedulable, "the pod takes over from another one")
+	}
+	return nil, nil
+}
+
+// isConcerned reports whether the plugin has anything to do with a pod.
+func isConcerned(pod *corev1.Pod) bool {
+	_, hasClaim := checkpointClaim(pod)
+	return hasClaim || sourceNode(pod) != ""
+}
+
+// checkpointClaim finds the checkpoint claim of a pod.
+func checkpointClaim(pod *corev1.Pod) (types.NamespacedName, bool) {
+	if name := pod.Annotations[v1alpha1.CheckpointClaimAnnotation]; name != "" {
+		return types.NamespacedName{Namespace: pod.Namespace, Name: name}, true
+	}
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		if volume.Name == v1alpha1.CheckpointVolumeName && volume.PersistentVolumeClaim != nil {
+			return types.NamespacedName{Namespace: pod.Namespace, Name: volume.PersistentVolumeClaim.ClaimName}, true
+		}
+	}
+	return types.NamespacedName{}, false
+}
+
+// sourceNode is the node that a replacement must not use.
+func sourceNode(pod *corev1.Pod) string { return pod.Annotations[v1alpha1.SourceNodeAnnotation] }
+
+// isShared reports whether several nodes may use a claim at once.
+func isShared(claim *corev1.PersistentVolumeClaim) bool {
+	for _, mode := range claim.Spec.AccessModes {
+		if mode == corev1.ReadWriteMany || mode == corev1.ReadOnlyMany {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,138 @@
+package checkpointvolume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+)
+
+// errPodGone ends every wait: nobody needs the volume any more.
+var errPodGone = errors.New("the pod is gone")
+
+// PreBindPreFlight tells the scheduler whether PreBind has anything to do.
+func (p *Plugin) PreBindPreFlight(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ string) *fwk.Status {
+	if _, ok := checkpointClaim(pod); !ok {
+		return fwk.NewStatus(fwk.Skip)
+	}
+	return nil
+}
+
+// PreBind brings the checkpoint volume to the chosen node and returns when it
+// is attached. It runs after that of VolumeBinding, which binds the claim. An
+// error sends the pod back to the queue; a node at fault is left out then.
+func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, node string) *fwk.Status {
+	key, ok := checkpointClaim(pod)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.attachTimeout)
+	defer cancel()
+	if err := p.checkPodExists(ctx, pod); err != nil {
+		return fwk.AsStatus(err)
+	}
+	volume, shared, err := p.waitBound(ctx, pod, key)
+	if err != nil {
+		return fwk.AsStatus(fmt.Errorf("waiting for checkpoint claim %s to be bound: %w", key, err))
+	}
+	needed, err := p.needsAttach(volume)
+	if err != nil {
+		return fwk.AsStatus(err)
+	}
+	if !needed {
+		return nil
+	}
+	if !shared {
+		if err := p.waitReleased(ctx, pod, volume, node); err != nil {
+			return fwk.AsStatus(err)
+		}
+	}
+	err = p.attach(ctx, state, pod, volume, node)
+	var failed *attachFailure
+	if errors.As(err, &failed) {
+		p.failed.remember(attachKey{claim: key, node: node})
+		klog.FromContext(ctx).Info("Checkpoint volume could not be attached, the node is left out for a while",
+			"pod", klog.KObj(pod), "node", node, "volume", volume.Name, "backoff", p.failed.backoff)
+	}
+	if err != nil {
+		return fwk.AsStatus(err)
+	}
+	return nil
+}
+
+// checkPodExists asks the API server, since waits before PreBind can be long
+// and an attachment for a pod that is gone would stay behind.
+func (p *Plugin) checkPodExists(ctx context.Context, pod *corev1.Pod) error {
+	current, err := p.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return errPodGone
+	}
+	if err != nil {
+		return fmt.Errorf("reading the pod: %w", err)
+	}
+	if current.UID != pod.UID || current.DeletionTimestamp != nil {
+		return errPodGone
+	}
+	return nil
+}
+
+// waitUntil polls the caches until done says so. The pod being deleted, and
+// ctx, end it too.
+func (p *Plugin) waitUntil(ctx context.Context, pod *corev1.Pod, done func() (bool, error)) error {
+	return wait.PollUntilContextCancel(ctx, p.pollInterval, true, func(context.Context) (bool, error) {
+		current, err := p.pods.Pods(pod.Namespace).Get(pod.Name)
+		if apierrors.IsNotFound(err) {
+			return false, errPodGone
+		}
+		if err != nil {
+			return false, err
+		}
+		if current.UID != pod.UID || current.DeletionTimestamp != nil {
+			return false, errPodGone
+		}
+		return done()
+	})
+}
+
+// waitBound returns the volume of the claim, and whether nodes may share it.
+func (p *Plugin) waitBound(ctx context.Context, pod *corev1.Pod, key types.NamespacedName) (*corev1.PersistentVolume, bool, error) {
+	var volume *corev1.PersistentVolume
+	var shared bool
+	err := p.waitUntil(ctx, pod, func() (bool, error) {
+		claim, err := p.claims.PersistentVolumeClaims(key.Namespace).Get(key.Name)
+		if err != nil {
+			return false, err
+		}
+		if claim.Status.Phase != corev1.ClaimBound || claim.Spec.VolumeName == "" {
+			return false, nil
+		}
+		shared = isShared(claim)
+		volume, err = p.volumes.Get(claim.Spec.VolumeName)
+		return err == nil, ignoreNotFound(err)
+	})
+	return volume, shared, err
+}
+
+// needsAttach reports whether somebody has to attach the volume to a node
+// before it can be mounted there. A driver that says nothing of it does
+// (CSIDriverSpec.attachRequired).
+func (p *Plugin) needsAttach(volume *corev1.PersistentVolume) (bool, error) {
+	if volume.Spec.CSI == nil {
+		return false, nil
+	}
+	driver, err := p.drivers.Get(volume.Spec.CSI.Driver)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading CSI driver %q: %w", volume.Spec.CSI.Driver, err)
+	}
+	return driver.Spec.AttachRequired == nil || *driver.Spec.AttachRequired, nil
+}

@@ -1,0 +1,97 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/devcluster"
+)
+
+// env is the cluster that all tests of this package share.
+var env struct {
+	cluster *devcluster.Cluster
+	config  *rest.Config
+	client  client.WithWatch
+	// nodes are the names of the two nodes.
+	nodes []string
+}
+
+func TestMain(m *testing.M) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := runAll(ctx, m)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runAll(ctx context.Context, m *testing.M) (code int, err error) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return 1, err
+	}
+	stateDir, err := os.MkdirTemp("", "ais-e2e-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() {
+		// Not ctx: what was started must go also after an interrupt.
+		downCtx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		if downErr := devcluster.Down(downCtx, stateDir, os.Stdout); downErr != nil && err == nil {
+			err = fmt.Errorf("taking the cluster down: %w", downErr)
+		}
+		if code == 0 && err == nil {
+			err = os.RemoveAll(stateDir)
+		} else {
+			fmt.Fprintln(os.Stderr, "logs are kept in", stateDir)
+		}
+	}()
+	env.cluster, err = devcluster.Up(ctx, devcluster.Options{
+		StateDir:     stateDir,
+		BinDir:       filepath.Join(root, "bin"),
+		ManifestsDir: filepath.Join(root, "manifests"),
+		ConfigFile:   filepath.Join(root, "test/e2e/testdata/scheduler-configuration.yaml"),
+		Nodes:        devcluster.NodeSpec{Kind: devcluster.Real, Count: 2},
+		Components:   []string{"scheduler", "rebalancer"},
+		Progress:     os.Stdout,
+	})
+	if err != nil {
+		return 1, fmt.Errorf("bringing the cluster up: %w", err)
+	}
+	if err := connect(ctx); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+func connect(ctx context.Context) (err error) {
+	if env.config, err = env.cluster.AdminConfig(); err != nil {
+		return err
+	}
+	scheme := runtime.NewScheme()
+	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	if env.client, err = client.NewWithWatch(env.config, client.Options{Scheme: scheme}); err != nil {
+		return err
+	}
+	env.nodes, err = nodeNames(ctx)
+	return err
+}

@@ -1,0 +1,157 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// A pod on the hotter node moves without anybody asking, leaves its finished
+// container behind, and is served all the time.
+func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
+	namespace := newNamespace(t)
+	hot, cool := env.nodes[0], env.nodes[1]
+
+	create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), hot))
+	original := startOn(t, hot, newPod(namespace, "training",
+		container("prepare", 900, "--for=5s"),
+		container("train", 500, "--cpu=500m", "--memory=64Mi"),
+		container("report", 200, "--cpu=50m"),
+	))
+	copies := watchCopies(t, namespace, original.Name)
+
+	migration := &v1alpha1.PodMigration{}
+	eventually(t, 3*time.Minute, "the rebalancer moves the pod", func(ctx context.Context) error {
+		migrations := &v1alpha1.PodMigrationList{}
+		if err := env.client.List(ctx, migrations, client.InNamespace(namespace)); err != nil {
+			return err
+		}
+		if len(migrations.Items) == 0 {
+			return fmt.Errorf("no migration yet")
+		}
+		*migration = migrations.Items[0]
+		if migration.Status.Phase.IsFinished() {
+			return nil
+		}
+		return fmt.Errorf("migration is %s: %s", migration.Status.Phase, migration.Status.Message)
+	})
+	if migration.Status.Phase != v1alpha1.PhaseSucceeded {
+		t.Fatalf("migration ended %s: %s", migration.Status.Phase, migration.Status.Message)
+	}
+	printWithKubectl(t, namespace)
+
+	replacement, err := getPod(t.Context(), namespace, migration.Status.Replacement.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkReplacement(t, replacement, migration, cool)
+	checkBoundByScheduler(t, replacement)
+	checkNeverNamedANode(t, replacement)
+	copies.check(t, original, replacement)
+	checkFreed(t, original, replacement)
+	checkMeasured(t, migration)
+}
+
+func checkReplacement(t *testing.T, replacement *corev1.Pod, migration *v1alpha1.PodMigration, node string) {
+	t.Helper()
+	var names []string
+	for _, c := range replacement.Spec.Containers {
+		names = append(names, c.Name)
+		if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+			return m.Name == v1alpha1.CheckpointVolumeName && m.MountPath == v1alpha1.CheckpointMountPath
+		}) {
+			t.Errorf("container %s does not mount the checkpoint claim", c.Name)
+		}
+	}
+	if !slices.Equal(names, []string{"train", "report"}) {
+		t.Errorf("the replacement has containers %v, want train and report", names)
+	}
+	if replacement.Spec.SchedulerName != "ai-storage-scheduler" {
+		t.Errorf("schedulerName is %q", replacement.Spec.SchedulerName)
+	}
+	if replacement.Spec.NodeName != node {
+		t.Errorf("the replacement is on node %q, want %q", replacement.Spec.NodeName, node)
+	}
+	claim := &corev1.PersistentVolumeClaim{}
+	if err := env.client.Get(t.Context(), client.ObjectKey{Namespace: replacement.Namespace, Name: migration.Status.CheckpointClaim}, claim); err != nil {
+		t.Fatal(err)
+	}
+	if claim.Status.Phase != corev1.ClaimBound {
+		t.Errorf("the checkpoint claim is %s", claim.Status.Phase)
+	}
+}
+
+// checkBoundByScheduler reads the event that our scheduler left.
+func checkBoundByScheduler(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	eventually(t, 20*time.Second, "the scheduler's event", func(ctx context.Context) error {
+		events := &eventsv1.EventList{}
+		if err := env.client.List(ctx, events, client.InNamespace(pod.Namespace)); err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Regarding.UID == pod.UID && e.Reason == "Scheduled" {
+				if e.ReportingController != v1alpha1.SchedulerName {
+					t.Fatalf("the pod was bound by %q", e.ReportingController)
+				}
+				t.Logf("event by %s: %s", e.ReportingController, e.Note)
+				return nil
+			}
+		}
+		return fmt.Errorf("no Scheduled event among %d", len(events.Items))
+	})
+}
+
+// checkFreed proves on the scheduler's own books that the finished container's
+// requests are free: a pod that fits only then is placed beside the replacement.
+func checkFreed(t *testing.T, original, replacement *corev1.Pod) {
+	t.Helper()
+	node := &corev1.Node{}
+	if err := env.client.Get(t.Context(), client.ObjectKey{Name: replacement.Spec.NodeName}, node); err != nil {
+		t.Fatal(err)
+	}
+	freed := cpuRequests(original) - cpuRequests(replacement)
+	if freed != 900 {
+		t.Errorf("%dm of CPU requests are freed, want 900m", freed)
+	}
+	rest := node.Status.Allocatable.Cpu().MilliValue() - cpuRequests(replacement)
+	filler := pinned(newPod(replacement.Namespace, "filler", container("idle", rest, "--for=1s")), node.Name)
+	create(t, filler)
+	eventually(t, 30*time.Second, "a pod that needs the freed requests is placed", func(ctx context.Context) error {
+		found, err := getPod(ctx, filler.Namespace, filler.Name)
+		if err == nil && found.Spec.NodeName == "" {
+			err = fmt.Errorf("not placed: %+v", found.Status.Conditions)
+		}
+		return err
+	})
+	t.Logf("%dm freed: a pod asking %dm of node %s's %dm was placed beside the replacement", freed, rest, node.Name, node.Status.Allocatable.Cpu().MilliValue())
+}
+
+func cpuRequests(pod *corev1.Pod) (milli int64) {
+	for _, c := range pod.Spec.Containers {
+		milli += c.Resources.Requests.Cpu().MilliValue()
+	}
+	return milli
+}
+
+func checkMeasured(t *testing.T, migration *v1alpha1.PodMigration) {
+	t.Helper()
+	for when, record := range map[string]*v1alpha1.ResourceRecord{"before": migration.Status.Before, "after": migration.Status.After} {
+		if record == nil || record.Source != v1alpha1.UsageFromMetricsAPI || record.Usage.Cpu().IsZero() || record.Usage.Memory().IsZero() {
+			t.Errorf("measured use %s: %+v", when, record)
+			continue
+		}
+		t.Logf("%s: requests %s CPU, uses %s CPU and %s memory, measured by %s at %s", when, record.Requests.Cpu(),
+			record.Usage.Cpu(), record.Usage.Memory(), record.Source, record.MeasuredAt.UTC().Format(time.TimeOnly))
+	}
+}

@@ -1,0 +1,109 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+func newMigration(namespace, name, pod string) *v1alpha1.PodMigration {
+	return &v1alpha1.PodMigration{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       v1alpha1.PodMigrationSpec{PodName: pod},
+	}
+}
+
+func TestDefaultsOfPodMigration(t *testing.T) {
+	m := newMigration(newNamespace(t), "m", "web")
+	if err := k8s.Create(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	got := m.Spec
+	if got.Waiting != v1alpha1.WaitingStrip || got.TimeoutSeconds != 600 || got.Cancel {
+		t.Errorf("spec = %+v, want waiting Strip, timeout 600, no cancel", got)
+	}
+	if got.Checkpoint.Size.String() != "1Gi" || got.Checkpoint.AccessMode != "ReadWriteOnce" || got.Checkpoint.ReclaimPolicy != v1alpha1.ClaimDelete {
+		t.Errorf("checkpoint = %+v, want 1Gi, ReadWriteOnce, Delete", got.Checkpoint)
+	}
+}
+
+func TestInvalidPodMigrationsAreRefused(t *testing.T) {
+	namespace := newNamespace(t)
+	tests := []struct{ name, spec, want string }{
+		{"no pod name", `{}`, "spec.podName: Required value"},
+		{"empty pod name", `{podName: ""}`, "spec.podName"},
+		{"unknown field", `{podName: web, podname: web}`, `unknown field "spec.podname"`},
+		{"target is source", `{podName: web, sourceNode: a, targetNode: a}`, "targetNode must differ from sourceNode"},
+		{"waiting", `{podName: web, waiting: Drop}`, `Unsupported value: "Drop"`},
+		{"timeout", `{podName: web, timeoutSeconds: 0}`, "should be greater than or equal to 1"},
+		{"negative ttl", `{podName: web, ttlSecondsAfterFinished: -1}`, "should be greater than or equal to 0"},
+		{"size zero", `{podName: web, checkpoint: {size: "0"}}`, "size must be greater than 0"},
+		{"size negative", `{podName: web, checkpoint: {size: "-1Gi"}}`, "size must be greater than 0"},
+		{"size nonsense", `{podName: web, checkpoint: {size: "lots"}}`, "spec.checkpoint.size"},
+		{"access mode", `{podName: web, checkpoint: {accessMode: ReadOnlyMany}}`, `Unsupported value: "ReadOnlyMany"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			object := &unstructured.Unstructured{}
+			document := "apiVersion: migration.ai-storage/v1alpha1\nkind: PodMigration\nmetadata: {generateName: bad-, namespace: " + namespace + "}\nspec: " + test.spec
+			if err := yaml.Unmarshal([]byte(document), object); err != nil {
+				t.Fatal(err)
+			}
+			err := k8s.Create(t.Context(), object, client.FieldValidation("Strict"))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error = %v, want one with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestSpecCannotBeChanged(t *testing.T) {
+	namespace := newNamespace(t)
+	base := newMigration(namespace, "m", "web")
+	base.Spec.PodUID, base.Spec.SourceNode, base.Spec.TargetNode = "u", "a", "b"
+	if err := k8s.Create(t.Context(), base); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name   string
+		change func(*v1alpha1.PodMigrationSpec)
+		want   string
+	}{
+		{"podName", func(s *v1alpha1.PodMigrationSpec) { s.PodName = "other" }, "podName cannot be changed"},
+		{"podUID", func(s *v1alpha1.PodMigrationSpec) { s.PodUID = "other" }, "podUID cannot be changed"},
+		{"podUID removed", func(s *v1alpha1.PodMigrationSpec) { s.PodUID = "" }, "podUID cannot be changed"},
+		{"sourceNode", func(s *v1alpha1.PodMigrationSpec) { s.SourceNode = "c" }, "sourceNode cannot be changed"},
+		{"targetNode", func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = "c" }, "targetNode cannot be changed"},
+		{"plannedNode", func(s *v1alpha1.PodMigrationSpec) { s.PlannedNode = "c" }, "plannedNode cannot be changed"},
+		{"timeout", func(s *v1alpha1.PodMigrationSpec) { s.TimeoutSeconds = 5 }, "only cancel can be changed"},
+		{"waiting", func(s *v1alpha1.PodMigrationSpec) { s.Waiting = v1alpha1.WaitingKeep }, "only cancel can be changed"},
+		{"checkpoint", func(s *v1alpha1.PodMigrationSpec) { s.Checkpoint.Size = ptr.To(resource.MustParse("2Gi")) }, "only cancel can be changed"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			changed := base.DeepCopy()
+			test.change(&changed.Spec)
+			if err := k8s.Update(t.Context(), changed); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error = %v, want invalid with %q", err, test.want)
+			}
+		})
+	}
+
+	base.Spec.Cancel, base.Spec.TTLSecondsAfterFinished = true, ptr.To[int32](5)
+	if err := k8s.Update(t.Context(), base); err != nil {
+		t.Fatalf("setting cancel: %v", err)
+	}
+	base.Spec.Cancel = false
+	if err := k8s.Update(t.Context(), base); err == nil || !strings.Contains(err.Error(), "a cancelled migration cannot be taken up again") {
+		t.Errorf("taking cancel back: error = %v", err)
+	}
+}

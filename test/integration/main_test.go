@@ -1,0 +1,129 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+var (
+	// restConfig has the rights of system:masters.
+	restConfig *rest.Config
+	// k8s reads and writes without a cache.
+	k8s client.Client
+	// scheme knows the types of Kubernetes and ours.
+	scheme = runtime.NewScheme()
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	ctrl.SetLogger(logr.Discard())
+	assets := os.Getenv("KUBEBUILDER_ASSETS")
+	if assets == "" {
+		assets = filepath.Join("..", "..", "bin")
+	}
+	for _, name := range []string{"kube-apiserver", "etcd"} {
+		if _, err := os.Stat(filepath.Join(assets, name)); err != nil {
+			return fail(fmt.Errorf("%s is missing in %s: run make bin/%s: %w", name, assets, name, err))
+		}
+	}
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return fail(err)
+		}
+	}
+	env := &envtest.Environment{
+		Scheme: scheme, BinaryAssetsDirectory: assets,
+		CRDDirectoryPaths:        []string{filepath.Join("..", "..", "manifests", "crd")},
+		ErrorIfCRDPathMissing:    true,
+		ControlPlaneStartTimeout: time.Minute,
+	}
+	// No controller manager makes service accounts here.
+	env.ControlPlane.GetAPIServer().Configure().Append("disable-admission-plugins", "ServiceAccount")
+	var err error
+	if restConfig, err = env.Start(); err != nil {
+		return fail(err)
+	}
+	defer func() {
+		if err := env.Stop(); err != nil {
+			fail(err)
+		}
+	}()
+	restConfig.QPS, restConfig.Burst = -1, 0
+	if k8s, err = client.New(restConfig, client.Options{Scheme: scheme}); err != nil {
+		return fail(err)
+	}
+	return m.Run()
+}
+
+func fail(err error) int {
+	_, _ = io.WriteString(os.Stderr, err.Error()+"\n")
+	return 1
+}
+
+// newNamespace makes a namespace for one test. Nothing removes it: the API
+// server goes when the tests end.
+func newNamespace(t *testing.T) string {
+	t.Helper()
+	prefix := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix[:min(len(prefix), 40)] + "-"}}
+	if err := k8s.Create(t.Context(), ns); err != nil {
+		t.Fatalf("creating a namespace: %v", err)
+	}
+	return ns.Name
+}
+
+// eventually polls until check returns nil, and fails with its last error
+// after the deadline.
+func eventually(t *testing.T, within time.Duration, check func(context.Context) error) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		err := check(t.Context())
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still not so after %v: %v", within, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// readManifests reads a file of the manifests that users apply.
+func readManifests(t *testing.T, name string) []*unstructured.Unstructured {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", "..", "manifests", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var objects []*unstructured.Unstructured
+	for _, document := range strings.Split(string(content), "\n---\n") {
+		object := &unstructured.Unstructured{}
+		if err := yaml.UnmarshalStrict([]byte(document), object); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		objects = append(objects, object)
+	}
+	return objects
+}

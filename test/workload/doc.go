@@ -1,0 +1,14 @@
+// Command workload is the container of demos and tests: it uses as much CPU
+// and memory as it is told, for as long as it is told, and ends as it is told.
+//
+//	workload run --cpu=250m --memory=64Mi --for=10s --exit-code=0
+//	workload get http://10.0.0.1:8080/
+//	workload pause
+//
+// `get` prints an answer and fails unless it is OK: a probe, or a look from
+// inside a pod. `pause` is the sandbox of a pod: it waits for a signal and
+// reaps what others leave behind.
+//
+// The program uses the standard library only, so that its image is one small
+// static binary. It must not know Kubernetes.
+package main

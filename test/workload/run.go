@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// saveInterval is how much work a kill can lose.
+const saveInterval = 500 * time.Millisecond
+
+// run works as told and returns the exit code. An error ends with code 1.
+func run(o runOptions, output io.Writer) (int, error) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+
+	done, err := loadProgress(o.ProgressFile, time.Now())
+	if err != nil {
+		return 1, err
+	}
+	memory, err := occupy(o.Memory)
+	if err != nil {
+		return 1, fmt.Errorf("use %d bytes of memory: %w", o.Memory, err)
+	}
+	defer runtime.KeepAlive(memory)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := serve(ctx, o.HTTP, done); err != nil {
+		return 1, err
+	}
+	if err := announce(o, done, output); err != nil {
+		return 1, err
+	}
+	go burn(ctx, o.MilliCPU)
+	return work(o, done, signals, output)
+}
+
+func announce(o runOptions, done progress, output io.Writer) error {
+	fmt.Fprintf(output, "using %dm CPU and %d bytes of memory, %s done before\n",
+		o.MilliCPU, o.Memory, done.before.Round(time.Millisecond))
+	if o.ReadyFile == "" {
+		return nil
+	}
+	if err := os.WriteFile(o.ReadyFile, nil, 0o644); err != nil {
+		return fmt.Errorf("tell readiness: %w", err)
+	}
+	return nil
+}
+
+// work waits for the end of the time or a signal, and keeps the progress.
+func work(o runOptions, done progress, signals <-chan os.Signal, output io.Writer) (int, error) {
+	var end <-chan time.Time
+	if o.For > 0 {
+		timer := time.NewTimer(max(0, o.For-done.before))
+		defer timer.Stop()
+		end = timer.C
+	}
+	ticker := time.NewTicker(saveInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			if err := done.save(o.ProgressFile, time.Now()); err != nil {
+				return 1, err
+			}
+		case <-end:
+			fmt.Fprintf(output, "finished after %s\n", done.at(time.Now()).Round(time.Millisecond))
+			return finish(o, done, o.ExitCode)
+		case received := <-signals:
+			fmt.Fprintf(output, "%s after %s\n", received, done.at(time.Now()).Round(time.Millisecond))
+			return finish(o, done, o.TermExitCode)
+		}
+	}
+}
+
+// finish gives the exit code only when the work is saved.
+func finish(o runOptions, done progress, code int) (int, error) {
+	if err := done.save(o.ProgressFile, time.Now()); err != nil {
+		return 1, err
+	}
+	return code, nil
+}
+
+// serve tells the time run so far in milliseconds, and readiness.
+func serve(ctx context.Context, address string, done progress) error {
+	if address == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		name, _ := os.Hostname()
+		fmt.Fprintf(w, "%s %d\n", name, done.at(time.Now()).Milliseconds())
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = server.Serve(listener) }()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	return nil
+}
