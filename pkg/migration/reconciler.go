@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -46,8 +47,8 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
-		r.acceptance.Lock()
-		defer r.acceptance.Unlock()
+		
+		
 		// It may have been accepted while this waited.
 		if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -117,7 +118,7 @@ func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, 
 	if base.Status.Phase != m.Status.Phase {
 		return true, r.reached("phase " + string(m.Status.Phase))
 	}
-	return true, r.reached("status written")
+	return true, r.reached("status after " + cmp.Or(string(d.Action.Type), string(m.Status.Phase)))
 }
 
 func (r *reconciler) reached(step string) error {

@@ -82,14 +82,12 @@ func TestFits(t *testing.T) {
 		[]*cluster.Node{node("n0"), node("n1"), tainted, cordoned},
 		[]*cluster.Pod{
 			running(pod("big").Req(cpu("3")).Node("n0").Obj()),
-			running(pod("web").Label("app", "web").Node("n1").Obj()),
+			running(pod("other").Label("app", "loner").Node("n1").Obj()),
 			running(pod("port").HostPort(8080).Node("n1").Obj()),
 		})
 	fromSource := pod("moved").Annotation(v1alpha1.SourceNodeAnnotation, "n1").Obj()
 	required := pod("pinned").NodeAffinityIn("zone", []string{"a"}, st.NodeSelectorTypeMatchExpressions).Obj()
-	apart := pod("apart").Label("app", "web").
-		PodAntiAffinity("app", &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, st.PodAntiAffinityWithRequiredReq).Obj()
-	apart.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].TopologyKey = corev1.LabelHostname
+	apart := loner("apart")
 
 	for _, tc := range []struct {
 		name string
@@ -178,19 +176,52 @@ func TestPlaceAndRemove(t *testing.T) {
 	}
 }
 
+// loner keeps away from every other loner on its node.
+func loner(name string) *corev1.Pod {
+	loner := pod(name).Label("app", "loner").
+		PodAntiAffinity("app", &metav1.LabelSelector{MatchLabels: map[string]string{"app": "loner"}}, st.PodAntiAffinityWithRequiredReq).Obj()
+	loner.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].TopologyKey = corev1.LabelHostname
+	return loner
+}
+
+// What PreFilter found is kept between questions about one pod. It must not
+// outlive a change.
+func TestAntiAffinityFollowsChanges(t *testing.T) {
+	session := newSimulator(t).Session(cluster.NewSnapshot(time.Time{}, []*cluster.Node{node("n0"), node("n1")}, nil))
+	asked := loner("asked")
+	refused := Verdict{Plugin: "InterPodAffinity", Reason: "node(s) didn't match pod anti-affinity rules"}
+	check := func(when string, want Verdict) {
+		t.Helper()
+		if diff := cmp.Diff(want, mustFit(t, session, asked, "n0")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", when, diff)
+		}
+	}
+	check("empty", Verdict{Fits: true})
+	if err := session.Place(loner("first"), "n0"); err != nil {
+		t.Fatal(err)
+	}
+	check("after Place", refused)
+	if err := session.Remove("default", "first"); err != nil {
+		t.Fatal(err)
+	}
+	check("after Remove", Verdict{Fits: true})
+}
+
 func TestSessionsAreApart(t *testing.T) {
 	snapshot := cluster.NewSnapshot(time.Time{}, []*cluster.Node{node("n0")}, nil)
 	simulator := newSimulator(t)
-	full, empty := simulator.Session(snapshot), simulator.Session(snapshot)
-	if err := full.Place(pod("guard").Label("app", "web").Req(cpu("4")).Obj(), "n0"); err != nil {
+	taken, free := simulator.Session(snapshot), simulator.Session(snapshot)
+	if err := taken.Place(loner("first"), "n0"); err != nil {
 		t.Fatal(err)
 	}
-	asked := pod("p").Req(cpu("1")).Obj()
-	if got := mustFit(t, full, asked, "n0"); got.Fits {
-		t.Error("fits on a full node")
-	}
-	if got := mustFit(t, empty, asked, "n0"); !got.Fits {
-		t.Errorf("another session's pod is in the way: %+v", got)
+	asked := loner("asked")
+	for range 2 {
+		if got := mustFit(t, taken, asked, "n0"); got.Fits {
+			t.Error("does not see the pod of its own session")
+		}
+		if got := mustFit(t, free, asked, "n0"); !got.Fits {
+			t.Errorf("sees the pod of another session: %+v", got)
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
 	copies := watchCopies(t, namespace, original.Name)
 
 	migration := &v1alpha1.PodMigration{}
-	eventually(t, 3*time.Minute, "the rebalancer moves the pod", func(ctx context.Context) error {
+	eventually(t, 5*time.Minute, "the rebalancer moves the pod", func(ctx context.Context) error {
 		migrations := &v1alpha1.PodMigrationList{}
 		if err := env.client.List(ctx, migrations, client.InNamespace(namespace)); err != nil {
 			return err
@@ -146,7 +146,8 @@ func cpuRequests(pod *corev1.Pod) (milli int64) {
 
 func checkMeasured(t *testing.T, migration *v1alpha1.PodMigration) {
 	t.Helper()
-	for when, record := range map[string]*v1alpha1.ResourceRecord{"before": migration.Status.Before, "after": migration.Status.After} {
+	for i, record := range []*v1alpha1.ResourceRecord{migration.Status.Before, migration.Status.After} {
+		when := []string{"before", "after"}[i]
 		if record == nil || record.Source != v1alpha1.UsageFromMetricsAPI || record.Usage.Cpu().IsZero() || record.Usage.Memory().IsZero() {
 			t.Errorf("measured use %s: %+v", when, record)
 			continue

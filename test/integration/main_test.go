@@ -28,6 +28,8 @@ import (
 var (
 	// restConfig has the rights of system:masters.
 	restConfig *rest.Config
+	// adminKubeconfig is a kubeconfig for restConfig.
+	adminKubeconfig []byte
 	// k8s reads and writes without a cache.
 	k8s client.Client
 	// scheme knows the types of Kubernetes and ours.
@@ -70,6 +72,7 @@ func run(m *testing.M) int {
 		}
 	}()
 	restConfig.QPS, restConfig.Burst = -1, 0
+	adminKubeconfig = env.KubeConfig
 	if k8s, err = client.New(restConfig, client.Options{Scheme: scheme}); err != nil {
 		return fail(err)
 	}
@@ -126,4 +129,14 @@ func readManifests(t *testing.T, name string) []*unstructured.Unstructured {
 		objects = append(objects, object)
 	}
 	return objects
+}
+
+// kubeconfig writes the administrator's kubeconfig to a file of the test.
+func kubeconfig(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(path, adminKubeconfig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
@@ -34,9 +37,11 @@ type world struct {
 	// place names the node for a pod without one; nil finds no place.
 	mu       sync.Mutex
 	place    func(*corev1.Pod) string
-	start    func(*corev1.Pod) // writes the status of a bound pod that has just come
-	refusal  string            // why the scheduler finds no place
-	holdPods bool              // deleted pods do not end
+	start    func(*corev1.Pod)  // writes the status of a bound pod that has just come
+	refusal  string             // why the scheduler finds no place
+	holdPods bool               // deleted pods do not end
+	made     map[types.UID]bool // replacements ever seen
+	lost     bool               // at some moment no working pod was there
 }
 
 const (
@@ -47,7 +52,7 @@ const (
 // newWorld starts the scheduler and the kubelets of a namespace of its own.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, namespace: newNamespace(t), start: running}
+	w := &world{t: t, namespace: newNamespace(t), start: running, made: map[types.UID]bool{}}
 	w.place = func(*corev1.Pod) string { return nodeB }
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -77,11 +82,26 @@ func (w *world) play(ctx context.Context) {
 	if err := k8s.List(ctx, list, client.InNamespace(w.namespace)); err != nil {
 		return
 	}
+	w.observe(list.Items)
 	for i := range list.Items {
 		if err := w.playPod(ctx, &list.Items[i]); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			w.t.Errorf("playing pod %s: %v", list.Items[i].Name, err)
 		}
 	}
+}
+
+// observe keeps what the tests check about all moments, not only the last.
+func (w *world) observe(pods []corev1.Pod) {
+	working := 0
+	for _, pod := range pods {
+		if pod.Labels[v1alpha1.MigrationUIDLabel] != "" {
+			w.made[pod.UID] = true
+		}
+		if pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning {
+			working++
+		}
+	}
+	w.lost = w.lost || len(pods) > 0 && working == 0
 }
 
 func (w *world) playPod(ctx context.Context, pod *corev1.Pod) error {
@@ -283,6 +303,29 @@ func (s samples) Get(_ context.Context, name string, _ metav1.GetOptions) (*metr
 
 var errKilled = errors.New("the controller was killed by the test")
 
+// crashAt runs a controller that is killed when it reaches a step.
+func (w *world) crashAt(step string, o migration.Options) {
+	w.t.Helper()
+	var dead atomic.Bool
+	killed := make(chan struct{})
+	o.OnStep = func(at string) error {
+		if at == step && dead.CompareAndSwap(false, true) {
+			close(killed)
+		}
+		if dead.Load() {
+			return errKilled
+		}
+		return nil
+	}
+	stop := w.controller(o)
+	select {
+	case <-killed:
+	case <-time.After(30 * time.Second):
+		w.t.Fatalf("the controller never came to %q", step)
+	}
+	stop()
+}
+
 // controller runs the migration controller for one namespace, with the rights
 // of its service account, until the test ends or stop is called.
 func (w *world) controller(o migration.Options) (stop func()) {
@@ -336,4 +379,30 @@ func rebalancerConfig(t *testing.T) *rest.Config {
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:ai-storage-system", "system:authenticated"},
 	}
 	return c
+}
+
+func (w *world) exists(pod *corev1.Pod) bool {
+	for _, p := range w.pods() {
+		if p.UID == pod.UID && p.DeletionTimestamp == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// quotaHolds tries to create what a quota is full of.
+func (w *world) quotaHolds(ctx context.Context, limit corev1.ResourceName) error {
+	var object client.Object = fixture.MakePod("probe").Node(nodeA).Container("c", nil).Obj()
+	if limit == corev1.ResourcePersistentVolumeClaims {
+		claim := fixture.MakeClaim("probe", corev1.ReadWriteOnce)
+		claim.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
+		object = claim
+	}
+	object.SetNamespace(w.namespace)
+	object.SetUID("")
+	err := k8s.Create(ctx, object, client.DryRunAll)
+	if apierrors.IsForbidden(err) {
+		return nil
+	}
+	return fmt.Errorf("creating a probe was answered with %w, not with forbidden", err)
 }

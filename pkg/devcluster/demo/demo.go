@@ -103,12 +103,9 @@ func (s *show) rebalance(ctx context.Context) error {
 	if err := s.createWorkload(ctx); err != nil {
 		return fmt.Errorf("create the workload: %w", err)
 	}
-	if err := s.awaitUse(ctx); err != nil {
-		return fmt.Errorf("wait for the workload's use: %w", err)
-	}
-	before, err := measure(ctx, s.client)
+	before, err := s.awaitUse(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("wait for the workload's use: %w", err)
 	}
 	s.heading("Rebalancing (a node is hot above %d%% CPU or %d%% memory)", s.args.Thresholds.CPU, s.args.Thresholds.Memory)
 	began := time.Now()

@@ -40,7 +40,8 @@ func (r report) write(out io.Writer) {
 	for _, failure := range r.moves.failures {
 		line("", "%s", failure)
 	}
-	line("requests freed by stripping", "%s CPU, %s memory", r.moves.freedCPU.String(), r.moves.freedMemory.String())
+	line("requests freed by stripping", "%.2f CPUs, %.2f GiB of memory",
+		r.moves.freedCPU.AsApproximateFloat64(), r.moves.freedMemory.AsApproximateFloat64()/(1<<30))
 	line("time", "%s of rebalancing, %s in all", r.rebalancing.Round(time.Second), r.total.Round(time.Second))
 	line("end", "%s", r.end)
 	line("criterion", "%s", criterion)

@@ -114,50 +114,56 @@ func scheduling(pod *corev1.Pod) string {
 	return "it is on node " + pod.Spec.NodeName
 }
 
-// awaitUse waits until the loaders are done and metrics.k8s.io has what all
-// pods use without them.
-func (s *show) awaitUse(ctx context.Context) error {
+// awaitUse waits until the loaders are done and metrics.k8s.io has what nodes
+// and pods use without them, and returns the measurement.
+func (s *show) awaitUse(ctx context.Context) (measurement, error) {
 	var waiting string
+	var loads measurement
 	err := because(&waiting, s.poll(ctx, func(ctx context.Context) (bool, error) {
 		var pods corev1.PodList
 		if err := s.client.List(ctx, &pods); err != nil {
 			return false, err
 		}
-		working := 0
-		for _, pod := range pods.Items {
-			for _, status := range pod.Status.ContainerStatuses {
-				if status.Name == "loader" && status.State.Terminated == nil {
-					working++
-				}
-			}
+		working, finished := loaders(pods.Items)
+		if waiting = fmt.Sprintf("%d loaders work", working); working > 0 {
+			return false, nil
 		}
 		var metrics metricsv1beta1.PodMetricsList
 		if err := s.client.List(ctx, &metrics); err != nil {
 			waiting = err.Error()
 			return false, nil
 		}
-		measured := 0
-		for _, item := range metrics.Items {
-			if !hasContainer(item, "loader") {
-				measured++
-			}
+		if waiting = fmt.Sprintf("%d of %d pods are measured", len(metrics.Items), len(pods.Items)); len(metrics.Items) < len(pods.Items) {
+			return false, nil
 		}
-		waiting = fmt.Sprintf("%d loaders work, %d of %d pods are measured", working, measured, len(pods.Items))
-		return working == 0 && measured >= len(pods.Items), nil
+		var err error
+		if loads, err = measure(ctx, s.client); err != nil {
+			waiting = err.Error()
+			return false, nil
+		}
+		waiting = "the measurements are from before the loaders finished"
+		return !loads.since.Before(finished), nil
 	}))
 	if err == nil {
-		s.say("the loaders have finished, and metrics.k8s.io has the use of all %d pods", s.Pods)
+		s.say("the loaders have finished, and metrics.k8s.io has the use of all %d pods without them", s.Pods)
 	}
-	return err
+	return loads, err
 }
 
-func hasContainer(metrics metricsv1beta1.PodMetrics, name string) bool {
-	for _, container := range metrics.Containers {
-		if container.Name == name {
-			return true
+// loaders counts those that still work, and tells when the last one finished.
+func loaders(pods []corev1.Pod) (working int, finished time.Time) {
+	for _, pod := range pods {
+		for _, status := range pod.Status.ContainerStatuses {
+			switch end := status.State.Terminated; {
+			case status.Name != loaderName:
+			case end == nil:
+				working++
+			case end.FinishedAt.After(finished):
+				finished = end.FinishedAt.Time
+			}
 		}
 	}
-	return false
+	return working, finished
 }
 
 func (s *show) poll(ctx context.Context, condition wait.ConditionWithContextFunc) error {

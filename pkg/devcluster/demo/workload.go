@@ -18,6 +18,7 @@ import (
 )
 
 const (
+	loaderName = "loader"
 	// loadSeconds is how long the loader of a pod works before it exits with 0.
 	loadSeconds = 15
 
@@ -109,7 +110,7 @@ func (c crowd) newPods() []*corev1.Pod {
 				AutomountServiceAccountToken:  new(false),
 			},
 		}
-		c.addContainer(pod, containerSpec{name: "loader", use: use.times(0.5), ask: c.ask.times(0.45), seconds: loadSeconds})
+		c.addContainer(pod, containerSpec{name: loaderName, use: use.times(0.5), ask: c.ask.times(0.45), seconds: loadSeconds})
 		c.addContainer(pod, containerSpec{name: "trainer", use: use.times(0.95), ask: c.ask.times(0.45)})
 		c.addContainer(pod, containerSpec{name: "logger", use: use.times(0.05), ask: c.ask.times(0.1)})
 		pods[i] = pod

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
@@ -66,7 +65,7 @@ func Stop(ctx context.Context, o Options) error {
 		func() error { return killRecorded(l) },
 		func() error { return killCgroups(ctx, hierarchies) },
 		func() error { return removeCgroups(ctx, hierarchies) },
-		func() error { return unmountBelow(l.dir) },
+		func() error { return unmountBelow(ctx, l.dir) },
 		func() error { return removeFolder(ctx, l.dir) },
 		// After all else that belongs to the node: Find goes by the bridges.
 		func() error { return deleteBridge(ctx, l) },
@@ -91,7 +90,7 @@ func killRecorded(l layout) error {
 // unmountBelow unmounts what the machine itself sees mounted in the node's
 // folder. There should be nothing: a node's mounts are its own. But removing
 // the folder must never reach into somebody's volume.
-func unmountBelow(dir string) error {
+func unmountBelow(ctx context.Context, dir string) error {
 	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -103,8 +102,8 @@ func unmountBelow(dir string) error {
 			continue
 		}
 		if path := unescapeMountPoint(fields[4]); strings.HasPrefix(path, dir+"/") {
-			if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
-				return fmt.Errorf("unmount %s: %w", path, err)
+			if err := run(ctx, "umount", "--lazy", path); err != nil {
+				return err
 			}
 		}
 	}

@@ -15,15 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
-
-	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 const (
-	// attachedForAnnotation holds the UID of the pod that an attachment was made
-	// for. A scheduler that starts after a crash finds its leftovers by it.
-	attachedForAnnotation = v1alpha1.GroupName + "/attached-for"
-
 	// undoTimeout bounds the requests of Unreserve, which the scheduler waits for.
 	undoTimeout = 10 * time.Second
 
@@ -65,7 +59,7 @@ func (p *Plugin) waitReleased(ctx context.Context, pod *corev1.Pod, volume *core
 		}
 		holder = elsewhere[0].Spec.NodeName
 		for _, attachment := range elsewhere {
-			if err := p.removeLeftover(ctx, pod, attachment); err != nil {
+			if err := p.removeLeftover(ctx, pod, attachment, volume); err != nil {
 				return false, err
 			}
 		}
@@ -95,37 +89,20 @@ func (p *Plugin) attachmentsElsewhere(volume *corev1.PersistentVolume, node stri
 // removeLeftover deletes an attachment that was made for this very pod on a
 // node that it did not come to, as a scheduler that crashed leaves behind. The
 // attach/detach controller does not know of it and would never remove it.
-func (p *Plugin) removeLeftover(ctx context.Context, pod *corev1.Pod, attachment *storagev1.VolumeAttachment) error {
-	if attachment.Annotations[attachedForAnnotation] != string(pod.UID) || attachment.DeletionTimestamp != nil {
+func (p *Plugin) removeLeftover(ctx context.Context, pod *corev1.Pod, attachment *storagev1.VolumeAttachment, volume *corev1.PersistentVolume) error {
+	if !isMadeFor(pod, attachment) || attachment.DeletionTimestamp != nil {
 		return nil
 	}
-	inUse, err := p.isClaimUsedOn(pod, attachment.Spec.NodeName)
-	if err != nil || inUse {
+	used, err := p.isUsedOn(volume, attachment.Spec.NodeName)
+	if err != nil || used {
 		return err
 	}
 	return p.deleteAttachment(ctx, attachment.Name, attachment.UID)
 }
 
-// isClaimUsedOn reports whether a pod on the node uses the checkpoint claim of
-// the given pod. An attachment must not be taken from under it.
-func (p *Plugin) isClaimUsedOn(pod *corev1.Pod, node string) (bool, error) {
-	claim, _ := checkpointClaim(pod)
-	pods, err := p.pods.Pods(pod.Namespace).List(labels.Everything())
-	if err != nil {
-		return false, fmt.Errorf("listing pods: %w", err)
-	}
-	for _, other := range pods {
-		if other.Spec.NodeName != node {
-			continue
-		}
-		for i := range other.Spec.Volumes {
-			source := other.Spec.Volumes[i].PersistentVolumeClaim
-			if source != nil && source.ClaimName == claim.Name {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
+func isMadeFor(pod *corev1.Pod, attachment *storagev1.VolumeAttachment) bool {
+	owner, ours := parseBeneficiary(attachment)
+	return ours && owner == beneficiaryOf(pod)
 }
 
 // attach makes sure that an attachment exists and waits until it is attached.
@@ -163,7 +140,7 @@ func newAttachment(pod *corev1.Pod, volume *corev1.PersistentVolume, node string
 	return &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        attachmentName(volume, node),
-			Annotations: map[string]string{attachedForAnnotation: string(pod.UID)},
+			Annotations: map[string]string{attachedForAnnotation: beneficiaryOf(pod).String()},
 		},
 		Spec: storagev1.VolumeAttachmentSpec{
 			Attacher: volume.Spec.CSI.Driver,
@@ -194,7 +171,7 @@ func (p *Plugin) ensureAttachment(ctx context.Context, state fwk.CycleState, pod
 		}
 		uid = attachment.UID
 		// One left by an earlier attempt for this pod is ours to undo as well.
-		if attachment.Annotations[attachedForAnnotation] == string(pod.UID) {
+		if isMadeFor(pod, attachment) {
 			state.Write(attachStateKey, &madeAttachment{name: attachment.Name, uid: uid})
 		}
 		return true, nil

@@ -28,7 +28,6 @@ type failedNodes struct {
 }
 
 type failure struct {
-	timer clock.Timer
 	// rejected are the pods that wait for the end of the backoff. No event of
 	// the cluster marks it, so they have to be activated.
 	rejected map[string]*corev1.Pod
@@ -47,11 +46,10 @@ func (f *failedNodes) remember(key attachKey) {
 	defer f.mu.Unlock()
 	entry := &failure{rejected: map[string]*corev1.Pod{}}
 	if old, ok := f.entries[key]; ok {
-		old.timer.Stop()
 		entry.rejected = old.rejected
 	}
 	f.entries[key] = entry
-	entry.timer = f.clock.AfterFunc(f.backoff, func() { f.forget(key, entry) })
+	f.clock.AfterFunc(f.backoff, func() { f.forget(key, entry) })
 }
 
 // isOut reports whether the node is out, and if so activates the pod later.
@@ -67,7 +65,7 @@ func (f *failedNodes) isOut(key attachKey, pod *corev1.Pod) bool {
 
 func (f *failedNodes) forget(key attachKey, entry *failure) {
 	f.mu.Lock()
-	// A timer that fired while it was being replaced has nothing to say.
+	// After a second failure, the timer of the first has nothing to say.
 	current := f.entries[key] == entry
 	if current {
 		delete(f.entries, key)

@@ -149,8 +149,10 @@ func claim(mode corev1.PersistentVolumeAccessMode, volume string) *corev1.Persis
 }
 
 func csiVolume() *corev1.PersistentVolume {
-	return st.MakePersistentVolume().Name("pv").
+	volume := st.MakePersistentVolume().Name("pv").
 		PersistentVolumeSource(corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: driverName, VolumeHandle: "handle"}}).Obj()
+	volume.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "default", Name: "checkpoint"}
+	return volume
 }
 
 func hostPathVolume() *corev1.PersistentVolume {

@@ -3,11 +3,13 @@ package checkpointvolume
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
@@ -30,7 +32,9 @@ const pollInterval = 200 * time.Millisecond
 // Plugin brings checkpoint volumes to chosen nodes.
 type Plugin struct {
 	client        kubernetes.Interface
+	clock         clock.PassiveClock
 	pods          corelisters.PodLister
+	nodes         corelisters.NodeLister
 	claims        corelisters.PersistentVolumeClaimLister
 	volumes       corelisters.PersistentVolumeLister
 	classes       storagelisters.StorageClassLister
@@ -42,6 +46,9 @@ type Plugin struct {
 	pollInterval  time.Duration
 	failed        *failedNodes
 	reserved      *reservations
+	// startSweeping is called when the first pod gets a node, which happens in
+	// the scheduler that leads, and nowhere else.
+	startSweeping func()
 }
 
 var (
@@ -71,9 +78,11 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 	}
 	core := handle.SharedInformerFactory().Core().V1()
 	storage := handle.SharedInformerFactory().Storage().V1()
-	return &Plugin{
+	plugin := &Plugin{
 		client:        handle.ClientSet(),
+		clock:         clock.RealClock{},
 		pods:          core.Pods().Lister(),
+		nodes:         core.Nodes().Lister(),
 		claims:        core.PersistentVolumeClaims().Lister(),
 		volumes:       core.PersistentVolumes().Lister(),
 		classes:       storage.StorageClasses().Lister(),
@@ -84,7 +93,11 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 		pollInterval:  pollInterval,
 		failed:        newFailedNodes(clock.RealClock{}, args.FailedNodeBackoff.Duration, activate),
 		reserved:      newReservations(activate),
-	}, nil
+	}
+	plugin.startSweeping = sync.OnceFunc(func() {
+		go wait.UntilWithContext(ctx, plugin.sweep, sweepInterval)
+	})
+	return plugin, nil
 }
 
 // Name returns the name of the plugin.

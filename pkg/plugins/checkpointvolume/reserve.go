@@ -60,6 +60,7 @@ func (r *reservations) release(claim types.NamespacedName, pod *corev1.Pod) {
 
 // Reserve takes the claim, unless several nodes may share it.
 func (p *Plugin) Reserve(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ string) *fwk.Status {
+	p.startSweeping()
 	key, ok := checkpointClaim(pod)
 	if !ok {
 		return nil

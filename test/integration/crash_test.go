@@ -1,0 +1,127 @@
+package integration
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/migration"
+)
+
+// stepsOf runs one migration and returns every step that its controller came to.
+func stepsOf(t *testing.T, o migration.Options, prepare func(*world)) []string {
+	w := newWorld(t)
+	prepare(w)
+	w.createOriginal(threeContainers("train").Obj())
+	var mu sync.Mutex
+	var steps []string
+	o.OnStep = func(step string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Contains(steps, step) {
+			steps = append(steps, step)
+		}
+		return nil
+	}
+	stop := w.controller(o)
+	w.request(newMigration(w.namespace, "m", "train"))
+	w.waitForEnd("m")
+	stop()
+	return steps
+}
+
+// wantSteps guards the enumeration itself: a step that is no longer reached
+// would silently not be tested.
+func wantSteps(t *testing.T, steps []string, actions ...migration.ActionType) {
+	t.Helper()
+	for _, action := range actions {
+		for _, when := range []string{"before ", "after "} {
+			if !slices.Contains(steps, when+string(action)) {
+				t.Errorf("step %q is missing in %v", when+string(action), steps)
+			}
+		}
+	}
+}
+
+func TestCrashAtEveryStepOfASuccess(t *testing.T) {
+	steps := stepsOf(t, migration.Options{}, func(*world) {})
+	wantSteps(t, steps, migration.AddFinalizer, migration.AskBudget, migration.MeasureBefore, migration.CreateClaim,
+		migration.CreateReplacement, migration.Evict, migration.AdoptClaim, migration.MeasureAfter)
+	for _, step := range steps {
+		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.createOriginal(threeContainers("train").Obj())
+			w.request(newMigration(w.namespace, "m", "train"))
+			w.crashAt(step, migration.Options{})
+			w.controller(migration.Options{})
+			m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
+			left := w.onlyPod()
+			if left.UID != m.Status.Replacement.UID || left.Status.Phase != corev1.PodRunning {
+				t.Errorf("the pod left is %s, want the replacement %s", left.Name, m.Status.Replacement.Name)
+			}
+			w.change(func(w *world) {
+				if len(w.made) != 1 || w.lost {
+					t.Errorf("%d replacements were made, want 1; without a working pod at some moment: %t", len(w.made), w.lost)
+				}
+			})
+			if claims := w.claims(); len(claims) != 1 || len(claims[0].OwnerReferences) != 1 {
+				t.Errorf("claims left: %v, want one that the replacement owns", claims)
+			}
+			checkRecord(t, m)
+		})
+	}
+}
+
+func TestCrashAtEveryStepOfARollback(t *testing.T) {
+	o := migration.Options{UnschedulableGrace: 100 * time.Millisecond}
+	noPlace := func(w *world) {
+		w.change(func(w *world) { w.place, w.refusal = nil, "0/2 nodes are available: 2 Insufficient cpu." })
+	}
+	steps := stepsOf(t, o, noPlace)
+	wantSteps(t, steps, migration.CreateClaim, migration.CreateReplacement, migration.DeleteReplacement, migration.DeleteClaim)
+	for _, step := range steps {
+		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			noPlace(w)
+			original := w.createOriginal(threeContainers("train").Obj())
+			w.request(newMigration(w.namespace, "m", "train"))
+			w.crashAt(step, o)
+			w.controller(o)
+			m := w.waitForEnd("m")
+			if m.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(m.Status.Message, "2 Insufficient cpu") {
+				t.Errorf("phase %s: %s, want Failed with the scheduler's words", m.Status.Phase, m.Status.Message)
+			}
+			w.wantUntouched(original)
+			w.change(func(w *world) {
+				if w.lost {
+					t.Error("at some moment no working pod was there")
+				}
+			})
+		})
+	}
+}
+
+// Two controllers can be at work for a moment, when a leader is believed dead.
+func TestTwoControllersMakeOneReplacement(t *testing.T) {
+	w := newWorld(t)
+	w.createOriginal(threeContainers("train").Obj())
+	w.controller(migration.Options{})
+	w.controller(migration.Options{})
+	w.request(newMigration(w.namespace, "m", "train"))
+	m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
+	if left := w.onlyPod(); left.UID != m.Status.Replacement.UID {
+		t.Errorf("the pod left is %s, want the replacement", left.Name)
+	}
+	w.change(func(w *world) {
+		if len(w.made) != 1 || w.lost {
+			t.Errorf("%d replacements were made, want 1; without a working pod at some moment: %t", len(w.made), w.lost)
+		}
+	})
+}
