@@ -13,7 +13,8 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// SIGPIPE too: a reader that goes away must not leave a cluster behind.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	err := newCommand().ExecuteContext(ctx)
 	interrupted := ctx.Err() != nil
 	stop()
@@ -36,6 +37,6 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	stateDir := command.PersistentFlags().String("state-dir", ".devcluster", "folder that holds everything about the cluster")
-	command.AddCommand(newUpCommand(stateDir), newDownCommand(stateDir), newStatusCommand(stateDir), newDemoCommand(stateDir))
+	command.AddCommand(newUpCommand(stateDir), newDownCommand(stateDir), newStatusCommand(stateDir), newDemoCommand(stateDir), newImagesCommand())
 	return command
 }

@@ -26,6 +26,7 @@ const (
 	RefusalFinishedWork      = "FinishedWorkNotCarried"
 	RefusalVolumeNotCarried  = "VolumeNotCarried"
 	RefusalResourceClaim     = "ResourceClaimNotShareable"
+	RefusalInlineDisk        = "InlineDisk"
 	RefusalLocalVolume       = "LocalVolume"
 	RefusalClaimNotShareable = "ClaimNotShareable"
 	RefusalClaimNotFound     = "ClaimNotFound"
@@ -74,7 +75,7 @@ var podRules = []func(*corev1.Pod) *Refusal{
 
 // verdictRules also read which containers would move.
 var verdictRules = []func(*corev1.Pod, Verdicts) *Refusal{
-	nothingRemains, checkpointPathTaken, hostPath, finishedWork, volumeNotCarried, resourceClaim,
+	nothingRemains, checkpointPathTaken, hostPath, finishedWork, volumeNotCarried, inlineDisk, resourceClaim,
 }
 
 func mirrorPod(pod *corev1.Pod) *Refusal {
@@ -205,6 +206,18 @@ func volumeNotCarried(pod *corev1.Pod, v Verdicts) *Refusal {
 	return nil
 }
 
+// inlineDisk refuses disks that the pod names itself, without a claim: most can
+// be attached to one node only, and nothing says which.
+func inlineDisk(pod *corev1.Pod, v Verdicts) *Refusal {
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		if user := userOf(pod, v, volume.Name); isInlineDisk(volume) && user != "" {
+			return &Refusal{RefusalInlineDisk, fmt.Sprintf("container %s uses a disk through volume %s without a claim: it cannot be attached to two nodes while the pod moves", user, volume.Name)}
+		}
+	}
+	return nil
+}
+
 // resourceClaim refuses claims that name one set of devices: the original and
 // its replacement cannot hold them on two nodes. Claims made from a template
 // are made anew for the replacement.
@@ -236,14 +249,14 @@ func RefuseClaims(pod *corev1.Pod, v Verdicts, claims ClaimLookup) *Refusal {
 			continue
 		}
 		claim, pv := claims(name)
-		if r := refuseClaim(name, claim, pv); r != nil {
+		if r := refuseClaim(name, claim, pv, isOnlyRead(pod, v, &volume)); r != nil {
 			return r
 		}
 	}
 	return nil
 }
 
-func refuseClaim(name string, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) *Refusal {
+func refuseClaim(name string, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, onlyRead bool) *Refusal {
 	if claim == nil {
 		return &Refusal{RefusalClaimNotFound, fmt.Sprintf("the pod uses claim %s, which does not exist", name)}
 	}
@@ -254,11 +267,11 @@ func refuseClaim(name string, claim *corev1.PersistentVolumeClaim, pv *corev1.Pe
 	if len(modes) == 0 {
 		modes = claim.Spec.AccessModes
 	}
-	if slices.Contains(modes, corev1.ReadWriteMany) || slices.Contains(modes, corev1.ReadOnlyMany) {
+	if slices.Contains(modes, corev1.ReadWriteMany) || onlyRead && slices.Contains(modes, corev1.ReadOnlyMany) {
 		return nil
 	}
 	return &Refusal{RefusalClaimNotShareable, fmt.Sprintf(
-		"claim %s is %v: it cannot be used on two nodes while the pod moves; only ReadWriteMany and ReadOnlyMany claims can, in this version", name, modes)}
+		"claim %s is %v: it cannot be used on two nodes while the pod moves; only ReadWriteMany claims can, and ReadOnlyMany ones that are only read, in this version", name, modes)}
 }
 
 // userOf returns the first kept container that uses a volume; empty when none.

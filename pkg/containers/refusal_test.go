@@ -22,6 +22,7 @@ func TestAssess(t *testing.T) {
 			With(func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{claim} })
 	}
 	name, deleted := "shared-gpu", metav1.Now()
+	disk := corev1.VolumeSource{ISCSI: &corev1.ISCSIVolumeSource{}}
 	tests := []struct {
 		name string
 		pod  *PodBuilder
@@ -71,7 +72,11 @@ func TestAssess(t *testing.T) {
 		{"devices from a template", devices(corev1.PodResourceClaim{Name: "gpu", ResourceClaimTemplateName: &name}), ""},
 
 		{"ReadWriteMany claim", good().Volume("v", Claim("rwx")).Container("b", Running(), Mount("v", "/v")), ""},
-		{"ReadOnlyMany claim", good().Volume("v", Claim("rox")).Container("b", Running(), Mount("v", "/v")), ""},
+		{"ReadOnlyMany claim", good().Volume("v", Claim("rox")).Container("b", Running(), MountReadOnly("v", "/v")), ""},
+		{"ReadOnlyMany claim, written to", good().Volume("v", Claim("rox")).Container("b", Running(), Mount("v", "/v")), containers.RefusalClaimNotShareable},
+		{"inline disk", good().Volume("v", disk).Container("b", Running(), Mount("v", "/v")), containers.RefusalInlineDisk},
+		{"inline disk of a stripped container", good().RestartPolicy(never).Volume("v", disk).Container("b", Exited(0), Mount("v", "/v")), ""},
+		{"inline NFS", good().Volume("v", corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}).Container("b", Running(), Mount("v", "/v")), ""},
 		{"ReadWriteOnce claim", good().Volume("v", Claim("rwo")).Container("b", Running(), Mount("v", "/v")), containers.RefusalClaimNotShareable},
 		{"ReadWriteOncePod claim", good().Volume("v", Claim("rwop")).Container("b", Running(), Mount("v", "/v")), containers.RefusalClaimNotShareable},
 		{"ReadWriteOnce block device", good().Volume("v", Claim("rwo")).Container("b", Running(), func(c *corev1.Container) {

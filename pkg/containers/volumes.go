@@ -22,6 +22,22 @@ func staysBehind(v *corev1.Volume) bool {
 		v.VolumeSource == (corev1.VolumeSource{})
 }
 
+// isInlineDisk reports whether a volume is a network disk named in the pod.
+// Shared file systems (NFS, CephFS, Glusterfs, AzureFile, Quobyte) are none.
+func isInlineDisk(v *corev1.Volume) bool {
+	s := &v.VolumeSource
+	return s.AWSElasticBlockStore != nil || s.AzureDisk != nil || s.Cinder != nil || s.FC != nil || s.FlexVolume != nil ||
+		s.GCEPersistentDisk != nil || s.ISCSI != nil || s.PhotonPersistentDisk != nil || s.PortworxVolume != nil ||
+		s.RBD != nil || s.ScaleIO != nil || s.StorageOS != nil || s.VsphereVolume != nil
+}
+
+// isOnlyRead reports whether no kept container can write to a claim's volume.
+func isOnlyRead(pod *corev1.Pod, verdicts Verdicts, v *corev1.Volume) bool {
+	return v.PersistentVolumeClaim.ReadOnly || !slices.ContainsFunc(verdicts.Containers, func(c v1alpha1.ContainerVerdict) bool {
+		return c.ShouldMigrate && canWrite(pod, v, c.Name)
+	})
+}
+
 func isMemory(v *corev1.Volume) bool {
 	return v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
 }

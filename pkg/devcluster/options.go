@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -118,7 +119,9 @@ func (o Options) checkPrerequisites() error {
 		if err != nil {
 			return err
 		}
-		programs = append(programs, known.program)
+		if !slices.Contains(programs, known.program) {
+			programs = append(programs, known.program)
+		}
 	}
 	var missing []error
 	for _, group := range []struct {

@@ -71,7 +71,7 @@ func TestMissingPrerequisitesAreNamedWithTheirRemedy(t *testing.T) {
 	o := Options{
 		BinDir:       programs(t, "etcd", "kube-apiserver", "metrics-server", "rebalancer"),
 		ManifestsDir: existing, ConfigFile: filepath.Join(existing, "none.yaml"),
-		Nodes: NodeSpec{Simulated, 1}, Components: []string{Scheduler, Rebalancer},
+		Nodes: NodeSpec{Simulated, 1}, Components: []string{Scheduler, DefaultScheduler, Rebalancer},
 	}
 	err := o.checkPrerequisites()
 	if err == nil {

@@ -123,13 +123,27 @@ func startProgress(pod *corev1.Pod) string {
 	return "it is not Ready yet"
 }
 
-// stripSentence says which containers are left out.
+// stripSentence says which containers are left out, and which finished ones run
+// again, each with the reason.
 func stripSentence(v containers.Verdicts) string {
-	stripped := v.Stripped()
-	if len(stripped) == 0 {
-		return "all containers move"
+	var left, again []string
+	for _, c := range v.Containers {
+		entry := fmt.Sprintf("%s (%s)", c.Name, c.Reason)
+		switch {
+		case !c.ShouldMigrate && c.Kind != v1alpha1.KindEphemeral:
+			left = append(left, entry)
+		case c.ShouldMigrate && c.Kind == v1alpha1.KindInit && c.State == v1alpha1.StateCompleted:
+			again = append(again, entry)
+		}
 	}
-	return "left out: " + strings.Join(stripped, ", ")
+	sentence := "all containers move"
+	if len(left) > 0 {
+		sentence = "left out: " + strings.Join(left, ", ")
+	}
+	if len(again) > 0 {
+		sentence += "; runs again: " + strings.Join(again, ", ")
+	}
+	return sentence
 }
 
 // freedRequests lists by how much the requests shrank, CPU and memory first.

@@ -47,8 +47,8 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
-		
-		
+		r.acceptance.Lock()
+		defer r.acceptance.Unlock()
 		// It may have been accepted while this waited.
 		if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)

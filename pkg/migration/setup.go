@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -78,8 +79,14 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		Named("podmigration").
 		For(&v1alpha1.PodMigration{}).
 		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.migrationsOf)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: o.Workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: retries()}).
 		Complete(r)
+}
+
+// retries backs off after errors, but never so long that a migration in flight
+// is forgotten when the API server comes back.
+func retries() workqueue.TypedRateLimiter[ctrl.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](100*time.Millisecond, 30*time.Second)
 }
 
 // podKeys are the name of the original, and the mark that a replacement carries.

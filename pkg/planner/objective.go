@@ -6,9 +6,9 @@ const (
 	// overloadWeight prices one whole node's worth of load above the threshold
 	// against the square of the load, which is at most 1.
 	overloadWeight = 10.0
-	// moveCost is what a move must gain at least. It equals taking half a percent
+	// MoveCost is what a move must gain at least. It equals taking half a percent
 	// of a node off the load above a threshold.
-	moveCost = 0.05
+	MoveCost = 0.05
 )
 
 // Thresholds are the load above which a node is hot, as fractions of what the

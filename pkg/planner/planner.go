@@ -198,7 +198,7 @@ func (s *search) destinations(pod *cluster.Pod, from *nodeState) []candidate {
 		case s.isOver(to, after):
 			s.refuse(from, "the other nodes would become hot")
 		default:
-			gain := relief - (s.cost(to, after) - s.cost(to, to.load)) - moveCost
+			gain := relief - (s.cost(to, after) - s.cost(to, to.load)) - MoveCost
 			if gain > 0 {
 				found = append(found, candidate{pod: pod, from: from, to: to, gain: gain})
 			} else {

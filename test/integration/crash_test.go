@@ -108,6 +108,52 @@ func TestCrashAtEveryStepOfARollback(t *testing.T) {
 	}
 }
 
+// The replacement has to be built anew in the middle: a container of the
+// original finishes as soon as the scheduler sees the first one.
+func TestCrashAtEveryStepOfAFreshStart(t *testing.T) {
+	finishLog := func(w *world) {
+		w.change(func(w *world) {
+			w.place = func(pod *corev1.Pod) string {
+				if len(pod.Spec.Containers) == 1 {
+					return nodeB
+				}
+				original := &corev1.Pod{}
+				original.Namespace, original.Name = w.namespace, "train"
+				if err := w.finish(original, "log"); err != nil {
+					w.t.Error(err)
+				}
+				return ""
+			}
+		})
+	}
+	steps := stepsOf(t, migration.Options{}, finishLog)
+	wantSteps(t, steps, migration.CreateReplacement, migration.DeleteReplacement, migration.Evict)
+	for _, step := range steps {
+		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			finishLog(w)
+			w.createOriginal(threeContainers("train").Obj())
+			w.request(newMigration(w.namespace, "m", "train"))
+			w.crashAt(step, migration.Options{})
+			w.controller(migration.Options{})
+			m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
+			left := w.onlyPod()
+			if left.UID != m.Status.Replacement.UID || len(left.Spec.Containers) != 1 || left.Spec.Containers[0].Name != "serve" {
+				t.Errorf("the pod left is %s with %d containers, want the replacement with serve alone", left.Name, len(left.Spec.Containers))
+			}
+			w.change(func(w *world) {
+				if w.lost {
+					t.Error("at some moment no working pod was there")
+				}
+			})
+			if claims := w.claims(); len(claims) != 1 {
+				t.Errorf("%d claims left, want 1", len(claims))
+			}
+		})
+	}
+}
+
 // Two controllers can be at work for a moment, when a leader is believed dead.
 func TestTwoControllersMakeOneReplacement(t *testing.T) {
 	w := newWorld(t)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -214,13 +215,7 @@ func TestOriginalThatIsDrained(t *testing.T) {
 // Work that finishes while the replacement comes up must not be done again.
 func TestContainerThatFinishesMeanwhile(t *testing.T) {
 	w, original := stuck(t)
-	w.must(k8s.Get(t.Context(), client.ObjectKeyFromObject(original), original))
-	for i := range original.Status.ContainerStatuses {
-		if s := &original.Status.ContainerStatuses[i]; s.Name == "log" {
-			s.State, s.Ready = fixture.Exited(0).State, false
-		}
-	}
-	w.must(k8s.Status().Update(t.Context(), original))
+	w.must(w.finish(original, "log"))
 	w.change(func(w *world) { w.place = func(*corev1.Pod) string { return nodeB } })
 	m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
 	left := w.onlyPod()
@@ -270,4 +265,46 @@ func TestReplacementThatSomebodyDeletes(t *testing.T) {
 	}
 	w.wantRolledBack(v1alpha1.PhaseFailed, migration.ReasonReplacementGone)
 	w.wantUntouched(original)
+}
+
+// The last moment counts too: the eviction must fail when a container has
+// finished since the original was judged.
+func TestContainerThatFinishesJustBeforeTheEviction(t *testing.T) {
+	w := newWorld(t)
+	original := w.createOriginal(threeContainers("train").Obj())
+	var once sync.Once
+	w.controller(migration.Options{OnStep: func(step string) error {
+		if step == "before "+string(migration.Evict) {
+			once.Do(func() {
+				if err := w.finish(original, "log"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return nil
+	}})
+	w.request(newMigration(w.namespace, "m", "train"))
+	w.waitForPhase("m", v1alpha1.PhaseSucceeded)
+	left := w.onlyPod()
+	if len(left.Spec.Containers) != 1 || left.Spec.Containers[0].Name != "serve" {
+		t.Errorf("containers of the replacement: %v, want only serve", left.Spec.Containers)
+	}
+	w.change(func(w *world) {
+		if w.lost {
+			t.Error("at some moment no working pod was there")
+		}
+	})
+}
+
+// finish ends a container of a pod with exit code 0.
+func (w *world) finish(pod *corev1.Pod, container string) error {
+	if err := k8s.Get(w.t.Context(), client.ObjectKeyFromObject(pod), pod); err != nil {
+		return err
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if s := &pod.Status.ContainerStatuses[i]; s.Name == container {
+			s.State, s.Ready = fixture.Exited(0).State, false
+		}
+	}
+	return k8s.Status().Update(w.t.Context(), pod)
 }

@@ -191,6 +191,7 @@ func TestKubectlGetReadsWell(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
+	t.Logf("\n%s", output)
 	lines := strings.Split(strings.TrimSpace(string(output)), "\n")
 	if got := strings.Join(strings.Fields(lines[0]), " "); got != "NAME POD FROM TO PHASE AGE" {
 		t.Errorf("columns are %q", got)

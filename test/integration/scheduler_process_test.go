@@ -46,7 +46,7 @@ func startScheduler(t *testing.T, program string) {
 	applyManifest(t, "manifests/namespace.yaml")
 	applyManifest(t, "manifests/scheduler/rbac.yaml")
 	var output lockedBuffer
-	command := exec.Command(program, "--config="+schedulerConfiguration(t), "--secure-port=0", "-v=3")
+	command := exec.Command(program, "--config="+schedulerConfiguration(t, "config/scheduler-configuration.yaml"), "--secure-port=0", "-v=3")
 	command.Stdout, command.Stderr = &output, &output
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -72,10 +72,10 @@ func startScheduler(t *testing.T, program string) {
 	})
 }
 
-// schedulerConfiguration is the shipped file, with a kubeconfig in it.
-func schedulerConfiguration(t *testing.T) string {
+// schedulerConfiguration is a file of the repository with a kubeconfig in it.
+func schedulerConfiguration(t *testing.T, path string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(repository, "config", "scheduler-configuration.yaml"))
+	data, err := os.ReadFile(filepath.Join(repository, path))
 	if err != nil {
 		t.Fatal(err)
 	}

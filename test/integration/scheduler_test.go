@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,7 @@ import (
 func TestScheduler(t *testing.T) {
 	program := buildScheduler(t)
 	t.Run("refuses bad arguments", func(t *testing.T) { refusesBadArguments(t, program) })
+	t.Run("the catalogue can be turned on", func(t *testing.T) { catalogueCanBeTurnedOn(t, program) })
 	startScheduler(t, program)
 	t.Run("never on the source node", neverOnTheSourceNode)
 	t.Run("tried elsewhere after a failed attach", triedElsewhereAfterAFailedAttach)
@@ -54,6 +56,29 @@ func refusesBadArguments(t *testing.T, program string) {
 				t.Errorf("output lacks %q:\n%s", want, text)
 			}
 		})
+	}
+}
+
+// With --write-config-to, the scheduler makes all plugins of the profile, writes
+// down their arguments and ends. These two need no CRD of the catalogue.
+func catalogueCanBeTurnedOn(t *testing.T, program string) {
+	written := filepath.Join(t.TempDir(), "written.yaml")
+	configuration := schedulerConfiguration(t, "pkg/apis/config/load/testdata/catalogue.good.yaml")
+	output, err := exec.CommandContext(t.Context(), program, "--config="+configuration, "--secure-port=0", "--write-config-to="+written).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	content, err := os.ReadFile(written)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"kind: CheckpointVolumeArgs", "kind: RebalanceArgs",
+		"kind: CoschedulingArgs", "permitWaitingTimeSeconds: 20", "kind: NodeResourcesAllocatableArgs",
+	} {
+		if !strings.Contains(string(content), want) {
+			t.Errorf("the arguments in force lack %q:\n%s", want, content)
+		}
 	}
 }
 

@@ -66,6 +66,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	if s.args, err = writeConfig(original, s.Cluster.ConfigFile, changed); err != nil {
 		return err
 	}
+	// A wrong number of pods is said at once; the size of the nodes is not known yet.
+	if _, err := newCrowd(o.Cluster.Nodes, o.Pods, amount{milliCPU: 1000, memory: 1 << 30}, s.threshold()); err != nil {
+		return err
+	}
 	s.heading("Cluster (%s; %s with %s)", o.Cluster.Nodes, original, describe(changed))
 	s.Cluster.Components = []string{devcluster.Scheduler}
 	s.Cluster.Progress = o.Out
@@ -81,6 +85,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	return s.rebalance(ctx)
 }
+
+// threshold of CPU, as a share of a node.
+func (s *show) threshold() float64 { return float64(s.args.Thresholds.CPU) / 100 }
 
 func (s *show) connect() error {
 	scheme := runtime.NewScheme()

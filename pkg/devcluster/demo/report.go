@@ -20,7 +20,11 @@ type report struct {
 	rebalancing, total time.Duration
 }
 
-const criterion = "at least one move succeeded, the standard deviation of CPU load fell, and no node is above a threshold or the rebalancer found nothing more to move"
+// criterion of success. Its last part is how rebalancing ends: see settled.
+var criterion = []string{
+	"a move succeeded, the standard deviation of CPU load fell, and",
+	"no node is above a threshold or nothing more was found to move",
+}
 
 func (r report) write(out io.Writer) {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
@@ -44,7 +48,8 @@ func (r report) write(out io.Writer) {
 		r.moves.freedCPU.AsApproximateFloat64(), r.moves.freedMemory.AsApproximateFloat64()/(1<<30))
 	line("time", "%s of rebalancing, %s in all", r.rebalancing.Round(time.Second), r.total.Round(time.Second))
 	line("end", "%s", r.end)
-	line("criterion", "%s", criterion)
+	line("criterion", "%s", criterion[0])
+	line("", "%s", criterion[1])
 	verdict := "balanced"
 	if err := r.judge(); err != nil {
 		verdict = err.Error()

@@ -32,7 +32,7 @@ func (s *show) createWorkload(ctx context.Context) error {
 	}
 	allocatable := nodes.Items[0].Status.Allocatable
 	size := amount{milliCPU: float64(allocatable.Cpu().MilliValue()), memory: float64(allocatable.Memory().Value())}
-	crowd, err := newCrowd(s.Cluster.Nodes, s.Pods, size, float64(s.args.Thresholds.CPU)/100)
+	crowd, err := newCrowd(s.Cluster.Nodes, s.Pods, size, s.threshold())
 	if err != nil {
 		return err
 	}

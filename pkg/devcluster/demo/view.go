@@ -13,7 +13,7 @@ import (
 const (
 	// maxBars is how many nodes a terminal can show.
 	maxBars  = 40
-	barWidth = 40
+	barWidth = 30
 
 	liveInterval  = time.Second
 	plainInterval = 5 * time.Second
@@ -46,7 +46,13 @@ func (v *view) draw(elapsed time.Duration, m measurement, t tally) {
 			lines = append(lines, v.bar(node))
 		}
 	}
-	lines = append(lines, v.summary(elapsed, m, t))
+	spread, moves := v.summary(elapsed, m, t)
+	if v.live {
+		// A line that a terminal breaks would be drawn over in the wrong place.
+		lines = append(lines, spread, "         "+moves)
+	} else {
+		lines = append(lines, spread+"; "+moves)
+	}
 	var text strings.Builder
 	if v.live && v.drawn > 0 {
 		fmt.Fprintf(&text, "\x1b[%dA", v.drawn)
@@ -71,9 +77,10 @@ func (v *view) bar(node nodeLoad) string {
 		strings.Repeat("█", filled), strings.Repeat("·", barWidth-filled), 100*node.cpu, 100*node.memory, mark)
 }
 
-func (v *view) summary(elapsed time.Duration, m measurement, t tally) string {
+func (v *view) summary(elapsed time.Duration, m measurement, t tally) (spread, moves string) {
 	cpus := m.cpus()
-	return fmt.Sprintf("%6.1fs  CPU %.0f%% to %.0f%%, deviation %.1f%%; %d of %d nodes hot; moves: %d in flight, %d succeeded, %d failed",
-		elapsed.Seconds(), 100*slices.Min(cpus), 100*slices.Max(cpus), 100*deviation(cpus),
-		m.hot(v.thresholds), len(m.nodes), t.inFlight, t.succeeded, t.failed)
+	spread = fmt.Sprintf("%6.1fs  CPU %.0f%% to %.0f%%, deviation %.1f%%; %d of %d nodes hot",
+		elapsed.Seconds(), 100*slices.Min(cpus), 100*slices.Max(cpus), 100*deviation(cpus), m.hot(v.thresholds), len(m.nodes))
+	moves = fmt.Sprintf("moves: %d in flight, %d succeeded, %d failed", t.inFlight, t.succeeded, t.failed)
+	return spread, moves
 }

@@ -137,6 +137,21 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+func TestPostFilter(t *testing.T) {
+	w := newWorld(t, plenty)
+	for name, tc := range map[string]struct {
+		pod  *corev1.Pod
+		want fwk.Code
+	}{
+		"a replacement is not made room for": {replacement("p").Obj(), fwk.UnschedulableAndUnresolvable},
+		"another pod is passed on":           {st.MakePod().Name("p").Obj(), fwk.Unschedulable},
+	} {
+		if result, status := w.PostFilter(context.Background(), w.state, tc.pod, nil); result != nil || status.Code() != tc.want {
+			t.Errorf("%s: %v, %v, want %v", name, result, status.Code(), tc.want)
+		}
+	}
+}
+
 func TestReplacementsAreNotBatched(t *testing.T) {
 	w := newWorld(t, plenty)
 	if _, status := w.SignPod(context.Background(), replacement("p").Obj()); status.Code() != fwk.Unschedulable {

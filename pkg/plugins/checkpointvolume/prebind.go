@@ -122,7 +122,8 @@ func (p *Plugin) waitBound(ctx context.Context, pod *corev1.Pod, key types.Names
 
 // needsAttach reports whether somebody has to attach the volume to a node
 // before it can be mounted there. A driver that says nothing of it does
-// (CSIDriverSpec.attachRequired).
+// (CSIDriverSpec.attachRequired). In-tree volumes that Kubernetes hands to a CSI
+// driver are attached after binding, as ever.
 func (p *Plugin) needsAttach(volume *corev1.PersistentVolume) (bool, error) {
 	if volume.Spec.CSI == nil {
 		return false, nil

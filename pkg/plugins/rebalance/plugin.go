@@ -29,8 +29,8 @@ const (
 	costUnit = 1e6
 	// smallestSpread is the difference in cost that makes a full difference in
 	// score. Nodes that are closer than that are nearly alike, and another
-	// plugin may decide. It is what the planner asks of a move, too.
-	smallestSpread = int64(0.05 * costUnit)
+	// plugin may decide.
+	smallestSpread = int64(planner.MoveCost * costUnit)
 	// bestUnplannedScore leaves the upper half to the planned node.
 	bestUnplannedScore = fwk.MaxNodeScore / 2
 )

@@ -199,10 +199,12 @@ type PodMigrationStatus struct {
 	// original is the pod as it was found when the migration started.
 	// +optional
 	Original *PodReference `json:"original,omitempty"`
-	// replacement is the pod that takes over.
+	// replacement is the pod that takes over. Its name is given when the
+	// migration is accepted; it has a UID once the pod was created.
 	// +optional
 	Replacement *PodReference `json:"replacement,omitempty"`
-	// checkpointClaim is the name of the checkpoint claim.
+	// checkpointClaim is the name of the checkpoint claim, given when the
+	// migration is accepted.
 	// +optional
 	CheckpointClaim string `json:"checkpointClaim,omitempty"`
 
