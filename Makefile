@@ -20,7 +20,8 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 
 PRODUCT := scheduler rebalancer devcluster
 NODES ?= simulated:20
-PODS ?= 200
+# 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
+PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
 CODE_GENERATORS := deepcopy-gen defaulter-gen conversion-gen
 NODE_PROGRAMS := containerd containerd-shim-runc-v2 ctr
@@ -36,7 +37,7 @@ help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build tools $(BIN)/workload ## Rebalance a skewed local cluster (NODES=simulated:20 or real:2, PODS=200)
+demo: build tools $(BIN)/workload ## Rebalance a skewed local cluster (NODES=simulated:20 or real:2, PODS=N)
 	$(BIN)/devcluster demo --nodes=$(NODES) --pods=$(PODS)
 
 .PHONY: build

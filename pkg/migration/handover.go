@@ -50,11 +50,11 @@ func (st *step) takeOver() Decision {
 		return st.decision
 	}
 	r := st.replacement()
-	if c := st.claim(); c != nil && r != nil && st.ownsClaim() && !isOwnedByPod(c.OwnerReferences, r) {
-		return st.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
-	}
 	if d, lost := st.replacementLost(r); lost {
 		return d
+	}
+	if c := st.claim(); c != nil && st.ownsClaim() && !isOwnedByPod(c.OwnerReferences, r) {
+		return st.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
 	}
 	if st.status().After == nil {
 		if st.Migration.DeletionTimestamp == nil && r.Status.Phase != corev1.PodSucceeded {

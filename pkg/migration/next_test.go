@@ -242,7 +242,14 @@ func TestNext(t *testing.T) {
 		{"after: deleted, no measuring", handedOver().with(remove), NoAction, succeeded, "", "moved from node a to node b"},
 		{"after: replacement has finished", handedOver().with(func(s *scene) { s.Replacement.Status.Phase = corev1.PodSucceeded }), NoAction, succeeded, "", "moved from"},
 		{"after: replacement failed", handedOver().with(func(s *scene) { s.Replacement.Status.Phase = corev1.PodFailed }), NoAction, failed, "", "after the original had gone"},
-		{"after: replacement gone", handedOver().with(func(s *scene) { s.Replacement = nil }), NoAction, failed, "", "after the original had gone"},
+		{"after: replacement failed, its claim is adopted", handedOver().with(func(s *scene) {
+			s.Replacement.Status.Phase, s.Claim.OwnerReferences = corev1.PodFailed, nil
+		}), AdoptClaim, handing, "", ""},
+		{"after: replacement gone, its claim goes", handedOver().with(func(s *scene) { s.Replacement = nil }), DeleteClaim, handing, "", ""},
+		{"after: replacement gone, a retained claim stays", handedOver().with(func(s *scene) {
+			s.Replacement, s.Migration.Spec.Checkpoint.ReclaimPolicy = nil, v1alpha1.ClaimRetain
+		}), NoAction, failed, "", "after the original had gone"},
+		{"after: replacement and claim gone", handedOver().with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, failed, "", "after the original had gone"},
 		{"after: measured", handedOver().with(func(s *scene) { s.Migration.Status.After = record(requestsOf(s.Replacement), nil) }), NoAction, succeeded, "", "requests freed: cpu 900m"},
 
 		{"roll back: replacement", rollingBack(ReasonUnschedulable), DeleteReplacement, placing, "", ""},

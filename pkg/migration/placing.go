@@ -208,8 +208,17 @@ func (st *step) replacementLost(r *corev1.Pod) (Decision, bool) {
 	return st.failForGood(reason, message+" after the original had gone"), true
 }
 
-// failForGood ends a migration that can neither go on nor be put back.
+// failForGood ends a migration that can neither go on nor be put back. The
+// claim shares the fate of the replacement, as its policy says.
 func (st *step) failForGood(reason, message string) Decision {
+	if c, r := st.claim(), st.replacement(); c != nil && c.DeletionTimestamp == nil && st.ownsClaim() {
+		if r == nil {
+			return st.do(Action{Type: DeleteClaim, Claim: c})
+		}
+		if !isOwnedByPod(c.OwnerReferences, r) {
+			return st.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
+		}
+	}
 	st.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
 	st.event(true, nil, reason, message)
 	return st.finish(v1alpha1.PhaseFailed, message)
