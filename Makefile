@@ -28,7 +28,8 @@ NODE_PROGRAMS := containerd containerd-shim-runc-v2 ctr
 
 TOOL_BINS := $(addprefix $(BIN)/,$(KUBE_PROGRAMS) $(NODE_PROGRAMS) etcd kwok metrics-server runc)
 GENERATOR_BINS := $(addprefix $(BIN)/,$(CODE_GENERATORS) controller-gen)
-GO_FILES = $(shell find cmd pkg manifests -name '*.go' -o -name '*.yaml' 2>/dev/null)
+# Embedded files count too.
+SOURCES = $(shell find cmd pkg -type f ! -name '*_test.go')
 
 ##@ Use
 
@@ -43,7 +44,7 @@ demo: build tools $(BIN)/workload ## Rebalance a skewed local cluster (NODES=sim
 .PHONY: build
 build: $(addprefix $(BIN)/,$(PRODUCT)) ## Build our programs into bin/
 
-$(addprefix $(BIN)/,$(PRODUCT)): $(BIN)/%: go.mod go.sum $(GO_FILES)
+$(addprefix $(BIN)/,$(PRODUCT)): $(BIN)/%: go.mod go.sum $(SOURCES)
 	$(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./cmd/$*
 
 $(BIN)/workload: go.mod $(wildcard test/workload/*.go)
@@ -90,7 +91,9 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kubectl ## Unit and integration t
 
 .PHONY: e2e
 e2e: build tools $(BIN)/workload ## End-to-end tests on two real nodes (root, Linux)
-	$(GO) test -tags e2e -count=1 -timeout 25m -v ./test/e2e/...
+	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
+	$(GO) test -tags e2e -count=1 -timeout 10m -run TestSimulatedCluster ./pkg/devcluster
+	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e/...
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
