@@ -1,5 +1,5 @@
 # One file for every image: docker build --build-arg PROGRAM=scheduler .
-# `make images` builds the same images without Docker.
+# `make images` makes images of the same programs without Docker.
 ARG GO_VERSION=1.26
 FROM --platform=$BUILDPLATFORM golang:${GO_VERSION} AS build
 ARG PROGRAM
@@ -11,7 +11,7 @@ RUN go mod download
 COPY cmd cmd
 COPY pkg pkg
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
-    go build -trimpath -ldflags '-s -w' -o /out/program ./cmd/${PROGRAM}
+    go build -trimpath -ldflags '-s -w' -o /out/program ./cmd/${PROGRAM:?name it with --build-arg PROGRAM=}
 
 FROM gcr.io/distroless/static:nonroot
 COPY --from=build /out/program /program

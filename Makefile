@@ -26,7 +26,9 @@ KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
 CODE_GENERATORS := deepcopy-gen defaulter-gen conversion-gen
 NODE_PROGRAMS := containerd containerd-shim-runc-v2 ctr
 
-TOOL_BINS := $(addprefix $(BIN)/,$(KUBE_PROGRAMS) $(NODE_PROGRAMS) etcd kwok metrics-server runc)
+CLUSTER_BINS := $(addprefix $(BIN)/,kube-apiserver kube-controller-manager kubectl etcd kwok metrics-server)
+# Only real nodes need these, and only runc a C compiler and libseccomp.
+NODE_BINS := $(addprefix $(BIN)/,kubelet $(NODE_PROGRAMS) runc)
 GENERATOR_BINS := $(addprefix $(BIN)/,$(CODE_GENERATORS) controller-gen)
 # Embedded files count too.
 SOURCES = $(shell find cmd pkg -type f ! -name '*_test.go')
@@ -38,20 +40,20 @@ help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build tools $(BIN)/workload ## Rebalance a skewed local cluster (NODES=simulated:20 or real:2, PODS=N)
+demo: build $(CLUSTER_BINS) $(if $(filter real:%,$(NODES)),$(NODE_BINS)) ## Rebalance a skewed local cluster (NODES=simulated:20 or real:2, PODS=N)
 	$(BIN)/devcluster demo --nodes=$(NODES) --pods=$(PODS)
 
 .PHONY: build
-build: $(addprefix $(BIN)/,$(PRODUCT)) ## Build our programs into bin/
+build: $(addprefix $(BIN)/,$(PRODUCT) workload) ## Build our programs into bin/
 
 $(addprefix $(BIN)/,$(PRODUCT)): $(BIN)/%: go.mod go.sum $(SOURCES)
 	$(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./cmd/$*
 
-$(BIN)/workload: go.mod $(wildcard test/workload/*.go)
+$(BIN)/workload: go.mod go.sum $(wildcard test/workload/*.go)
 	$(GO_STATIC) $(SMALL) -o $@ ./test/workload
 
 .PHONY: tools
-tools: $(TOOL_BINS) ## Build Kubernetes, etcd, containerd and the rest of the local cluster
+tools: $(CLUSTER_BINS) $(NODE_BINS) ## Build Kubernetes, etcd, containerd and the rest of the local cluster
 
 $(addprefix $(BIN)/,$(KUBE_PROGRAMS)): $(BIN)/%: test/tools/kubernetes/go.mod test/tools/kubernetes/go.sum
 	cd test/tools/kubernetes && $(GO_STATIC) -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/$@ k8s.io/kubernetes/cmd/$*
@@ -90,16 +92,15 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kubectl ## Unit and integration t
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) $(GO) test -race -timeout 10m ./...
 
 .PHONY: e2e
-e2e: build tools $(BIN)/workload ## End-to-end tests on two real nodes (root, Linux)
+e2e: build tools ## End-to-end tests on two real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
-	$(GO) test -tags e2e -count=1 -timeout 10m -run TestSimulatedCluster ./pkg/devcluster
+	$(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./pkg/devcluster
 	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e/...
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
-	$(GO) vet ./...
-	$(GO) vet -tags e2e ./test/e2e/...
+	$(GO) vet -tags e2e ./...
 	$(BIN)/staticcheck -tags e2e ./...
 
 .PHONY: presubmit

@@ -21,7 +21,7 @@ func main() {
 	switch {
 	case err == nil:
 	case interrupted && errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stderr, "interrupted; everything is cleaned up")
+		fmt.Fprintln(os.Stderr, "interrupted:", err)
 		os.Exit(130)
 	default:
 		fmt.Fprintln(os.Stderr, "error:", err)

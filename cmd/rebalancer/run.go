@@ -16,6 +16,7 @@ import (
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -76,10 +77,8 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	if err != nil {
 		return err
 	}
-	if err := migration.SetupWithManager(mgr, migration.Options{
-		Metrics: metricsAPI.MetricsV1beta1(),
-		Budget:  migration.NewLiveBudget(mgr.GetAPIReader(), rebalance.Limits(configuration.Rebalance)),
-	}); err != nil {
+	limits := rebalance.Limits(configuration.Rebalance)
+	if err := migration.SetupWithManager(mgr, migration.Options{Metrics: metricsAPI.MetricsV1beta1(), Budget: &limits}); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)
 	}
 	loop, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())
@@ -129,7 +128,8 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 	if err != nil {
 		return nil, err
 	}
-	factory := informers.NewSharedInformerFactory(kubeClient, 0)
+	// Nobody reads who wrote which field, and it is a large part of every object.
+	factory := informers.NewSharedInformerFactoryWithOptions(kubeClient, 0, informers.WithTransform(cache.TransformStripManagedFields()))
 	simulator, err := simulation.New(ctx, configuration.Scheduler, kubeClient, factory, restConfig)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the simulation: %w", err)

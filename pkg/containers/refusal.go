@@ -22,6 +22,7 @@ const (
 	RefusalOnlySidecars      = "OnlySidecarsRemain"
 	RefusalMountPathTaken    = "CheckpointPathTaken"
 	RefusalVolumeNameTaken   = "CheckpointVolumeNameTaken"
+	RefusalReferenced        = "StrippedContainerReferenced"
 	RefusalHostPath          = "HostPathVolume"
 	RefusalFinishedWork      = "FinishedWorkNotCarried"
 	RefusalVolumeNotCarried  = "VolumeNotCarried"
@@ -75,7 +76,7 @@ var podRules = []func(*corev1.Pod) *Refusal{
 
 // verdictRules also read which containers would move.
 var verdictRules = []func(*corev1.Pod, Verdicts) *Refusal{
-	nothingRemains, checkpointPathTaken, hostPath, finishedWork, volumeNotCarried, inlineDisk, resourceClaim,
+	nothingRemains, checkpointPathTaken, referenced, hostPath, finishedWork, volumeNotCarried, inlineDisk, resourceClaim,
 }
 
 func mirrorPod(pod *corev1.Pod) *Refusal {

@@ -52,6 +52,14 @@ func TestAssess(t *testing.T) {
 		{"our own earlier checkpoint", good().Annotation(v1alpha1.CheckpointClaimAnnotation, "old").Volume(v1alpha1.CheckpointVolumeName, Claim("old")).
 			Container("b", Running(), Mount(v1alpha1.CheckpointVolumeName, "/migration-checkpoint")), ""},
 
+		{"variable of a stripped container", good().RestartPolicy(never).Container("b", Exited(0)).Container("c", Running(), envOf("b")), containers.RefusalReferenced},
+		{"variable of a container that moves too", good().Container("b", Running()).Container("c", Running(), envOf("b")), ""},
+		{"variable of its own", good().Container("c", Running(), envOf("")), ""},
+		{"variable in a stripped container", good().RestartPolicy(never).Container("b", Exited(0), envOf("main")).Container("c", Exited(0), envOf("b")), ""},
+		{"file of a stripped container", good().RestartPolicy(never).Volume("v", downward("b")).Container("b", Exited(0)).Container("c", Running(), MountReadOnly("v", "/v")), containers.RefusalReferenced},
+		{"file of a stripped container, projected", good().RestartPolicy(never).Volume("v", projected("b")).Container("b", Exited(0)).Container("c", Running(), MountReadOnly("v", "/v")), containers.RefusalReferenced},
+		{"file of a stripped container, read by it alone", good().RestartPolicy(never).Volume("v", downward("b")).Container("b", Exited(0), MountReadOnly("v", "/v")), ""},
+
 		{"host path", good().Volume("v", HostPath("/data")).Container("b", Running(), MountReadOnly("v", "/v")), containers.RefusalHostPath},
 		{"host path that may go", good().Annotation(v1alpha1.DiscardableVolumesAnnotation, "x, v").Volume("v", HostPath("/data")).Container("b", Running(), MountReadOnly("v", "/v")), ""},
 		{"host path of a stripped container", good().RestartPolicy(never).Volume("v", HostPath("/data")).Container("b", Exited(0), Mount("v", "/v")), ""},
@@ -98,6 +106,27 @@ func TestAssess(t *testing.T) {
 			}
 		})
 	}
+}
+
+// memoryOf refers to the memory limit of a container.
+func memoryOf(container string) *corev1.ResourceFieldSelector {
+	return &corev1.ResourceFieldSelector{ContainerName: container, Resource: "limits.memory"}
+}
+
+func envOf(container string) func(*corev1.Container) {
+	return func(c *corev1.Container) {
+		c.Env = []corev1.EnvVar{{Name: "PLAIN", Value: "x"}, {Name: "MEMORY", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: memoryOf(container)}}}
+	}
+}
+
+func downward(container string) corev1.VolumeSource {
+	return corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+		Items: []corev1.DownwardAPIVolumeFile{{Path: "memory", ResourceFieldRef: memoryOf(container)}}}}
+}
+
+func projected(container string) corev1.VolumeSource {
+	return corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+		{DownwardAPI: &corev1.DownwardAPIProjection{Items: downward(container).DownwardAPI.Items}}}}}
 }
 
 func lookup(name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {

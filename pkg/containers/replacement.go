@@ -172,6 +172,12 @@ func replacementMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
 	// It describes the original; kubectl apply would read it as ours.
 	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
 
+	// Our scheduler places every replacement, which is no consent to further
+	// moves: a pod that has not opted in stays out of the loop's reach.
+	if _, said := meta.Annotations[v1alpha1.ExcludeAnnotation]; !said && pod.Spec.SchedulerName != v1alpha1.SchedulerName {
+		meta.Annotations[v1alpha1.ExcludeAnnotation] = "true"
+	}
+
 	meta.Labels[v1alpha1.OriginalPodLabel] = v1alpha1.LabelValue(root)
 	meta.Annotations[v1alpha1.OriginalPodLabel] = root
 	setOrDelete(meta.Labels, v1alpha1.MigrationUIDLabel, string(o.MigrationUID))

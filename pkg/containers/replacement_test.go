@@ -84,7 +84,7 @@ func TestReplacementIsAPodOfItsOwn(t *testing.T) {
 		Namespace: "default", Name: "n",
 		Labels: map[string]string{"app": "web", v1alpha1.OriginalPodLabel: "p", v1alpha1.MigrationUIDLabel: "m", v1alpha1.TargetNodeLabel: "b"},
 		Annotations: map[string]string{"team": "x", v1alpha1.OriginalPodLabel: "p", v1alpha1.SourceNodeAnnotation: "a",
-			v1alpha1.CheckpointClaimAnnotation: "claim", v1alpha1.OriginalUIDAnnotation: "uid-p"},
+			v1alpha1.CheckpointClaimAnnotation: "claim", v1alpha1.OriginalUIDAnnotation: "uid-p", v1alpha1.ExcludeAnnotation: "true"},
 		OwnerReferences: []metav1.OwnerReference{{Kind: "Experiment", Name: "e", UID: "e"}},
 	}
 	if diff := cmp.Diff(wantMeta, r.ObjectMeta); diff != "" {
@@ -97,6 +97,27 @@ func TestReplacementIsAPodOfItsOwn(t *testing.T) {
 	if s.NodeName != "" || s.Priority != nil || s.PreemptionPolicy != nil || s.SchedulingGates != nil || s.PriorityClassName != "high" ||
 		s.Hostname != "host" || s.Subdomain != "sub" || s.SchedulerName != v1alpha1.SchedulerName {
 		t.Errorf("spec = %+v", s)
+	}
+}
+
+// Who asks for one move of a pod of another scheduler has not asked the loop to
+// move it again, though the replacement has our scheduler's name.
+func TestReplacementIsForTheLoopOnlyIfItsOriginalWas(t *testing.T) {
+	for name, test := range map[string]struct {
+		scheduler, annotation, want string
+	}{
+		"of another scheduler":                 {"default-scheduler", "", "true"},
+		"opted in":                             {v1alpha1.SchedulerName, "", ""},
+		"opted in and excluded":                {v1alpha1.SchedulerName, "true", "true"},
+		"of another scheduler, wants the loop": {"default-scheduler", "false", "false"},
+	} {
+		pod := MakePod("p").Node("a").Container("main", Running()).With(func(p *corev1.Pod) { p.Spec.SchedulerName = test.scheduler })
+		if test.annotation != "" {
+			pod.Annotation(v1alpha1.ExcludeAnnotation, test.annotation)
+		}
+		if got := build(t, pod.Obj(), options).Annotations[v1alpha1.ExcludeAnnotation]; got != test.want {
+			t.Errorf("%s: annotation %q, want %q", name, got, test.want)
+		}
 	}
 }
 

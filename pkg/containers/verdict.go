@@ -53,18 +53,6 @@ func (v Verdicts) Keeps(name string) bool {
 	})
 }
 
-// Stripped returns the names of the containers that are left out, except
-// ephemeral ones, in the order of the pod.
-func (v Verdicts) Stripped() []string {
-	var names []string
-	for _, c := range v.Containers {
-		if !c.ShouldMigrate && c.Kind != v1alpha1.KindEphemeral {
-			names = append(names, c.Name)
-		}
-	}
-	return names
-}
-
 // SameContainers reports whether both verdicts take the same containers along.
 func (v Verdicts) SameContainers(other Verdicts) bool {
 	return slices.Equal(v.kept(), other.kept())

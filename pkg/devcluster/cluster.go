@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,9 +28,9 @@ type Cluster struct {
 
 // Open returns the running cluster of a state folder, or ErrNotRunning.
 func Open(stateDir string) (*Cluster, error) {
-	stateDir, err := filepath.Abs(stateDir)
+	stateDir, err := stateFolder(stateDir)
 	if err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
+		return nil, err
 	}
 	found, err := readState(stateDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/devcluster/controlplane"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
+	"github.com/ai-storage/orchestrator/pkg/devcluster/realnode"
 )
 
 const (
@@ -34,17 +36,21 @@ const (
 // went wrong, and the next Up removes them. It works after a crash too, and
 // nothing to end is no error.
 func Down(ctx context.Context, stateDir string, progress io.Writer) error {
-	stateDir, err := filepath.Abs(stateDir)
+	stateDir, err := stateFolder(stateDir)
 	if err != nil {
-		return fmt.Errorf("state folder: %w", err)
+		return err
 	}
 	if progress == nil {
 		progress = io.Discard
 	}
 	say := newReporter(progress)
-	if empty, err := isEmpty(stateDir); err != nil || empty {
-		say("there is no cluster in %s", stateDir)
+	empty, err := isEmpty(stateDir)
+	if err != nil {
 		return err
+	}
+	if empty {
+		say("there is no cluster in %s", stateDir)
+		return nil
 	}
 	release, err := lock(stateDir)
 	if err != nil {
@@ -67,8 +73,26 @@ func isEmpty(stateDir string) (bool, error) {
 	if err != nil || len(records) > 0 {
 		return false, err
 	}
+	runs, err := isOnMachine(stateDir)
+	return !runs, err
+}
+
+// isOnMachine tells whether processes or real nodes of the folder are on the
+// machine, whatever became of the folder.
+func isOnMachine(stateDir string) (bool, error) {
+	records, err := process.List(stateDir)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(records, process.Record.Alive) {
+		return true, nil
+	}
 	strays, err := process.Strays(stateDir)
-	return len(strays) == 0, err
+	if err != nil || len(strays) > 0 {
+		return true, err
+	}
+	nodes, err := realnode.Find(stateDir)
+	return len(nodes) > 0, err
 }
 
 // tearDown goes on after a failure, so that as little as possible is left. The
@@ -87,17 +111,11 @@ func tearDown(ctx context.Context, stateDir string, say reporter, keep ...string
 }
 
 func stopNodes(ctx context.Context, stateDir string, say reporter) error {
-	old, err := readState(stateDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	names, err := realNodeNames(stateDir)
 	if err != nil {
 		return err
 	}
-	if old.Nodes.Kind != Real {
-		return nil
-	}
-	return stopRealNodes(ctx, stateDir, old.Nodes, say)
+	return stopRealNodes(ctx, stateDir, names, say)
 }
 
 // stopProcesses ends all at once: the state is thrown away, so no process has

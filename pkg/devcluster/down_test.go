@@ -34,8 +34,20 @@ func TestVolumeFolders(t *testing.T) {
 	}
 }
 
-func TestDownEndsWhatACrashLeft(t *testing.T) {
+// ourFolder is a state folder that a cluster was in.
+func ourFolder(t *testing.T) string {
+	t.Helper()
 	stateDir := t.TempDir()
+	release, err := lock(stateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	return stateDir
+}
+
+func TestDownEndsWhatACrashLeft(t *testing.T) {
+	stateDir := ourFolder(t)
 	start := func(name string) process.Record {
 		record, err := process.Start(stateDir, process.Spec{Name: name, Path: "/bin/sleep", Args: []string{"600"}})
 		if err != nil {
@@ -70,7 +82,7 @@ func TestDownEndsWhatACrashLeft(t *testing.T) {
 	for _, entry := range entries {
 		left = append(left, entry.Name())
 	}
-	if diff := cmp.Diff([]string{"logs", "notes.txt"}, left); diff != "" {
+	if diff := cmp.Diff([]string{lockFile, "logs", "notes.txt"}, left); diff != "" {
 		t.Errorf("left in the state folder (-want +got):\n%s", diff)
 	}
 	if err := Down(t.Context(), stateDir, &said); err != nil {
@@ -78,6 +90,43 @@ func TestDownEndsWhatACrashLeft(t *testing.T) {
 	}
 	if !strings.HasSuffix(said.String(), "there is no cluster in "+stateDir+"\n") {
 		t.Errorf("second down said:\n%s", said.String())
+	}
+}
+
+// A folder of the user's may have entries of the same names as a state folder.
+func TestFoldersOfOthersAreLeftAlone(t *testing.T) {
+	for name, call := range map[string]func(stateDir string) error{
+		"up": func(stateDir string) error {
+			o := Options{
+				StateDir: stateDir, BinDir: programs(t, "etcd", "kube-apiserver", "kube-controller-manager", "metrics-server", "kwok"),
+				ManifestsDir: t.TempDir(), ConfigFile: t.TempDir(), Nodes: NodeSpec{Simulated, 1},
+			}
+			_, err := Up(t.Context(), o)
+			return err
+		},
+		"down": func(stateDir string) error { return Down(t.Context(), stateDir, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			stateDir := t.TempDir()
+			mine := map[string]string{"state.json": "{}", "config/mine.yaml": "a: 1", "logs/mine.log": "line"}
+			for path, content := range mine {
+				path = filepath.Join(stateDir, path)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := call(stateDir); err == nil || !strings.Contains(err.Error(), "is not empty and no state folder") {
+				t.Errorf("error %v, want a refusal of the folder", err)
+			}
+			for path, content := range mine {
+				if got, err := os.ReadFile(filepath.Join(stateDir, path)); err != nil || string(got) != content {
+					t.Errorf("%s: %q, %v", path, got, err)
+				}
+			}
+			if _, err := os.Stat(filepath.Join(stateDir, lockFile)); err == nil {
+				t.Error("the folder was taken")
+			}
+		})
 	}
 }
 

@@ -99,7 +99,11 @@ func (o Options) complete() (Options, error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
-	_, err := ParseNodeSpec(o.Nodes.String())
+	var err error
+	if o.StateDir, err = stateFolder(o.StateDir); err != nil {
+		return o, err
+	}
+	_, err = ParseNodeSpec(o.Nodes.String())
 	return o, err
 }
 

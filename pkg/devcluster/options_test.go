@@ -117,3 +117,23 @@ func TestOptionsMustBeComplete(t *testing.T) {
 		}
 	}
 }
+
+// A cluster that was started through a link must be found without it.
+func TestLinksLeadToTheSameStateFolder(t *testing.T) {
+	folder := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(folder, link); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{StateDir: filepath.Join(link, "not", "yet"), BinDir: "b", ManifestsDir: "m", ConfigFile: "c", Nodes: NodeSpec{Simulated, 1}}
+	completed, err := o.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(folder, "not", "yet"); completed.StateDir != want {
+		t.Errorf("state folder %s, want %s", completed.StateDir, want)
+	}
+	if got, err := stateFolder(link); err != nil || got != folder {
+		t.Errorf("existing folder: %s, %v; want %s", got, err, folder)
+	}
+}

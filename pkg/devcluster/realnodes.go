@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/ai-storage/orchestrator/pkg/devcluster/controlplane"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
@@ -41,10 +43,28 @@ func (b *bringUp) startRealNodes(ctx context.Context) error {
 	return nil
 }
 
+// realNodeNames returns the real nodes that a cluster was to have and those
+// that the machine knows of, which are all that is left when the state is lost.
+func realNodeNames(stateDir string) ([]string, error) {
+	names, err := realnode.Find(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	old, err := readState(stateDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil && old.Nodes.Kind == Real {
+		names = append(names, old.Nodes.Names()...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
 // stopRealNodes tries every node, also after one failed.
-func stopRealNodes(ctx context.Context, stateDir string, nodes NodeSpec, say reporter) error {
+func stopRealNodes(ctx context.Context, stateDir string, names []string, say reporter) error {
 	var failures []error
-	for _, name := range nodes.Names() {
+	for _, name := range names {
 		if err := realnode.Stop(ctx, realnode.Options{Name: name, StateDir: stateDir}); err != nil {
 			failures = append(failures, err)
 			continue

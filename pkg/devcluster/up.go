@@ -59,7 +59,7 @@ func clearLeftovers(ctx context.Context, stateDir string, say reporter) error {
 	if empty, err := isEmpty(stateDir); err != nil || !empty {
 		say("removing what an earlier cluster left behind")
 	}
-	return tearDown(ctx, stateDir, say, lockFile)
+	return tearDown(ctx, stateDir, say)
 }
 
 // isRunning tells whether the control plane is alive as a whole: without one

@@ -4,45 +4,66 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/budget"
 )
 
-// Budget decides how much may be disrupted at once.
-type Budget interface {
-	// Admit reports whether a migration may start now, and if not, why. Calls
-	// come one at a time, and an acceptance is in the API before the next call.
-	Admit(ctx context.Context, m *v1alpha1.PodMigration) (admitted bool, reason string, err error)
+// placeIndex finds, in the cache, the migrations that hold a place in the budget.
+const (
+	placeIndex = "place"
+	placeHeld  = "held"
+)
+
+func placeKeys(object client.Object) []string {
+	if budget.HoldsPlace(object.(*v1alpha1.PodMigration)) {
+		return []string{placeHeld}
+	}
+	return nil
 }
 
-// LiveBudget counts the migrations that the API server knows, without a cache,
-// so that it is exact.
-type LiveBudget struct {
-	reader client.Reader
+// admission decides how much may be disrupted at once.
+type admission struct {
+	// live has no cache: who is admitted is counted exactly.
+	live client.Reader
+	// cached may be a moment behind. A thousand migrations that wait for their
+	// turn are answered by it, without a thousand listings of them all.
+	cached client.Reader
 	limits budget.Limits
 }
 
-var _ Budget = (*LiveBudget)(nil)
-
-// NewLiveBudget returns a budget with fixed limits. The reader must not have a cache.
-func NewLiveBudget(reader client.Reader, limits budget.Limits) *LiveBudget {
-	return &LiveBudget{reader: reader, limits: limits}
+// admit returns why the migration of a pod may not start now; "" when it may.
+// Calls come one at a time, and an acceptance is in the API before the next call.
+func (a *admission) admit(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (string, error) {
+	held := &v1alpha1.PodMigrationList{}
+	if err := a.live.List(ctx, held); err != nil {
+		return "", fmt.Errorf("counting migrations in flight: %w", err)
+	}
+	return a.check(m, pod, held.Items), nil
 }
 
-// Admit counts every migration that holds a place, of all namespaces.
-func (b *LiveBudget) Admit(ctx context.Context, m *v1alpha1.PodMigration) (bool, string, error) {
-	list := &v1alpha1.PodMigrationList{}
-	if err := b.reader.List(ctx, list); err != nil {
-		return false, "", fmt.Errorf("counting migrations in flight: %w", err)
+// looksFull returns why the migration of a pod has to wait, by the cache. ""
+// tells only that it is time to ask admit.
+func (a *admission) looksFull(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (string, error) {
+	held := &v1alpha1.PodMigrationList{}
+	if err := a.cached.List(ctx, held, client.MatchingFields{placeIndex: placeHeld}); err != nil {
+		return "", fmt.Errorf("counting migrations in flight in the cache: %w", err)
 	}
-	ledger := budget.NewLedger(b.limits)
-	for i := range list.Items {
-		if other := &list.Items[i]; other.UID != m.UID && budget.HoldsPlace(other) {
+	return a.check(m, pod, held.Items), nil
+}
+
+// check counts every migration that holds a place, of all namespaces.
+func (a *admission) check(m *v1alpha1.PodMigration, pod *corev1.Pod, migrations []v1alpha1.PodMigration) string {
+	ledger := budget.NewLedger(a.limits)
+	for i := range migrations {
+		if other := &migrations[i]; other.UID != m.UID && budget.HoldsPlace(other) {
 			ledger.Add(budget.MoveOf(other))
 		}
 	}
-	reason := ledger.Check(budget.MoveOf(m))
-	return reason == "", reason, nil
+	move := budget.MoveOf(m)
+	// The request need not name the source.
+	move.From = pod.Spec.NodeName
+	return ledger.Check(move)
 }

@@ -28,13 +28,10 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 		controllerutil.RemoveFinalizer(m, v1alpha1.Finalizer)
 		result.Err = r.patchMeta(ctx, m, base)
 	case AskBudget:
-		result.Admitted = true
-		if r.budget != nil {
-			// The budget counts by node, and the request need not name the source.
-			asking := m.DeepCopy()
-			asking.Status.Original = &v1alpha1.PodReference{Name: a.Pod.Name, UID: a.Pod.UID, NodeName: a.Pod.Spec.NodeName}
-			result.Admitted, result.Reason, result.Err = r.budget.Admit(ctx, asking)
+		if r.admission != nil {
+			result.Reason, result.Err = r.admission.admit(ctx, m, a.Pod)
 		}
+		result.Admitted = result.Reason == "" && result.Err == nil
 	case MeasureBefore, MeasureAfter:
 		// A measurement that cannot be read is a missing one: a migration does
 		// not fail for it, and the status says so.

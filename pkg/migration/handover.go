@@ -82,7 +82,10 @@ func (st *step) evictionWait() time.Duration {
 		return time.Second
 	}
 	wait := min(30*time.Second, max(time.Second, st.Now.Sub(ready.Time)/4))
-	return max(time.Second, min(wait, st.deadline().Sub(st.Now)))
+	if left := st.deadline().Sub(st.Now); left > 0 {
+		wait = max(time.Second, min(wait, left))
+	}
+	return wait
 }
 
 // measureUntil is when the measurement of the replacement is given up.
@@ -98,9 +101,10 @@ func (st *step) ownsClaim() bool {
 	return st.Migration.Spec.Checkpoint.ReclaimPolicy != v1alpha1.ClaimRetain
 }
 
-// keepsPreviousClaim reports whether the checkpoint claim of an earlier
-// migration would be collected together with the original. What an
-// application wrote there is kept for as long as a descendant lives.
+// keepsPreviousClaim reports whether the checkpoint claim of the migration
+// before would be collected together with the original. The replacement does
+// not mount it; what an application wrote there is kept for as long as the
+// replacement lives.
 func keepsPreviousClaim(claim *corev1.PersistentVolumeClaim, original, replacement *corev1.Pod) bool {
 	return claim != nil && claim.DeletionTimestamp == nil &&
 		isOwnedByPod(claim.OwnerReferences, original) && !isOwnedByPod(claim.OwnerReferences, replacement)

@@ -40,13 +40,14 @@ func Next(s State) Decision {
 	}
 }
 
-// finished cleans up the record itself.
+// finished cleans up the record itself. What is finished has nothing left to
+// put back: its record can go at any time, also when no controller runs.
 func (st *step) finished() Decision {
 	m := st.Migration
+	if slices.Contains(m.Finalizers, v1alpha1.Finalizer) {
+		return st.do(Action{Type: RemoveFinalizer})
+	}
 	if m.DeletionTimestamp != nil {
-		if slices.Contains(m.Finalizers, v1alpha1.Finalizer) {
-			return st.do(Action{Type: RemoveFinalizer})
-		}
 		return st.decision
 	}
 	if m.Spec.TTLSecondsAfterFinished == nil || m.Status.Times.Finished == nil {

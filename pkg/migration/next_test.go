@@ -115,6 +115,7 @@ func TestNext(t *testing.T) {
 	const succeeded, failed, cancelled = v1alpha1.PhaseSucceeded, v1alpha1.PhaseFailed, v1alpha1.PhaseCancelled
 	cancel := func(s *scene) { s.Migration.Spec.Cancel = true }
 	remove := func(s *scene) { deleting(s.Migration) }
+	unprotected := func(s *scene) { s.Migration.Finalizers = nil }
 	tests := []struct {
 		name   string
 		scene  *scene
@@ -161,6 +162,15 @@ func TestNext(t *testing.T) {
 			s.Replacement = unscheduled(300 * time.Second).Obj()
 			s.Replacement.Status.NominatedNodeName = "b"
 		}), NoAction, placing, "", "0/2 nodes"},
+		{"place: the volume is being made", in(placing).with(func(s *scene) {
+			s.Replacement = unscheduled(300 * time.Second).Obj()
+			s.Replacement.Status.Conditions[0].Message = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+			s.Claim.Spec.StorageClassName = ptr.To("slow")
+		}), NoAction, placing, "", "unbound immediate"},
+		{"place: nobody makes the volume", in(placing).with(func(s *scene) {
+			s.Replacement = unscheduled(300 * time.Second).Obj()
+			s.Replacement.Status.Conditions[0].Message = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+		}), NoAction, placing, ReasonUnschedulable, "unbound immediate"},
 		{"place: scheduler has an error", in(placing).with(func(s *scene) {
 			s.Replacement = unscheduled(300 * time.Second).Obj()
 			s.Replacement.Status.Conditions[0].Reason = corev1.PodReasonSchedulerError
@@ -261,12 +271,13 @@ func TestNext(t *testing.T) {
 		{"roll back: cancelled", rollingBack(ReasonCancelled).with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, cancelled, ReasonCancelled, "why"},
 		{"roll back: finished original", rollingBack(ReasonOriginalFinished).with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, cancelled, ReasonOriginalFinished, "why"},
 
-		{"end: nothing to do", in(succeeded), NoAction, succeeded, "", ""},
+		{"end: the record needs no protection", in(succeeded), RemoveFinalizer, succeeded, "", ""},
+		{"end: nothing to do", in(succeeded).with(unprotected), NoAction, succeeded, "", ""},
 		{"end: deleted", in(failed).with(remove), RemoveFinalizer, failed, "", ""},
-		{"end: time to live", in(succeeded).with(func(s *scene) {
+		{"end: time to live", in(succeeded).with(unprotected).with(func(s *scene) {
 			s.Migration.Spec.TTLSecondsAfterFinished, s.Migration.Status.Times.Finished = ptr.To[int32](10), ago(10*time.Second)
 		}), DeleteMigration, succeeded, "", ""},
-		{"end: not yet", in(succeeded).with(func(s *scene) {
+		{"end: not yet", in(succeeded).with(unprotected).with(func(s *scene) {
 			s.Migration.Spec.TTLSecondsAfterFinished, s.Migration.Status.Times.Finished = ptr.To[int32](10), ago(9*time.Second)
 		}), NoAction, succeeded, "", ""},
 	}
@@ -295,6 +306,17 @@ func TestNext(t *testing.T) {
 			}
 			checkProgress(t, test.scene, d)
 		})
+	}
+}
+
+// A migration without a way back waits beyond its deadline, for days if it
+// must: it may not ask the API server every second meanwhile.
+func TestNoHurryBeyondTheDeadline(t *testing.T) {
+	s := in(v1alpha1.PhasePlacing).set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonDisrupted)
+	s.Pod, s.Replacement = nil, unscheduled(time.Hour).Obj()
+	s.Migration.Status.Times.Started = ago(24 * time.Hour)
+	if d := Next(s.State); d.Wait < pollInterval {
+		t.Errorf("it looks again after %v, want at least %v", d.Wait, pollInterval)
 	}
 }
 

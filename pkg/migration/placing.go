@@ -3,10 +3,12 @@ package migration
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/containers"
@@ -133,14 +135,16 @@ func (st *step) placed(r *corev1.Pod) {
 }
 
 // unplaced waits for the scheduler, and gives up when it has found no place
-// for longer than the grace. While a node is nominated, room is being made.
+// for longer than the grace. While a node is nominated, room is being made;
+// and making the volume of a claim can take longer than the grace.
 func (st *step) unplaced(r *corev1.Pod) Decision {
 	scheduled := podCondition(r, corev1.PodScheduled)
 	if scheduled == nil || scheduled.Status != corev1.ConditionFalse {
 		return st.wait(st.untilDeadline(), "waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
 	}
 	st.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, cmp.Or(scheduled.Reason, ReasonUnschedulable), scheduled.Message)
-	if scheduled.Reason != corev1.PodReasonUnschedulable || r.Status.NominatedNodeName != "" || st.isCommitted() {
+	if scheduled.Reason != corev1.PodReasonUnschedulable || r.Status.NominatedNodeName != "" ||
+		st.isCommitted() || st.volumeIsComing(scheduled.Message) {
 		return st.wait(st.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
 	}
 	givesUpAt := scheduled.LastTransitionTime.Add(st.Limits.UnschedulableGrace)
@@ -148,6 +152,17 @@ func (st *step) unplaced(r *corev1.Pod) Decision {
 		return st.wait(min(givesUpAt.Sub(st.Now), st.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, scheduled.Message)
 	}
 	return st.giveUp(ReasonUnschedulable, "the scheduler found no place for the replacement: "+scheduled.Message)
+}
+
+// unboundClaim is how plugin VolumeBinding says that a claim of binding mode
+// Immediate has no volume yet (k8s.io/kubernetes/pkg/scheduler/framework/plugins/volumebinding).
+const unboundClaim = "unbound immediate PersistentVolumeClaims"
+
+// volumeIsComing reports whether the scheduler waits for the checkpoint claim,
+// and the claim has a class to make its volume.
+func (st *step) volumeIsComing(refusal string) bool {
+	c := st.claim()
+	return strings.Contains(refusal, unboundClaim) && c != nil && ptr.Deref(c.Spec.StorageClassName, "") != ""
 }
 
 // beforeHandover holds what ends or restarts a migration that can still be
@@ -246,7 +261,12 @@ func (st *step) timedOut() (Decision, bool) {
 	return st.giveUp(ReasonTimedOut, message), true
 }
 
-// untilDeadline is how long to wait for a watch before looking again.
+// untilDeadline is how long to wait for a watch before looking again. Beyond
+// the deadline only a migration without a way back waits, and it has time.
 func (st *step) untilDeadline() time.Duration {
-	return max(time.Second, min(st.deadline().Sub(st.Now), 2*pollInterval))
+	left := st.deadline().Sub(st.Now)
+	if left <= 0 {
+		return 2 * pollInterval
+	}
+	return max(time.Second, min(left, 2*pollInterval))
 }

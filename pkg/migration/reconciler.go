@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
@@ -27,10 +28,11 @@ type reconciler struct {
 	live     client.Reader
 	recorder events.EventRecorder
 	metrics  metricsclient.PodMetricsesGetter
-	budget   Budget
-	clock    clock.PassiveClock
-	limits   Limits
-	onStep   func(string) error
+	// admission is nil when there is no budget to keep.
+	admission *admission
+	clock     clock.PassiveClock
+	limits    Limits
+	onStep    func(string) error
 
 	// acceptance makes the acceptance of migrations serial, so that neither two
 	// migrations of one pod nor more than the budget pass.
@@ -47,6 +49,9 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
+		if waits, err := r.waitsForBudget(ctx, m); err != nil || waits {
+			return ctrl.Result{RequeueAfter: pollInterval}, err
+		}
 		r.acceptance.Lock()
 		defer r.acceptance.Unlock()
 		// It may have been accepted while this waited.
@@ -60,6 +65,22 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
 	}
 	return result, err
+}
+
+// waitsForBudget reports whether a migration that was told to wait still has
+// to, as far as the cache knows. It keeps the many that wait from taking the
+// API server and the workers away from those in flight.
+func (r *reconciler) waitsForBudget(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
+	s := State{Migration: m}
+	if r.admission == nil || s.wantsStop() || s.conditionReason(v1alpha1.ConditionAccepted) != ReasonWaitingForBudget {
+		return false, nil
+	}
+	pod, err := read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{})
+	if err != nil || pod == nil {
+		return false, err
+	}
+	reason, err := r.admission.looksFull(ctx, m, pod)
+	return reason != "", err
 }
 
 // step gathers, decides, acts and writes the status, in this order and once.
@@ -89,8 +110,6 @@ func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl
 	}
 	r.report(m, &decision)
 	switch {
-	case m.Status.Phase.IsFinished() && action.Type == RemoveFinalizer, action.Type == DeleteMigration:
-		return ctrl.Result{}, nil
 	case decision.Wait > 0:
 		return ctrl.Result{RequeueAfter: decision.Wait}, nil
 	case changed || action.Type != NoAction:

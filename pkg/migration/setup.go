@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/budget"
 )
 
 // Defaults of Options.
@@ -27,8 +28,8 @@ const (
 
 // Options of the controller. The zero value works.
 type Options struct {
-	// Budget admits migrations; nil admits all.
-	Budget Budget
+	// Budget limits how much is disrupted at once; nil admits all.
+	Budget *budget.Limits
 	// Metrics reads measurements; nil asks metrics.k8s.io of the manager's cluster.
 	Metrics metricsclient.PodMetricsesGetter
 	// UnschedulableGrace is how long the scheduler may find no place.
@@ -51,8 +52,11 @@ const podIndex = "pod"
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
-		budget: o.Budget, clock: clock.RealClock{}, onStep: o.OnStep,
+		clock: clock.RealClock{}, onStep: o.OnStep,
 		limits: Limits{UnschedulableGrace: o.UnschedulableGrace, MeasureTimeout: o.MeasureTimeout},
+	}
+	if o.Budget != nil {
+		r.admission = &admission{live: r.live, cached: r.client, limits: *o.Budget}
 	}
 	if r.limits.UnschedulableGrace == 0 {
 		r.limits.UnschedulableGrace = DefaultUnschedulableGrace
@@ -71,8 +75,10 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		o.Metrics = metrics
 	}
 	r.metrics = o.Metrics
-	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PodMigration{}, podIndex, podKeys); err != nil {
-		return fmt.Errorf("indexing migrations by their pods: %w", err)
+	for index, keys := range map[string]client.IndexerFunc{podIndex: podKeys, placeIndex: placeKeys} {
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PodMigration{}, index, keys); err != nil {
+			return fmt.Errorf("indexing migrations by %s: %w", index, err)
+		}
 	}
 	// Only that a pod changed matters: its content is read live.
 	return ctrl.NewControllerManagedBy(mgr).

@@ -136,15 +136,25 @@ func cooledDown(e *examination) string {
 	return ""
 }
 
+// disruptable asks what the Eviction API will ask. It refuses a pod that more
+// than one budget covers, whatever they allow.
 func disruptable(e *examination) string {
+	covering := 0
 	for _, pdb := range e.reading.Budgets {
-		if pdb.Namespace != e.pod.Namespace || pdb.Status.DisruptionsAllowed > 0 {
+		if pdb.Namespace != e.pod.Namespace {
 			continue
 		}
 		selector, err := metav1.LabelSelectorAsSelector(pdb.Spec.Selector)
-		if err != nil || selector.Matches(labels.Set(e.pod.Labels)) {
+		if err == nil && !selector.Matches(labels.Set(e.pod.Labels)) {
+			continue
+		}
+		if pdb.Status.DisruptionsAllowed <= 0 {
 			return "disruption budget " + pdb.Name + " allows no disruption now"
 		}
+		covering++
+	}
+	if covering > 1 {
+		return "more than one disruption budget covers the pod, so it cannot be evicted"
 	}
 	return ""
 }

@@ -190,6 +190,12 @@ func TestImmovable(t *testing.T) {
 		}, "less than 10m0s ago"},
 		{"no disruption allowed", pdb(0, map[string]string{"app": "web"}), "disruption budget pdb"},
 		{"disruption allowed", pdb(1, map[string]string{"app": "web"}), ""},
+		{"two disruption budgets", func(r *Reading) {
+			pdb(1, map[string]string{"app": "web"})(r)
+			second := r.Budgets[0].DeepCopy()
+			second.Name = "second"
+			r.Budgets = append(r.Budgets, second)
+		}, "more than one disruption budget"},
 		{"another pod's disruption budget", pdb(0, map[string]string{"app": "db"}), ""},
 		{"not measured", func(r *Reading) { r.PodMetrics = nil }, "no fresh measurement"},
 		{"measured long ago", func(r *Reading) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement"},

@@ -188,11 +188,15 @@ func (s *search) destinations(pod *cluster.Pod, from *nodeState) []candidate {
 	usage := loadOf(pod.Measured)
 	relief := s.cost(from, from.load) - s.cost(from, from.load.Sub(usage))
 	for _, to := range s.nodes {
-		if to == from || !to.Schedulable || to.LeftAlone != "" {
+		if to == from {
 			continue
 		}
 		after := to.load.Add(usage)
 		switch {
+		case !to.Schedulable:
+			s.refuse(from, "the other nodes take no new pods")
+		case to.LeftAlone != "":
+			s.refuse(from, "the other nodes are left alone")
 		case !pod.StrippedRequests.FitsIn(to.room):
 			s.refuse(from, "no room for the requests on the other nodes")
 		case s.isOver(to, after):

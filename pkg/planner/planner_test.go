@@ -147,6 +147,18 @@ func TestMake(t *testing.T) {
 		pods: []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
 		wantMoves: []string{"a→warm"},
 	}, {
+		name: "no other node takes pods",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2),
+			func() *cluster.Node { n := node("cordoned", 0, 0); n.Schedulable = false; return n }()},
+		pods: []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		wantReason: "the other nodes take no new pods",
+	}, {
+		name: "all other nodes are left alone",
+		nodes: []*cluster.Node{node("hot", 0.9, 0.2),
+			func() *cluster.Node { n := node("unknown", 0, 0); n.LeftAlone = "not measured"; return n }()},
+		pods: []*cluster.Pod{pod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		wantReason: "the other nodes are left alone",
+	}, {
 		name:  "a pod that uses almost nothing is not worth a move",
 		nodes: []*cluster.Node{node("hot", 0.9, 0.2), node("cool", 0.1, 0.1)},
 		pods:  []*cluster.Pod{pod("a", "hot", 4, gib/1024)}, limits: plenty, maxMoves: 5,

@@ -50,7 +50,7 @@ func countedReasons(counts map[string]int) []string {
 	}
 	slices.Sort(reasons)
 	if len(reasons) == 0 {
-		return []string{"no pod on it"}
+		return []string{"no pod is left on it to move"}
 	}
 	return reasons
 }

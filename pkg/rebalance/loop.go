@@ -2,6 +2,7 @@ package rebalance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,13 +76,13 @@ func (l *Loop) cycle(ctx context.Context) error {
 	l.Metrics.observePlan(plan, l.Clock.Since(started))
 	logPlan(ctx, plan)
 
-	// 2. Act on every move that still holds.
+	// 2. Act on every move that still holds. One that fails, such as in a
+	// namespace whose quota is used up, does not stand in the way of the others.
+	var failures []error
 	for i := range plan.Moves {
-		if err := l.act(ctx, &plan.Moves[i]); err != nil {
-			return err
-		}
+		failures = append(failures, l.act(ctx, &plan.Moves[i]))
 	}
-	return nil
+	return errors.Join(failures...)
 }
 
 // Plan observes the cluster and plans, and changes nothing.

@@ -2,6 +2,7 @@ package rebalance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -205,6 +206,38 @@ func TestCycleDropsStaleMoves(t *testing.T) {
 				t.Errorf("a migration was created for a stale move: %+v", created[0].Spec)
 			}
 		})
+	}
+}
+
+// rejecting is an API server that lets no migration of one pod in.
+type rejecting struct {
+	client.Writer
+	pod string
+}
+
+func (r rejecting) Create(ctx context.Context, object client.Object, options ...client.CreateOption) error {
+	if m := object.(*v1alpha1.PodMigration); m.Spec.PodName == r.pod {
+		return errors.New("exceeded quota")
+	}
+	return r.Writer.Create(ctx, object, options...)
+}
+
+// A namespace that takes no migration must not keep those of others from being
+// created, in this cycle and in every later one.
+func TestCycleGoesOnAfterAMoveThatFails(t *testing.T) {
+	w := newWorld(t, 7)
+	loop := newLoop(t, w, clocktesting.NewFakeClock(noon))
+	plan, err := loop.Plan(t.Context())
+	must(t, err)
+	if len(plan.Moves) != 2 {
+		t.Fatalf("%d moves, want 2", len(plan.Moves))
+	}
+	loop.Writer = rejecting{Writer: w, pod: plan.Moves[0].Pod.Name}
+	if err := loop.cycle(t.Context()); err == nil || !strings.Contains(err.Error(), "exceeded quota") {
+		t.Errorf("error = %v, want the API server's", err)
+	}
+	if created := migrations(t, w); len(created) != 1 || created[0].Spec.PodName != plan.Moves[1].Pod.Name {
+		t.Errorf("created %v, want the migration of %s", created, plan.Moves[1].Pod)
 	}
 }
 

@@ -4,5 +4,7 @@
 //
 // It runs PreFilter and Filter only. It must not place anything in the real
 // cluster, and it must not decide which node is best. Scheduler extenders,
-// which are other programs, are not asked.
+// which are other programs, are not asked. Nor does it know what only the
+// running scheduler does: nominated pods, pods that are being bound, and nodes
+// to which an attach failed lately. At worst a move is refused later.
 package simulation

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -31,8 +32,17 @@ var env struct {
 	nodes []string
 }
 
+// takeDownTime is kept of the tests' time limit, to leave nothing running.
+const takeDownTime = 2 * time.Minute
+
 func TestMain(m *testing.M) {
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if limit, ok := timeLimit(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit-takeDownTime)
+		defer cancel()
+	}
 	code, err := runAll(ctx, m)
 	stop()
 	if err != nil {
@@ -40,6 +50,12 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// timeLimit is that of go test, after which nothing is cleaned up any more.
+func timeLimit() (time.Duration, bool) {
+	limit, ok := flag.Lookup("test.timeout").Value.(flag.Getter).Get().(time.Duration)
+	return limit, ok && limit > takeDownTime
 }
 
 func runAll(ctx context.Context, m *testing.M) (code int, err error) {
@@ -52,10 +68,7 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() {
-		// Not ctx: what was started must go also after an interrupt.
-		downCtx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if downErr := devcluster.Down(downCtx, stateDir, os.Stdout); downErr != nil && err == nil {
+		if downErr := takeDown(stateDir); downErr != nil && err == nil {
 			err = fmt.Errorf("taking the cluster down: %w", downErr)
 		}
 		if code == 0 && err == nil {
@@ -79,7 +92,25 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 	if err := connect(ctx); err != nil {
 		return 1, err
 	}
+	// Tests do not hear of an interrupt or of the time limit, and neither may wait
+	// for them.
+	endWatch := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(os.Stderr, "e2e:", context.Cause(ctx), "- logs are kept in", stateDir)
+		if err := takeDown(stateDir); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+		}
+		os.Exit(130)
+	})
+	defer endWatch()
 	return m.Run(), nil
+}
+
+// takeDown has a time of its own: what was started must go also after an
+// interrupt.
+func takeDown(stateDir string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), takeDownTime)
+	defer cancel()
+	return devcluster.Down(ctx, stateDir, os.Stdout)
 }
 
 func connect(ctx context.Context) (err error) {

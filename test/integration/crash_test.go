@@ -30,7 +30,8 @@ func stepsOf(t *testing.T, o migration.Options, prepare func(*world)) []string {
 	}
 	stop := w.controller(o)
 	w.request(newMigration(w.namespace, "m", "train"))
-	w.waitForEnd("m")
+	// What comes after the end is a step as well.
+	w.waitFor("m", func(m *v1alpha1.PodMigration) bool { return m.Status.Phase.IsFinished() && len(m.Finalizers) == 0 })
 	stop()
 	return steps
 }
@@ -51,7 +52,7 @@ func wantSteps(t *testing.T, steps []string, actions ...migration.ActionType) {
 func TestCrashAtEveryStepOfASuccess(t *testing.T) {
 	steps := stepsOf(t, migration.Options{}, func(*world) {})
 	wantSteps(t, steps, migration.AddFinalizer, migration.AskBudget, migration.MeasureBefore, migration.CreateClaim,
-		migration.CreateReplacement, migration.Evict, migration.AdoptClaim, migration.MeasureAfter)
+		migration.CreateReplacement, migration.Evict, migration.AdoptClaim, migration.MeasureAfter, migration.RemoveFinalizer)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()
@@ -84,7 +85,7 @@ func TestCrashAtEveryStepOfARollback(t *testing.T) {
 		w.change(func(w *world) { w.place, w.refusal = nil, "0/2 nodes are available: 2 Insufficient cpu." })
 	}
 	steps := stepsOf(t, o, noPlace)
-	wantSteps(t, steps, migration.CreateClaim, migration.CreateReplacement, migration.DeleteReplacement, migration.DeleteClaim)
+	wantSteps(t, steps, migration.CreateClaim, migration.CreateReplacement, migration.DeleteReplacement, migration.DeleteClaim, migration.RemoveFinalizer)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()

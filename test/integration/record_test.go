@@ -74,6 +74,27 @@ func TestTimeToLive(t *testing.T) {
 	}
 }
 
+// A namespace whose history is kept must go without the controller, such as
+// after it was uninstalled.
+func TestFinishedRecordGoesWithoutTheController(t *testing.T) {
+	w := newWorld(t)
+	w.createOriginal(threeContainers("train").Obj())
+	stop := w.controller(migration.Options{})
+	w.request(newMigration(w.namespace, "good", "train"))
+	w.request(newMigration(w.namespace, "refused", "no-such-pod"))
+	for _, name := range []string{"good", "refused"} {
+		w.waitFor(name, func(m *v1alpha1.PodMigration) bool { return m.Status.Phase.IsFinished() && len(m.Finalizers) == 0 })
+	}
+	stop()
+	for _, name := range []string{"good", "refused"} {
+		m := newMigration(w.namespace, name, "train")
+		w.must(k8s.Delete(t.Context(), m))
+		if err := k8s.Get(t.Context(), client.ObjectKeyFromObject(m), m); !apierrors.IsNotFound(err) {
+			t.Errorf("PodMigration %s is still there: %v", name, err)
+		}
+	}
+}
+
 func TestRetainedClaimHasNoOwner(t *testing.T) {
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
@@ -115,7 +136,7 @@ func TestBudgetLetsOneThrough(t *testing.T) {
 	w := newWorld(t)
 	w.change(func(w *world) { w.place, w.refusal = nil, "no room" })
 	limits := budget.Limits{InFlight: 100, PerNode: 100, PerNamespace: 1, PerWorkload: 1}
-	w.controller(migration.Options{UnschedulableGrace: time.Hour, Budget: migration.NewLiveBudget(k8s, limits)})
+	w.controller(migration.Options{UnschedulableGrace: time.Hour, Budget: &limits})
 	var names []string
 	for i := range 4 {
 		name := fmt.Sprintf("train-%d", i)

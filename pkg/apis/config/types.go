@@ -31,8 +31,8 @@ var AddToScheme = schemeBuilder.AddToScheme
 type CheckpointVolumeArgs struct {
 	metav1.TypeMeta
 
-	// AttachTimeout bounds the wait in PreBind for the volume to be released by
-	// the source node and attached to the chosen one.
+	// AttachTimeout bounds two waits in PreBind: for the volume to be released by
+	// the source node, and then for it to be attached to the chosen one.
 	AttachTimeout metav1.Duration
 	// FailedNodeBackoff is how long a node stays out after an attach to it failed.
 	FailedNodeBackoff metav1.Duration

@@ -24,6 +24,10 @@ const (
 //go:embed audit-policy.yaml
 var auditPolicy []byte
 
+// noProxy is for those that talk to kubelets: a proxy that the machine uses
+// cannot reach its own bridges.
+var noProxy = []string{"NO_PROXY=*"}
+
 // Options of a control plane.
 type Options struct {
 	// StateDir is an absolute path that holds everything, and BinDir the programs.
@@ -73,7 +77,7 @@ func StartMetricsServer(ctx context.Context, o Options) error {
 }
 
 func (o Options) etcd() process.Spec {
-	client, peer := loopbackURL("https", o.Ports.EtcdClient), loopbackURL("http", o.Ports.EtcdPeer)
+	client, peer := loopbackURL("https", o.Ports.EtcdClient), loopbackURL("https", o.Ports.EtcdPeer)
 	return process.Spec{Name: Etcd, Path: filepath.Join(o.BinDir, Etcd), Args: []string{
 		"--name=devcluster",
 		"--data-dir=" + filepath.Join(o.StateDir, Etcd),
@@ -83,6 +87,11 @@ func (o Options) etcd() process.Spec {
 		"--key-file=" + o.key("etcd"),
 		"--trusted-ca-file=" + o.certificate("etcd-ca"),
 		"--client-cert-auth=true",
+		// There is no peer, and no other user of the machine may be one.
+		"--peer-cert-file=" + o.certificate("etcd"),
+		"--peer-key-file=" + o.key("etcd"),
+		"--peer-trusted-ca-file=" + o.certificate("etcd-ca"),
+		"--peer-client-cert-auth=true",
 		"--listen-peer-urls=" + peer,
 		"--initial-advertise-peer-urls=" + peer,
 		"--initial-cluster=devcluster=" + peer,
@@ -94,7 +103,7 @@ func (o Options) etcd() process.Spec {
 }
 
 func (o Options) apiServer() process.Spec {
-	return process.Spec{Name: APIServer, Path: filepath.Join(o.BinDir, APIServer), Args: []string{
+	return process.Spec{Name: APIServer, Path: filepath.Join(o.BinDir, APIServer), Env: noProxy, Args: []string{
 		"--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", o.Ports.APIServer),
 		"--tls-cert-file=" + o.certificate("kube-apiserver"),
@@ -155,7 +164,7 @@ func (o Options) controllerManager() process.Spec {
 
 func (o Options) metricsServer() process.Spec {
 	kubeconfig := KubeconfigPath(o.StateDir, MetricsServer)
-	return process.Spec{Name: MetricsServer, Path: filepath.Join(o.BinDir, MetricsServer), Args: []string{
+	return process.Spec{Name: MetricsServer, Path: filepath.Join(o.BinDir, MetricsServer), Env: noProxy, Args: []string{
 		"--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", o.Ports.MetricsServer),
 		"--tls-cert-file=" + o.certificate(MetricsServer),

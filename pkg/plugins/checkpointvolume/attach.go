@@ -108,6 +108,8 @@ func isMadeFor(pod *corev1.Pod, attachment *storagev1.VolumeAttachment) bool {
 // attach makes sure that an attachment exists and waits until it is attached.
 // What it made is written to state, for Unreserve.
 func (p *Plugin) attach(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, volume *corev1.PersistentVolume, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, p.attachTimeout)
+	defer cancel()
 	wanted := newAttachment(pod, volume, node)
 	uid, err := p.ensureAttachment(ctx, state, pod, wanted)
 	if err != nil {

@@ -33,26 +33,12 @@ func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.attachTimeout)
-	defer cancel()
-	if err := p.checkPodExists(ctx, pod); err != nil {
-		return fwk.AsStatus(err)
-	}
-	volume, shared, err := p.waitBound(ctx, pod, key)
-	if err != nil {
-		return fwk.AsStatus(fmt.Errorf("waiting for checkpoint claim %s to be bound: %w", key, err))
-	}
-	needed, err := p.needsAttach(volume)
+	volume, err := p.waitAttachable(ctx, pod, key, node)
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	if !needed {
+	if volume == nil {
 		return nil
-	}
-	if !shared {
-		if err := p.waitReleased(ctx, pod, volume, node); err != nil {
-			return fwk.AsStatus(err)
-		}
 	}
 	err = p.attach(ctx, state, pod, volume, node)
 	var failed *attachFailure
@@ -65,6 +51,29 @@ func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.
 		return fwk.AsStatus(err)
 	}
 	return nil
+}
+
+// waitAttachable waits until the claim is bound and no other node has its
+// volume, and returns the volume; nil when nobody has to attach it. It has a
+// time limit of its own: a slow release is not the fault of the chosen node.
+func (p *Plugin) waitAttachable(ctx context.Context, pod *corev1.Pod, key types.NamespacedName, node string) (*corev1.PersistentVolume, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.attachTimeout)
+	defer cancel()
+	if err := p.checkPodExists(ctx, pod); err != nil {
+		return nil, err
+	}
+	volume, shared, err := p.waitBound(ctx, pod, key)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for checkpoint claim %s to be bound: %w", key, err)
+	}
+	needed, err := p.needsAttach(volume)
+	if err != nil || !needed {
+		return nil, err
+	}
+	if shared {
+		return volume, nil
+	}
+	return volume, p.waitReleased(ctx, pod, volume, node)
 }
 
 // checkPodExists asks the API server, since waits before PreBind can be long

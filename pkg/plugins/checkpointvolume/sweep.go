@@ -83,11 +83,18 @@ func (p *Plugin) isOrphan(ctx context.Context, attachment *storagev1.VolumeAttac
 	if p.clock.Since(attachment.CreationTimestamp.Time) < p.attachTimeout+sweepGrace {
 		return false, nil
 	}
+	served := func(pod *corev1.Pod) bool {
+		return pod.UID == owner.uid && (pod.Spec.NodeName == "" || pod.Spec.NodeName == attachment.Spec.NodeName)
+	}
+	// The cache may lag behind: it is believed only where nothing is removed.
+	if cached, err := p.pods.Pods(owner.Namespace).Get(owner.Name); err == nil && served(cached) {
+		return false, nil
+	}
 	pod, err := p.client.CoreV1().Pods(owner.Namespace).Get(ctx, owner.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return false, fmt.Errorf("reading pod %s: %w", owner.NamespacedName, err)
 	}
-	if err == nil && pod.UID == owner.uid && (pod.Spec.NodeName == "" || pod.Spec.NodeName == attachment.Spec.NodeName) {
+	if err == nil && served(pod) {
 		return false, nil
 	}
 	volume, err := p.volumes.Get(*attachment.Spec.Source.PersistentVolumeName)

@@ -90,3 +90,19 @@ func TestSweepStartsWithTheFirstReservation(t *testing.T) {
 	}
 	eventually(t, "the orphan is removed", func() bool { return len(w.attachmentNodes(t)) == 0 })
 }
+
+// Every minute, for every pod that ever moved: the API server must not notice.
+func TestSweepOfWhatIsInOrderAsksNobody(t *testing.T) {
+	attachment := attachmentOn("left")
+	attachment.Annotations = map[string]string{attachedForAnnotation: beneficiaryOf(replacement("p").Obj()).String()}
+	w := newWorld(t, time.Minute, attachment, csiVolume(), replacement("p").Node("left").Obj())
+	w.sweep(context.Background())
+	for _, action := range w.client.Actions() {
+		if verb := action.GetVerb(); verb != "list" && verb != "watch" {
+			t.Errorf("asked the API server to %s %s", verb, action.GetResource().Resource)
+		}
+	}
+	if got := w.attachmentNodes(t); len(got) != 1 {
+		t.Errorf("attachments on %v, want the one there was", got)
+	}
+}

@@ -12,8 +12,9 @@ import (
 type CheckpointVolumeArgs struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// attachTimeout bounds the wait in PreBind for the volume to be released by
-	// the source node and attached to the chosen one. Default 2m.
+	// attachTimeout bounds two waits in PreBind: for the volume to be released by
+	// the source node, and then for it to be attached to the chosen one. Default
+	// 2m.
 	AttachTimeout *metav1.Duration `json:"attachTimeout,omitempty"`
 	// failedNodeBackoff is how long a node stays out after an attach to it
 	// failed. Default 5m.
