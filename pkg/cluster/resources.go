@@ -4,7 +4,6 @@ import (
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Resources is a vector of amounts. The zero value is nothing of everything.
@@ -34,23 +33,6 @@ func ResourcesOf(list corev1.ResourceList) Resources {
 		}
 	}
 	return r
-}
-
-// List converts back. Amounts of zero are left out.
-func (r Resources) List() corev1.ResourceList {
-	list := corev1.ResourceList{}
-	if r.MilliCPU != 0 {
-		list[corev1.ResourceCPU] = *resource.NewMilliQuantity(r.MilliCPU, resource.DecimalSI)
-	}
-	if r.Memory != 0 {
-		list[corev1.ResourceMemory] = *resource.NewQuantity(r.Memory, resource.BinarySI)
-	}
-	for name, amount := range r.Scalar {
-		if amount != 0 {
-			list[name] = *resource.NewQuantity(amount, resource.DecimalSI)
-		}
-	}
-	return list
 }
 
 // Add returns r + other.

@@ -26,6 +26,7 @@ const (
 	RefusalHostPath          = "HostPathVolume"
 	RefusalFinishedWork      = "FinishedWorkNotCarried"
 	RefusalVolumeNotCarried  = "VolumeNotCarried"
+	RefusalCheckpoint        = "CheckpointNotCarried"
 	RefusalResourceClaim     = "ResourceClaimNotShareable"
 	RefusalInlineDisk        = "InlineDisk"
 	RefusalLocalVolume       = "LocalVolume"
@@ -76,7 +77,8 @@ var podRules = []func(*corev1.Pod) *Refusal{
 
 // verdictRules also read which containers would move.
 var verdictRules = []func(*corev1.Pod, Verdicts) *Refusal{
-	nothingRemains, checkpointPathTaken, referenced, hostPath, finishedWork, volumeNotCarried, inlineDisk, resourceClaim,
+	nothingRemains, checkpointPathTaken, referenced, hostPath, finishedWork, volumeNotCarried, earlierCheckpoint,
+	inlineDisk, resourceClaim,
 }
 
 func mirrorPod(pod *corev1.Pod) *Refusal {
@@ -217,6 +219,22 @@ func inlineDisk(pod *corev1.Pod, v Verdicts) *Refusal {
 		}
 	}
 	return nil
+}
+
+// earlierCheckpoint refuses a pod that was moved before: what its application
+// has written to the checkpoint claim since is not carried to a new one.
+func earlierCheckpoint(pod *corev1.Pod, v Verdicts) *Refusal {
+	claim := PreviousCheckpoint(pod)
+	if claim == "" || discardable(pod)[v1alpha1.CheckpointVolumeName] {
+		return nil
+	}
+	user := userOf(pod, v, v1alpha1.CheckpointVolumeName)
+	if user == "" {
+		return nil
+	}
+	return &Refusal{RefusalCheckpoint, fmt.Sprintf(
+		"container %s may have written to %s since the last migration, on claim %s, which is not carried to another node. %s",
+		user, v1alpha1.CheckpointMountPath, claim, howToDiscard(v1alpha1.CheckpointVolumeName))}
 }
 
 // resourceClaim refuses claims that name one set of devices: the original and

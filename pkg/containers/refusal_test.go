@@ -50,7 +50,12 @@ func TestAssess(t *testing.T) {
 		{"checkpoint path taken by a stripped container", good().RestartPolicy(never).Volume("mine", ConfigMap("m")).Container("b", Exited(0), Mount("mine", "/migration-checkpoint")), ""},
 		{"checkpoint volume name taken", good().Volume(v1alpha1.CheckpointVolumeName, ConfigMap("m")), containers.RefusalVolumeNameTaken},
 		{"our own earlier checkpoint", good().Annotation(v1alpha1.CheckpointClaimAnnotation, "old").Volume(v1alpha1.CheckpointVolumeName, Claim("old")).
+			Container("b", Running(), Mount(v1alpha1.CheckpointVolumeName, "/migration-checkpoint")), containers.RefusalCheckpoint},
+		{"our own earlier checkpoint that may be lost", good().Annotation(v1alpha1.CheckpointClaimAnnotation, "old").Volume(v1alpha1.CheckpointVolumeName, Claim("old")).
+			Annotation(v1alpha1.DiscardableVolumesAnnotation, v1alpha1.CheckpointVolumeName).
 			Container("b", Running(), Mount(v1alpha1.CheckpointVolumeName, "/migration-checkpoint")), ""},
+		{"our own earlier checkpoint in a stripped container", good().RestartPolicy(never).Annotation(v1alpha1.CheckpointClaimAnnotation, "old").Volume(v1alpha1.CheckpointVolumeName, Claim("old")).
+			Container("b", Exited(0), Mount(v1alpha1.CheckpointVolumeName, "/migration-checkpoint")), ""},
 
 		{"variable of a stripped container", good().RestartPolicy(never).Container("b", Exited(0)).Container("c", Running(), envOf("b")), containers.RefusalReferenced},
 		{"variable of a container that moves too", good().Container("b", Running()).Container("c", Running(), envOf("b")), ""},

@@ -177,7 +177,8 @@ func TestReplacementAvoidsItsSource(t *testing.T) {
 }
 
 func TestSecondMigration(t *testing.T) {
-	first := build(t, MakePod("p").Node("a").Container("main", Running()).Obj(),
+	first := build(t, MakePod("p").Node("a").Annotation(v1alpha1.DiscardableVolumesAnnotation, v1alpha1.CheckpointVolumeName).
+		Container("main", Running()).Obj(),
 		containers.ReplacementOptions{Name: "p-migrated-1", MigrationUID: "m1", ClaimName: "claim-1", TargetNode: "b"})
 	first.Spec.NodeName, first.Status = "b", MakePod("x").Container("main", Running()).Obj().Status
 	if got := containers.RootName(first); got != "p" {

@@ -59,6 +59,11 @@ type search struct {
 	nodes   []*nodeState
 	byName  map[string]*nodeState
 	moved   map[*cluster.Pod]bool
+	// refused remembers what the scheduler said no to. Later moves of the plan
+	// only take more room, so it is not asked again.
+	refused map[question]string
+	// questions to the scheduler so far.
+	questions int
 	// refusals counts, for the latest step, what stood in the way on each node.
 	refusals map[string]map[string]int
 }
@@ -77,6 +82,7 @@ func newSearch(snapshot *cluster.Snapshot, options Options) *search {
 		options: options,
 		byName:  make(map[string]*nodeState, len(snapshot.Nodes)),
 		moved:   map[*cluster.Pod]bool{},
+		refused: map[question]string{},
 	}
 	for _, node := range snapshot.Nodes {
 		state := &nodeState{Node: node, room: node.Allocatable}
@@ -116,9 +122,9 @@ func (s *search) bestMove(ctx context.Context, feasibility Feasibility) (*Move, 
 			s.refuse(c.from, "budget: "+refusal)
 			continue
 		}
-		refusal, err := feasibility.Fits(ctx, c.pod.Replacement, c.to.Name)
+		refusal, err := s.ask(ctx, feasibility, c)
 		if err != nil {
-			return nil, fmt.Errorf("checking %s on node %s: %w", c.pod.Key(), c.to.Name, err)
+			return nil, err
 		}
 		if refusal != "" {
 			s.refuse(c.from, "scheduler: "+refusal)
@@ -131,6 +137,36 @@ func (s *search) bestMove(ctx context.Context, feasibility Feasibility) (*Move, 
 		return s.carryOut(c), nil
 	}
 	return nil, nil
+}
+
+// maxQuestions bounds what one plan asks the scheduler: a cluster in which it
+// refuses everything must not keep the loop busy. Refusals come best move
+// first, so what is left out matters least.
+const maxQuestions = 10_000
+
+type question struct {
+	pod  *cluster.Pod
+	node string
+}
+
+// ask returns why the scheduler would refuse a move; "" when it would not.
+func (s *search) ask(ctx context.Context, feasibility Feasibility, c candidate) (refusal string, err error) {
+	q := question{c.pod, c.to.Name}
+	if refusal, known := s.refused[q]; known {
+		return refusal, nil
+	}
+	if s.questions >= maxQuestions {
+		return "not asked, there were too many questions in one cycle", nil
+	}
+	s.questions++
+	refusal, err = feasibility.Fits(ctx, c.pod.Replacement, c.to.Name)
+	if err != nil {
+		return "", fmt.Errorf("checking %s on node %s: %w", c.pod.Key(), c.to.Name, err)
+	}
+	if refusal != "" {
+		s.refused[q] = refusal
+	}
+	return refusal, nil
 }
 
 func (s *search) carryOut(c candidate) *Move {

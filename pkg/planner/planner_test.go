@@ -54,10 +54,14 @@ func pod(name, nodeName string, milliCPU, memory int64) *cluster.Pod {
 type refusing struct {
 	nodes  map[string]string
 	placed []string
+	asked  map[string]int
 	err    error
 }
 
-func (r *refusing) Fits(_ context.Context, _ *corev1.Pod, node string) (string, error) {
+func (r *refusing) Fits(_ context.Context, pod *corev1.Pod, node string) (string, error) {
+	if r.asked != nil {
+		r.asked[pod.Name+"→"+node]++
+	}
 	return r.nodes[node], r.err
 }
 
@@ -196,6 +200,69 @@ func TestMakeReturnsTheErrorOfTheFeasibility(t *testing.T) {
 		Options{Thresholds: defaultTest, MaxMoves: 1, Budget: budget.NewLedger(plenty)})
 	if !errors.Is(err, broken) {
 		t.Fatalf("error = %v, want one that wraps %v", err, broken)
+	}
+}
+
+// never is a scheduler that refuses everything, and counts.
+type never struct{ asked map[string]int }
+
+func (n never) Fits(_ context.Context, pod *corev1.Pod, node string) (string, error) {
+	n.asked[pod.Name+"→"+node]++
+	return "no", nil
+}
+
+func (never) Place(*corev1.Pod, string) error { return nil }
+
+func TestTheSchedulerIsAskedOnceAndNotForEver(t *testing.T) {
+	const podCount, nodeCount = 150, 120
+	hot := node("hot", 0, 0)
+	var pods []*cluster.Pod
+	for i := range podCount {
+		pods = append(pods, pod(fmt.Sprint("pod-", i), "hot", 200, gib))
+	}
+	hot.Allocatable, hot.Measured.MilliCPU = cluster.Resources{MilliCPU: 10_000, Memory: 200 * gib}, 30_000
+	nodes := []*cluster.Node{hot}
+	for i := range nodeCount {
+		nodes = append(nodes, node(fmt.Sprint("node-", i), 0.1, 0.1))
+	}
+	scheduler := never{asked: map[string]int{}}
+	plan, err := Make(t.Context(), cluster.NewSnapshot(noon, nodes, pods), scheduler,
+		Options{Thresholds: defaultTest, MaxMoves: 5, Budget: budget.NewLedger(plenty)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for pair, times := range scheduler.asked {
+		total += times
+		if times > 1 {
+			t.Fatalf("the scheduler was asked %d times about %s", times, pair)
+		}
+	}
+	if total != maxQuestions {
+		t.Errorf("the scheduler was asked %d times, want the limit of %d", total, maxQuestions)
+	}
+	if got := strings.Join(plan.StillHot[0].Reasons, "; "); !strings.Contains(got, "too many questions") {
+		t.Errorf("the limit is not told: %s", got)
+	}
+}
+
+func TestARefusalIsRemembered(t *testing.T) {
+	// The best destination of every pod refuses; each of two steps meets it.
+	nodes := []*cluster.Node{node("hot", 1.0, 0.2), node("warm", 0.2, 0.1), node("cold", 0, 0.1)}
+	pods := []*cluster.Pod{pod("a", "hot", 700, gib), pod("b", "hot", 700, gib)}
+	feasibility := &refusing{nodes: map[string]string{"cold": "no"}, asked: map[string]int{}}
+	plan, err := Make(t.Context(), cluster.NewSnapshot(noon, nodes, pods), feasibility,
+		Options{Thresholds: defaultTest, MaxMoves: 5, Budget: budget.NewLedger(plenty)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.Moves) != 2 {
+		t.Fatalf("%d moves, want 2", len(plan.Moves))
+	}
+	for pair, times := range feasibility.asked {
+		if times != 1 {
+			t.Errorf("the scheduler was asked %d times about %s", times, pair)
+		}
 	}
 }
 

@@ -110,7 +110,7 @@ func TestRetainedClaimHasNoOwner(t *testing.T) {
 
 func TestSecondMigrationKeepsTheRootAndTheFirstClaim(t *testing.T) {
 	w := newWorld(t)
-	w.createOriginal(threeContainers("train").Obj())
+	w.createOriginal(threeContainers("train").Annotation(v1alpha1.DiscardableVolumesAnnotation, v1alpha1.CheckpointVolumeName).Obj())
 	w.controller(migration.Options{})
 	w.request(newMigration(w.namespace, "first", "train"))
 	first := w.waitForPhase("first", v1alpha1.PhaseSucceeded)

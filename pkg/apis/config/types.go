@@ -71,7 +71,8 @@ type UtilizationThresholds struct {
 	Memory int32
 }
 
-// BudgetArgs limits migrations. In flight are those not yet finished.
+// BudgetArgs limits migrations. One is in flight from its acceptance until its
+// original is gone, or everything is put back.
 type BudgetArgs struct {
 	MaxInFlight             int32
 	MaxInFlightPerNode      int32

@@ -60,7 +60,8 @@ type UtilizationThresholds struct {
 	Memory *int32 `json:"memory,omitempty"`
 }
 
-// BudgetArgs limits migrations. In flight are those not yet finished.
+// BudgetArgs limits migrations. One is in flight from its acceptance until its
+// original is gone, or everything is put back.
 type BudgetArgs struct {
 	// maxInFlight in the whole cluster. Default 5.
 	MaxInFlight *int32 `json:"maxInFlight,omitempty"`
