@@ -80,6 +80,8 @@ $(addprefix $(BIN)/,$(NODE_PROGRAMS)): $(BIN)/%: $(TOOLS_MODULE)
 
 # runc joins namespaces in C and filters system calls through libseccomp.
 $(BIN)/runc: $(TOOLS_MODULE)
+	@{ command -v gcc && pkg-config --exists libseccomp; } >/dev/null || \
+		{ echo "runc needs a C compiler and libseccomp: apt-get install build-essential pkg-config libseccomp-dev" >&2; exit 1; }
 	cd test/tools && CGO_ENABLED=1 $(GO) build -trimpath -tags seccomp $(SMALL) -o $(CURDIR)/$@ github.com/opencontainers/runc
 
 $(BIN)/staticcheck: $(TOOLS_MODULE)
@@ -89,7 +91,8 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 
 .PHONY: test
 test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kubectl ## Unit and integration tests with the race detector
-	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) $(GO) test -race -timeout 10m ./...
+	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
+	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
 .PHONY: e2e
 e2e: build tools ## End-to-end tests on two real nodes (root, Linux)
@@ -125,4 +128,4 @@ images: build ## Build the container images into dist/, without Docker
 .PHONY: clean
 clean: ## Stop a local cluster and remove what was built
 	@if [ -x $(BIN)/devcluster ]; then $(BIN)/devcluster down; fi
-	rm -rf $(BIN) dist
+	rm -rf $(BIN) dist .devcluster
