@@ -151,6 +151,20 @@ func eachContainer(spec *corev1.PodSpec, visit func(*corev1.Container)) {
 // replacementMeta keeps the labels, so that Services go on matching, and the
 // annotations. An owner that is no controller stays an owner: the replacement
 // must go when it goes.
+// annotationsOfTheOriginal say something of the original alone. Of those that
+// network plugins write, some are read back: with them the replacement would
+// be given the address that the original still has.
+var annotationsOfTheOriginal = []string{
+	// kubectl apply would read it as the replacement's.
+	corev1.LastAppliedConfigAnnotation,
+	"k8s.v1.cni.cncf.io/network-status",
+	// OVN-Kubernetes and Kube-OVN read theirs back.
+	"k8s.ovn.org/pod-networks",
+	"ovn.kubernetes.io/allocated", "ovn.kubernetes.io/routed",
+	"ovn.kubernetes.io/ip_address", "ovn.kubernetes.io/mac_address",
+	"cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs",
+}
+
 func replacementMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
 	root := RootName(pod)
 	meta := metav1.ObjectMeta{
@@ -169,8 +183,9 @@ func replacementMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
 			meta.OwnerReferences = append(meta.OwnerReferences, owner)
 		}
 	}
-	// It describes the original; kubectl apply would read it as ours.
-	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
+	for _, key := range annotationsOfTheOriginal {
+		delete(meta.Annotations, key)
+	}
 
 	// Our scheduler places every replacement, which is no consent to further
 	// moves: a pod that has not opted in stays out of the loop's reach.
