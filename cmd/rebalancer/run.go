@@ -73,12 +73,8 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 			return err
 		}
 	}
-	metricsAPI, err := metricsclient.NewForConfig(restConfig)
-	if err != nil {
-		return err
-	}
 	limits := rebalance.Limits(configuration.Rebalance)
-	if err := migration.SetupWithManager(mgr, migration.Options{Metrics: metricsAPI.MetricsV1beta1(), Budget: &limits}); err != nil {
+	if err := migration.SetupWithManager(mgr, migration.Options{Budget: &limits}); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)
 	}
 	loop, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())

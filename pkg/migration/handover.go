@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -111,9 +110,5 @@ func keepsPreviousClaim(claim *corev1.PersistentVolumeClaim, original, replaceme
 }
 
 func isOwnedByPod(owners []metav1.OwnerReference, pod *corev1.Pod) bool {
-	return isOwnedBy(owners, pod.UID)
-}
-
-func isOwnedBy(owners []metav1.OwnerReference, uid types.UID) bool {
-	return slices.ContainsFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == uid })
+	return slices.ContainsFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
 }

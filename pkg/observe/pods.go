@@ -22,14 +22,15 @@ const (
 
 // examination is one pod with all that the rules look at.
 type examination struct {
-	pod      *corev1.Pod
-	key      cluster.PodKey
-	usage    *cluster.Usage
+	pod     *corev1.Pod
+	key     cluster.PodKey
+	usage   *cluster.Usage
+	reading *Reading
+	history history
+	options Options
+	// verdicts are those of the rule movable. They cost more than the rules
+	// before it, which most pods of a cluster do not pass.
 	verdicts containers.Verdicts
-	refusal  *containers.Refusal
-	reading  *Reading
-	history  history
-	options  Options
 }
 
 // rules in the order in which they are asked; the first that objects is the
@@ -56,7 +57,6 @@ func buildPod(pod *corev1.Pod, usage *cluster.Usage, reading *Reading, history h
 	e := &examination{
 		pod: pod, key: key, usage: usage, reading: reading, history: history, options: options,
 	}
-	e.verdicts, e.refusal = containers.Assess(pod, v1alpha1.WaitingStrip, reading.Claims(pod.Namespace))
 	for _, rule := range rules {
 		if p.Immovable = rule(e); p.Immovable != "" {
 			return p
@@ -100,9 +100,11 @@ func notMigrating(e *examination) string {
 }
 
 func movable(e *examination) string {
+	var refusal *containers.Refusal
+	e.verdicts, refusal = containers.Assess(e.pod, v1alpha1.WaitingStrip, e.reading.Claims(e.pod.Namespace))
 	switch {
-	case e.refusal != nil:
-		return e.refusal.Message
+	case refusal != nil:
+		return refusal.Message
 	case e.verdicts.HasWaiting():
 		return "a container of the pod has not started yet"
 	}

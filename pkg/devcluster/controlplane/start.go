@@ -2,10 +2,8 @@ package controlplane
 
 import (
 	"context"
-	"crypto/tls"
 	_ "embed"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -20,6 +18,9 @@ const (
 	ControllerManager = "kube-controller-manager"
 	MetricsServer     = "metrics-server"
 )
+
+// healthTimeout bounds one look at a health endpoint.
+const healthTimeout = 2 * time.Second
 
 //go:embed audit-policy.yaml
 var auditPolicy []byte
@@ -57,7 +58,7 @@ func Start(ctx context.Context, o Options) error {
 				return err
 			}
 		}
-		if err := process.StartReady(ctx, o.StateDir, step.spec, answersOK(step.ready)); err != nil {
+		if err := process.StartReady(ctx, o.StateDir, step.spec, process.AnswersOK(step.ready, healthTimeout)); err != nil {
 			return err
 		}
 		o.Report("%s is ready", step.spec.Name)
@@ -68,7 +69,7 @@ func Start(ctx context.Context, o Options) error {
 // StartMetricsServer runs metrics-server and returns when it is alive. It serves
 // metrics once it has read those of a node twice.
 func StartMetricsServer(ctx context.Context, o Options) error {
-	ready := answersOK(loopbackURL("https", o.Ports.MetricsServer) + "/livez")
+	ready := process.AnswersOK(loopbackURL("https", o.Ports.MetricsServer)+"/livez", healthTimeout)
 	if err := process.StartReady(ctx, o.StateDir, o.metricsServer(), ready); err != nil {
 		return err
 	}
@@ -196,28 +197,4 @@ func (o Options) writeAuditPolicy() error {
 		return fmt.Errorf("write audit policy: %w", err)
 	}
 	return nil
-}
-
-// answersOK checks a health endpoint, which these servers answer without
-// credentials. Nothing secret is sent, so the certificate is not checked.
-func answersOK(url string) func(context.Context) error {
-	client := &http.Client{
-		Timeout:   2 * time.Second,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
-	}
-	return func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s", url, response.Status)
-		}
-		return nil
-	}
 }

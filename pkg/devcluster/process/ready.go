@@ -2,8 +2,10 @@ package process
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -47,5 +49,30 @@ func (r Record) await(ctx context.Context, stateDir string, ready func(context.C
 				LogPath(stateDir, r.Name), LogTail(stateDir, r.Name, errorLogLines))
 		case <-ticker.C:
 		}
+	}
+}
+
+// AnswersOK checks a health endpoint of this machine that needs no credentials.
+// Nothing secret is sent, so a certificate is not checked; and the machine's
+// proxy is not asked, which cannot reach its own bridges.
+func AnswersOK(url string, timeout time.Duration) func(context.Context) error {
+	client := &http.Client{
+		Timeout:   timeout,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
+	}
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", url, response.Status)
+		}
+		return nil
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -219,26 +218,5 @@ func (n *node) startKubelet(ctx context.Context) error {
 		"--housekeeping-interval", "5s",
 	}
 	health := "http://" + net.JoinHostPort(ip, kubeletHealthPort) + "/healthz"
-	return n.startInside(ctx, n.kubeletProcess(), "kubelet", arguments, func(ctx context.Context) error {
-		return answersOK(ctx, health)
-	})
-}
-
-func answersOK(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	// Not the default client: the machine's proxy is not for its own bridges.
-	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", url, response.Status)
-	}
-	return nil
+	return n.startInside(ctx, n.kubeletProcess(), "kubelet", arguments, process.AnswersOK(health, time.Second))
 }
