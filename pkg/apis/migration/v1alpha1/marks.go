@@ -1,6 +1,10 @@
 package v1alpha1
 
-import "k8s.io/apimachinery/pkg/types"
+import (
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // Marks on the objects that a migration creates. The scheduler plugin, the
 // controller and people searching with kubectl read them.
@@ -31,6 +35,41 @@ const (
 	// ExcludeAnnotation with the value "true" keeps the rebalancing loop away
 	// from a pod. A migration that somebody asks for is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"
+
+	// RoleLabel tells what a pod is to the migration in MigrationUIDLabel.
+	RoleLabel = GroupName + "/role"
+	// RoleReplacement, RolePlaceholder and RoleCarrier are its values.
+	RoleReplacement = "replacement"
+	RolePlaceholder = "placeholder"
+	RoleCarrier     = "carrier"
+	// ReleasedAnnotation holds, on an original that its owner has let go, what
+	// has to come back if the migration is undone (JSON).
+	ReleasedAnnotation = GroupName + "/released"
+	// FencedAnnotation holds the UID of the last migration that was rolled back.
+	// Writing it makes every older judgement of the pod void.
+	FencedAnnotation = GroupName + "/fenced"
+	// RecreateAnnotation with the value "true" tells that the controller of the
+	// pod makes a new one when the pod is gone, so that it may be moved. The
+	// author of the pod sets it. ReplicaSets, Jobs and StatefulSets need none.
+	RecreateAnnotation = GroupName + "/recreate"
+	// ApplicationCheckpointAnnotation names an existing claim that is mounted at
+	// CheckpointMountPath when the pod is created. The author of the pod sets it.
+	ApplicationCheckpointAnnotation = GroupName + "/application-checkpoint"
+	// WaitForOriginalGate keeps a replacement out of the scheduler's queue until
+	// the original has released its volumes.
+	WaitForOriginalGate = GroupName + "/wait-for-original"
+
+	// GateVolumeName is an emptyDir of replacements with carried state. It holds
+	// the program of the gate, and the file that opens it.
+	GateVolumeName = "migration-gate"
+	GateMountPath  = "/.migration-gate"
+	// GateOpenFile, in the gate volume, lets the containers of a replacement start.
+	GateOpenFile = "open"
+	// GateInstallContainer puts the gate's program into the gate volume,
+	// GateWarmContainerPrefix+number pulls an image, GateContainer waits.
+	GateInstallContainer    = "migration-install"
+	GateWarmContainerPrefix = "migration-warm-"
+	GateContainer           = "migration-restore"
 
 	// AppLabel and ComponentLabel are the labels of every checkpoint claim.
 	AppLabel            = "app"
@@ -75,4 +114,9 @@ func isAlphanumeric(c byte) bool {
 // OwnedBy reports whether labels carry the mark of the migration with this UID.
 func OwnedBy(labels map[string]string, migration types.UID) bool {
 	return migration != "" && labels[MigrationUIDLabel] == string(migration)
+}
+
+// IsGateContainer reports whether the engine added the init container of this name.
+func IsGateContainer(name string) bool {
+	return name == GateInstallContainer || name == GateContainer || strings.HasPrefix(name, GateWarmContainerPrefix)
 }

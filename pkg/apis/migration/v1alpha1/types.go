@@ -128,7 +128,12 @@ const (
 
 // CheckpointSpec describes the checkpoint claim.
 type CheckpointSpec struct {
-	// size of the claim.
+	// mode says how the content of the pod's emptyDirs is carried.
+	// +optional
+	// +kubebuilder:default=Frozen
+	Mode CheckpointMode `json:"mode,omitempty"`
+
+	// size of the claim. It is made larger when the pod holds more.
 	// +optional
 	// +kubebuilder:default="1Gi"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be greater than 0"
@@ -208,6 +213,22 @@ type PodMigrationStatus struct {
 	// +optional
 	CheckpointClaim string `json:"checkpointClaim,omitempty"`
 
+	// handover is the way chosen from original to replacement.
+	// +optional
+	Handover *Handover `json:"handover,omitempty"`
+	// placeholder holds the place of the replacement when the original has to
+	// stop first.
+	// +optional
+	Placeholder *PodReference `json:"placeholder,omitempty"`
+	// checkpoint is how far the checkpoint is.
+	// +optional
+	Checkpoint *CheckpointStatus `json:"checkpoint,omitempty"`
+	// downtime is the time from the last moment at which the original could
+	// work to the moment at which the replacement was Ready; 0 when they
+	// overlapped.
+	// +optional
+	Downtime *metav1.Duration `json:"downtime,omitempty"`
+
 	// containers holds the verdict on every container of the original.
 	// +optional
 	// +listType=map
@@ -231,8 +252,16 @@ const (
 	ConditionAccepted = "Accepted"
 	// ConditionPrepared: verdicts, measured use and the checkpoint claim exist.
 	ConditionPrepared = "Prepared"
-	// ConditionPlaced: the scheduler bound the replacement to a node.
+	// ConditionCopied: a complete copy of the pod's volumes is on the claim.
+	ConditionCopied = "Copied"
+	// ConditionPlaced: the scheduler bound the replacement, or the placeholder
+	// that holds its place, to a node.
 	ConditionPlaced = "Placed"
+	// ConditionSealed: the checkpoint is complete and verified.
+	ConditionSealed = "Sealed"
+	// ConditionReleased: the replacement was let go on with the carried state.
+	// There is no way back from here.
+	ConditionReleased = "Released"
 	// ConditionReplacementReady: the replacement is Ready.
 	ConditionReplacementReady = "ReplacementReady"
 	// ConditionHandedOver: the original is gone. There is no way back from here.
@@ -322,8 +351,19 @@ type StepTimes struct {
 	Started *metav1.MicroTime `json:"started,omitempty"`
 	// +optional
 	Prepared *metav1.MicroTime `json:"prepared,omitempty"`
+	// copied is when the first complete copy was on the claim.
+	// +optional
+	Copied *metav1.MicroTime `json:"copied,omitempty"`
 	// +optional
 	Placed *metav1.MicroTime `json:"placed,omitempty"`
+	// stopped is the last moment at which the original could work.
+	// +optional
+	Stopped *metav1.MicroTime `json:"stopped,omitempty"`
+	// +optional
+	Sealed *metav1.MicroTime `json:"sealed,omitempty"`
+	// released is when the replacement was let go on.
+	// +optional
+	Released *metav1.MicroTime `json:"released,omitempty"`
 	// +optional
 	ReplacementReady *metav1.MicroTime `json:"replacementReady,omitempty"`
 	// +optional

@@ -1,0 +1,223 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// CheckpointMode says how state that is not on persistent volumes is carried
+// to the replacement.
+//
+// +kubebuilder:validation:Enum=Frozen;Live;Application;None
+type CheckpointMode string
+
+const (
+	// CheckpointFrozen carries every emptyDir; the pod is frozen for the last
+	// copy, so that nothing it wrote and acknowledged is lost.
+	CheckpointFrozen CheckpointMode = "Frozen"
+	// CheckpointLive carries every emptyDir without freezing the pod: it is
+	// copied until two passes agree. What is written after that is lost.
+	CheckpointLive CheckpointMode = "Live"
+	// CheckpointApplication leaves saving to the application: on SIGTERM it
+	// writes to the claim that is mounted in it since its birth (annotation
+	// ApplicationCheckpointAnnotation).
+	CheckpointApplication CheckpointMode = "Application"
+	// CheckpointNone carries nothing: the content of every emptyDir is lost.
+	CheckpointNone CheckpointMode = "None"
+)
+
+// CarriesVolumes reports whether the node agents carry emptyDirs in this mode.
+// An empty mode is the default, Frozen.
+func (m CheckpointMode) CarriesVolumes() bool {
+	return m == "" || m == CheckpointFrozen || m == CheckpointLive
+}
+
+// ReplacementMethod says how the replacement of a pod comes to be.
+//
+// +kubebuilder:validation:Enum=Create;Adopt;Release;Recreate
+type ReplacementMethod string
+
+const (
+	// MethodCreate: nobody owns the pod, the controller creates the replacement.
+	MethodCreate ReplacementMethod = "Create"
+	// MethodAdopt: the controller creates the replacement; once it works, its
+	// ReplicaSet adopts it and lets the original go.
+	MethodAdopt ReplacementMethod = "Adopt"
+	// MethodRelease: the original is released by its owner, which makes another
+	// pod at once; the admission webhook turns that pod into the replacement.
+	MethodRelease ReplacementMethod = "Release"
+	// MethodRecreate: the owner makes another pod once the original is gone; the
+	// admission webhook turns that pod into the replacement.
+	MethodRecreate ReplacementMethod = "Recreate"
+)
+
+// HandoverOrder says whether original and replacement may overlap.
+//
+// +kubebuilder:validation:Enum=StartFirst;StopFirst
+type HandoverOrder string
+
+const (
+	// OrderStartFirst: the replacement is brought up while the original works.
+	OrderStartFirst HandoverOrder = "StartFirst"
+	// OrderStopFirst: the original ends before the replacement can start,
+	// because both need a volume that only one node can have, or one name. A
+	// placeholder pod holds the place meanwhile.
+	OrderStopFirst HandoverOrder = "StopFirst"
+)
+
+// Handover is the way from original to replacement, chosen when the migration
+// is accepted.
+type Handover struct {
+	Method ReplacementMethod `json:"method"`
+	Order  HandoverOrder     `json:"order"`
+	// reason tells in a sentence why the order is what it is.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// owner is the controller of the original; absent when it has none.
+	// +optional
+	Owner *metav1.OwnerReference `json:"owner,omitempty"`
+}
+
+// CheckpointStep is what the controller asks of the node agents.
+//
+// +kubebuilder:validation:Enum=Measure;Copy;Seal;Release;Abort
+type CheckpointStep string
+
+const (
+	// StepMeasure: the agent of the source node measures the volumes.
+	StepMeasure CheckpointStep = "Measure"
+	// StepCopy: the agent of the source node copies the volumes in passes while
+	// the pod runs; the agent of the destination restores what is complete.
+	StepCopy CheckpointStep = "Copy"
+	// StepSeal: the agent of the source node freezes the pod (mode Frozen), copies
+	// the last changes, verifies and seals; the agent of the destination restores
+	// and verifies what was sealed.
+	StepSeal CheckpointStep = "Seal"
+	// StepRelease: the agent of the destination lets the containers of the
+	// replacement start. From here on the replacement is the working copy.
+	StepRelease CheckpointStep = "Release"
+	// StepAbort: the agent of the source node lets the original go on.
+	StepAbort CheckpointStep = "Abort"
+)
+
+// CheckpointStatus is how far the checkpoint is. The controller writes
+// everything but source and destination, which belong to the node agents. All
+// of them write under the guard of the resourceVersion, so that an agent cannot
+// thaw a pod whose replacement is being released, nor the reverse.
+type CheckpointStatus struct {
+	Mode CheckpointMode `json:"mode"`
+	// volumes are the emptyDirs whose content is carried, sorted.
+	// +optional
+	// +listType=atomic
+	Volumes []string `json:"volumes,omitempty"`
+	// claimReused tells that the claim is the one of an earlier migration, which
+	// the original brought along.
+	// +optional
+	ClaimReused bool `json:"claimReused,omitempty"`
+	// carrier is the pod that mounts the claim on the source node.
+	// +optional
+	Carrier *PodReference `json:"carrier,omitempty"`
+	// +optional
+	Step CheckpointStep `json:"step,omitempty"`
+	// attempt grows when the migration starts over. Reports of another attempt
+	// are void.
+	// +optional
+	Attempt int32 `json:"attempt,omitempty"`
+	// +optional
+	Source *SourceReport `json:"source,omitempty"`
+	// +optional
+	Destination *DestinationReport `json:"destination,omitempty"`
+}
+
+// SourcePhase is how far the agent of the source node is.
+//
+// +kubebuilder:validation:Enum=Measured;Copying;Copied;Sealing;Sealed;Thawed;Failed
+type SourcePhase string
+
+const (
+	SourceMeasured SourcePhase = "Measured"
+	SourceCopying  SourcePhase = "Copying"
+	// SourceCopied: a complete pass is on the claim, and the next is short.
+	SourceCopied  SourcePhase = "Copied"
+	SourceSealing SourcePhase = "Sealing"
+	// SourceSealed: the copy is complete and verified; in mode Frozen the pod
+	// stays frozen until its end or until it is thawed.
+	SourceSealed SourcePhase = "Sealed"
+	// SourceThawed: the pod runs again, the seal is void.
+	SourceThawed SourcePhase = "Thawed"
+	SourceFailed SourcePhase = "Failed"
+)
+
+// SourceReport is what the agent of the source node tells.
+type SourceReport struct {
+	Node    string      `json:"node"`
+	Attempt int32       `json:"attempt"`
+	Phase   SourcePhase `json:"phase"`
+	// reason is a CamelCase word when phase is Failed.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+	// bytes and files are the content of the volumes: measured, then copied.
+	// Bytes count allocated data, not holes.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// +optional
+	Files int64 `json:"files,omitempty"`
+	// pass is the number of the current or last pass, from 1.
+	// +optional
+	Pass int32 `json:"pass,omitempty"`
+	// passBytes is what the current or last pass had to write.
+	// +optional
+	PassBytes int64 `json:"passBytes,omitempty"`
+	// frozenAt and sealedAt bound the window in which nothing worked.
+	// +optional
+	FrozenAt *metav1.MicroTime `json:"frozenAt,omitempty"`
+	// +optional
+	SealedAt *metav1.MicroTime `json:"sealedAt,omitempty"`
+	// manifestDigest is the digest of the sealed manifest, "sha256:…". The
+	// destination restores nothing else.
+	// +optional
+	ManifestDigest string `json:"manifestDigest,omitempty"`
+}
+
+// DestinationPhase is how far the agent of the destination node is.
+//
+// +kubebuilder:validation:Enum=Restoring;Warm;Restored;Released;Failed
+type DestinationPhase string
+
+const (
+	DestinationRestoring DestinationPhase = "Restoring"
+	// DestinationWarm: a complete pass was restored before the seal.
+	DestinationWarm DestinationPhase = "Warm"
+	// DestinationRestored: what was sealed is restored and verified.
+	DestinationRestored DestinationPhase = "Restored"
+	// DestinationReleased: the containers of the replacement may start.
+	DestinationReleased DestinationPhase = "Released"
+	DestinationFailed   DestinationPhase = "Failed"
+)
+
+// DestinationReport is what the agent of the destination node tells.
+type DestinationReport struct {
+	Node    string           `json:"node"`
+	Attempt int32            `json:"attempt"`
+	Phase   DestinationPhase `json:"phase"`
+	// podUID is the replacement that was restored into.
+	// +optional
+	PodUID types.UID `json:"podUID,omitempty"`
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// +optional
+	Files int64 `json:"files,omitempty"`
+	// pass is the pass of the source that was restored.
+	// +optional
+	Pass int32 `json:"pass,omitempty"`
+	// +optional
+	RestoredAt *metav1.MicroTime `json:"restoredAt,omitempty"`
+	// +optional
+	ReleasedAt *metav1.MicroTime `json:"releasedAt,omitempty"`
+}
