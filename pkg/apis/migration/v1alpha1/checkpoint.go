@@ -76,6 +76,10 @@ type Handover struct {
 	// owner is the controller of the original; absent when it has none.
 	// +optional
 	Owner *metav1.OwnerReference `json:"owner,omitempty"`
+	// identity is what the owner's next pod must be to take over: the pod name
+	// of a StatefulSet, the completion index of an indexed Job. Empty: any.
+	// +optional
+	Identity string `json:"identity,omitempty"`
 }
 
 // CheckpointStep is what the controller asks of the node agents.
