@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -13,34 +14,53 @@ func main() {
 
 func dispatch(arguments []string) int {
 	if len(arguments) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: workload run|get|pause")
+		fmt.Fprintln(os.Stderr, "usage: workload run|record|collect|fill|get|pause")
 		return 2
 	}
-	switch arguments[0] {
+	command, arguments := arguments[0], arguments[1:]
+	switch command {
 	case "run":
-		options, err := parseRun(arguments[1:], os.Stderr)
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "workload run:", err)
-			return 2
-		}
-		code, err := run(options, os.Stdout)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "workload run:", err)
-		}
-		return code
+		return withOptions(command, arguments, parseRun, func(o runOptions) (int, error) { return run(o, os.Stdout) })
+	case "record":
+		return withOptions(command, arguments, parseRecord, func(o recordOptions) (int, error) { return codeOf(record(o, os.Stdout)) })
+	case "fill":
+		return withOptions(command, arguments, parseFill, func(o fillOptions) (int, error) { return codeOf(fill(o)) })
+	case "collect":
+		return report(command)(codeOf(collect(arguments, os.Stderr)))
 	case "get":
-		if err := get(arguments[1:], os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, "workload get:", err)
-			return 1
-		}
-		return 0
+		return report(command)(codeOf(get(arguments, os.Stdout)))
 	case "pause":
 		return pause()
 	default:
-		fmt.Fprintf(os.Stderr, "workload: no command %q: run, get or pause\n", arguments[0])
+		fmt.Fprintf(os.Stderr, "workload: no command %q: run, record, collect, fill, get or pause\n", command)
 		return 2
 	}
+}
+
+// withOptions does the work of a command; bad options end with code 2.
+func withOptions[O any](command string, arguments []string, parse func([]string, io.Writer) (O, error), work func(O) (int, error)) int {
+	options, err := parse(arguments, os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		return report(command)(2, err)
+	}
+	return report(command)(work(options))
+}
+
+func report(command string) func(int, error) int {
+	return func(code int, err error) int {
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "workload %s: %v\n", command, err)
+		}
+		return code
+	}
+}
+
+func codeOf(err error) (int, error) {
+	if err != nil {
+		return 1, err
+	}
+	return 0, nil
 }
