@@ -1,0 +1,190 @@
+package checkpoint
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// chunkSize is the unit in which changes are found and written.
+	chunkSize = 4 << 20
+	// blockSize is the unit in which holes are kept.
+	blockSize = 4 << 10
+)
+
+// content copies the content of a file, chunk by chunk.
+type content struct {
+	from, to *os.File
+	size     int64
+	// known are the digests of what `to` holds; an unknown one is missing.
+	known []knownChunk
+	// want, when set, are the digests that `from` must have.
+	want [][]byte
+}
+
+// knownChunk tells apart a hole from a chunk of which nothing is known.
+type knownChunk struct {
+	digest []byte
+	known  bool
+}
+
+func allKnown(chunks [][]byte) []knownChunk {
+	known := make([]knownChunk, len(chunks))
+	for i, digest := range chunks {
+		known[i] = knownChunk{digest: digest, known: true}
+	}
+	return known
+}
+
+// copied is what came of copying a file.
+type copied struct {
+	chunks  [][]byte
+	written int64
+	// changed are the numbers of the chunks that were written.
+	changed []int64
+}
+
+func chunkCount(size int64) int64 { return (size + chunkSize - 1) / chunkSize }
+
+// run makes `to` equal to `from`. Only chunks that differ are written.
+func (c *content) run(buffer []byte) (copied, error) {
+	var done copied
+	if err := c.to.Truncate(c.size); err != nil {
+		return done, err
+	}
+	for i := range chunkCount(c.size) {
+		length := min(chunkSize, c.size-i*chunkSize)
+		data, err := readChunk(c.from, i*chunkSize, buffer[:length])
+		if err != nil {
+			return done, err
+		}
+		digest := digestOfChunk(data)
+		if c.want != nil && !bytes.Equal(digest, c.want[i]) {
+			return done, failure(ReasonCorrupt, "bytes from %d on are not what was written", i*chunkSize)
+		}
+		done.chunks = append(done.chunks, digest)
+		if i < int64(len(c.known)) && c.known[i].known && bytes.Equal(digest, c.known[i].digest) {
+			continue
+		}
+		written, err := c.write(i*chunkSize, length, data)
+		done.written += written
+		if err != nil {
+			return done, err
+		}
+		done.changed = append(done.changed, i)
+	}
+	return done, nil
+}
+
+// readChunk returns nil for a hole, and for nothing but zeros.
+func readChunk(file *os.File, offset int64, buffer []byte) ([]byte, error) {
+	data, err := unix.Seek(int(file.Fd()), offset, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) || err == nil && data >= offset+int64(len(buffer)) {
+		return nil, nil
+	}
+	// A file system that knows no holes answers with an error: it is all data.
+	if _, err := io.ReadFull(io.NewSectionReader(file, offset, int64(len(buffer))), buffer); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, failure(ReasonChanged, "it became shorter while it was read")
+		}
+		return nil, err
+	}
+	if isZero(buffer) {
+		return nil, nil
+	}
+	return buffer, nil
+}
+
+func digestOfChunk(data []byte) []byte {
+	if data == nil {
+		return nil
+	}
+	sum := sha256.Sum256(data)
+	return sum[:]
+}
+
+var zeros [blockSize]byte
+
+func isZero(data []byte) bool {
+	for len(data) > 0 {
+		n := min(len(data), blockSize)
+		if !bytes.Equal(data[:n], zeros[:n]) {
+			return false
+		}
+		data = data[n:]
+	}
+	return true
+}
+
+// write makes a chunk equal to data, with a hole for every block of zeros.
+func (c *content) write(offset, length int64, data []byte) (written int64, err error) {
+	if data == nil {
+		return 0, punch(c.to, offset, length)
+	}
+	punched := false
+	for start := int64(0); start < length; {
+		end := start
+		for end < length && !isZero(data[end:min(end+blockSize, length)]) {
+			end = min(end+blockSize, length)
+		}
+		if end > start {
+			if _, err := c.to.WriteAt(data[start:end], offset+start); err != nil {
+				return written, err
+			}
+			written += end - start
+		}
+		if end < length {
+			// A block of zeros: whatever was there before must go, once.
+			if !punched {
+				if err := punch(c.to, offset+end, length-end); err != nil {
+					return written, err
+				}
+				punched = true
+			}
+			end = min(end+blockSize, length)
+		}
+		start = end
+	}
+	return written, nil
+}
+
+// punch makes a hole; a file system without holes gets zeros.
+func punch(file *os.File, offset, length int64) error {
+	err := unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	for length > 0 {
+		n := min(length, blockSize)
+		if _, err := file.WriteAt(zeros[:n], offset); err != nil {
+			return err
+		}
+		offset, length = offset+n, length-n
+	}
+	return nil
+}
+
+// verify reads chunks back, from the disk where the page cache can be dropped.
+func verify(file *os.File, size int64, chunks [][]byte, numbers []int64, buffer []byte) error {
+	if len(numbers) == 0 {
+		return nil
+	}
+	// Only a hint: what cannot be dropped is read from memory.
+	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
+	for _, i := range numbers {
+		data, err := readChunk(file, i*chunkSize, buffer[:min(chunkSize, size-i*chunkSize)])
+		if err != nil {
+			return fmt.Errorf("reading back: %w", err)
+		}
+		if !bytes.Equal(digestOfChunk(data), chunks[i]) {
+			return failure(ReasonCorrupt, "bytes from %d on read back differently", i*chunkSize)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package checkpoint
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	manifestName = "manifest.json"
+	volumesName  = "volumes"
+	// format changes when an older program could not read a manifest.
+	format = 1
+	// maxManifest bounds what is read into memory: the claim may have been
+	// tampered with. It is room for about three million files.
+	maxManifest = 1 << 30
+)
+
+type entryType string
+
+const (
+	typeDir     entryType = "dir"
+	typeFile    entryType = "file"
+	typeSymlink entryType = "symlink"
+	typeFIFO    entryType = "fifo"
+	// typeLink is another name of a file that comes before.
+	typeLink entryType = "link"
+)
+
+// manifest describes one complete pass.
+type manifest struct {
+	Format    int              `json:"format"`
+	Migration types.UID        `json:"migration"`
+	Pass      int32            `json:"pass"`
+	Sealed    bool             `json:"sealed,omitempty"`
+	Volumes   []volumeManifest `json:"volumes"`
+}
+
+type volumeManifest struct {
+	Name string `json:"name"`
+	// Entries are in the order of their paths, folders before what is in them.
+	Entries []entry `json:"entries"`
+}
+
+// entry is one name in a volume. Names and link targets are bytes: file names
+// need not be text.
+type entry struct {
+	Path []byte    `json:"path"`
+	Type entryType `json:"type"`
+	// Mode has permissions, set-user-ID, set-group-ID and sticky bits.
+	Mode    uint32            `json:"mode,omitempty"`
+	UID     uint32            `json:"uid"`
+	GID     uint32            `json:"gid"`
+	Seconds int64             `json:"mtime"`
+	Nanos   int64             `json:"mtimeNanos,omitempty"`
+	Size    int64             `json:"size,omitempty"`
+	Link    []byte            `json:"link,omitempty"`
+	Xattrs  map[string][]byte `json:"xattrs,omitempty"`
+	// Chunks are the SHA-256 of every chunkSize bytes; an empty one is a hole.
+	Chunks [][]byte `json:"chunks,omitempty"`
+}
+
+func (e *entry) name() string { return string(e.Path) }
+
+func (m *manifest) volume(name string) *volumeManifest {
+	for i := range m.Volumes {
+		if m.Volumes[i].Name == name {
+			return &m.Volumes[i]
+		}
+	}
+	return nil
+}
+
+// writeManifest replaces the manifest as a whole, durably, and returns its digest.
+func writeManifest(claim *os.Root, m *manifest) (digest string, err error) {
+	content, err := json.Marshal(m)
+	if err != nil {
+		return "", err
+	}
+	folder := string(m.Migration)
+	unfinished := path.Join(folder, manifestName+".unfinished")
+	if err := writeDurably(claim, unfinished, content); err != nil {
+		return "", fmt.Errorf("writing the manifest: %w", err)
+	}
+	if err := claim.Rename(unfinished, path.Join(folder, manifestName)); err != nil {
+		return "", fmt.Errorf("writing the manifest: %w", err)
+	}
+	if err := syncFolder(claim, folder); err != nil {
+		return "", fmt.Errorf("writing the manifest: %w", err)
+	}
+	return digestOf(content), nil
+}
+
+func writeDurably(root *os.Root, name string, content []byte) error {
+	file, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
+func syncFolder(root *os.Root, name string) error {
+	folder, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// readManifest reads the last complete manifest and its digest.
+func readManifest(claim *os.Root, migration types.UID) (*manifest, string, error) {
+	file, err := claim.Open(path.Join(string(migration), manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", failure(ReasonNoManifest, "no complete pass of migration %s is on the claim", migration)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the manifest: %w", err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxManifest))
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the manifest: %w", err)
+	}
+	m := &manifest{}
+	if err := json.Unmarshal(content, m); err != nil {
+		return nil, "", failure(ReasonCorrupt, "the manifest cannot be read: %w", err)
+	}
+	if m.Format != format || m.Migration != migration {
+		return nil, "", failure(ReasonCorrupt, "the manifest has format %d and is of migration %s, want format %d of migration %s", m.Format, m.Migration, format, migration)
+	}
+	return m, digestOf(content), nil
+}
+
+func digestOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,132 @@
+package checkpoint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Attributes of a security module or of an overlay belong to the node.
+func isCarried(attribute string) bool {
+	return attribute != "security.selinux" && !strings.HasPrefix(attribute, "trusted.")
+}
+
+// openPlain opens a file or folder itself: no symbolic link, and no FIFO that
+// would make the opening wait.
+func openPlain(root *os.Root, name string, flags int) (*os.File, error) {
+	return root.OpenFile(name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+}
+
+// xattrsOf reads the extended attributes of a file or folder.
+func xattrsOf(root *os.Root, name string) (map[string][]byte, error) {
+	file, err := openPlain(root, name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return fileXattrs(int(file.Fd()))
+}
+
+func fileXattrs(fd int) (map[string][]byte, error) {
+	list, err := readSized(func(buffer []byte) (int, error) { return unix.Flistxattr(fd, buffer) })
+	if errors.Is(err, unix.ENOTSUP) || len(list) == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing extended attributes: %w", err)
+	}
+	found := map[string][]byte{}
+	for name := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
+		if !isCarried(string(name)) {
+			continue
+		}
+		value, err := readSized(func(buffer []byte) (int, error) { return unix.Fgetxattr(fd, string(name), buffer) })
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading extended attribute %s: %w", name, err)
+		}
+		found[string(name)] = value
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return found, nil
+}
+
+// readSized asks for the size first, and again when it grew meanwhile.
+func readSized(read func([]byte) (int, error)) ([]byte, error) {
+	for {
+		size, err := read(nil)
+		if err != nil || size == 0 {
+			return nil, err
+		}
+		buffer := make([]byte, size)
+		size, err = read(buffer)
+		if errors.Is(err, unix.ERANGE) {
+			continue
+		}
+		return buffer[:max(0, size)], err
+	}
+}
+
+// applyMetadata gives a restored name its owner, mode, attributes and time, in
+// this order: a change of owner takes set-user-ID bits and capabilities away.
+func applyMetadata(root *os.Root, e *entry) error {
+	name := e.name()
+	if err := root.Lchown(name, int(e.UID), int(e.GID)); err != nil {
+		return err
+	}
+	if e.Type == typeDir || e.Type == typeFile {
+		if err := applyToPlain(root, e); err != nil {
+			return err
+		}
+	}
+	if e.Type == typeFIFO {
+		if err := inParent(root, name, func(parent int, base string) error {
+			return unix.Fchmodat(parent, base, e.Mode, 0)
+		}); err != nil {
+			return err
+		}
+	}
+	return inParent(root, name, func(parent int, base string) error {
+		when := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: e.Seconds, Nsec: e.Nanos}}
+		return unix.UtimesNanoAt(parent, base, when, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
+func applyToPlain(root *os.Root, e *entry) error {
+	file, err := openPlain(root, e.name(), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	fd := int(file.Fd())
+	present, err := fileXattrs(fd)
+	if err != nil {
+		return err
+	}
+	for _, attribute := range slices.Sorted(maps.Keys(present)) {
+		if _, wanted := e.Xattrs[attribute]; !wanted {
+			if err := unix.Fremovexattr(fd, attribute); err != nil && !errors.Is(err, unix.ENODATA) {
+				return fmt.Errorf("removing extended attribute %s of %q: %w", attribute, e.name(), err)
+			}
+		}
+	}
+	if err := unix.Fchmod(fd, e.Mode); err != nil {
+		return fmt.Errorf("setting the mode of %q: %w", e.name(), err)
+	}
+	for _, attribute := range slices.Sorted(maps.Keys(e.Xattrs)) {
+		if err := unix.Fsetxattr(fd, attribute, e.Xattrs[attribute], 0); err != nil {
+			return fmt.Errorf("setting extended attribute %s of %q: %w", attribute, e.name(), err)
+		}
+	}
+	return nil
+}

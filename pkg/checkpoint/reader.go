@@ -1,0 +1,307 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Reader restores volumes from a claim. Nobody else may use the volumes
+// meanwhile. Its methods must not be called at the same time.
+type Reader struct {
+	claim     *os.Root
+	migration types.UID
+	volumes   []restoredVolume
+}
+
+type restoredVolume struct {
+	name string
+	root *os.Root
+	// known are the chunks of files that were restored and verified, by path.
+	known map[string][][]byte
+}
+
+// OpenReader prepares the restoring of volumes.
+func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Reader, err error) {
+	if !uid.MatchString(string(migration)) {
+		return nil, failure(ReasonFailed, "%q is no UID", migration)
+	}
+	claim, err := os.OpenRoot(claimDir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the claim: %w", err)
+	}
+	r = &Reader{claim: claim, migration: migration}
+	for _, v := range volumes {
+		root, err := os.OpenRoot(v.Dir)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("opening volume %s: %w", v.Name, err), r.Close())
+		}
+		r.volumes = append(r.volumes, restoredVolume{name: v.Name, root: root, known: map[string][][]byte{}})
+	}
+	return r, nil
+}
+
+// Close gives everything back that is open.
+func (r *Reader) Close() error {
+	err := r.claim.Close()
+	for _, v := range r.volumes {
+		err = errors.Join(err, v.root.Close())
+	}
+	return err
+}
+
+// Restore restores the last complete pass, so that little is left to do when the
+// checkpoint is sealed. ReasonNoManifest says that there is none yet, and
+// ReasonCorrupt that the next pass is being written: both pass.
+func (r *Reader) Restore(ctx context.Context, progress func(Progress)) (PassResult, error) {
+	m, digest, err := readManifest(r.claim, r.migration)
+	if err != nil {
+		return PassResult{}, err
+	}
+	return r.restore(ctx, m, digest, progress)
+}
+
+// RestoreSealed makes the volumes equal to the sealed manifest with this digest
+// and to nothing else. ReasonCorrupt names the first file that is not what was
+// written.
+func (r *Reader) RestoreSealed(ctx context.Context, digest string, progress func(Progress)) (PassResult, error) {
+	m, found, err := readManifest(r.claim, r.migration)
+	if err != nil {
+		return PassResult{}, err
+	}
+	if found != digest || !m.Sealed {
+		return PassResult{}, failure(ReasonCorrupt, "the manifest on the claim has digest %s, want the sealed one with %s", found, digest)
+	}
+	return r.restore(ctx, m, digest, progress)
+}
+
+// restoring is one restoration of all volumes.
+type restoring struct {
+	*Reader
+	progress              func(Progress)
+	bytes, files, written atomic.Int64
+	removed               int64
+}
+
+func (r *Reader) restore(ctx context.Context, m *manifest, digest string, progress func(Progress)) (PassResult, error) {
+	job := &restoring{Reader: r, progress: progress}
+	for i := range r.volumes {
+		v := &r.volumes[i]
+		described := m.volume(v.name)
+		if described == nil {
+			return PassResult{}, failure(ReasonCorrupt, "volume %s is not in the checkpoint", v.name)
+		}
+		if err := job.volume(ctx, v, described.Entries); err != nil {
+			return PassResult{}, explainSpace(v.root, "volume "+v.name, fmt.Errorf("restoring volume %s: %w", v.name, err))
+		}
+	}
+	return PassResult{Pass: m.Pass, Digest: digest, Bytes: job.bytes.Load(), Files: job.files.Load(), Written: job.written.Load(), Removed: job.removed}, nil
+}
+
+func (r *restoring) volume(ctx context.Context, v *restoredVolume, entries []entry) error {
+	if err := r.removeSurplus(ctx, v, entries); err != nil {
+		return err
+	}
+	for i := range entries {
+		if err := r.prepare(v, &entries[i]); err != nil {
+			return fmt.Errorf("making %q: %w", entries[i].name(), err)
+		}
+	}
+	if err := r.contents(ctx, v, entries); err != nil {
+		return err
+	}
+	for i := range entries {
+		if e := &entries[i]; e.Type == typeLink {
+			if err := link(v.root, e); err != nil {
+				return fmt.Errorf("linking %q: %w", e.name(), err)
+			}
+		}
+	}
+	// Backwards: making what is in a folder changes the time of the folder.
+	for i := range slices.Backward(entries) {
+		e := &entries[i]
+		if e.Type == typeLink {
+			continue
+		}
+		if err := applyMetadata(v.root, e); err != nil {
+			return fmt.Errorf("restoring owner and mode of %q: %w", e.name(), err)
+		}
+	}
+	r.files.Add(int64(len(entries)))
+	return nil
+}
+
+// removeSurplus removes what is not in the checkpoint, or is something else there.
+func (r *restoring) removeSurplus(ctx context.Context, v *restoredVolume, entries []entry) error {
+	wanted := make(map[string]*entry, len(entries))
+	for i := range entries {
+		wanted[entries[i].name()] = &entries[i]
+	}
+	var surplus []string
+	err := walk(ctx, v.root, ".", func(name string, stat *unix.Stat_t) error {
+		if e := wanted[name]; name != "." && (e == nil || !isKind(e, stat)) {
+			surplus = append(surplus, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range surplus {
+		if err := v.root.RemoveAll(name); err != nil {
+			return err
+		}
+		delete(v.known, name)
+		r.removed++
+	}
+	return nil
+}
+
+// isKind reports whether a name can be made into the entry as it is. A file
+// that has other names now is made anew: which names belong together is decided
+// by the entries.
+func isKind(e *entry, stat *unix.Stat_t) bool {
+	switch stat.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return e.Type == typeDir
+	case unix.S_IFREG:
+		return e.Type == typeFile && stat.Nlink == 1
+	}
+	return false
+}
+
+// prepare makes folders, symbolic links and FIFOs. Folders can be entered by
+// root alone until their metadata is applied.
+func (r *restoring) prepare(v *restoredVolume, e *entry) error {
+	name := e.name()
+	switch e.Type {
+	case typeDir:
+		if name == "." {
+			return nil
+		}
+		if err := v.root.Mkdir(name, 0o700); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	case typeSymlink:
+		return v.root.Symlink(string(e.Link), name)
+	case typeFIFO:
+		return inParent(v.root, name, func(parent int, base string) error { return unix.Mkfifoat(parent, base, 0o600) })
+	case typeFile, typeLink:
+		return nil
+	}
+	return failure(ReasonCorrupt, "the manifest calls it a %q", e.Type)
+}
+
+func link(root *os.Root, e *entry) error {
+	return root.Link(string(e.Link), e.name())
+}
+
+// contents restores the content of files, on all processors.
+func (r *restoring) contents(ctx context.Context, v *restoredVolume, entries []entry) error {
+	base := path.Join(string(r.migration), volumesName, v.name)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	var mu sync.Mutex
+	for i := range entries {
+		e := &entries[i]
+		if e.Type != typeFile {
+			continue
+		}
+		mu.Lock()
+		known, isKnown := v.known[e.name()]
+		mu.Unlock()
+		if !isThere(v.root, e.name()) {
+			known, isKnown = nil, false
+		}
+		if isKnown && slices.EqualFunc(known, e.Chunks, slices.Equal) && isAsLong(v.root, e) {
+			r.count(e)
+			continue
+		}
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			err := r.file(v.root, path.Join(base, e.name()), e, known)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				delete(v.known, e.name())
+				return fmt.Errorf("%q: %w", e.name(), err)
+			}
+			v.known[e.name()] = e.Chunks
+			r.count(e)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// isThere reports whether a file that was restored before still exists. What is
+// known of it says nothing about another one.
+func isThere(root *os.Root, name string) bool {
+	_, err := lstat(root, name)
+	return err == nil
+}
+
+func isAsLong(root *os.Root, e *entry) bool {
+	stat, err := lstat(root, e.name())
+	return err == nil && stat.Size == e.Size
+}
+
+func (r *restoring) count(e *entry) {
+	bytes := r.bytes.Add(e.Size)
+	if r.progress != nil {
+		r.progress(Progress{Bytes: bytes, Files: r.files.Load()})
+	}
+}
+
+// file restores one file, and reads back what it wrote.
+func (r *restoring) file(root *os.Root, from string, e *entry, known [][]byte) error {
+	if int64(len(e.Chunks)) != chunkCount(e.Size) {
+		return failure(ReasonCorrupt, "the manifest has %d chunks for %d bytes", len(e.Chunks), e.Size)
+	}
+	stat, err := lstat(r.claim, from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return failure(ReasonCorrupt, "its content is not on the claim")
+	}
+	if err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Size != e.Size {
+		return failure(ReasonCorrupt, "its content on the claim is no file of %d bytes", e.Size)
+	}
+	source, err := openPlain(r.claim, from, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	into, err := root.OpenFile(e.name(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer into.Close()
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	job := content{from: source, to: into, size: e.Size, known: allKnown(known), want: e.Chunks}
+	done, err := job.run(*buffer)
+	r.written.Add(done.written)
+	if ReasonOf(err) == ReasonChanged {
+		return failure(ReasonCorrupt, "its content on the claim is too short")
+	}
+	if err != nil {
+		return err
+	}
+	return verify(into, e.Size, done.chunks, done.changed, *buffer)
+}

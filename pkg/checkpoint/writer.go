@@ -1,0 +1,229 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Progress is how far a pass is.
+type Progress struct {
+	Bytes, Files int64
+}
+
+// PassResult is what a pass found and did.
+type PassResult struct {
+	// Pass counts from 1.
+	Pass int32
+	// Bytes (allocated) and Files are what the volumes hold.
+	Bytes, Files int64
+	// Written bytes, and names Removed because they are no longer there.
+	Written, Removed int64
+	// Digest of the manifest.
+	Digest string
+	// Skipped are sockets, which cannot be carried.
+	Skipped int64
+}
+
+// Writer copies volumes to a claim. Its methods must not be called at the same time.
+type Writer struct {
+	claim     *os.Root
+	migration types.UID
+	volumes   []sourceVolume
+	pass      int32
+	last      *manifest
+	// clean tells that nothing changed while the last pass ran.
+	clean bool
+}
+
+// sourceVolume is what a Writer knows of one volume.
+type sourceVolume struct {
+	name string
+	root *os.Root
+	// inMemory tells of a tmpfs. It has no writeback, after which a store to a
+	// mapped page changes the time of the file again: files are always compared.
+	inMemory bool
+	// known are the files as they were copied, by path.
+	known map[string]*knownFile
+}
+
+// knownFile is a file that is on the claim.
+type knownFile struct {
+	entry entry
+	// signature of the source when it was copied; nil when it was changing.
+	signature *signature
+}
+
+// signature changes whenever a file or its metadata does: the kernel sets the
+// change time, and no program can set it back.
+type signature struct {
+	ino          uint64
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// settleTime is how long after its last change a file can be told apart from
+// one that has changed again: the clock of file systems ticks every 4 to 10 ms.
+const settleTime = 50 * time.Millisecond
+
+// isSettled reports whether a change after this moment shows in the signature.
+func (s *signature) isSettled(now time.Time) bool {
+	return now.Sub(time.Unix(s.ctime.Unix())) > settleTime
+}
+
+func isInMemory(root *os.Root) (bool, error) {
+	folder, err := root.Open(".")
+	if err != nil {
+		return false, err
+	}
+	defer folder.Close()
+	var stat unix.Statfs_t
+	err = unix.Fstatfs(int(folder.Fd()), &stat)
+	return stat.Type == unix.TMPFS_MAGIC, err
+}
+
+func signatureOf(stat *unix.Stat_t) *signature {
+	return &signature{ino: stat.Ino, size: stat.Size, mtime: stat.Mtim, ctime: stat.Ctim}
+}
+
+// uid is what a folder of a migration is named like (RFC 4122).
+var uid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// OpenWriter prepares the folder of a migration on a claim, and removes those of
+// earlier migrations.
+func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writer, err error) {
+	if !uid.MatchString(string(migration)) {
+		return nil, failure(ReasonFailed, "%q is no UID", migration)
+	}
+	claim, err := os.OpenRoot(claimDir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the claim: %w", err)
+	}
+	w = &Writer{claim: claim, migration: migration}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close())
+		}
+	}()
+	if err := removeEarlier(claim, string(migration)); err != nil {
+		return nil, fmt.Errorf("removing the checkpoints of earlier migrations: %w", err)
+	}
+	if err := makeFolder(claim, string(migration)); err != nil {
+		return nil, err
+	}
+	if err := makeFolder(claim, path.Join(string(migration), volumesName)); err != nil {
+		return nil, err
+	}
+	// Only the number goes on: what an interrupted pass left in the files is not
+	// known, so they are all written anew.
+	if earlier, _, err := readManifest(claim, migration); err == nil {
+		w.pass = earlier.Pass
+	}
+	for _, v := range volumes {
+		root, err := os.OpenRoot(v.Dir)
+		if err != nil {
+			return nil, fmt.Errorf("opening volume %s: %w", v.Name, err)
+		}
+		source := sourceVolume{name: v.Name, root: root, known: map[string]*knownFile{}}
+		w.volumes = append(w.volumes, source)
+		if source.inMemory, err = isInMemory(root); err != nil {
+			return nil, fmt.Errorf("opening volume %s: %w", v.Name, err)
+		}
+		w.volumes[len(w.volumes)-1] = source
+	}
+	return w, nil
+}
+
+// Close gives everything back that is open.
+func (w *Writer) Close() error {
+	err := w.claim.Close()
+	for _, v := range w.volumes {
+		err = errors.Join(err, v.root.Close())
+	}
+	return err
+}
+
+func removeEarlier(claim *os.Root, current string) error {
+	names, err := list(claim, ".")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == current || !uid.MatchString(name) {
+			continue
+		}
+		// A folder of the user's may be named like that too.
+		if stat, err := lstat(claim, path.Join(name, volumesName)); err != nil || stat.Uid != 0 {
+			continue
+		}
+		if err := claim.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeFolder makes a folder that root alone can enter. Whatever else has its
+// name goes.
+func makeFolder(root *os.Root, name string) error {
+	stat, err := lstat(root, name)
+	if err == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil
+	}
+	if err == nil {
+		err = root.RemoveAll(name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return root.Mkdir(name, 0o700)
+}
+
+// Seal makes the last pass the final one, and returns the digest of its
+// manifest. It fails with ReasonChanged when anything changed while that pass
+// ran: the pod was not standing still.
+func (w *Writer) Seal(ctx context.Context) (digest string, err error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if w.last == nil {
+		return "", failure(ReasonNoManifest, "there is no complete pass to seal")
+	}
+	if !w.clean {
+		return "", failure(ReasonChanged, "files changed while the last pass ran")
+	}
+	w.last.Sealed = true
+	digest, err = writeManifest(w.claim, w.last)
+	if err != nil {
+		return "", w.explain(err)
+	}
+	return digest, nil
+}
+
+// explain adds the figures to an error for want of space.
+func (w *Writer) explain(err error) error { return explainSpace(w.claim, "the claim", err) }
+
+func explainSpace(root *os.Root, what string, err error) error {
+	if ReasonOf(err) != ReasonNoSpace {
+		return err
+	}
+	folder, openErr := root.Open(".")
+	if openErr != nil {
+		return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %w", what, err)}
+	}
+	defer folder.Close()
+	var stat unix.Statfs_t
+	if statErr := unix.Fstatfs(int(folder.Fd()), &stat); statErr != nil {
+		return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %w", what, err)}
+	}
+	return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %d of %d bytes are free: %w", what,
+		int64(stat.Bavail)*stat.Bsize, int64(stat.Blocks)*stat.Bsize, err)}
+}
