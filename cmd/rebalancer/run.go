@@ -74,7 +74,7 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 		}
 	}
 	limits := rebalance.Limits(configuration.Rebalance)
-	if err := migration.SetupWithManager(mgr, migration.Options{Budget: &limits}); err != nil {
+	if err := migration.SetupWithManager(mgr, migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, OnStep: onStep}); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)
 	}
 	loop, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())

@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -13,9 +14,12 @@ import (
 func MoveOf(m *v1alpha1.PodMigration) Move {
 	move := Move{
 		Namespace: m.Namespace,
-		Workload:  PodWorkload(m.Namespace, m.Spec.PodName),
+		Workload:  WorkloadOf(m.Namespace, m.Spec.PodName, nil),
 		From:      m.Spec.SourceNode,
 		To:        cmp.Or(m.Spec.TargetNode, m.Spec.PlannedNode),
+	}
+	if handover := m.Status.Handover; handover != nil {
+		move.Workload = WorkloadOf(m.Namespace, m.Spec.PodName, handover.Owner)
 	}
 	if original := m.Status.Original; original != nil {
 		move.From = cmp.Or(original.NodeName, move.From)
@@ -26,8 +30,14 @@ func MoveOf(m *v1alpha1.PodMigration) Move {
 	return move
 }
 
-// PodWorkload is the workload of a pod without an owner: itself.
-func PodWorkload(namespace, name string) string { return "Pod/" + namespace + "/" + name }
+// WorkloadOf names the workload of a pod: its controller, or the pod itself when
+// it has none.
+func WorkloadOf(namespace, pod string, controller *metav1.OwnerReference) string {
+	if controller == nil {
+		return "Pod/" + namespace + "/" + pod
+	}
+	return controller.Kind + "/" + namespace + "/" + controller.Name
+}
 
 // IsDisruptive reports whether a migration may still change where pods run: it
 // has not finished and its original is not gone yet.

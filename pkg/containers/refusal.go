@@ -14,7 +14,6 @@ import (
 const (
 	RefusalMirrorPod         = "MirrorPod"
 	RefusalOwnedByDaemonSet  = "OwnedByDaemonSet"
-	RefusalHasController     = "HasController"
 	RefusalTerminating       = "Terminating"
 	RefusalFinished          = "Finished"
 	RefusalNotBound          = "NotBound"
@@ -26,7 +25,8 @@ const (
 	RefusalHostPath          = "HostPathVolume"
 	RefusalFinishedWork      = "FinishedWorkNotCarried"
 	RefusalVolumeNotCarried  = "VolumeNotCarried"
-	RefusalCheckpoint        = "CheckpointNotCarried"
+	RefusalHugePages         = "HugePagesNotCarried"
+	RefusalGateTaken         = "GateVolumeNameTaken"
 	RefusalResourceClaim     = "ResourceClaimNotShareable"
 	RefusalInlineDisk        = "InlineDisk"
 	RefusalLocalVolume       = "LocalVolume"
@@ -48,8 +48,8 @@ type ClaimLookup func(name string) (*corev1.PersistentVolumeClaim, *corev1.Persi
 
 // Assess judges the containers of a pod and returns the first reason not to
 // move it; nil when it can be moved.
-func Assess(pod *corev1.Pod, waiting v1alpha1.WaitingPolicy, claims ClaimLookup) (Verdicts, *Refusal) {
-	v := Judge(pod, waiting)
+func Assess(pod *corev1.Pod, policy Policy, claims ClaimLookup) (Verdicts, *Refusal) {
+	v := Judge(pod, policy)
 	if r := Refuse(pod); r != nil {
 		return v, r
 	}
@@ -72,12 +72,12 @@ func Refuse(pod *corev1.Pod) *Refusal {
 
 // podRules read the pod alone, the most telling reason first.
 var podRules = []func(*corev1.Pod) *Refusal{
-	mirrorPod, ownedByDaemonSet, hasController, finished, terminating, notBound,
+	mirrorPod, ownedByDaemonSet, finished, terminating, notBound,
 }
 
 // verdictRules also read which containers would move.
 var verdictRules = []func(*corev1.Pod, Verdicts) *Refusal{
-	nothingRemains, checkpointPathTaken, referenced, hostPath, finishedWork, volumeNotCarried, earlierCheckpoint,
+	nothingRemains, checkpointPathTaken, gatePathTaken, referenced, hostPath, hugePages, finishedWork, volumeNotCarried,
 	inlineDisk, resourceClaim,
 }
 
@@ -92,14 +92,6 @@ func mirrorPod(pod *corev1.Pod) *Refusal {
 func ownedByDaemonSet(pod *corev1.Pod) *Refusal {
 	if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == "DaemonSet" {
 		return &Refusal{RefusalOwnedByDaemonSet, fmt.Sprintf("the pod belongs to DaemonSet %s, which runs one on each node: there is nowhere to move it", owner.Name)}
-	}
-	return nil
-}
-
-func hasController(pod *corev1.Pod) *Refusal {
-	if owner := metav1.GetControllerOf(pod); owner != nil {
-		return &Refusal{RefusalHasController, fmt.Sprintf(
-			"the pod belongs to %s %s, which would replace it by itself: this version moves only pods without a controller", owner.Kind, owner.Name)}
 	}
 	return nil
 }
@@ -180,6 +172,9 @@ func finishedWork(pod *corev1.Pod, v Verdicts) *Refusal {
 		if c.ShouldMigrate || c.Kind != v1alpha1.KindContainer || c.State != v1alpha1.StateCompleted {
 			continue
 		}
+		if v.Mode == v1alpha1.CheckpointNone {
+			continue
+		}
 		lost := slices.DeleteFunc(productsLeftBehind(pod, v, c.Name), func(name string) bool { return mayGo[name] })
 		if len(lost) > 0 {
 			return &Refusal{RefusalFinishedWork, fmt.Sprintf(
@@ -195,7 +190,7 @@ func volumeNotCarried(pod *corev1.Pod, v Verdicts) *Refusal {
 	mayGo := discardable(pod)
 	for i := range pod.Spec.Volumes {
 		volume := &pod.Spec.Volumes[i]
-		if !staysBehind(volume) || isMemory(volume) || volume.HostPath != nil || mayGo[volume.Name] {
+		if !staysBehind(volume) || isCarried(pod, volume, v.Mode) || volume.HostPath != nil || mayGo[volume.Name] || v.mayLose(volume) {
 			continue
 		}
 		for _, c := range v.Containers {
@@ -221,20 +216,29 @@ func inlineDisk(pod *corev1.Pod, v Verdicts) *Refusal {
 	return nil
 }
 
-// earlierCheckpoint refuses a pod that was moved before: what its application
-// has written to the checkpoint claim since is not carried to a new one.
-func earlierCheckpoint(pod *corev1.Pod, v Verdicts) *Refusal {
-	claim := PreviousCheckpoint(pod)
-	if claim == "" || discardable(pod)[v1alpha1.CheckpointVolumeName] {
-		return nil
+// hugePages refuses what cannot be copied: pages in such a volume are mapped,
+// never read or written.
+func hugePages(pod *corev1.Pod, v Verdicts) *Refusal {
+	mayGo := discardable(pod)
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		if !isHugePages(volume) || mayGo[volume.Name] || v.Mode == v1alpha1.CheckpointNone {
+			continue
+		}
+		if user := userOf(pod, v, volume.Name); user != "" {
+			return &Refusal{RefusalHugePages, fmt.Sprintf("container %s uses huge pages through volume %s, which cannot be copied. %s", user, volume.Name, howToDiscard(volume.Name))}
+		}
 	}
-	user := userOf(pod, v, v1alpha1.CheckpointVolumeName)
-	if user == "" {
-		return nil
+	return nil
+}
+
+// gatePathTaken keeps the names that the gate of a replacement needs.
+func gatePathTaken(pod *corev1.Pod, _ Verdicts) *Refusal {
+	gated := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == v1alpha1.GateContainer })
+	if !gated && slices.ContainsFunc(pod.Spec.Volumes, func(volume corev1.Volume) bool { return volume.Name == v1alpha1.GateVolumeName }) {
+		return &Refusal{RefusalGateTaken, fmt.Sprintf("the pod has a volume of its own named %s, the name that the gate of its replacement needs", v1alpha1.GateVolumeName)}
 	}
-	return &Refusal{RefusalCheckpoint, fmt.Sprintf(
-		"container %s may have written to %s since the last migration, on claim %s, which is not carried to another node. %s",
-		user, v1alpha1.CheckpointMountPath, claim, howToDiscard(v1alpha1.CheckpointVolumeName))}
+	return nil
 }
 
 // resourceClaim refuses claims that name one set of devices: the original and
@@ -258,13 +262,13 @@ func resourceClaim(pod *corev1.Pod, v Verdicts) *Refusal {
 // RefuseClaims returns the first persistent volume of a kept container that
 // original and replacement cannot both use, on two nodes, for a moment.
 func RefuseClaims(pod *corev1.Pod, v Verdicts, claims ClaimLookup) *Refusal {
-	previous := PreviousCheckpoint(pod)
+	previous, mayGo := PreviousCheckpoint(pod), discardable(pod)[v1alpha1.CheckpointVolumeName]
 	for _, volume := range pod.Spec.Volumes {
 		if volume.PersistentVolumeClaim == nil {
 			continue
 		}
 		name := volume.PersistentVolumeClaim.ClaimName
-		if userOf(pod, v, volume.Name) == "" || name == previous && volume.Name == v1alpha1.CheckpointVolumeName {
+		if userOf(pod, v, volume.Name) == "" || mayGo && name == previous && volume.Name == v1alpha1.CheckpointVolumeName {
 			continue
 		}
 		claim, pv := claims(name)

@@ -33,7 +33,7 @@ func TestAssess(t *testing.T) {
 		{"static", good().Annotation("kubernetes.io/config.source", "file"), containers.RefusalMirrorPod},
 		{"from the API", good().Annotation("kubernetes.io/config.source", "api"), ""},
 		{"DaemonSet", good().Controller("DaemonSet", "ds"), containers.RefusalOwnedByDaemonSet},
-		{"ReplicaSet", good().Controller("ReplicaSet", "rs"), containers.RefusalHasController},
+		{"ReplicaSet", good().Controller("ReplicaSet", "rs"), ""},
 		{"owner that is no controller", good().With(func(p *corev1.Pod) {
 			p.OwnerReferences = []metav1.OwnerReference{{Kind: "Experiment", Name: "e"}}
 		}), ""},
@@ -50,10 +50,9 @@ func TestAssess(t *testing.T) {
 		{"checkpoint path taken by a stripped container", good().RestartPolicy(never).Volume("mine", ConfigMap("m")).Container("b", Exited(0), Mount("mine", "/migration-checkpoint")), ""},
 		{"checkpoint volume name taken", good().Volume(v1alpha1.CheckpointVolumeName, ConfigMap("m")), containers.RefusalVolumeNameTaken},
 		{"our own earlier checkpoint", good().Annotation(v1alpha1.CheckpointClaimAnnotation, "old").Volume(v1alpha1.CheckpointVolumeName, Claim("old")).
-			Container("b", Running(), Mount(v1alpha1.CheckpointVolumeName, "/migration-checkpoint")), containers.RefusalCheckpoint},
-		{"our own earlier checkpoint that may be lost", good().Annotation(v1alpha1.CheckpointClaimAnnotation, "old").Volume(v1alpha1.CheckpointVolumeName, Claim("old")).
-			Annotation(v1alpha1.DiscardableVolumesAnnotation, v1alpha1.CheckpointVolumeName).
 			Container("b", Running(), Mount(v1alpha1.CheckpointVolumeName, "/migration-checkpoint")), ""},
+		{"a volume with the gate's name", good().Volume(v1alpha1.GateVolumeName, EmptyDir()), containers.RefusalGateTaken},
+		{"an earlier gate", good().Volume(v1alpha1.GateVolumeName, EmptyDir()).Init(v1alpha1.GateContainer, Exited(0), Mount(v1alpha1.GateVolumeName, v1alpha1.GateMountPath)), ""},
 		{"our own earlier checkpoint in a stripped container", good().RestartPolicy(never).Annotation(v1alpha1.CheckpointClaimAnnotation, "old").Volume(v1alpha1.CheckpointVolumeName, Claim("old")).
 			Container("b", Exited(0), Mount(v1alpha1.CheckpointVolumeName, "/migration-checkpoint")), ""},
 
@@ -101,7 +100,7 @@ func TestAssess(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, refusal := containers.Assess(test.pod.Obj(), "", lookup)
+			_, refusal := containers.Assess(test.pod.Obj(), notCarried, lookup)
 			got, message := "", "-"
 			if refusal != nil {
 				got, message = refusal.Reason, refusal.Message
@@ -136,7 +135,7 @@ func projected(container string) corev1.VolumeSource {
 
 func lookup(name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {
 	switch name {
-	case "rwx":
+	case "rwx", "old":
 		return MakeClaim(name, corev1.ReadWriteMany), nil
 	case "rox":
 		return MakeClaim(name, corev1.ReadOnlyMany), nil

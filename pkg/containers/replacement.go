@@ -29,6 +29,9 @@ type ReplacementOptions struct {
 	TargetNode string
 	// PlannedNode is the node that the scheduler prefers.
 	PlannedNode string
+	// GateImage is the image of the node agent, whose gate holds the containers
+	// back until state is restored; empty for a pod that brings none.
+	GateImage string
 }
 
 // BuildReplacement returns the pod that takes over from pod: the containers
@@ -49,6 +52,9 @@ func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev
 	spec.Affinity = moveAffinity(pod, o.TargetNode)
 	if o.ClaimName != "" {
 		mountCheckpoint(spec, o.ClaimName)
+	}
+	if o.GateImage != "" {
+		addGate(spec, o.GateImage, pod.Status.QOSClass)
 	}
 	return &corev1.Pod{ObjectMeta: replacementMeta(pod, o), Spec: *spec}, nil
 }
@@ -109,7 +115,7 @@ func stripped(pod *corev1.Pod, v Verdicts) *corev1.PodSpec {
 	// A volume that no container ever used was not there for the stripped ones:
 	// it stays, unless it is one that is made anew.
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(volume corev1.Volume) bool {
-		return gone(volume.Name) || usedBefore[volume.Name] && !used[volume.Name]
+		return gone(volume.Name) || volume.Name == v1alpha1.GateVolumeName || usedBefore[volume.Name] && !used[volume.Name]
 	})
 	spec.ResourceClaims = slices.DeleteFunc(spec.ResourceClaims, func(r corev1.PodResourceClaim) bool { return !devices[r.Name] })
 	return spec
@@ -196,6 +202,9 @@ func replacementMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
 	meta.Labels[v1alpha1.OriginalPodLabel] = v1alpha1.LabelValue(root)
 	meta.Annotations[v1alpha1.OriginalPodLabel] = root
 	setOrDelete(meta.Labels, v1alpha1.MigrationUIDLabel, string(o.MigrationUID))
+	for _, key := range marksOfEarlierMigrations {
+		delete(meta.Annotations, key)
+	}
 	planned := o.TargetNode
 	if planned == "" {
 		planned = o.PlannedNode
@@ -207,6 +216,9 @@ func replacementMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
 	setOrDelete(meta.Annotations, v1alpha1.OriginalUIDAnnotation, string(pod.UID))
 	return meta
 }
+
+// marksOfEarlierMigrations say something of one migration of the original.
+var marksOfEarlierMigrations = []string{v1alpha1.FencedAnnotation, v1alpha1.ReleasedAnnotation, corev1.PodDeletionCost}
 
 func setOrDelete(values map[string]string, key, value string) {
 	if value == "" {

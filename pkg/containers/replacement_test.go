@@ -25,7 +25,7 @@ var options = containers.ReplacementOptions{Name: "p-migrated-1", MigrationUID: 
 
 func build(t *testing.T, pod *corev1.Pod, o containers.ReplacementOptions) *corev1.Pod {
 	t.Helper()
-	r, err := containers.BuildReplacement(pod, containers.Judge(pod, ""), o)
+	r, err := containers.BuildReplacement(pod, containers.Judge(pod, notCarried), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,11 +243,11 @@ func TestPodLevelResources(t *testing.T) {
 
 func TestBuildReplacementRefuses(t *testing.T) {
 	pod := MakePod("p").Node("a").RestartPolicy(never).Container("c", Exited(0)).Obj()
-	if _, err := containers.BuildReplacement(pod, containers.Judge(pod, ""), options); err == nil || !strings.Contains(err.Error(), containers.RefusalNothingRemains) {
+	if _, err := containers.BuildReplacement(pod, containers.Judge(pod, notCarried), options); err == nil || !strings.Contains(err.Error(), containers.RefusalNothingRemains) {
 		t.Errorf("error = %v, want NothingRemains", err)
 	}
 	other := MakePod("p").Node("a").Container("d", Running()).Obj()
-	if _, err := containers.BuildReplacement(pod, containers.Judge(other, ""), options); err == nil || !strings.Contains(err.Error(), "without a verdict") {
+	if _, err := containers.BuildReplacement(pod, containers.Judge(other, containers.Policy{}), options); err == nil || !strings.Contains(err.Error(), "without a verdict") {
 		t.Errorf("error = %v, want one about the missing verdict", err)
 	}
 }
@@ -316,7 +316,10 @@ func TestPropertiesOfRandomPods(t *testing.T) {
 	for seed := range uint64(1000) {
 		pod := randomPod(rand.New(rand.NewPCG(seed, 1)))
 		before := pod.DeepCopy()
-		policy := []v1alpha1.WaitingPolicy{v1alpha1.WaitingStrip, v1alpha1.WaitingKeep}[seed%2]
+		policy := containers.Policy{
+			Waiting: []v1alpha1.WaitingPolicy{v1alpha1.WaitingStrip, v1alpha1.WaitingKeep}[seed%2],
+			Mode:    []v1alpha1.CheckpointMode{v1alpha1.CheckpointApplication, v1alpha1.CheckpointFrozen, v1alpha1.CheckpointNone}[seed%3],
+		}
 		v := containers.Judge(pod, policy)
 
 		var judged, all []string

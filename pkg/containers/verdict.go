@@ -25,6 +25,8 @@ const (
 	ReasonInitResultNotCarried = "InitResultNotCarried"
 	ReasonSidecar              = "Sidecar"
 	ReasonEphemeral            = "Ephemeral"
+	// ReasonGate: the container was added by an earlier migration.
+	ReasonGate = "MigrationGate"
 )
 
 // Verdicts says for every container of a pod whether it moves, and whether the
@@ -37,6 +39,21 @@ type Verdicts struct {
 	Refusal string
 	// Message explains the refusal in a sentence.
 	Message string
+	// Mode is how state is carried; what is carried decides what may be left out.
+	Mode v1alpha1.CheckpointMode
+}
+
+// Policy is what the author of a migration decides.
+type Policy struct {
+	// Waiting is for containers that never started; empty means Strip.
+	Waiting v1alpha1.WaitingPolicy
+	// Mode is how state is carried; empty means Frozen.
+	Mode v1alpha1.CheckpointMode
+}
+
+// PolicyOf returns the policy of a migration.
+func PolicyOf(m *v1alpha1.PodMigration) Policy {
+	return Policy{Waiting: m.Spec.Waiting, Mode: m.Spec.Checkpoint.Mode}
 }
 
 // HasWaiting reports whether some container has never started.
@@ -68,10 +85,9 @@ func (v Verdicts) kept() []string {
 	return names
 }
 
-// Judge decides on every container of a pod. The policy waiting is for
-// containers that never started; empty means Strip, as in the API.
-func Judge(pod *corev1.Pod, waiting v1alpha1.WaitingPolicy) Verdicts {
-	j := &judge{pod: pod, waiting: waiting, initializing: isInitializing(pod), restartAll: canRestartAll(&pod.Spec)}
+// Judge decides on every container of a pod.
+func Judge(pod *corev1.Pod, policy Policy) Verdicts {
+	j := &judge{pod: pod, waiting: policy.Waiting, initializing: isInitializing(pod), restartAll: canRestartAll(&pod.Spec)}
 	var inits, regulars []v1alpha1.ContainerVerdict
 	for i := range pod.Spec.InitContainers {
 		inits = append(inits, j.initContainer(&pod.Spec.InitContainers[i]))
@@ -79,7 +95,7 @@ func Judge(pod *corev1.Pod, waiting v1alpha1.WaitingPolicy) Verdicts {
 	for i := range pod.Spec.Containers {
 		regulars = append(regulars, j.container(&pod.Spec.Containers[i]))
 	}
-	v := Verdicts{Containers: slices.Concat(inits, regulars)}
+	v := Verdicts{Containers: slices.Concat(inits, regulars), Mode: policy.Mode}
 	j.keepNeededInits(&v)
 	for i := range pod.Spec.EphemeralContainers {
 		v.Containers = append(v.Containers, ephemeral(pod, pod.Spec.EphemeralContainers[i].Name))
@@ -137,6 +153,8 @@ func (j *judge) initContainer(c *corev1.Container) v1alpha1.ContainerVerdict {
 	f := find(j.pod.Status.InitContainerStatuses, c.Name)
 	v := v1alpha1.ContainerVerdict{Name: c.Name, Kind: v1alpha1.KindInit, State: f.state, ShouldMigrate: true}
 	switch {
+	case v1alpha1.IsGateContainer(c.Name):
+		v.ShouldMigrate, v.Reason, v.Message = false, ReasonGate, "belongs to an earlier migration"
 	case isSidecar(c):
 		v.Kind, v.Reason, v.Message = v1alpha1.KindSidecar, ReasonSidecar, "sidecars move with their pod"
 	case f.state == v1alpha1.StateCompleted && wouldRestart(&j.pod.Spec, c, true, 0):
@@ -161,7 +179,7 @@ func (j *judge) keepNeededInits(v *Verdicts) {
 		changed = false
 		for i := range v.Containers {
 			c := &v.Containers[i]
-			if c.Kind != v1alpha1.KindInit || c.ShouldMigrate {
+			if c.Kind != v1alpha1.KindInit || c.ShouldMigrate || c.Reason == ReasonGate {
 				continue
 			}
 			if lost := productsLeftBehind(j.pod, *v, c.Name); len(lost) > 0 {

@@ -87,7 +87,7 @@ func TestJudgeContainers(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			v := containers.Judge(main(test.pod).Obj(), test.waiting)
+			v := containers.Judge(main(test.pod).Obj(), containers.Policy{Waiting: test.waiting, Mode: notCarried.Mode})
 			got := ""
 			for i, line := range short(v) {
 				if v.Containers[i].Message == "" {
@@ -114,7 +114,7 @@ func TestJudgeWhileInitialising(t *testing.T) {
 		"fetch:Init:Completed:strip:InitCompleted", "unpack:Init:Running:keep:Running",
 		"check:Init:Waiting:keep:WaitingForInit", "main:Container:Waiting:keep:WaitingForInit",
 	}
-	v := containers.Judge(pod, v1alpha1.WaitingStrip)
+	v := containers.Judge(pod, notCarried)
 	if diff := cmp.Diff(want, short(v)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -144,7 +144,7 @@ func TestInitContainersAndWhatTheyLeftBehind(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			pod := MakePod("p").Volume("v", test.volume).Init("c", Exited(0), test.init).Container("main", Running(), test.main).Obj()
-			v := containers.Judge(pod, "")
+			v := containers.Judge(pod, notCarried)
 			if got := short(v)[0]; got != "c:Init:Completed:"+test.want {
 				t.Errorf("verdict = %s, want %s", got, test.want)
 			}
@@ -165,14 +165,14 @@ func TestKeptInitContainersNeedTheirSources(t *testing.T) {
 		"fetch:Init:Completed:keep:InitResultNotCarried", "lonely:Init:Completed:strip:InitCompleted",
 		"unpack:Init:Completed:keep:InitResultNotCarried", "main:Container:Running:keep:Running",
 	}
-	if diff := cmp.Diff(want, short(containers.Judge(pod, ""))); diff != "" {
+	if diff := cmp.Diff(want, short(containers.Judge(pod, notCarried))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
 func TestSidecarsKeepTheirOrder(t *testing.T) {
 	pod := MakePod("p").Node("a").Sidecar("net", Running()).Init("fetch", Exited(0)).Sidecar("log", Running()).Container("main", Running()).Obj()
-	r, err := containers.BuildReplacement(pod, containers.Judge(pod, ""), containers.ReplacementOptions{})
+	r, err := containers.BuildReplacement(pod, containers.Judge(pod, notCarried), containers.ReplacementOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,13 +42,48 @@ func isMemory(v *corev1.Volume) bool {
 	return v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory
 }
 
+func isHugePages(v *corev1.Volume) bool {
+	return v.EmptyDir != nil && strings.HasPrefix(string(v.EmptyDir.Medium), string(corev1.StorageMediumHugePages))
+}
+
+// isEmptyDir counts a volume without a source too (core/v1 defaulting).
+func isEmptyDir(v *corev1.Volume) bool {
+	return v.EmptyDir != nil || v.VolumeSource == (corev1.VolumeSource{})
+}
+
+// isCarried reports whether the node agents carry the content of a volume.
+func isCarried(pod *corev1.Pod, v *corev1.Volume, mode v1alpha1.CheckpointMode) bool {
+	return mode.CarriesVolumes() && isEmptyDir(v) && !isHugePages(v) && v.Name != v1alpha1.GateVolumeName && !discardable(pod)[v.Name]
+}
+
+// mayLose reports whether the author of the migration gave up the content of a
+// volume. An emptyDir in memory counts as scratch space, as it does for the
+// cluster autoscaler, where nothing carries it.
+func (v Verdicts) mayLose(volume *corev1.Volume) bool {
+	return isEmptyDir(volume) && (v.Mode == v1alpha1.CheckpointNone || isMemory(volume))
+}
+
+// CarriedVolumes returns the names of the emptyDirs whose content is carried to
+// the replacement, sorted: those that a container which moves mounts.
+func CarriedVolumes(pod *corev1.Pod, v Verdicts) []string {
+	var names []string
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		if isCarried(pod, volume, v.Mode) && userOf(pod, v, volume.Name) != "" {
+			names = append(names, volume.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // productsLeftBehind returns the volumes that stay behind, to which the named
 // container could write, and which a kept container uses.
 func productsLeftBehind(pod *corev1.Pod, verdicts Verdicts, name string) []string {
 	var lost []string
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if !staysBehind(v) || !canWrite(pod, v, name) {
+		if !staysBehind(v) || isCarried(pod, v, verdicts.Mode) || !canWrite(pod, v, name) {
 			continue
 		}
 		usedByKept := slices.ContainsFunc(verdicts.Containers, func(c v1alpha1.ContainerVerdict) bool {

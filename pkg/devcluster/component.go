@@ -124,12 +124,18 @@ func (c *Cluster) StartComponent(name string, args ...string) error {
 	if err := c.renderConfig(component); err != nil {
 		return err
 	}
-	_, err = process.Start(c.stateDir, process.Spec{
-		Name: name,
-		Path: filepath.Join(c.state.BinDir, component.program),
-		Args: append(component.args(c), args...),
-	})
+	spec := c.specOf(component)
+	spec.Args = append(spec.Args, args...)
+	_, err = process.Start(c.stateDir, spec)
 	return err
+}
+
+func (c *Cluster) specOf(component component) process.Spec {
+	return process.Spec{
+		Name: component.name,
+		Path: filepath.Join(c.state.BinDir, component.program),
+		Args: component.args(c),
+	}
 }
 
 // StopComponent ends a component as a kubelet would, with SIGTERM first.

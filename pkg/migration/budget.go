@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -65,5 +66,6 @@ func (a *admission) check(m *v1alpha1.PodMigration, pod *corev1.Pod, migrations 
 	move := budget.MoveOf(m)
 	// The request need not name the source.
 	move.From = pod.Spec.NodeName
+	move.Workload = budget.WorkloadOf(pod.Namespace, pod.Name, metav1.GetControllerOf(pod))
 	return ledger.Check(move)
 }

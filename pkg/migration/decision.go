@@ -22,11 +22,17 @@ const (
 	AskBudget         ActionType = "AskBudget"
 	MeasureBefore     ActionType = "MeasureBefore"
 	CreateClaim       ActionType = "CreateClaim"
+	CreateCarrier     ActionType = "CreateCarrier"
 	CreateReplacement ActionType = "CreateReplacement"
 	KeepPreviousClaim ActionType = "KeepPreviousClaim"
+	DeleteCarrier     ActionType = "DeleteCarrier"
+	CheckEviction     ActionType = "CheckEviction"
+	MarkOriginal      ActionType = "MarkOriginal"
+	OfferReplacement  ActionType = "OfferReplacement"
 	Evict             ActionType = "Evict"
 	AdoptClaim        ActionType = "AdoptClaim"
 	MeasureAfter      ActionType = "MeasureAfter"
+	FenceOriginal     ActionType = "FenceOriginal"
 	DeleteReplacement ActionType = "DeleteReplacement"
 	DeleteClaim       ActionType = "DeleteClaim"
 	RemoveFinalizer   ActionType = "RemoveFinalizer"
@@ -35,9 +41,13 @@ const (
 
 // Action is one thing to do, with the object that it is done to or that it makes.
 type Action struct {
-	Type  ActionType
-	Pod   *corev1.Pod
-	Claim *corev1.PersistentVolumeClaim
+	Type ActionType
+	Pod  *corev1.Pod
+	// Becomes is what the pod is changed into.
+	Becomes *corev1.Pod
+	// Evicts is the pod that goes in consequence: the Eviction API is asked first.
+	Evicts *corev1.Pod
+	Claim  *corev1.PersistentVolumeClaim
 }
 
 // Decision is what to do next, and what to write down afterwards.

@@ -42,14 +42,25 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 		result.Sample = sample
 	case CreateClaim:
 		result.Err = r.client.Create(ctx, a.Claim)
+	case CreateCarrier:
+		result.Err = r.client.Create(ctx, a.Pod)
 	case CreateReplacement:
 		result.Created = a.Pod
 		result.Err = r.client.Create(ctx, a.Pod)
+	case CheckEviction:
+		result.Err = r.evict(ctx, a.Pod, metav1.DryRunAll)
+	case MarkOriginal, FenceOriginal:
+		result.Err = r.change(ctx, a.Pod, a.Becomes)
+	case OfferReplacement:
+		// What the ReplicaSet deletes then, the budgets have to allow.
+		if result.Err = r.evict(ctx, a.Evicts, metav1.DryRunAll); result.Err == nil {
+			result.Err = r.change(ctx, a.Pod, a.Becomes)
+		}
 	case KeepPreviousClaim, AdoptClaim:
 		result.Err = r.addOwner(ctx, a.Claim, a.Pod)
 	case Evict:
 		result.Err = r.evict(ctx, a.Pod)
-	case DeleteReplacement:
+	case DeleteReplacement, DeleteCarrier:
 		result.Err = r.deleteExactly(ctx, a.Pod)
 	case DeleteClaim:
 		result.Err = r.deleteExactly(ctx, a.Claim)
@@ -65,15 +76,21 @@ func (r *reconciler) patchMeta(ctx context.Context, m, base *v1alpha1.PodMigrati
 }
 
 // evict goes through the Eviction API, so that PodDisruptionBudgets hold. The
-// resourceVersion makes it fail when the pod has changed since it was judged.
-func (r *reconciler) evict(ctx context.Context, pod *corev1.Pod) error {
+// resourceVersion makes it fail when the pod has changed since it was judged. A
+// dry run asks only whether it may go.
+func (r *reconciler) evict(ctx context.Context, pod *corev1.Pod, dryRun ...string) error {
 	eviction := &policyv1.Eviction{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
-		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
+		DeleteOptions: &metav1.DeleteOptions{DryRun: dryRun, Preconditions: &metav1.Preconditions{
 			UID: ptr.To(pod.UID), ResourceVersion: ptr.To(pod.ResourceVersion),
 		}},
 	}
 	return r.client.SubResource("eviction").Create(ctx, pod.DeepCopy(), eviction)
+}
+
+// change patches a pod, unless it has changed since it was judged.
+func (r *reconciler) change(ctx context.Context, pod, becomes *corev1.Pod) error {
+	return r.client.Patch(ctx, becomes.DeepCopy(), client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{}))
 }
 
 func (r *reconciler) deleteExactly(ctx context.Context, object client.Object) error {

@@ -2,18 +2,24 @@ package migration
 
 import (
 	"context"
+	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/containers"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
 // gather reads all that Next looks at.
 func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*State, error) {
-	s := &State{Now: r.clock.Now(), Migration: m, Limits: r.limits}
+	s := &State{Now: r.clock.Now(), Migration: m, Limits: r.limits, AgentImage: r.agentImage}
 	if m.Status.Phase.IsFinished() {
 		return s, nil
 	}
@@ -26,6 +32,9 @@ func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*Sta
 			return nil, err
 		}
 	} else if err := r.gatherMade(ctx, s); err != nil {
+		return nil, err
+	}
+	if s.Owner, err = r.owner(ctx, s); err != nil {
 		return nil, err
 	}
 	needsClaims := s.Pod != nil && (m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending || m.Status.Phase == v1alpha1.PhasePreparing)
@@ -50,7 +59,51 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *State) error {
 		}
 		s.TargetNodeExists = node != nil
 	}
-	return nil
+	if s.Pod == nil {
+		return nil
+	}
+	var err error
+	s.Budgets, err = r.budgetsOf(ctx, s.Pod)
+	return err
+}
+
+// budgetsOf names the PodDisruptionBudgets that cover a pod, as the Eviction API
+// finds them (k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go).
+func (r *reconciler) budgetsOf(ctx context.Context, pod *corev1.Pod) ([]string, error) {
+	list := &policyv1.PodDisruptionBudgetList{}
+	if err := r.live.List(ctx, list, client.InNamespace(pod.Namespace)); err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range list.Items {
+		selector, err := metav1.LabelSelectorAsSelector(list.Items[i].Spec.Selector)
+		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
+			names = append(names, list.Items[i].Name)
+		}
+	}
+	return names, nil
+}
+
+// owner reads the controller of the pod, and what controls that.
+func (r *reconciler) owner(ctx context.Context, s *State) (owners.Owner, error) {
+	var owner owners.Owner
+	if h := s.Migration.Status.Handover; h != nil {
+		owner.Reference = h.Owner
+	} else if s.Pod != nil {
+		owner.Reference = metav1.GetControllerOf(s.Pod)
+	}
+	if owner.Reference == nil || owner.Reference.Kind != "ReplicaSet" || owner.Reference.APIVersion != appsv1.SchemeGroupVersion.String() {
+		return owner, nil
+	}
+	rs, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.ReplicaSet{})
+	if err != nil || rs == nil || rs.UID != owner.Reference.UID {
+		return owner, err
+	}
+	owner.ReplicaSet = rs
+	if above := metav1.GetControllerOf(rs); above != nil && above.Kind == "Deployment" {
+		owner.Deployment, err = read(ctx, r.live, s.Migration.Namespace, above.Name, &appsv1.Deployment{})
+	}
+	return owner, err
 }
 
 // gatherMade reads what the migration has made, by the names that were
@@ -68,12 +121,36 @@ func (r *reconciler) gatherMade(ctx context.Context, s *State) error {
 			return err
 		}
 	}
+	if c := m.Status.Checkpoint; c != nil && c.Carrier != nil {
+		if s.Carrier, err = read(ctx, r.live, m.Namespace, c.Carrier.Name, &corev1.Pod{}); err != nil {
+			return err
+		}
+	}
+	if s.isRollingBack() {
+		if s.SourceNodeAlive, err = r.isAlive(ctx, m.Status.Original); err != nil {
+			return err
+		}
+	}
 	if s.Pod != nil && m.Status.Phase == v1alpha1.PhaseHandingOver {
 		if previous := containers.PreviousCheckpoint(s.Pod); previous != "" {
 			s.PreviousClaim, err = read(ctx, r.live, m.Namespace, previous, &corev1.PersistentVolumeClaim{})
 		}
 	}
 	return err
+}
+
+// isAlive reports whether the node of a pod is there and Ready.
+func (r *reconciler) isAlive(ctx context.Context, pod *v1alpha1.PodReference) (bool, error) {
+	if pod == nil {
+		return false, nil
+	}
+	node, err := read(ctx, r.live, "", pod.NodeName, &corev1.Node{})
+	if err != nil || node == nil {
+		return false, err
+	}
+	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	}), nil
 }
 
 // claims reads the claims of a pod and the volumes that they are bound to.

@@ -9,37 +9,91 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
-// handingOver evicts the original and, once it is gone, measures and finishes.
+// handingOver carries state over, lets the original go and, once it is gone,
+// measures and finishes.
 func (st *step) handingOver() Decision {
-	if st.isCommitted() {
+	if !st.isCommitted() {
+		if d, stop := st.beforeHandover(); stop {
+			return d
+		}
+		if d, lost := st.replacementLost(st.replacement()); lost {
+			return d
+		}
+		if d, made := st.carryOver(); made {
+			return d
+		}
+	}
+	o := st.original()
+	if o == nil || o.DeletionTimestamp != nil {
 		return st.takeOver()
 	}
-	if d, stop := st.beforeHandover(); stop {
-		return d
-	}
+	return st.letGo(o)
+}
+
+// letGo removes the original, once the replacement works.
+func (st *step) letGo(o *corev1.Pod) Decision {
 	r := st.replacement()
 	if d, lost := st.replacementLost(r); lost {
 		return d
 	}
 	if !isWorking(r) {
-		return st.wait(st.untilDeadline(), "replacement %s no longer works, not evicting the original: %s", r.Name, startProgress(r))
+		return st.wait(2*time.Second, "replacement %s does not work, not removing the original: %s", r.Name, startProgress(r))
 	}
-	if keepsPreviousClaim(st.PreviousClaim, st.Pod, r) {
+	if !st.isTrue(v1alpha1.ConditionReplacementReady) {
+		st.works(r)
+		return st.decision
+	}
+	if c := st.carrier(); c != nil && c.DeletionTimestamp == nil {
+		return st.do(Action{Type: DeleteCarrier, Pod: c})
+	}
+	if keepsPreviousClaim(st.PreviousClaim, o, r) {
 		return st.do(Action{Type: KeepPreviousClaim, Pod: r, Claim: st.PreviousClaim})
 	}
-	return st.do(Action{Type: Evict, Pod: st.Pod})
+	if !st.adopts() {
+		return st.do(Action{Type: Evict, Pod: o})
+	}
+	return st.swap(o, r)
+}
+
+// adoptionGrace is how long the ReplicaSet may take to delete the original once
+// it has the replacement.
+const adoptionGrace = 10 * time.Second
+
+// swap has the ReplicaSet take the replacement for the original. The budgets
+// are asked first, though one more pod than wanted works at that moment.
+func (st *step) swap(o, r *corev1.Pod) Decision {
+	switch {
+	case st.Owner.ReplicaSet == nil:
+		// Nobody counts the pod any more.
+		return st.do(Action{Type: Evict, Pod: o})
+	case owners.IsAdopted(r, st.Owner):
+		if st.conditionReason(v1alpha1.ConditionHandedOver) != ReasonOffered {
+			st.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered, "the ReplicaSet has the replacement, and deletes the original")
+			return st.decision
+		}
+		if left := adoptionGrace - st.since(v1alpha1.ConditionHandedOver); left > 0 {
+			return st.wait(min(left, time.Second), "waiting for ReplicaSet %s to delete pod %s", st.Owner.ReplicaSet.Name, o.Name)
+		}
+		// It wants one pod more by now: the original is still the one to go.
+		return st.do(Action{Type: Evict, Pod: o})
+	case !owners.DoesGiveWay(o):
+		return st.do(Action{Type: MarkOriginal, Pod: o, Becomes: owners.GivesWay(o)})
+	}
+	return st.do(Action{Type: OfferReplacement, Pod: r, Becomes: owners.Adopted(r, st.Owner), Evicts: o})
 }
 
 // takeOver finishes a migration whose original is going or gone.
 func (st *step) takeOver() Decision {
+	r := st.replacement()
+	if !st.isTrue(v1alpha1.ConditionReplacementReady) && r != nil && isWorking(r) {
+		st.works(r)
+		return st.decision
+	}
 	if o := st.original(); o != nil {
-		if o.DeletionTimestamp == nil {
-			// Evicted by the kubelet: the pod has failed, its record is left.
-			return st.do(Action{Type: Evict, Pod: o})
-		}
-		return st.wait(pollInterval, "replacement %s works; waiting for pod %s to end", st.Migration.Status.Replacement.Name, o.Name)
+		return st.wait(pollInterval, "replacement %s takes over; waiting for pod %s to end", st.Migration.Status.Replacement.Name, o.Name)
 	}
 	if !st.isTrue(v1alpha1.ConditionHandedOver) {
 		st.status().Times.OriginalGone = st.microNow()
@@ -48,11 +102,16 @@ func (st *step) takeOver() Decision {
 		st.say("the original is gone, measuring the replacement")
 		return st.decision
 	}
-	r := st.replacement()
 	if d, lost := st.replacementLost(r); lost {
 		return d
 	}
-	if c := st.claim(); c != nil && st.ownsClaim() && !isOwnedByPod(c.OwnerReferences, r) {
+	if !st.isTrue(v1alpha1.ConditionReplacementReady) {
+		return st.wait(pollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
+	}
+	if c := st.carrier(); c != nil && c.DeletionTimestamp == nil {
+		return st.do(Action{Type: DeleteCarrier, Pod: c})
+	}
+	if c := st.keptClaim(); c != nil && st.ownsClaim() && !isOwnedByPod(c.OwnerReferences, r) {
 		return st.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
 	}
 	if st.status().After == nil {
@@ -94,6 +153,14 @@ func (st *step) measureUntil() time.Time {
 		return st.Now
 	}
 	return gone.Add(st.Limits.MeasureTimeout)
+}
+
+// keptClaim is the checkpoint claim, made or brought along.
+func (st *step) keptClaim() *corev1.PersistentVolumeClaim {
+	if c := st.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
+		return st.Claim
+	}
+	return st.claim()
 }
 
 func (st *step) ownsClaim() bool {

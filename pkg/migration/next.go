@@ -5,9 +5,12 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
 // Next decides the next step of a migration. It is pure: the same state gives
@@ -77,6 +80,9 @@ func (st *step) stop() Decision {
 // removed before that is in the status.
 func (st *step) giveUp(reason, message string) Decision {
 	st.condition(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, reason, message)
+	if c := st.status().Checkpoint; c != nil && c.Step != "" {
+		c.Step = v1alpha1.StepAbort
+	}
 	st.say("putting everything back: %s", message)
 	return st.decision
 }
@@ -89,6 +95,16 @@ func (st *step) rollback() Decision {
 		}
 		st.decision.Wait = pollInterval
 		return st.decision
+	}
+	if c := st.carrier(); c != nil {
+		if c.DeletionTimestamp == nil {
+			return st.do(Action{Type: DeleteCarrier, Pod: c})
+		}
+		st.decision.Wait = time.Second
+		return st.decision
+	}
+	if d, made := st.restoreOriginal(); made {
+		return d
 	}
 	// A claim that is being deleted is held only until nothing uses it.
 	if c := st.claim(); c != nil && c.DeletionTimestamp == nil {
@@ -106,6 +122,37 @@ func (st *step) rollback() Decision {
 	}
 	st.event(phase == v1alpha1.PhaseFailed, st.original(), reason, note+": "+message)
 	return st.finish(phase, message)
+}
+
+// restoreOriginal makes sure that the original works as before: it is thawed,
+// and no mark is left. The fence makes every judgement void that a controller
+// which is believed dead has made of the pod.
+func (st *step) restoreOriginal() (Decision, bool) {
+	o := st.original()
+	if o == nil || o.DeletionTimestamp != nil {
+		return Decision{}, false
+	}
+	wasFrozen := st.conditionReason(v1alpha1.ConditionSealed) != ""
+	if s := st.source(); wasFrozen && st.SourceNodeAlive && s != nil && s.Phase != v1alpha1.SourceThawed && s.Phase != v1alpha1.SourceFailed {
+		return st.wait(time.Second, "waiting for the node agent of %s to let pod %s go on", s.Node, o.Name), true
+	}
+	replacementExisted := st.Migration.Status.Replacement != nil && st.Migration.Status.Replacement.UID != ""
+	if replacementExisted && o.Annotations[v1alpha1.FencedAnnotation] != string(st.Migration.UID) || owners.DoesGiveWay(o) {
+		return st.do(Action{Type: FenceOriginal, Pod: o, Becomes: fenced(o, st.Migration.UID)}), true
+	}
+	return Decision{}, false
+}
+
+func fenced(original *corev1.Pod, migration types.UID) *corev1.Pod {
+	pod := original.DeepCopy()
+	if owners.DoesGiveWay(original) {
+		pod = owners.KeepsPlace(original)
+	}
+	if pod.Annotations == nil {
+		pod.Annotations = map[string]string{}
+	}
+	pod.Annotations[v1alpha1.FencedAnnotation] = string(migration)
+	return pod
 }
 
 func (st *step) rollbackMessage() string {

@@ -47,14 +47,16 @@ func in(phase v1alpha1.Phase) *scene {
 		Spec: v1alpha1.PodMigrationSpec{PodName: "train", TimeoutSeconds: 600},
 	}
 	s := &scene{State{Now: t0, Migration: m, Pod: originalPod().Obj(), Claims: noClaims,
-		Limits: Limits{UnschedulableGrace: 30 * time.Second, MeasureTimeout: 90 * time.Second}}}
+		Limits: Limits{UnschedulableGrace: 30 * time.Second, MeasureTimeout: 90 * time.Second, AgentGrace: 30 * time.Second, StartGrace: time.Minute}}}
 	if phase == "" || phase == v1alpha1.PhasePending {
 		return s
 	}
 	m.Status = v1alpha1.PodMigrationStatus{
 		Phase: phase, Original: &v1alpha1.PodReference{Name: "train", UID: "uid-train", NodeName: "a"},
 		Replacement: &v1alpha1.PodReference{Name: "train-r"}, CheckpointClaim: "checkpoint",
-		Containers: containers.Judge(s.Pod, "").Containers, Times: v1alpha1.StepTimes{Started: ago(50 * time.Second)},
+		Containers: containers.Judge(s.Pod, containers.Policy{}).Containers, Times: v1alpha1.StepTimes{Started: ago(50 * time.Second)},
+		Handover:   &v1alpha1.Handover{Method: v1alpha1.MethodCreate, Order: v1alpha1.OrderStartFirst},
+		Checkpoint: &v1alpha1.CheckpointStatus{Mode: v1alpha1.CheckpointFrozen, Attempt: 1},
 	}
 	if phase == v1alpha1.PhasePreparing {
 		return s
@@ -72,13 +74,14 @@ func in(phase v1alpha1.Phase) *scene {
 	m.Status.Replacement.NodeName = "b"
 	m.Status.Times.ReplacementReady = ago(20 * time.Second)
 	s.set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced)
+	s.set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady)
 	return s
 }
 
 func noClaims(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return nil, nil }
 
 func (s *scene) set(kind string, status metav1.ConditionStatus, reason string) *scene {
-	meta.SetStatusCondition(&s.Migration.Status.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: "why"})
+	meta.SetStatusCondition(&s.Migration.Status.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: "why", LastTransitionTime: metav1.NewTime(t0)})
 	return s
 }
 
@@ -95,6 +98,13 @@ func handedOver() *scene {
 
 func rollingBack(reason string) *scene {
 	return in(v1alpha1.PhasePlacing).set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, reason)
+}
+
+// fencedOff is a rollback that has nothing left to do but to remove the claim.
+func fencedOff(reason string) *scene {
+	return rollingBack(reason).with(func(s *scene) {
+		s.Replacement, s.Pod.Annotations = nil, map[string]string{v1alpha1.FencedAnnotation: "m"}
+	})
 }
 
 func deleting(object metav1.Object) {
@@ -220,7 +230,7 @@ func TestNext(t *testing.T) {
 		}), NoAction, placing, "", "waiting for scheduler"},
 
 		{"hand over: evict", in(handing), Evict, handing, "", ""},
-		{"hand over: replacement no longer works", in(handing).with(func(s *scene) { s.Replacement = workingReplacement().Ready(false).Obj() }), NoAction, handing, "", "no longer works"},
+		{"hand over: replacement no longer works", in(handing).with(func(s *scene) { s.Replacement = workingReplacement().Ready(false).Obj() }), NoAction, handing, "", "not removing the original"},
 		{"hand over: replacement gone", in(handing).with(func(s *scene) { s.Replacement = nil }), NoAction, handing, ReasonReplacementGone, ""},
 		{"hand over: a container finished", in(handing).with(func(s *scene) {
 			s.Pod = fixture.MakePod("train").Node("a").RestartPolicy("Never").Container("batch", fixture.Exited(0)).Container("serve", fixture.Exited(0)).Obj()
@@ -264,12 +274,14 @@ func TestNext(t *testing.T) {
 
 		{"roll back: replacement", rollingBack(ReasonUnschedulable), DeleteReplacement, placing, "", ""},
 		{"roll back: replacement goes", rollingBack(ReasonUnschedulable).with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, "", ""},
-		{"roll back: not the pod of others", rollingBack(ReasonNameTaken).with(func(s *scene) { s.Replacement.Labels = nil }), DeleteClaim, placing, "", ""},
-		{"roll back: claim", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement = nil }), DeleteClaim, placing, "", ""},
-		{"roll back: not the claim of others", rollingBack(ReasonNameTaken).with(func(s *scene) { s.Replacement, s.Claim.Labels = nil, nil }), NoAction, failed, ReasonNameTaken, "why"},
-		{"roll back: done", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, failed, ReasonUnschedulable, "why"},
-		{"roll back: cancelled", rollingBack(ReasonCancelled).with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, cancelled, ReasonCancelled, "why"},
-		{"roll back: finished original", rollingBack(ReasonOriginalFinished).with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, cancelled, ReasonOriginalFinished, "why"},
+		{"roll back: not the pod of others", fencedOff(ReasonNameTaken).with(func(s *scene) { s.Replacement = replacementPod().Obj(); s.Replacement.Labels = nil }), DeleteClaim, placing, "", ""},
+		{"roll back: older judgements are void", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement = nil }), FenceOriginal, placing, "", ""},
+		{"roll back: no replacement was ever made", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), DeleteClaim, placing, "", ""},
+		{"roll back: claim", fencedOff(ReasonUnschedulable), DeleteClaim, placing, "", ""},
+		{"roll back: not the claim of others", fencedOff(ReasonNameTaken).with(func(s *scene) { s.Claim.Labels = nil }), NoAction, failed, ReasonNameTaken, "why"},
+		{"roll back: done", fencedOff(ReasonUnschedulable).with(func(s *scene) { s.Claim = nil }), NoAction, failed, ReasonUnschedulable, "why"},
+		{"roll back: cancelled", fencedOff(ReasonCancelled).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonCancelled, "why"},
+		{"roll back: finished original", fencedOff(ReasonOriginalFinished).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonOriginalFinished, "why"},
 
 		{"end: the record needs no protection", in(succeeded), RemoveFinalizer, succeeded, "", ""},
 		{"end: nothing to do", in(succeeded).with(unprotected), NoAction, succeeded, "", ""},

@@ -1,13 +1,18 @@
 package migration
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/containers"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
 // pending checks the request, then asks for a place in the budget.
@@ -17,12 +22,21 @@ func (st *step) pending() Decision {
 			return st.reject(r)
 		}
 	}
-	verdicts, refusal := containers.Assess(st.Pod, st.Migration.Spec.Waiting, st.Claims)
+	verdicts, refusal := containers.Assess(st.Pod, containers.PolicyOf(st.Migration), st.Claims)
 	st.status().Containers = verdicts.Containers
 	if refusal != nil {
 		return st.reject(refusal)
 	}
+	if r := owners.Refuse(st.Pod, st.Owner); r != nil {
+		return st.reject(r)
+	}
+	if r := checkpointPossible(st.State, verdicts); r != nil {
+		return st.reject(r)
+	}
 	st.status().Phase = v1alpha1.PhasePending
+	if reason := owners.InFlight(st.Owner); reason != "" {
+		return st.waitForOwner(reason)
+	}
 	return st.do(Action{Type: AskBudget, Pod: st.Pod})
 }
 
@@ -33,6 +47,43 @@ func (st *step) reject(r *containers.Refusal) Decision {
 	return st.finish(v1alpha1.PhaseFailed, r.Message)
 }
 
+// waitForOwner waits until a rollout or a scaling is over, as long as the
+// migration may take.
+func (st *step) waitForOwner(reason string) Decision {
+	if st.Now.After(st.Migration.CreationTimestamp.Add(time.Duration(st.Migration.Spec.TimeoutSeconds) * time.Second)) {
+		return st.reject(&containers.Refusal{Reason: ReasonTimedOut, Message: fmt.Sprintf("not begun within %d s: %s", st.Migration.Spec.TimeoutSeconds, reason)})
+	}
+	st.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForOwner, reason)
+	return st.wait(pollInterval, "waiting: %s", reason)
+}
+
+// checkpointPossible returns why what the pod keeps cannot be carried.
+func checkpointPossible(s *State, v containers.Verdicts) *containers.Refusal {
+	carried := containers.CarriedVolumes(s.Pod, v)
+	if len(carried) == 0 {
+		return nil
+	}
+	what := "what is in " + strings.Join(carried, ", ")
+	if s.AgentImage == "" {
+		return &containers.Refusal{Reason: ReasonNodeAgentMissing, Message: what + " would have to be carried, and there is no node agent: see --node-agent-image of the rebalancer"}
+	}
+	if s.reusedClaim() == "" && s.Migration.Spec.Checkpoint.AccessMode != corev1.ReadWriteMany {
+		return &containers.Refusal{Reason: ReasonSharedClaimNeeded, Message: what +
+			" is carried while the pod runs, which takes a checkpoint claim that two nodes can mount at once: ask for spec.checkpoint.accessMode ReadWriteMany"}
+	}
+	return nil
+}
+
+// reusedClaim is the checkpoint claim that the pod brought along, which is used
+// again: the application may have written to it.
+func (s *State) reusedClaim() string {
+	previous := containers.PreviousCheckpoint(s.Pod)
+	if claim, _ := s.Claims(previous); previous == "" || claim == nil || claim.DeletionTimestamp != nil || !slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteMany) {
+		return ""
+	}
+	return previous
+}
+
 // accept records the original once the budget has a place for it.
 func (st *step) accept() Decision {
 	st.status().Original = &v1alpha1.PodReference{Name: st.Pod.Name, UID: st.Pod.UID, NodeName: st.Pod.Spec.NodeName}
@@ -40,13 +91,32 @@ func (st *step) accept() Decision {
 	// Written down before anything is made, so that what was made is found even
 	// when the original is gone. A replacement without a UID does not exist yet.
 	st.status().Replacement = &v1alpha1.PodReference{Name: containers.ReplacementName(root, uid, created)}
-	st.status().CheckpointClaim = containers.ClaimName(root, uid, created)
+	st.acceptCheckpoint(root)
+	st.status().Handover = &v1alpha1.Handover{Method: owners.Method(st.Owner), Order: v1alpha1.OrderStartFirst, Owner: st.Owner.Reference, Reason: "nothing keeps the replacement from working beside the original"}
 	st.status().Phase = v1alpha1.PhasePreparing
 	st.status().Times.Started = st.microNow()
 	st.condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, ReasonAccepted, "the pod can be moved and has a place in the budget")
 	st.say("preparing to move pod %s away from node %s", st.Pod.Name, st.Pod.Spec.NodeName)
 	st.event(false, st.Pod, ReasonAccepted, fmt.Sprintf("Moving pod %s away from node %s%s", st.Pod.Name, st.Pod.Spec.NodeName, because(st.Migration.Spec.Reason)))
 	return st.decision
+}
+
+// acceptCheckpoint names the claim, and what is carried on it.
+func (st *step) acceptCheckpoint(root string) {
+	uid, created := st.Migration.UID, st.Migration.CreationTimestamp.Time
+	verdicts := containers.Judge(st.Pod, containers.PolicyOf(st.Migration))
+	checkpoint := &v1alpha1.CheckpointStatus{
+		Mode: cmp.Or(st.Migration.Spec.Checkpoint.Mode, v1alpha1.CheckpointFrozen), Attempt: 1,
+		Volumes: containers.CarriedVolumes(st.Pod, verdicts),
+	}
+	st.status().CheckpointClaim = containers.ClaimName(root, uid, created)
+	if reused := st.reusedClaim(); reused != "" {
+		st.status().CheckpointClaim, checkpoint.ClaimReused = reused, true
+	}
+	if len(checkpoint.Volumes) > 0 {
+		checkpoint.Carrier = &v1alpha1.PodReference{Name: containers.CarrierName(root, uid, created), NodeName: st.Pod.Spec.NodeName}
+	}
+	st.status().Checkpoint = checkpoint
 }
 
 func because(reason string) string {
@@ -58,7 +128,7 @@ func because(reason string) string {
 
 // requestRules check a request against what exists, the most telling first.
 var requestRules = []func(*State) *containers.Refusal{
-	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable,
+	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable, oneBudget,
 }
 
 func podExists(s *State) *containers.Refusal {
@@ -122,6 +192,16 @@ func targetIsUsable(s *State) *containers.Refusal {
 		return &containers.Refusal{Reason: ReasonTargetIsSource, Message: fmt.Sprintf("pod %s is already on node %s", s.Pod.Name, target)}
 	}
 	return nil
+}
+
+// oneBudget refuses what the Eviction API would never evict
+// (k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go).
+func oneBudget(s *State) *containers.Refusal {
+	if len(s.Budgets) < 2 {
+		return nil
+	}
+	return &containers.Refusal{Reason: ReasonSeveralBudgets, Message: fmt.Sprintf(
+		"pod %s is covered by %d PodDisruptionBudgets (%s): the Eviction API does not evict such a pod. Leave one of them", s.Pod.Name, len(s.Budgets), strings.Join(s.Budgets, ", "))}
 }
 
 // originalLost returns why the original can no longer be moved; nil while it can.

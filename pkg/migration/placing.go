@@ -12,6 +12,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/containers"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
 // preparing decides the containers, measures the original and makes the claim.
@@ -30,7 +31,7 @@ func (st *step) preparing() Decision {
 		return st.wait(pollInterval, "waiting for replacement %s to end, to build another one", r.Name)
 	}
 	*st.status().Replacement = v1alpha1.PodReference{Name: st.Migration.Status.Replacement.Name}
-	verdicts, refusal := containers.Assess(st.Pod, st.Migration.Spec.Waiting, st.Claims)
+	verdicts, refusal := containers.Assess(st.Pod, containers.PolicyOf(st.Migration), st.Claims)
 	if refusal != nil {
 		return st.giveUp(lateRefusal(refusal.Reason), refusal.Message)
 	}
@@ -38,13 +39,18 @@ func (st *step) preparing() Decision {
 	if st.status().Before == nil {
 		return st.do(Action{Type: MeasureBefore, Pod: st.Pod})
 	}
-	switch {
-	case st.Claim == nil:
-		return st.do(Action{Type: CreateClaim, Claim: buildClaim(st.State)})
-	case st.claim() == nil:
-		return st.giveUp(ReasonNameTaken, fmt.Sprintf("claim %s exists and belongs to somebody else", st.Claim.Name))
-	case st.Claim.DeletionTimestamp != nil:
-		return st.wait(pollInterval, "waiting for the old claim %s to go", st.Claim.Name)
+	if st.carries() {
+		if d, made := st.measuring(); made {
+			return d
+		}
+	}
+	if d, made := st.claiming(); made {
+		return d
+	}
+	if st.carries() {
+		if d, made := st.copying(); made {
+			return d
+		}
 	}
 	st.status().Phase = v1alpha1.PhasePlacing
 	st.status().Times.Prepared = st.microNow()
@@ -52,6 +58,33 @@ func (st *step) preparing() Decision {
 	st.say("placing a replacement: %s", stripSentence(verdicts))
 	st.event(false, st.Pod, ReasonPrepared, fmt.Sprintf("Prepared the move of pod %s: %s", st.Pod.Name, stripSentence(verdicts)))
 	return st.decision
+}
+
+// claiming makes the checkpoint claim, unless the pod brought one along.
+func (st *step) claiming() (Decision, bool) {
+	if c := st.status().Checkpoint; c != nil && c.ClaimReused {
+		return st.checkReusedClaim()
+	}
+	switch {
+	case st.Claim == nil:
+		return st.do(Action{Type: CreateClaim, Claim: buildClaim(st.State)}), true
+	case st.claim() == nil:
+		return st.giveUp(ReasonNameTaken, fmt.Sprintf("claim %s exists and belongs to somebody else", st.Claim.Name)), true
+	case st.Claim.DeletionTimestamp != nil:
+		return st.wait(pollInterval, "waiting for the old claim %s to go", st.Claim.Name), true
+	}
+	return Decision{}, false
+}
+
+func (st *step) checkReusedClaim() (Decision, bool) {
+	if st.Claim == nil || st.Claim.DeletionTimestamp != nil {
+		return st.giveUp(ReasonClaimRejected, fmt.Sprintf("claim %s, which the pod brought along, is gone", st.Migration.Status.CheckpointClaim)), true
+	}
+	capacity, needed := st.Claim.Status.Capacity[corev1.ResourceStorage], claimSize(st.State)
+	if st.carries() && !capacity.IsZero() && capacity.Cmp(needed) < 0 {
+		return st.giveUp(ReasonClaimTooSmall, fmt.Sprintf("claim %s, which the pod brought along, has %s, and %s are needed", st.Claim.Name, capacity.String(), needed.String())), true
+	}
+	return Decision{}, false
 }
 
 // lateRefusal names what happened when a pod that could be moved no longer
@@ -86,15 +119,43 @@ func (st *step) placing() Decision {
 	if !st.isTrue(v1alpha1.ConditionPlaced) {
 		st.placed(r)
 	}
+	if d, stuck := st.cannotStart(r); stuck {
+		return d
+	}
+	if st.carries() {
+		if !st.isWarm() {
+			return st.awaitWarm(r)
+		}
+		st.status().Phase = v1alpha1.PhaseHandingOver
+		st.say("the first copy is restored on node %s, handing over", r.Spec.NodeName)
+		return st.decision
+	}
 	if !isWorking(r) {
 		return st.wait(st.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
 	st.status().Phase = v1alpha1.PhaseHandingOver
+	st.works(r)
+	return st.decision
+}
+
+// works records that the replacement does.
+func (st *step) works(r *corev1.Pod) {
 	st.status().Times.ReplacementReady = st.microNow()
+	st.status().Downtime = st.downtime()
 	st.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady, "the replacement works on node "+r.Spec.NodeName)
 	st.say("replacement %s works on node %s, handing over", r.Name, r.Spec.NodeName)
 	st.event(false, r, ReasonReady, fmt.Sprintf("Replacement %s works on node %s; the original may go", r.Name, r.Spec.NodeName))
-	return st.decision
+}
+
+// cannotStart gives up on a replacement of which a container cannot be started,
+// for a reason that seldom passes.
+func (st *step) cannotStart(r *corev1.Pod) (Decision, bool) {
+	reason := startFailure(r)
+	scheduled := podCondition(r, corev1.PodScheduled)
+	if reason == "" || st.isCommitted() || scheduled == nil || st.Now.Sub(scheduled.LastTransitionTime.Time) < st.Limits.StartGrace {
+		return Decision{}, false
+	}
+	return st.giveUp(ReasonCannotStart, fmt.Sprintf("replacement %s cannot start on node %s: %s", r.Name, r.Spec.NodeName, reason)), true
 }
 
 func (st *step) create(existing *corev1.Pod) Decision {
@@ -108,13 +169,23 @@ func (st *step) create(existing *corev1.Pod) Decision {
 		// it was recorded.
 		return st.failForGood(ReasonReplacementGone, "the original and its replacement were both removed by others")
 	}
-	pod, err := containers.BuildReplacement(st.Pod, st.storedVerdicts(), containers.ReplacementOptions{
+	options := containers.ReplacementOptions{
 		Name: st.Migration.Status.Replacement.Name, MigrationUID: st.Migration.UID,
 		ClaimName:  st.Migration.Status.CheckpointClaim,
 		TargetNode: st.Migration.Spec.TargetNode, PlannedNode: st.Migration.Spec.PlannedNode,
-	})
+	}
+	if st.carries() {
+		options.GateImage = st.AgentImage
+	}
+	pod, err := containers.BuildReplacement(st.Pod, st.storedVerdicts(), options)
 	if err != nil {
 		return st.giveUp(ReasonReplacementRejected, err.Error())
+	}
+	if st.adopts() {
+		if r := owners.Refuse(st.Pod, st.Owner); r != nil {
+			return st.giveUp(r.Reason, r.Message)
+		}
+		pod = owners.Unmatched(pod, st.Owner)
 	}
 	return st.do(Action{Type: CreateReplacement, Pod: pod})
 }
@@ -169,7 +240,8 @@ func (st *step) volumeIsComing(refusal string) bool {
 // undone. It reports whether the decision is made.
 func (st *step) beforeHandover() (Decision, bool) {
 	o := st.original()
-	if o != nil && isDisrupted(o) && st.replacement() != nil {
+	// With state to carry, the replacement has nothing yet that it could go on with.
+	if o != nil && isDisrupted(o) && st.replacement() != nil && !st.carries() {
 		message := fmt.Sprintf("pod %s is being evicted by somebody else; its replacement goes on", o.Name)
 		st.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonDisrupted, message)
 		st.event(true, o, ReasonDisrupted, message)
@@ -182,7 +254,7 @@ func (st *step) beforeHandover() (Decision, bool) {
 	if d, late := st.timedOut(); late {
 		return d, true
 	}
-	if !containers.Judge(o, st.Migration.Spec.Waiting).SameContainers(st.storedVerdicts()) {
+	if !containers.Judge(o, containers.PolicyOf(st.Migration)).SameContainers(st.storedVerdicts()) {
 		return st.startOver(), true
 	}
 	return Decision{}, false
@@ -193,8 +265,14 @@ func (st *step) beforeHandover() (Decision, bool) {
 func (st *step) startOver() Decision {
 	const message = "a container of the original finished or started meanwhile: the replacement is built anew"
 	st.status().Phase = v1alpha1.PhasePreparing
-	st.status().Times.Prepared, st.status().Times.Placed, st.status().Times.ReplacementReady = nil, nil, nil
-	for _, kind := range []string{v1alpha1.ConditionPrepared, v1alpha1.ConditionPlaced, v1alpha1.ConditionReplacementReady} {
+	times := &st.status().Times
+	times.Prepared, times.Copied, times.Placed, times.ReplacementReady = nil, nil, nil, nil
+	if st.carries() {
+		// Reports about the attempt before are void; the agent of the source thaws.
+		c := st.status().Checkpoint
+		c.Attempt, c.Step, c.Source, c.Destination = c.Attempt+1, "", nil, nil
+	}
+	for _, kind := range []string{v1alpha1.ConditionPrepared, v1alpha1.ConditionCopied, v1alpha1.ConditionPlaced, v1alpha1.ConditionReplacementReady} {
 		st.condition(kind, metav1.ConditionFalse, ReasonContainersChanged, message)
 	}
 	st.event(false, st.original(), ReasonContainersChanged, "Starting over: "+message)
@@ -226,13 +304,23 @@ func (st *step) replacementLost(r *corev1.Pod) (Decision, bool) {
 // failForGood ends a migration that can neither go on nor be put back. The
 // claim shares the fate of the replacement, as its policy says.
 func (st *step) failForGood(reason, message string) Decision {
-	if c, r := st.claim(), st.replacement(); c != nil && c.DeletionTimestamp == nil && st.ownsClaim() {
+	if c, r := st.keptClaim(), st.replacement(); c != nil && c.DeletionTimestamp == nil && st.ownsClaim() {
+		if r == nil && st.claim() == nil {
+			return st.failed(reason, message)
+		}
 		if r == nil {
 			return st.do(Action{Type: DeleteClaim, Claim: c})
 		}
 		if !isOwnedByPod(c.OwnerReferences, r) {
 			return st.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
 		}
+	}
+	return st.failed(reason, message)
+}
+
+func (st *step) failed(reason, message string) Decision {
+	if c := st.carrier(); c != nil && c.DeletionTimestamp == nil {
+		return st.do(Action{Type: DeleteCarrier, Pod: c})
 	}
 	st.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
 	st.event(true, nil, reason, message)

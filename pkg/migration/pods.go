@@ -22,10 +22,6 @@ var defaultClaimSize = resource.MustParse("1Gi")
 // is gone: before, the replacement may have to be built anew.
 func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 	spec, root := s.Migration.Spec.Checkpoint, containers.RootName(s.Pod)
-	size := defaultClaimSize
-	if spec.Size != nil {
-		size = *spec.Size
-	}
 	return &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: s.Migration.Namespace,
@@ -41,7 +37,7 @@ func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes:      []corev1.PersistentVolumeAccessMode{cmp.Or(spec.AccessMode, corev1.ReadWriteOnce)},
 			StorageClassName: spec.StorageClassName,
-			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: size}},
+			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: claimSize(s)}},
 		},
 	}
 }
@@ -71,7 +67,7 @@ func isWorking(pod *corev1.Pod) bool {
 		}
 	}
 	done := 0
-	for _, v := range containers.Judge(pod, v1alpha1.WaitingKeep).Containers {
+	for _, v := range containers.Judge(pod, containers.Policy{Waiting: v1alpha1.WaitingKeep}).Containers {
 		switch {
 		case v.Kind == v1alpha1.KindContainer && v.State == v1alpha1.StateCompleted && v.Reason == containers.ReasonCompleted:
 			done++
@@ -121,6 +117,22 @@ func startProgress(pod *corev1.Pod) string {
 		}
 	}
 	return "it is not Ready yet"
+}
+
+// startFailures are reasons of the kubelet for not starting a container.
+var startFailures = []string{
+	"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
+	"CreateContainerError", "RunContainerError",
+}
+
+// startFailure tells why a container of a pod cannot be started; "" when none fails.
+func startFailure(pod *corev1.Pod) string {
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if s.State.Waiting != nil && slices.Contains(startFailures, s.State.Waiting.Reason) {
+			return fmt.Sprintf("container %s: %s: %s", s.Name, s.State.Waiting.Reason, s.State.Waiting.Message)
+		}
+	}
+	return ""
 }
 
 // stripSentence says which containers are left out, and which finished ones run

@@ -14,6 +14,29 @@ const (
 	ReasonUnavailable      = "MeasurementUnavailable"
 	ReasonCreated          = "ReplacementCreated"
 
+	ReasonMeasuring = "Measuring"
+	ReasonCopying   = "Copying"
+	ReasonCopied    = "Copied"
+	ReasonSealing   = "Sealing"
+	ReasonSealed    = "Sealed"
+	ReasonReleased  = "Released"
+	// ReasonOffered: the ReplicaSet has the replacement and deletes the original.
+	ReasonOffered = "OfferedToOwner"
+	// ReasonWaitingForOwner: a rollout or a scaling is in flight.
+	ReasonWaitingForOwner = "WaitingForOwner"
+
+	// ReasonSeveralBudgets: more than one PodDisruptionBudget matches the pod,
+	// which the Eviction API does not evict.
+	ReasonSeveralBudgets = "SeveralDisruptionBudgets"
+	// ReasonSharedClaimNeeded: state is carried, and the checkpoint claim could
+	// not be mounted on both nodes at once.
+	ReasonSharedClaimNeeded = "SharedCheckpointNeeded"
+	ReasonNodeAgentMissing  = "NodeAgentMissing"
+	ReasonClaimTooSmall     = "ClaimTooSmall"
+	ReasonCheckpointFailed  = "CheckpointFailed"
+	ReasonRestoreFailed     = "RestoreFailed"
+	ReasonCannotStart       = "ReplacementCannotStart"
+
 	// ReasonContainersChanged: a container of the original finished or started,
 	// so the replacement has to be built anew.
 	ReasonContainersChanged = "ContainersChanged"

@@ -33,6 +33,8 @@ type reconciler struct {
 	clock     clock.PassiveClock
 	limits    Limits
 	onStep    func(string) error
+	// agentImage is the image of the node agent.
+	agentImage string
 
 	// acceptance makes the acceptance of migrations serial, so that neither two
 	// migrations of one pod nor more than the budget pass.

@@ -36,8 +36,14 @@ func Settle(s State, d Decision, r Result) (Decision, error) {
 		return st.measuredBefore(r)
 	case CreateClaim:
 		return st.claimCreated(r)
+	case CreateCarrier:
+		return st.carrierCreated(r)
 	case CreateReplacement:
 		return st.replacementCreated(r)
+	case CheckEviction:
+		return st.evictionChecked(r)
+	case OfferReplacement:
+		return st.offered(r)
 	case Evict:
 		return st.evicted(r)
 	case MeasureAfter:
@@ -84,6 +90,17 @@ func (st *step) claimCreated(r Result) (Decision, error) {
 	}
 }
 
+func (st *step) carrierCreated(r Result) (Decision, error) {
+	switch {
+	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
+		return st.decision, nil
+	case isRejected(r.Err):
+		return st.giveUp(ReasonCheckpointFailed, "the pod that mounts the checkpoint claim was refused: "+r.Err.Error()), nil
+	default:
+		return st.decision, r.Err
+	}
+}
+
 func (st *step) replacementCreated(r Result) (Decision, error) {
 	switch {
 	case r.Err == nil:
@@ -107,9 +124,30 @@ func isRejected(err error) bool {
 // pod, 500 when several budgets match it, a conflict when the pod has changed
 // since it was judged.
 func (st *step) evicted(r Result) (Decision, error) {
-	switch {
-	case r.Err == nil:
+	if r.Err == nil {
 		return st.wait(pollInterval, "evicted pod %s, waiting for it to end", st.Pod.Name), nil
+	}
+	return st.notEvicted(r)
+}
+
+// evictionChecked goes on when the Eviction API would have let the original go.
+func (st *step) evictionChecked(r Result) (Decision, error) {
+	if r.Err == nil {
+		return st.seal(), nil
+	}
+	return st.notEvicted(r)
+}
+
+// offered looks again when the replacement has the label of its ReplicaSet.
+func (st *step) offered(r Result) (Decision, error) {
+	if r.Err == nil {
+		return st.decision, nil
+	}
+	return st.notEvicted(r)
+}
+
+func (st *step) notEvicted(r Result) (Decision, error) {
+	switch {
 	case apierrors.IsNotFound(r.Err), apierrors.IsConflict(r.Err):
 		return st.decision, nil
 	case apierrors.IsTooManyRequests(r.Err), isSeveralBudgets(r.Err), isRejected(r.Err):

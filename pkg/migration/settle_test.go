@@ -19,6 +19,7 @@ import (
 var (
 	podResource    = schema.GroupResource{Resource: "pods"}
 	errSomewhere   = errors.New("connection refused")
+	tooMany        = apierrors.NewTooManyRequests("held", 1)
 	severalBudgets = &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
 		Message: "This pod has more than one PodDisruptionBudget"}}
 )

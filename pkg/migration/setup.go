@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -23,6 +24,8 @@ import (
 const (
 	DefaultUnschedulableGrace = 30 * time.Second
 	DefaultMeasureTimeout     = 90 * time.Second
+	DefaultAgentGrace         = 30 * time.Second
+	DefaultStartGrace         = time.Minute
 	DefaultWorkers            = 4
 )
 
@@ -36,6 +39,14 @@ type Options struct {
 	UnschedulableGrace time.Duration
 	// MeasureTimeout is how long the use of the replacement is waited for.
 	MeasureTimeout time.Duration
+	// AgentGrace is how long a node agent may be silent after it was asked.
+	AgentGrace time.Duration
+	// StartGrace is how long the kubelet may fail to start a container of the
+	// replacement before the migration is given up.
+	StartGrace time.Duration
+	// AgentImage is the image of the node agent, which carries the content of
+	// emptyDirs; empty where there is none, and such pods are refused.
+	AgentImage string
 	// Workers is how many migrations take a step at the same time.
 	Workers int
 	// OnStep is called around everything that the controller does, with the name
@@ -53,16 +64,16 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
 		clock: clock.RealClock{}, onStep: o.OnStep,
-		limits: Limits{UnschedulableGrace: o.UnschedulableGrace, MeasureTimeout: o.MeasureTimeout},
+		agentImage: o.AgentImage,
+		limits: Limits{
+			UnschedulableGrace: cmp.Or(o.UnschedulableGrace, DefaultUnschedulableGrace),
+			MeasureTimeout:     cmp.Or(o.MeasureTimeout, DefaultMeasureTimeout),
+			AgentGrace:         cmp.Or(o.AgentGrace, DefaultAgentGrace),
+			StartGrace:         cmp.Or(o.StartGrace, DefaultStartGrace),
+		},
 	}
 	if o.Budget != nil {
 		r.admission = &admission{live: r.live, cached: r.client, limits: *o.Budget}
-	}
-	if r.limits.UnschedulableGrace == 0 {
-		r.limits.UnschedulableGrace = DefaultUnschedulableGrace
-	}
-	if r.limits.MeasureTimeout == 0 {
-		r.limits.MeasureTimeout = DefaultMeasureTimeout
 	}
 	if o.Workers == 0 {
 		o.Workers = DefaultWorkers

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/containers"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
 // State is what the controller sees of one migration at one moment.
@@ -22,6 +23,17 @@ type State struct {
 	Claim       *corev1.PersistentVolumeClaim
 	// PreviousClaim is the checkpoint claim that the original brought along.
 	PreviousClaim *corev1.PersistentVolumeClaim
+	// Carrier has the name that the migration gives to its carrier.
+	Carrier *corev1.Pod
+	// Owner is the controller of the pod.
+	Owner owners.Owner
+	// Budgets names the PodDisruptionBudgets that match the pod. Only read while Pending.
+	Budgets []string
+	// SourceNodeAlive tells whether the source node is there and Ready. Only read
+	// while something is put back.
+	SourceNodeAlive bool
+	// AgentImage is the image of the node agent; empty where there is none.
+	AgentImage string
 	// Claims finds the claims of the pod. Only read before the replacement exists.
 	Claims containers.ClaimLookup
 	// Others are the unfinished migrations of the namespace. Only read while Pending.
@@ -39,6 +51,11 @@ type Limits struct {
 	UnschedulableGrace time.Duration
 	// MeasureTimeout is how long the use of the replacement is waited for.
 	MeasureTimeout time.Duration
+	// AgentGrace is how long a node agent may be silent after it was asked.
+	AgentGrace time.Duration
+	// StartGrace is how long a container may fail to be started, because its
+	// image cannot be pulled or its configuration is wrong.
+	StartGrace time.Duration
 }
 
 // original returns the pod that was accepted; nil when it no longer exists.
@@ -82,15 +99,75 @@ func (s *State) isRollingBack() bool {
 	return meta.IsStatusConditionFalse(s.Migration.Status.Conditions, v1alpha1.ConditionRolledBack)
 }
 
-// isCommitted reports whether the original is lost to this migration: evicted
-// by us, which can only be after the phase HandingOver was written down, or by
-// others while a replacement existed.
+// isCommitted reports whether there is no way back. With state carried that is
+// when the replacement was let go on with it. Else it is when the original is
+// lost to this migration: evicted by us, which can only be after the phase
+// HandingOver was written down, or by others while a replacement existed; or
+// about to be deleted by its ReplicaSet.
 func (s *State) isCommitted() bool {
-	if s.isTrue(v1alpha1.ConditionHandedOver) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
+	if s.isTrue(v1alpha1.ConditionHandedOver) || s.isTrue(v1alpha1.ConditionReleased) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
+		return true
+	}
+	if s.carries() {
+		return false
+	}
+	if s.isOffered() {
 		return true
 	}
 	o := s.original()
 	return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil)
+}
+
+// carries reports whether state is carried to the replacement.
+func (s *State) carries() bool {
+	c := s.Migration.Status.Checkpoint
+	return c != nil && len(c.Volumes) > 0
+}
+
+// adopts reports whether the ReplicaSet of the original is to adopt the replacement.
+func (s *State) adopts() bool {
+	h := s.Migration.Status.Handover
+	return h != nil && h.Method == v1alpha1.MethodAdopt
+}
+
+// isOffered reports whether the replacement was offered to the ReplicaSet, which
+// then deletes the original.
+func (s *State) isOffered() bool {
+	r := s.replacement()
+	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
+}
+
+// carrier returns the carrier that this migration made.
+func (s *State) carrier() *corev1.Pod {
+	if s.Carrier == nil || !v1alpha1.OwnedBy(s.Carrier.Labels, s.Migration.UID) {
+		return nil
+	}
+	return s.Carrier
+}
+
+// source and destination return the reports of the node agents about this attempt.
+func (s *State) source() *v1alpha1.SourceReport {
+	c := s.Migration.Status.Checkpoint
+	if c == nil || c.Source == nil || c.Source.Attempt != c.Attempt {
+		return nil
+	}
+	return c.Source
+}
+
+func (s *State) destination() *v1alpha1.DestinationReport {
+	c, known := s.Migration.Status.Checkpoint, s.Migration.Status.Replacement
+	if c == nil || c.Destination == nil || known == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != known.UID {
+		return nil
+	}
+	return c.Destination
+}
+
+// since is how long a condition has had its status.
+func (s *State) since(condition string) time.Duration {
+	if c := meta.FindStatusCondition(s.Migration.Status.Conditions, condition); c != nil {
+		return s.Now.Sub(c.LastTransitionTime.Time)
+	}
+	return 0
 }
 
 // wantsStop reports whether somebody asked to end the migration.
@@ -109,7 +186,7 @@ func (s *State) deadline() time.Time {
 
 // storedVerdicts are those that the replacement is built from.
 func (s *State) storedVerdicts() containers.Verdicts {
-	return containers.Verdicts{Containers: s.Migration.Status.Containers}
+	return containers.Verdicts{Containers: s.Migration.Status.Containers, Mode: s.Migration.Spec.Checkpoint.Mode}
 }
 
 // isDisrupted reports whether others than its user end a pod: an eviction, a

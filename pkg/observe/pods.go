@@ -12,6 +12,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/budget"
 	"github.com/ai-storage/orchestrator/pkg/cluster"
 	"github.com/ai-storage/orchestrator/pkg/containers"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
 // Annotations of others by which a pod's owner says that it must stay.
@@ -51,7 +52,7 @@ func buildPod(pod *corev1.Pod, usage *cluster.Usage, reading *Reading, history h
 	key := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
 	p := &cluster.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, NodeName: pod.Spec.NodeName,
-		Workload: budget.PodWorkload(pod.Namespace, pod.Name),
+		Workload: budget.WorkloadOf(pod.Namespace, pod.Name, metav1.GetControllerOf(pod)),
 		Requests: requestsOf(pod), Measured: usage, Object: pod,
 	}
 	e := &examination{
@@ -99,9 +100,16 @@ func notMigrating(e *examination) string {
 	return ""
 }
 
+// loopPolicy is what the loop's own migrations ask for. Their checkpoint claims
+// are not shared, so what is on scratch volumes would make them stop first.
+var loopPolicy = containers.Policy{Waiting: v1alpha1.WaitingStrip, Mode: v1alpha1.CheckpointApplication}
+
 func movable(e *examination) string {
+	if refusal := owners.RefuseKind(e.pod); refusal != nil {
+		return refusal.Message
+	}
 	var refusal *containers.Refusal
-	e.verdicts, refusal = containers.Assess(e.pod, v1alpha1.WaitingStrip, e.reading.Claims(e.pod.Namespace))
+	e.verdicts, refusal = containers.Assess(e.pod, loopPolicy, e.reading.Claims(e.pod.Namespace))
 	switch {
 	case refusal != nil:
 		return refusal.Message

@@ -22,7 +22,7 @@ const module = "github.com/ai-storage/orchestrator"
 
 // pureRooms decide from data alone. They may import the standard library, the
 // API types and each other.
-var pureRooms = []string{"pkg/cluster", "pkg/containers", "pkg/planner", "pkg/budget"}
+var pureRooms = []string{"pkg/cluster", "pkg/containers", "pkg/planner", "pkg/budget", "pkg/owners"}
 
 var allowedInPureRooms = []string{"k8s.io/api", "k8s.io/apimachinery", module + "/pkg/apis/migration"}
 
@@ -37,11 +37,14 @@ var layers = map[string]int{
 	"pkg/cluster":    0,
 	"pkg/containers": 1,
 	"pkg/budget":     1,
+	"pkg/checkpoint": 1,
+	"pkg/owners":     2,
 	"pkg/planner":    2,
 	"pkg/plugins":    3,
 	"pkg/simulation": 4,
 	"pkg/observe":    4,
 	"pkg/migration":  4,
+	"pkg/nodeagent":  4,
 	"pkg/rebalance":  5,
 	"pkg/devcluster": 5,
 	"cmd":            6,

@@ -14,6 +14,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/containers"
 	"github.com/ai-storage/orchestrator/pkg/migration"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 	"github.com/ai-storage/orchestrator/test/fixture"
 )
 
@@ -35,7 +36,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 	}{
 		{"no such pod", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.PodName = "ghost" }), migration.ReasonPodNotFound, "pod ghost does not exist"},
 		{"DaemonSet", good().Controller("DaemonSet", "agent"), asIs, containers.RefusalOwnedByDaemonSet, "belongs to DaemonSet agent"},
-		{"ReplicaSet", good().Controller("ReplicaSet", "web"), asIs, containers.RefusalHasController, "moves only pods without a controller"},
+		{"ReplicaSet", good().Controller("ReplicaSet", "web"), asIs, owners.RefusalOwnerGone, "ReplicaSet web"},
 		{"mirror pod", good().Annotation(corev1.MirrorPodAnnotationKey, "x"), asIs, containers.RefusalMirrorPod, "the pod is static"},
 		{"keeps no container", fixture.MakePod("train").Node(nodeA).RestartPolicy(corev1.RestartPolicyNever).Container("a", fixture.Exited(0)),
 			asIs, containers.RefusalNothingRemains, "no container would remain"},
@@ -46,7 +47,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		{"another node", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.SourceNode = "elsewhere" }), migration.ReasonSourceNodeMismatch, `is on node "node-a", not on elsewhere`},
 		{"target does not exist", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = "ghost" }), migration.ReasonTargetNodeNotFound, "node ghost does not exist"},
 		{"target is the source", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = nodeA }), migration.ReasonTargetIsSource, "already on node node-a"},
-		{"writable emptyDir", good().Volume("v", fixture.EmptyDir()).Container("w", fixture.Running(), fixture.Mount("v", "/v")), asIs, containers.RefusalVolumeNotCarried, "discardable-volumes=v"},
+		{"writable emptyDir", good().Volume("v", fixture.EmptyDir()).Container("w", fixture.Running(), fixture.Mount("v", "/v")), asIs, migration.ReasonNodeAgentMissing, "--node-agent-image"},
 		{"claim that does not exist", good().Volume("v", fixture.Claim("lost")).Container("w", fixture.Running(), fixture.Mount("v", "/v")), asIs, containers.RefusalClaimNotFound, "claim lost"},
 	}
 	for _, test := range tests {

@@ -45,24 +45,28 @@ func AuditLogPath(stateDir string) string { return filepath.Join(stateDir, "audi
 // Start runs etcd, the API server and the controller manager, each once the
 // one before is ready. Credentials must have been written.
 func Start(ctx context.Context, o Options) error {
-	for _, step := range []struct {
-		spec  process.Spec
-		ready string
-	}{
-		{o.etcd(), loopbackURL("http", o.Ports.EtcdMetrics) + "/readyz"},
-		{o.apiServer(), o.Ports.server() + "/readyz"},
-		{o.controllerManager(), loopbackURL("https", o.Ports.ControllerManager) + "/healthz"},
-	} {
-		if step.spec.Name == APIServer {
-			if err := o.writeAuditPolicy(); err != nil {
-				return err
-			}
-		}
-		if err := process.StartReady(ctx, o.StateDir, step.spec, process.AnswersOK(step.ready, healthTimeout)); err != nil {
-			return err
-		}
-		o.Report("%s is ready", step.spec.Name)
+	if err := o.start(ctx, o.etcd(), loopbackURL("http", o.Ports.EtcdMetrics)+"/readyz"); err != nil {
+		return err
 	}
+	if err := o.writeAuditPolicy(); err != nil {
+		return err
+	}
+	if err := StartAPIServer(ctx, o); err != nil {
+		return err
+	}
+	return o.start(ctx, o.controllerManager(), loopbackURL("https", o.Ports.ControllerManager)+"/healthz")
+}
+
+// StartAPIServer runs the API server alone: again, after it has ended.
+func StartAPIServer(ctx context.Context, o Options) error {
+	return o.start(ctx, o.apiServer(), o.Ports.server()+"/readyz")
+}
+
+func (o Options) start(ctx context.Context, spec process.Spec, ready string) error {
+	if err := process.StartReady(ctx, o.StateDir, spec, process.AnswersOK(ready, healthTimeout)); err != nil {
+		return err
+	}
+	o.Report("%s is ready", spec.Name)
 	return nil
 }
 

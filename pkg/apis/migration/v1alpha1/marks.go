@@ -36,10 +36,9 @@ const (
 	// from a pod. A migration that somebody asks for is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"
 
-	// RoleLabel tells what a pod is to the migration in MigrationUIDLabel.
-	RoleLabel = GroupName + "/role"
-	// RoleReplacement, RolePlaceholder and RoleCarrier are its values.
-	RoleReplacement = "replacement"
+	// RoleLabel tells what a pod is to the migration in MigrationUIDLabel when it
+	// is not the replacement: RolePlaceholder or RoleCarrier.
+	RoleLabel       = GroupName + "/role"
 	RolePlaceholder = "placeholder"
 	RoleCarrier     = "carrier"
 	// ReleasedAnnotation holds, on an original that its owner has let go, what

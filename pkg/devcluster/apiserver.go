@@ -1,0 +1,43 @@
+package devcluster
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ai-storage/orchestrator/pkg/devcluster/controlplane"
+	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
+)
+
+// KillAPIServer ends the API server with SIGKILL, as a crash would. What is
+// stored stays.
+func (c *Cluster) KillAPIServer() error { return process.Kill(c.stateDir, controlplane.APIServer) }
+
+// StartAPIServer starts the API server again and waits until it is ready.
+func (c *Cluster) StartAPIServer(ctx context.Context) error {
+	return controlplane.StartAPIServer(ctx, controlplane.Options{
+		StateDir: c.stateDir, BinDir: c.state.BinDir, Ports: c.state.Ports, Report: func(string, ...any) {},
+	})
+}
+
+// BreakpointURL is the environment variable of a rebalancer built with
+// -tags breakpoints: it asks this address before and after every step, and goes
+// on when it is answered.
+const BreakpointURL = "AI_STORAGE_BREAKPOINT_URL"
+
+// StartWithBreakpoints starts the rebalancer that was built with breakpoints.
+func (c *Cluster) StartWithBreakpoints(url string) error {
+	component, err := componentNamed(Rebalancer)
+	if err != nil {
+		return err
+	}
+	if err := c.renderConfig(component); err != nil {
+		return err
+	}
+	spec := c.specOf(component)
+	spec.Path += "-breakpoints"
+	spec.Env = append(spec.Env, BreakpointURL+"="+url)
+	if _, err := process.Start(c.stateDir, spec); err != nil {
+		return fmt.Errorf("%w: `make bin/rebalancer-breakpoints` builds it", err)
+	}
+	return nil
+}

@@ -1,0 +1,13 @@
+// Package owners knows how the controllers of Kubernetes treat their pods: which
+// pod may be moved, when it is a bad moment, and what has to be written on which
+// pod so that a controller accepts a replacement.
+//
+// A ReplicaSet counts the pods that match its selector. A replacement that lacks
+// one label of the selector is not counted, so it can be brought up beside the
+// original. When it works, the original is marked as the pod to delete first
+// and the replacement gets its label: the ReplicaSet adopts it, has one pod too
+// many, and deletes the marked one (k8s.io/kubernetes/pkg/controller,
+// ActivePodsWithRanks). So the number of available replicas never falls.
+//
+// The package must not call an API server, read a clock or log.
+package owners
