@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// newGateCommand holds what runs in the pods of users: it needs no network, no
+// rights and no settings.
+func newGateCommand() *cobra.Command {
+	gate := &cobra.Command{Use: "gate", Short: "Holds the containers of a replacement back"}
+	gate.AddCommand(
+		&cobra.Command{
+			Use: "install FOLDER", Short: "Copy this program into a folder", Args: cobra.ExactArgs(1),
+			RunE: func(_ *cobra.Command, args []string) error { return install(args[0]) },
+		},
+		&cobra.Command{
+			Use: "warm", Short: "Do nothing: the image is there", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error { return nil },
+		},
+		&cobra.Command{
+			Use: "wait FILE", Short: "Wait until a file exists", Args: cobra.ExactArgs(1),
+			RunE: func(command *cobra.Command, args []string) error {
+				for {
+					if _, err := os.Stat(args[0]); err == nil {
+						return nil
+					}
+					select {
+					case <-command.Context().Done():
+						return errors.New("ended while the gate was closed")
+					case <-time.After(20 * time.Millisecond):
+					}
+				}
+			},
+		},
+	)
+	return gate
+}
+
+func newPauseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "pause", Short: "Do nothing until it is ended", Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			<-command.Context().Done()
+			return nil
+		},
+	}
+}
+
+// install copies the program in one step: an interrupted copy has another name.
+func install(folder string) (err error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	next := filepath.Join(folder, ".node-agent.new")
+	file, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, self)
+	// The mask of the container may have taken the right to execute away.
+	if err = errors.Join(err, file.Chmod(0o755), file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(next, filepath.Join(folder, "node-agent"))
+}

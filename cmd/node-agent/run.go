@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/nodeagent"
+)
+
+type options struct {
+	nodeagent.Options
+	kubeconfig             string
+	healthProbeBindAddress string
+}
+
+func newRunCommand() *cobra.Command {
+	o := &options{Options: nodeagent.Options{Node: os.Getenv("NODE_NAME")}}
+	command := &cobra.Command{
+		Use: "run", Short: "Serve the migrations from and to this node", Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error { return run(command.Context(), o) },
+	}
+	flags := command.Flags()
+	flags.StringVar(&o.Node, "node-name", o.Node, "name of the node; NODE_NAME when not given")
+	flags.StringVar(&o.StateDir, "state-dir", "/var/lib/ai-storage/node-agent", "folder of the node that remembers which pods are frozen")
+	flags.StringVar(&o.Machine.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "root folder of the kubelet")
+	flags.StringVar(&o.Machine.Proc, "proc", "/proc", "where the node's processes are seen")
+	flags.StringVar(&o.Machine.Cgroup, "cgroup-root", "/sys/fs/cgroup", "where the node's cgroups are mounted")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig; empty uses the service account of the pod")
+	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", "0", "address for /healthz; 0 turns it off")
+	return command
+}
+
+func run(ctx context.Context, o *options) error {
+	if o.Node == "" {
+		return errors.New("--node-name is required, or the environment variable NODE_NAME")
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return fmt.Errorf("reading --kubeconfig %q: %w", o.kubeconfig, err)
+	}
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return err
+		}
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: o.healthProbeBindAddress,
+	})
+	if err != nil {
+		return fmt.Errorf("creating the manager: %w", err)
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	if err := nodeagent.SetupWithManager(mgr, o.Options); err != nil {
+		return fmt.Errorf("setting up the agent: %w", err)
+	}
+	return mgr.Start(ctx)
+}

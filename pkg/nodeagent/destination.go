@@ -1,0 +1,147 @@
+package nodeagent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/checkpoint"
+)
+
+func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
+	d := destinationDuty(m)
+	if d == nothing {
+		if c := m.Status.Checkpoint; c == nil || c.Step != v1alpha1.StepCopy && c.Step != v1alpha1.StepSeal {
+			a.closeReader(client.ObjectKeyFromObject(m))
+		}
+		return ctrl.Result{}, nil
+	}
+	pod, err := a.pod(ctx, m.Namespace, m.Status.Replacement)
+	if err != nil || pod == nil {
+		return ctrl.Result{}, err
+	}
+	if d == release {
+		return ctrl.Result{}, a.release(ctx, m)
+	}
+	r, err := a.reader(m, pod)
+	if err != nil {
+		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
+	}
+	var result checkpoint.PassResult
+	err = a.while(ctx, m, func(ctx context.Context) (err error) {
+		if d == warmUp {
+			result, err = r.Restore(ctx, nil)
+			return err
+		}
+		result, err = r.RestoreSealed(ctx, m.Status.Checkpoint.Source.ManifestDigest, nil)
+		return err
+	})
+	if d == warmUp && isPassing(err) {
+		return ctrl.Result{RequeueAfter: lookAgain}, nil
+	}
+	if err != nil {
+		a.closeReader(client.ObjectKeyFromObject(m))
+		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
+	}
+	return ctrl.Result{}, a.restored(ctx, m, d, result)
+}
+
+// isPassing tells of failures that only say that the next pass is being written.
+func isPassing(err error) bool {
+	reason := checkpoint.ReasonOf(err)
+	return reason == checkpoint.ReasonNoManifest || reason == checkpoint.ReasonCorrupt
+}
+
+func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, d duty, r checkpoint.PassResult) error {
+	pod := m.Status.Replacement.UID
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+		c.Destination = &v1alpha1.DestinationReport{
+			Node: a.node, Attempt: c.Attempt, Phase: v1alpha1.DestinationWarm, PodUID: pod, Pass: r.Pass, Bytes: r.Bytes, Files: r.Files,
+		}
+		if d == restore {
+			c.Destination.Phase, c.Destination.RestoredAt = v1alpha1.DestinationRestored, microTime(a.now())
+		}
+	})
+}
+
+func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
+	if errors.Is(failure, context.Canceled) || errors.Is(failure, errNoProcess) {
+		return failure
+	}
+	pod := m.Status.Replacement.UID
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+		c.Destination = &v1alpha1.DestinationReport{
+			Node: a.node, Attempt: c.Attempt, Phase: v1alpha1.DestinationFailed, PodUID: pod,
+			Reason: checkpoint.ReasonOf(failure), Message: failure.Error(),
+		}
+	})
+}
+
+// reader returns the open reader of this attempt, or opens one once the gate of
+// the replacement has the claim.
+func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, error) {
+	key, c := client.ObjectKeyFromObject(m), m.Status.Checkpoint
+	a.mu.Lock()
+	known := a.readers[key]
+	a.mu.Unlock()
+	if known != nil && known.pod == pod.UID && known.attempt == c.Attempt {
+		return known, nil
+	}
+	a.closeReader(key)
+	gate := ""
+	for _, s := range pod.Status.InitContainerStatuses {
+		if s.Name == v1alpha1.GateContainer && s.State.Running != nil {
+			gate = containerID(s)
+		}
+	}
+	if gate == "" {
+		return nil, errNoProcess
+	}
+	folder, err := a.machine.ClaimFolder(pod.UID, gate)
+	if err != nil {
+		return nil, err
+	}
+	r, err := checkpoint.OpenReader(folder, m.UID, a.volumes(pod.UID, c.Volumes))
+	if err != nil {
+		return nil, err
+	}
+	open := &openReader{Reader: r, pod: pod.UID, attempt: c.Attempt}
+	a.mu.Lock()
+	a.readers[key] = open
+	a.mu.Unlock()
+	return open, nil
+}
+
+// release opens the gate: the containers of the replacement start.
+func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration) error {
+	a.closeReader(client.ObjectKeyFromObject(m))
+	released := a.now()
+	folder := a.machine.EmptyDir(m.Status.Replacement.UID, v1alpha1.GateVolumeName)
+	file, err := os.OpenFile(filepath.Join(folder, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	ctrl.LoggerFrom(ctx).Info("Released a replacement", "pod", m.Status.Replacement.Name, "took", time.Since(released.Time))
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+		if c.Destination != nil {
+			c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, &released
+		}
+	})
+}
+
+// containerID is the ID without the name of the runtime, "containerd://<id>".
+func containerID(s corev1.ContainerStatus) string {
+	_, id, _ := strings.Cut(s.ContainerID, "://")
+	return id
+}
