@@ -10,9 +10,9 @@ import (
 )
 
 // moveAffinity returns the affinity of the pod with the requirement to avoid
-// its node, and to use the target when there is one. Terms are alternatives,
+// the source, and to use the target when there is one. Terms are alternatives,
 // so every one of them gets the requirement.
-func moveAffinity(pod *corev1.Pod, targetNode string) *corev1.Affinity {
+func moveAffinity(pod *corev1.Pod, source, targetNode string) *corev1.Affinity {
 	affinity := pod.Spec.Affinity.DeepCopy()
 	if affinity == nil {
 		affinity = &corev1.Affinity{}
@@ -24,7 +24,7 @@ func moveAffinity(pod *corev1.Pod, targetNode string) *corev1.Affinity {
 	if required := affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution; required != nil {
 		terms = withoutOurs(pod, required.NodeSelectorTerms)
 	}
-	requirements := nodeRequirements(pod.Spec.NodeName, targetNode)
+	requirements := nodeRequirements(source, targetNode)
 	if len(terms) == 0 {
 		terms = []corev1.NodeSelectorTerm{{MatchFields: requirements}}
 	} else {

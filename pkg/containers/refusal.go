@@ -56,7 +56,13 @@ func Assess(pod *corev1.Pod, policy Policy, claims ClaimLookup) (Verdicts, *Refu
 	if v.Refusal != "" {
 		return v, &Refusal{Reason: v.Refusal, Message: v.Message}
 	}
-	return v, RefuseClaims(pod, v, claims)
+	if r := RefuseClaims(pod, v, claims); r != nil {
+		return v, r
+	}
+	if why := Exclusive(pod, v, claims); why != "" && !policy.MayStop {
+		return v, &Refusal{RefusalClaimNotShareable, why}
+	}
+	return v, nil
 }
 
 // Refuse returns the first reason in the pod itself, its owner and its phase,
@@ -257,44 +263,6 @@ func resourceClaim(pod *corev1.Pod, v Verdicts) *Refusal {
 		}
 	}
 	return nil
-}
-
-// RefuseClaims returns the first persistent volume of a kept container that
-// original and replacement cannot both use, on two nodes, for a moment.
-func RefuseClaims(pod *corev1.Pod, v Verdicts, claims ClaimLookup) *Refusal {
-	previous, mayGo := PreviousCheckpoint(pod), discardable(pod)[v1alpha1.CheckpointVolumeName]
-	for _, volume := range pod.Spec.Volumes {
-		if volume.PersistentVolumeClaim == nil {
-			continue
-		}
-		name := volume.PersistentVolumeClaim.ClaimName
-		if userOf(pod, v, volume.Name) == "" || mayGo && name == previous && volume.Name == v1alpha1.CheckpointVolumeName {
-			continue
-		}
-		claim, pv := claims(name)
-		if r := refuseClaim(name, claim, pv, isOnlyRead(pod, v, &volume)); r != nil {
-			return r
-		}
-	}
-	return nil
-}
-
-func refuseClaim(name string, claim *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, onlyRead bool) *Refusal {
-	if claim == nil {
-		return &Refusal{RefusalClaimNotFound, fmt.Sprintf("the pod uses claim %s, which does not exist", name)}
-	}
-	if pv != nil && pv.Spec.Local != nil {
-		return &Refusal{RefusalLocalVolume, fmt.Sprintf("claim %s is a local disk of the node", name)}
-	}
-	modes := claim.Status.AccessModes
-	if len(modes) == 0 {
-		modes = claim.Spec.AccessModes
-	}
-	if slices.Contains(modes, corev1.ReadWriteMany) || onlyRead && slices.Contains(modes, corev1.ReadOnlyMany) {
-		return nil
-	}
-	return &Refusal{RefusalClaimNotShareable, fmt.Sprintf(
-		"claim %s is %v: it cannot be used on two nodes while the pod moves; only ReadWriteMany claims can, and ReadOnlyMany ones that are only read, in this version", name, modes)}
 }
 
 // userOf returns the first kept container that uses a volume; empty when none.

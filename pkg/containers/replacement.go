@@ -2,6 +2,7 @@ package containers
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,6 +33,18 @@ type ReplacementOptions struct {
 	// GateImage is the image of the node agent, whose gate holds the containers
 	// back until state is restored; empty for a pod that brings none.
 	GateImage string
+	// WaitForOriginal keeps the replacement out of the scheduler's queue until
+	// WaitForOriginalGate is taken from it.
+	WaitForOriginal bool
+	// SourceNode, OriginalUID and Root tell of the original. BuildReplacement
+	// takes them from the pod, Rewrite does not see that.
+	SourceNode  string
+	OriginalUID types.UID
+	// Root is the RootName of the original.
+	Root string
+	// Images are those of the original's containers, by name, where they are
+	// known: Rewrite refuses a pod with others.
+	Images map[string]string
 }
 
 // BuildReplacement returns the pod that takes over from pod: the containers
@@ -46,17 +59,31 @@ func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev
 	if err := matchVerdicts(pod, v); err != nil {
 		return nil, err
 	}
-	spec := stripped(pod, v)
+	o.SourceNode, o.OriginalUID, o.Root = pod.Spec.NodeName, pod.UID, RootName(pod)
+	spec := stripped(pod, v, madeAnew(pod))
 	clearAssigned(spec)
+	replacement := &corev1.Pod{ObjectMeta: inheritedMeta(pod, o), Spec: *spec}
+	takeOver(replacement, pod, v, o, pod.Status.QOSClass)
+	return replacement, nil
+}
+
+// takeOver makes a pod, of which the containers that stay behind are gone, the
+// replacement: with the checkpoint, the gates, the place and the marks. It has
+// everything else from the pod that it was made of.
+func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions, quality corev1.PodQOSClass) {
+	spec := &replacement.Spec
+	markReplacement(&replacement.ObjectMeta, of, v, o)
+	spec.Affinity = moveAffinity(of, o.SourceNode, o.TargetNode)
 	spec.SchedulerName = v1alpha1.SchedulerName
-	spec.Affinity = moveAffinity(pod, o.TargetNode)
+	if o.WaitForOriginal {
+		spec.SchedulingGates = append(spec.SchedulingGates, corev1.PodSchedulingGate{Name: v1alpha1.WaitForOriginalGate})
+	}
 	if o.ClaimName != "" {
 		mountCheckpoint(spec, o.ClaimName)
 	}
 	if o.GateImage != "" {
-		addGate(spec, o.GateImage, pod.Status.QOSClass)
+		addGate(spec, o.GateImage, quality)
 	}
-	return &corev1.Pod{ObjectMeta: replacementMeta(pod, o), Spec: *spec}, nil
 }
 
 func matchVerdicts(pod *corev1.Pod, v Verdicts) error {
@@ -79,8 +106,9 @@ func matchVerdicts(pod *corev1.Pod, v Verdicts) error {
 	return nil
 }
 
-// stripped returns the spec with the kept containers and what they use.
-func stripped(pod *corev1.Pod, v Verdicts) *corev1.PodSpec {
+// stripped returns the spec with the kept containers and what they use, without
+// the volumes that are gone.
+func stripped(pod *corev1.Pod, v Verdicts, gone func(volume string) bool) *corev1.PodSpec {
 	spec := pod.Spec.DeepCopy()
 	drop := func(c corev1.Container) bool { return !v.Keeps(c.Name) }
 	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, drop)
@@ -91,10 +119,6 @@ func stripped(pod *corev1.Pod, v Verdicts) *corev1.PodSpec {
 	spec.EphemeralContainers = nil
 	spec.Resources = podLevelShare(&pod.Spec, spec)
 
-	previous := PreviousCheckpoint(pod) != ""
-	gone := func(volume string) bool {
-		return strings.HasPrefix(volume, serviceAccountVolumePrefix) || previous && volume == v1alpha1.CheckpointVolumeName
-	}
 	used := map[string]bool{}
 	devices := map[string]bool{}
 	eachContainer(spec, func(c *corev1.Container) {
@@ -119,6 +143,15 @@ func stripped(pod *corev1.Pod, v Verdicts) *corev1.PodSpec {
 	})
 	spec.ResourceClaims = slices.DeleteFunc(spec.ResourceClaims, func(r corev1.PodResourceClaim) bool { return !devices[r.Name] })
 	return spec
+}
+
+// madeAnew tells which volumes of an original the replacement does not take over:
+// the token, and the checkpoint of an earlier migration.
+func madeAnew(pod *corev1.Pod) func(volume string) bool {
+	previous := PreviousCheckpoint(pod) != ""
+	return func(volume string) bool {
+		return strings.HasPrefix(volume, serviceAccountVolumePrefix) || previous && volume == v1alpha1.CheckpointVolumeName
+	}
 }
 
 // clearAssigned removes what the API server and the scheduler write. Priority
@@ -154,9 +187,6 @@ func eachContainer(spec *corev1.PodSpec, visit func(*corev1.Container)) {
 	}
 }
 
-// replacementMeta keeps the labels, so that Services go on matching, and the
-// annotations. An owner that is no controller stays an owner: the replacement
-// must go when it goes.
 // annotationsOfTheOriginal say something of the original alone. Of those that
 // network plugins write, some are read back: with them the replacement would
 // be given the address that the original still has.
@@ -171,50 +201,56 @@ var annotationsOfTheOriginal = []string{
 	"cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs",
 }
 
-func replacementMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
-	root := RootName(pod)
+// inheritedMeta keeps the labels, so that Services go on matching, and the
+// annotations. An owner that is no controller stays an owner: the replacement
+// must go when it goes.
+func inheritedMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
 	meta := metav1.ObjectMeta{
 		Namespace: pod.Namespace, Name: o.Name,
 		Labels: map[string]string{}, Annotations: map[string]string{},
 	}
-	for key, value := range pod.Labels {
-		meta.Labels[key] = value
-	}
-	for key, value := range pod.Annotations {
-		meta.Annotations[key] = value
-	}
+	maps.Copy(meta.Labels, pod.Labels)
+	maps.Copy(meta.Annotations, pod.Annotations)
 	for _, owner := range pod.OwnerReferences {
 		if owner.Controller == nil || !*owner.Controller {
 			owner.BlockOwnerDeletion = nil
 			meta.OwnerReferences = append(meta.OwnerReferences, owner)
 		}
 	}
-	for _, key := range annotationsOfTheOriginal {
+	for _, key := range slices.Concat(annotationsOfTheOriginal, marksOfEarlierMigrations) {
 		delete(meta.Annotations, key)
 	}
+	return meta
+}
 
+// markReplacement writes what the scheduler, the controller and people read.
+func markReplacement(meta *metav1.ObjectMeta, of *corev1.Pod, v Verdicts, o ReplacementOptions) {
+	if meta.Labels == nil {
+		meta.Labels = map[string]string{}
+	}
+	if meta.Annotations == nil {
+		meta.Annotations = map[string]string{}
+	}
 	// Our scheduler places every replacement, which is no consent to further
 	// moves: a pod that has not opted in stays out of the loop's reach.
-	if _, said := meta.Annotations[v1alpha1.ExcludeAnnotation]; !said && pod.Spec.SchedulerName != v1alpha1.SchedulerName {
+	if _, said := meta.Annotations[v1alpha1.ExcludeAnnotation]; !said && of.Spec.SchedulerName != v1alpha1.SchedulerName {
 		meta.Annotations[v1alpha1.ExcludeAnnotation] = "true"
-	}
-
-	meta.Labels[v1alpha1.OriginalPodLabel] = v1alpha1.LabelValue(root)
-	meta.Annotations[v1alpha1.OriginalPodLabel] = root
-	setOrDelete(meta.Labels, v1alpha1.MigrationUIDLabel, string(o.MigrationUID))
-	for _, key := range marksOfEarlierMigrations {
-		delete(meta.Annotations, key)
 	}
 	planned := o.TargetNode
 	if planned == "" {
 		planned = o.PlannedNode
 	}
+	setOrDelete(meta.Labels, v1alpha1.OriginalPodLabel, v1alpha1.LabelValue(o.Root))
+	setOrDelete(meta.Annotations, v1alpha1.OriginalPodLabel, o.Root)
+	setOrDelete(meta.Labels, v1alpha1.MigrationUIDLabel, string(o.MigrationUID))
 	setOrDelete(meta.Labels, v1alpha1.TargetNodeLabel, v1alpha1.LabelValue(planned))
 	setOrDelete(meta.Annotations, v1alpha1.RequiredNodeAnnotation, o.TargetNode)
-	setOrDelete(meta.Annotations, v1alpha1.SourceNodeAnnotation, pod.Spec.NodeName)
+	setOrDelete(meta.Annotations, v1alpha1.SourceNodeAnnotation, o.SourceNode)
 	setOrDelete(meta.Annotations, v1alpha1.CheckpointClaimAnnotation, o.ClaimName)
-	setOrDelete(meta.Annotations, v1alpha1.OriginalUIDAnnotation, string(pod.UID))
-	return meta
+	setOrDelete(meta.Annotations, v1alpha1.OriginalUIDAnnotation, string(o.OriginalUID))
+	if metav1.GetControllerOf(of) != nil {
+		setOrDelete(meta.Annotations, LeftOutAnnotation, leftOut(of, v))
+	}
 }
 
 // marksOfEarlierMigrations say something of one migration of the original.

@@ -27,6 +27,9 @@ const (
 	ReasonEphemeral            = "Ephemeral"
 	// ReasonGate: the container was added by an earlier migration.
 	ReasonGate = "MigrationGate"
+	// ReasonLeftOutBefore: an earlier migration left the container out. The
+	// owner of the pod does not know that.
+	ReasonLeftOutBefore = "LeftOutBefore"
 )
 
 // Verdicts says for every container of a pod whether it moves, and whether the
@@ -49,11 +52,13 @@ type Policy struct {
 	Waiting v1alpha1.WaitingPolicy
 	// Mode is how state is carried; empty means Frozen.
 	Mode v1alpha1.CheckpointMode
+	// MayStop allows the original to stop before the replacement starts.
+	MayStop bool
 }
 
 // PolicyOf returns the policy of a migration.
 func PolicyOf(m *v1alpha1.PodMigration) Policy {
-	return Policy{Waiting: m.Spec.Waiting, Mode: m.Spec.Checkpoint.Mode}
+	return Policy{Waiting: m.Spec.Waiting, Mode: m.Spec.Checkpoint.Mode, MayStop: true}
 }
 
 // HasWaiting reports whether some container has never started.
@@ -100,6 +105,7 @@ func Judge(pod *corev1.Pod, policy Policy) Verdicts {
 	for i := range pod.Spec.EphemeralContainers {
 		v.Containers = append(v.Containers, ephemeral(pod, pod.Spec.EphemeralContainers[i].Name))
 	}
+	v.Containers = append(v.Containers, leftOutBefore(pod)...)
 	for _, rule := range verdictRules {
 		if r := rule(pod, v); r != nil {
 			v.Refusal, v.Message = r.Reason, r.Message

@@ -19,8 +19,8 @@ const (
 	// copied until two passes agree. What is written after that is lost.
 	CheckpointLive CheckpointMode = "Live"
 	// CheckpointApplication leaves saving to the application: on SIGTERM it
-	// writes to the claim that is mounted in it since its birth (annotation
-	// ApplicationCheckpointAnnotation).
+	// writes to the claim that its author mounted at CheckpointMountPath and named
+	// in CheckpointClaimAnnotation.
 	CheckpointApplication CheckpointMode = "Application"
 	// CheckpointNone carries nothing: the content of every emptyDir is lost.
 	CheckpointNone CheckpointMode = "None"

@@ -21,7 +21,8 @@ const (
 
 	// SourceNodeAnnotation names the node that the replacement must not use.
 	SourceNodeAnnotation = GroupName + "/source-node"
-	// CheckpointClaimAnnotation names the claim mounted at CheckpointMountPath.
+	// CheckpointClaimAnnotation names the claim mounted at CheckpointMountPath. Of
+	// an application that saves its state itself, the author of the pod sets it.
 	CheckpointClaimAnnotation = GroupName + "/checkpoint-claim"
 	// OriginalUIDAnnotation holds the UID of the pod that the replacement takes
 	// over from.
@@ -51,9 +52,12 @@ const (
 	// pod makes a new one when the pod is gone, so that it may be moved. The
 	// author of the pod sets it. ReplicaSets, Jobs and StatefulSets need none.
 	RecreateAnnotation = GroupName + "/recreate"
-	// ApplicationCheckpointAnnotation names an existing claim that is mounted at
-	// CheckpointMountPath when the pod is created. The author of the pod sets it.
-	ApplicationCheckpointAnnotation = GroupName + "/application-checkpoint"
+	// ProbeAnnotation holds the UID of a migration on a pod that is created only
+	// to see whether the admission webhook answers, and never stored.
+	ProbeAnnotation = GroupName + "/probe"
+	// HoldFinalizer keeps an original that has ended until its owner may make
+	// another pod.
+	HoldFinalizer = GroupName + "/hold"
 	// WaitForOriginalGate keeps a replacement out of the scheduler's queue until
 	// the original has released its volumes.
 	WaitForOriginalGate = GroupName + "/wait-for-original"

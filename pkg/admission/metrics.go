@@ -1,0 +1,28 @@
+package admission
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// What became of a pod that the webhook was asked about.
+const (
+	outcomeRewritten = "rewritten"
+	outcomePassed    = "passed"
+	outcomeFailed    = "failed"
+)
+
+type metrics struct{ pods *prometheus.CounterVec }
+
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	m := &metrics{pods: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ai_storage_admission_pods_total",
+		Help: "Pods that the webhook was asked about: rewritten to a replacement, passed because no migration expects them, or failed and passed unchanged.",
+	}, []string{"outcome"})}
+	for _, outcome := range []string{outcomeRewritten, outcomePassed, outcomeFailed} {
+		m.pods.WithLabelValues(outcome)
+	}
+	if registerer != nil {
+		registerer.MustRegister(m.pods)
+	}
+	return m
+}
+
+func (m *metrics) observe(outcome string) { m.pods.WithLabelValues(outcome).Inc() }

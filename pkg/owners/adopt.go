@@ -1,0 +1,81 @@
+package owners
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// hashLabels tell the ReplicaSets of one rollout apart. Nothing else selects by
+// them, so a pod without one is still found by its Service and its budget.
+var hashLabels = []string{appsv1.DefaultDeploymentUniqueLabelKey, "rollouts-pod-template-hash"}
+
+// adoptionLabel is the label of the selector that a replacement lacks until it
+// works. A ReplicaSet of its own has no hash: any label does, and the
+// replacement is not served before it is adopted.
+func adoptionLabel(rs *appsv1.ReplicaSet) string {
+	if rs.Spec.Selector == nil || len(rs.Spec.Selector.MatchLabels) == 0 {
+		return ""
+	}
+	for _, key := range hashLabels {
+		if _, selects := rs.Spec.Selector.MatchLabels[key]; selects {
+			return key
+		}
+	}
+	return slices.Sorted(maps.Keys(rs.Spec.Selector.MatchLabels))[0]
+}
+
+// Unmatched returns the replacement without the label by which the ReplicaSet
+// would count it at once.
+func Unmatched(replacement *corev1.Pod, o Owner) *corev1.Pod {
+	kept := replacement.DeepCopy()
+	delete(kept.Labels, adoptionLabel(o.ReplicaSet))
+	return kept
+}
+
+// Adopted returns the replacement with that label: the ReplicaSet adopts it.
+func Adopted(replacement *corev1.Pod, o Owner) *corev1.Pod {
+	adopted := replacement.DeepCopy()
+	if adopted.Labels == nil {
+		adopted.Labels = map[string]string{}
+	}
+	key := adoptionLabel(o.ReplicaSet)
+	adopted.Labels[key] = o.ReplicaSet.Spec.Selector.MatchLabels[key]
+	return adopted
+}
+
+// IsAdopted reports whether the replacement matches, so that its ReplicaSet
+// counts it or is about to.
+func IsAdopted(replacement *corev1.Pod, o Owner) bool {
+	key := adoptionLabel(o.ReplicaSet)
+	value, has := replacement.Labels[key]
+	return has && value == o.ReplicaSet.Spec.Selector.MatchLabels[key]
+}
+
+// lowestCost makes a ReplicaSet delete the pod before all others (KEP-2255).
+var lowestCost = strconv.Itoa(math.MinInt32)
+
+// GivesWay returns the original marked as the pod that its ReplicaSet deletes first.
+func GivesWay(original *corev1.Pod) *corev1.Pod {
+	marked := original.DeepCopy()
+	if marked.Annotations == nil {
+		marked.Annotations = map[string]string{}
+	}
+	marked.Annotations[corev1.PodDeletionCost] = lowestCost
+	return marked
+}
+
+// DoesGiveWay reports whether a pod is so marked.
+func DoesGiveWay(pod *corev1.Pod) bool { return pod.Annotations[corev1.PodDeletionCost] == lowestCost }
+
+// KeepsPlace returns the pod without that mark. A cost of the user's own is not
+// restored: it is not known any more.
+func KeepsPlace(original *corev1.Pod) *corev1.Pod {
+	kept := original.DeepCopy()
+	delete(kept.Annotations, corev1.PodDeletionCost)
+	return kept
+}

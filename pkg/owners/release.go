@@ -1,0 +1,175 @@
+package owners
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// jobLabels tell the pods of one Job apart from all others. The old ones, without
+// a prefix, are still written.
+var jobLabels = []string{
+	batchv1.ControllerUidLabel, "controller-uid",
+	batchv1.JobNameLabel, "job-name",
+}
+
+// released is the content of v1alpha1.ReleasedAnnotation.
+type released struct {
+	Labels map[string]string `json:"labels,omitempty"`
+	// Owner was at OwnerIndex of the references, Finalizer at FinalizerIndex.
+	Owner          metav1.OwnerReference `json:"owner"`
+	OwnerIndex     int                   `json:"ownerIndex,omitempty"`
+	Finalizer      string                `json:"finalizer,omitempty"`
+	FinalizerIndex int                   `json:"finalizerIndex,omitempty"`
+}
+
+// Released returns the original as it is after its owner has let it go. It has to
+// be written in one patch: then the owner never sees a pod of which it has to
+// remove something itself, and makes another pod at once.
+//
+// A Job (read in k8s.io/kubernetes/pkg/controller/job at 1.35.4) takes only pods
+// into account that have its UID as controller or match its selector
+// (getPodsForJob, ClaimPods). So the released pod is neither active, nor
+// failed when it ends: getValidPodsWithFilter and
+// trackJobStatusAndRemoveFinalizers walk over the same list. updatePod wakes the
+// Job that was the controller before, and manageJob makes the missing pod after
+// SyncJobBatchPeriod (1 s): in an indexed Job that of the same index, since
+// InFlight makes sure that no lower index is missing and no back-off runs.
+//
+// A ReplicaSet that finds a pod of its own without the label drops the reference
+// itself (ReleasePod); without both there is nothing to do but to make another.
+func Released(original *corev1.Pod, o Owner) (*corev1.Pod, error) {
+	if IsReleased(original) {
+		return nil, fmt.Errorf("pod %s/%s is released already", original.Namespace, original.Name)
+	}
+	if o.Reference == nil {
+		return nil, fmt.Errorf("pod %s/%s has no controller to release it from", original.Namespace, original.Name)
+	}
+	index := slices.IndexFunc(original.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == o.Reference.UID })
+	if index < 0 {
+		return nil, fmt.Errorf("pod %s/%s does not belong to %s %s", original.Namespace, original.Name, o.Reference.Kind, o.Reference.Name)
+	}
+	keys, err := releaseLabels(o)
+	if err != nil {
+		return nil, err
+	}
+	pod := original.DeepCopy()
+	record := released{Labels: map[string]string{}, Owner: pod.OwnerReferences[index], OwnerIndex: index}
+	for _, key := range keys {
+		if value, has := pod.Labels[key]; has {
+			record.Labels[key] = value
+			delete(pod.Labels, key)
+		}
+	}
+	pod.OwnerReferences = slices.Delete(pod.OwnerReferences, index, index+1)
+	if at := slices.Index(pod.Finalizers, batchv1.JobTrackingFinalizer); at >= 0 && KindOf(o.Reference) == KindJob {
+		record.Finalizer, record.FinalizerIndex = batchv1.JobTrackingFinalizer, at
+		pod.Finalizers = slices.Delete(pod.Finalizers, at, at+1)
+	}
+	encoded, err := json.Marshal(record)
+	if err != nil {
+		return nil, fmt.Errorf("writing down what pod %s/%s had: %w", original.Namespace, original.Name, err)
+	}
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, v1alpha1.ReleasedAnnotation, string(encoded))
+	return pod, nil
+}
+
+// releaseLabels are the labels without which the owner does not take a pod back.
+func releaseLabels(o Owner) ([]string, error) {
+	switch KindOf(o.Reference) {
+	case KindJob:
+		return jobLabels, nil
+	case KindReplicaSet:
+		if o.ReplicaSet == nil {
+			return nil, fmt.Errorf("ReplicaSet %s is gone", o.Reference.Name)
+		}
+		if key := adoptionLabel(o.ReplicaSet); key != "" {
+			return []string{key}, nil
+		}
+		return nil, fmt.Errorf("ReplicaSet %s selects its pods by no matchLabels", o.Reference.Name)
+	}
+	return nil, fmt.Errorf("a pod of a %s cannot be released", o.Reference.Kind)
+}
+
+// IsReleased reports whether the owner of a pod has let it go.
+func IsReleased(pod *corev1.Pod) bool { return pod.Annotations[v1alpha1.ReleasedAnnotation] != "" }
+
+// Restored returns a released original with everything that it had before. Its
+// owner then has one pod too many and deletes one, so the order matters.
+//
+// A ReplicaSet deletes a pod without a node first, then one that does not run,
+// then one that is not Ready (k8s.io/kubernetes/pkg/controller,
+// ActivePodsWithRanks): as long as the replacement waits for the original, or for
+// its gate, it is the replacement. Restore first.
+//
+// A Job orders the pods of one index alike (activePodsForRemoval, ActivePods), and
+// deleteJobPods takes the tracking finalizer from the pod before it deletes it, so
+// nothing is counted. To delete a replacement that still has the finalizer
+// counts as a failure (isPodFailed): with backoffLimit 0 it fails the Job. And
+// once the replacement runs, the Job may choose the original. So before Restored
+// is written, every pod of the Job that IsRival must be written as Discarded,
+// and then be deleted; the rest the Job deletes.
+func Restored(pod *corev1.Pod) (*corev1.Pod, error) {
+	if !IsReleased(pod) {
+		return nil, fmt.Errorf("pod %s/%s was not released", pod.Namespace, pod.Name)
+	}
+	var record released
+	if err := json.Unmarshal([]byte(pod.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil {
+		return nil, fmt.Errorf("reading what pod %s/%s had: %w", pod.Namespace, pod.Name, err)
+	}
+	if record.Owner.UID == "" {
+		return nil, fmt.Errorf("annotation %s of pod %s/%s names no owner", v1alpha1.ReleasedAnnotation, pod.Namespace, pod.Name)
+	}
+	back := pod.DeepCopy()
+	for key, value := range record.Labels {
+		metav1.SetMetaDataLabel(&back.ObjectMeta, key, value)
+	}
+	if !slices.ContainsFunc(back.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == record.Owner.UID }) {
+		back.OwnerReferences = insert(back.OwnerReferences, record.OwnerIndex, record.Owner)
+	}
+	// The API server takes no new finalizer for a pod that is being deleted.
+	if record.Finalizer != "" && back.DeletionTimestamp == nil && !slices.Contains(back.Finalizers, record.Finalizer) {
+		back.Finalizers = insert(back.Finalizers, record.FinalizerIndex, record.Finalizer)
+	}
+	delete(back.Annotations, v1alpha1.ReleasedAnnotation)
+	return back, nil
+}
+
+func insert[T any](list []T, index int, element T) []T {
+	return slices.Insert(list, max(0, min(index, len(list))), element)
+}
+
+// IsRival reports whether a Job could prefer a pod to the original that is about
+// to be restored: it is the replacement, or another pod of the same index, and
+// may run by the time that the Job looks. Pods of a Job without indexes are not
+// told apart: of them only the replacement of this migration is one.
+func IsRival(pod, original *corev1.Pod, migration types.UID) bool {
+	var record released
+	if err := json.Unmarshal([]byte(original.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil || KindOf(&record.Owner) != KindJob {
+		return false
+	}
+	if controller := metav1.GetControllerOf(pod); controller == nil || controller.UID != record.Owner.UID || pod.UID == original.UID {
+		return false
+	}
+	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.Spec.NodeName == "" {
+		return false
+	}
+	index := identity(original, &record.Owner)
+	return v1alpha1.OwnedBy(pod.Labels, migration) || index != "" && identity(pod, &record.Owner) == index
+}
+
+// Discarded returns a pod of a Job without the finalizer by which the Job would
+// count its end. It may then be deleted, as the Job itself deletes a pod that is
+// one too many (deleteJobPods).
+func Discarded(pod *corev1.Pod) *corev1.Pod {
+	kept := pod.DeepCopy()
+	kept.Finalizers = slices.DeleteFunc(kept.Finalizers, func(f string) bool { return f == batchv1.JobTrackingFinalizer })
+	return kept
+}
