@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
+
+	"github.com/ai-storage/orchestrator/pkg/admission"
 )
 
 type options struct {
@@ -18,6 +20,9 @@ type options struct {
 	metricsBindAddress      string
 	healthProbeBindAddress  string
 	nodeAgentImage          string
+	webhookHost             string
+	webhookPort             int
+	webhookURL              string
 }
 
 func defaultOptions() *options {
@@ -26,6 +31,7 @@ func defaultOptions() *options {
 		leaderElectionNamespace: "ai-storage-system",
 		metricsBindAddress:      ":8080",
 		healthProbeBindAddress:  ":8081",
+		webhookPort:             admission.DefaultPort,
 	}
 }
 
@@ -38,6 +44,9 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.metricsBindAddress, "metrics-bind-address", o.metricsBindAddress, "address for /metrics; 0 turns it off")
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", o.healthProbeBindAddress, "address for /healthz and /readyz; 0 turns it off")
 	flags.StringVar(&o.nodeAgentImage, "node-agent-image", o.nodeAgentImage, "image of the node agent, which carries the content of emptyDirs; empty refuses pods that would lose some")
+	flags.StringVar(&o.webhookHost, "webhook-host", o.webhookHost, "address that the admission webhook listens on; empty listens on all")
+	flags.IntVar(&o.webhookPort, "webhook-port", o.webhookPort, "port of the admission webhook, which turns the pods of Jobs and StatefulSets into replacements; 0 turns it off")
+	flags.StringVar(&o.webhookURL, "webhook-url", o.webhookURL, "where the API server reaches the webhook when the rebalancer runs outside of the cluster, such as https://localhost:9443; empty uses the Service")
 	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(klogFlags)
 	flags.AddGoFlag(klogFlags.Lookup("v"))

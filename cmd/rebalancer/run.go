@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/ai-storage/orchestrator/pkg/admission"
 	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/migration"
@@ -76,6 +77,14 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	limits := rebalance.Limits(configuration.Rebalance)
 	if err := migration.SetupWithManager(mgr, migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, OnStep: onStep}); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)
+	}
+	if o.webhookPort != 0 {
+		if err := admission.SetupWithManager(mgr, admission.Options{
+			Namespace: o.leaderElectionNamespace, URL: o.webhookURL, Host: o.webhookHost, Port: o.webhookPort,
+			AgentImage: o.nodeAgentImage, Registerer: metrics.Registry,
+		}); err != nil {
+			return fmt.Errorf("setting up the admission webhook: %w", err)
+		}
 	}
 	loop, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())
 	if err != nil {

@@ -314,7 +314,7 @@ func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
 	}{
 		{"shared claim", func(*scene) {}, ""},
 		{"no agent", func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
-		{"a claim for one node", func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ReasonSharedClaimNeeded},
+		{"a claim for one node", func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ""},
 		{"nothing is to be carried", func(s *scene) { s.Migration.Spec.Checkpoint = v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone} }, ""},
 	}
 	for _, test := range tests {

@@ -17,26 +17,37 @@ type ActionType string
 // Actions, in the order in which a migration that goes well needs them, then
 // those that put things back.
 const (
-	NoAction          ActionType = ""
-	AddFinalizer      ActionType = "AddFinalizer"
-	AskBudget         ActionType = "AskBudget"
-	MeasureBefore     ActionType = "MeasureBefore"
-	CreateClaim       ActionType = "CreateClaim"
-	CreateCarrier     ActionType = "CreateCarrier"
-	CreateReplacement ActionType = "CreateReplacement"
-	KeepPreviousClaim ActionType = "KeepPreviousClaim"
-	DeleteCarrier     ActionType = "DeleteCarrier"
-	CheckEviction     ActionType = "CheckEviction"
-	MarkOriginal      ActionType = "MarkOriginal"
-	OfferReplacement  ActionType = "OfferReplacement"
-	Evict             ActionType = "Evict"
-	AdoptClaim        ActionType = "AdoptClaim"
-	MeasureAfter      ActionType = "MeasureAfter"
-	FenceOriginal     ActionType = "FenceOriginal"
-	DeleteReplacement ActionType = "DeleteReplacement"
-	DeleteClaim       ActionType = "DeleteClaim"
-	RemoveFinalizer   ActionType = "RemoveFinalizer"
-	DeleteMigration   ActionType = "DeleteMigration"
+	NoAction            ActionType = ""
+	AddFinalizer        ActionType = "AddFinalizer"
+	AskBudget           ActionType = "AskBudget"
+	MeasureBefore       ActionType = "MeasureBefore"
+	CreateClaim         ActionType = "CreateClaim"
+	CreateCarrier       ActionType = "CreateCarrier"
+	CreatePlaceholder   ActionType = "CreatePlaceholder"
+	CreateReplacement   ActionType = "CreateReplacement"
+	ProbeWebhook        ActionType = "ProbeWebhook"
+	ReleaseOriginal     ActionType = "ReleaseOriginal"
+	OrphanClaim         ActionType = "OrphanClaim"
+	KeepPreviousClaim   ActionType = "KeepPreviousClaim"
+	DeleteCarrier       ActionType = "DeleteCarrier"
+	CheckEviction       ActionType = "CheckEviction"
+	MarkOriginal        ActionType = "MarkOriginal"
+	OfferReplacement    ActionType = "OfferReplacement"
+	Evict               ActionType = "Evict"
+	ProbeAndLetGo       ActionType = "ProbeAndLetGo"
+	DeletePlainPod      ActionType = "DeletePlainPod"
+	NominateReplacement ActionType = "NominateReplacement"
+	DeletePlaceholder   ActionType = "DeletePlaceholder"
+	OpenSchedulingGate  ActionType = "OpenSchedulingGate"
+	AdoptClaim          ActionType = "AdoptClaim"
+	MeasureAfter        ActionType = "MeasureAfter"
+	DiscardPod          ActionType = "DiscardPod"
+	RestoreOriginal     ActionType = "RestoreOriginal"
+	FenceOriginal       ActionType = "FenceOriginal"
+	DeleteReplacement   ActionType = "DeleteReplacement"
+	DeleteClaim         ActionType = "DeleteClaim"
+	RemoveFinalizer     ActionType = "RemoveFinalizer"
+	DeleteMigration     ActionType = "DeleteMigration"
 )
 
 // Action is one thing to do, with the object that it is done to or that it makes.
@@ -47,7 +58,10 @@ type Action struct {
 	Becomes *corev1.Pod
 	// Evicts is the pod that goes in consequence: the Eviction API is asked first.
 	Evicts *corev1.Pod
-	Claim  *corev1.PersistentVolumeClaim
+	// Probe is created in a dry run first: the admission webhook must turn it into
+	// a replacement.
+	Probe *corev1.Pod
+	Claim *corev1.PersistentVolumeClaim
 }
 
 // Decision is what to do next, and what to write down afterwards.

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -42,14 +43,24 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 		result.Sample = sample
 	case CreateClaim:
 		result.Err = r.client.Create(ctx, a.Claim)
-	case CreateCarrier:
+	case CreateCarrier, CreatePlaceholder:
 		result.Err = r.client.Create(ctx, a.Pod)
+	case ProbeWebhook:
+		result.Admitted, result.Err = r.probe(ctx, m, a.Pod)
+	case ProbeAndLetGo:
+		if result.Admitted, result.Err = r.probe(ctx, m, a.Probe); result.Admitted {
+			result.Err = r.change(ctx, a.Pod, a.Becomes)
+		}
+	case OrphanClaim:
+		result.Err = r.removeOwner(ctx, a.Claim, a.Pod)
+	case NominateReplacement:
+		result.Err = r.client.Status().Patch(ctx, a.Becomes.DeepCopy(), client.MergeFrom(a.Pod))
 	case CreateReplacement:
 		result.Created = a.Pod
 		result.Err = r.client.Create(ctx, a.Pod)
 	case CheckEviction:
 		result.Err = r.evict(ctx, a.Pod, metav1.DryRunAll)
-	case MarkOriginal, FenceOriginal:
+	case MarkOriginal, FenceOriginal, ReleaseOriginal, RestoreOriginal, OpenSchedulingGate, DiscardPod:
 		result.Err = r.change(ctx, a.Pod, a.Becomes)
 	case OfferReplacement:
 		// What the ReplicaSet deletes then, the budgets have to allow.
@@ -60,7 +71,7 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 		result.Err = r.addOwner(ctx, a.Claim, a.Pod)
 	case Evict:
 		result.Err = r.evict(ctx, a.Pod)
-	case DeleteReplacement, DeleteCarrier:
+	case DeleteReplacement, DeleteCarrier, DeletePlaceholder, DeletePlainPod:
 		result.Err = r.deleteExactly(ctx, a.Pod)
 	case DeleteClaim:
 		result.Err = r.deleteExactly(ctx, a.Claim)
@@ -95,6 +106,19 @@ func (r *reconciler) change(ctx context.Context, pod, becomes *corev1.Pod) error
 
 func (r *reconciler) deleteExactly(ctx context.Context, object client.Object) error {
 	return r.client.Delete(ctx, object, client.Preconditions{UID: ptr.To(object.GetUID())})
+}
+
+// probe reports whether the admission webhook turns a pod into the replacement.
+func (r *reconciler) probe(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (bool, error) {
+	err := r.client.Create(ctx, pod, client.DryRunAll)
+	return err == nil && v1alpha1.OwnedBy(pod.Labels, m.UID), err
+}
+
+// removeOwner makes a claim outlive a pod.
+func (r *reconciler) removeOwner(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
+	base := claim.DeepCopy()
+	claim.OwnerReferences = slices.DeleteFunc(claim.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
+	return r.client.Patch(ctx, claim, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
 }
 
 // addOwner makes a claim go when the pod goes, and not before.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,9 +38,9 @@ func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*Sta
 	if s.Owner, err = r.owner(ctx, s); err != nil {
 		return nil, err
 	}
-	needsClaims := s.Pod != nil && (m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending || m.Status.Phase == v1alpha1.PhasePreparing)
-	if needsClaims {
-		s.Claims, err = r.claims(ctx, s.Pod)
+	// The claims of the pod decide until there is a placeholder or a replacement.
+	if s.Pod != nil && (m.Status.Phase != v1alpha1.PhaseHandingOver) {
+		s.Claims, err = r.claims(ctx, s.Pod, m.Status.CheckpointClaim)
 	}
 	return s, err
 }
@@ -92,9 +93,26 @@ func (r *reconciler) owner(ctx context.Context, s *State) (owners.Owner, error) 
 	} else if s.Pod != nil {
 		owner.Reference = metav1.GetControllerOf(s.Pod)
 	}
-	if owner.Reference == nil || owner.Reference.Kind != "ReplicaSet" || owner.Reference.APIVersion != appsv1.SchemeGroupVersion.String() {
-		return owner, nil
+	switch owners.KindOf(owner.Reference) {
+	case owners.KindReplicaSet:
+		return r.replicaSet(ctx, s, owner)
+	case owners.KindStatefulSet:
+		set, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.StatefulSet{})
+		if set != nil && set.UID == owner.Reference.UID {
+			owner.StatefulSet = set
+		}
+		return owner, err
+	case owners.KindJob:
+		job, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &batchv1.Job{})
+		if job != nil && job.UID == owner.Reference.UID {
+			owner.Job = job
+		}
+		return owner, err
 	}
+	return owner, nil
+}
+
+func (r *reconciler) replicaSet(ctx context.Context, s *State, owner owners.Owner) (owners.Owner, error) {
 	rs, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.ReplicaSet{})
 	if err != nil || rs == nil || rs.UID != owner.Reference.UID {
 		return owner, err
@@ -126,6 +144,16 @@ func (r *reconciler) gatherMade(ctx context.Context, s *State) error {
 			return err
 		}
 	}
+	if p := m.Status.Placeholder; p != nil {
+		if s.Placeholder, err = read(ctx, r.live, m.Namespace, p.Name, &corev1.Pod{}); err != nil {
+			return err
+		}
+	}
+	if h := m.Status.Handover; h != nil && owners.NeedsWebhook(h.Method) {
+		if err := r.gatherSiblings(ctx, s, h.Owner); err != nil {
+			return err
+		}
+	}
 	if s.isRollingBack() {
 		if s.SourceNodeAlive, err = r.isAlive(ctx, m.Status.Original); err != nil {
 			return err
@@ -137,6 +165,26 @@ func (r *reconciler) gatherMade(ctx context.Context, s *State) error {
 		}
 	}
 	return err
+}
+
+// gatherSiblings reads the pods of the owner. One that has become the replacement
+// under a name that the owner gave is found by its mark.
+func (r *reconciler) gatherSiblings(ctx context.Context, s *State, owner *metav1.OwnerReference) error {
+	list := &corev1.PodList{}
+	if err := r.live.List(ctx, list, client.InNamespace(s.Migration.Namespace)); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		if controller := metav1.GetControllerOf(pod); controller == nil || controller.UID != owner.UID {
+			continue
+		}
+		s.Siblings = append(s.Siblings, *pod)
+		if s.replacement() == nil && v1alpha1.OwnedBy(pod.Labels, s.Migration.UID) && pod.Labels[v1alpha1.RoleLabel] == "" {
+			s.Replacement = pod
+		}
+	}
+	return nil
 }
 
 // isAlive reports whether the node of a pod is there and Ready.
@@ -153,15 +201,21 @@ func (r *reconciler) isAlive(ctx context.Context, pod *v1alpha1.PodReference) (b
 	}), nil
 }
 
-// claims reads the claims of a pod and the volumes that they are bound to.
-func (r *reconciler) claims(ctx context.Context, pod *corev1.Pod) (containers.ClaimLookup, error) {
+// claims reads the claims of a pod, and another one, and the volumes that they are
+// bound to.
+func (r *reconciler) claims(ctx context.Context, pod *corev1.Pod, another string) (containers.ClaimLookup, error) {
 	found := map[string]*corev1.PersistentVolumeClaim{}
 	bound := map[string]*corev1.PersistentVolume{}
+	names := []string{another}
 	for _, v := range pod.Spec.Volumes {
-		if v.PersistentVolumeClaim == nil {
+		if v.PersistentVolumeClaim != nil {
+			names = append(names, v.PersistentVolumeClaim.ClaimName)
+		}
+	}
+	for _, name := range names {
+		if name == "" {
 			continue
 		}
-		name := v.PersistentVolumeClaim.ClaimName
 		claim, err := read(ctx, r.live, pod.Namespace, name, &corev1.PersistentVolumeClaim{})
 		if err != nil {
 			return nil, err

@@ -15,6 +15,12 @@ import (
 // handingOver carries state over, lets the original go and, once it is gone,
 // measures and finishes.
 func (st *step) handingOver() Decision {
+	if st.stopsFirst() {
+		if st.isCommitted() {
+			return st.stopped()
+		}
+		return st.stopping()
+	}
 	if !st.isCommitted() {
 		if d, stop := st.beforeHandover(); stop {
 			return d
@@ -108,8 +114,16 @@ func (st *step) takeOver() Decision {
 	if !st.isTrue(v1alpha1.ConditionReplacementReady) {
 		return st.wait(pollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
+	return st.complete(r)
+}
+
+// complete cleans up after a replacement that works, measures it, and ends.
+func (st *step) complete(r *corev1.Pod) Decision {
 	if c := st.carrier(); c != nil && c.DeletionTimestamp == nil {
 		return st.do(Action{Type: DeleteCarrier, Pod: c})
+	}
+	if p := st.placeholder(); p != nil && p.DeletionTimestamp == nil {
+		return st.do(Action{Type: DeletePlaceholder, Pod: p})
 	}
 	if c := st.keptClaim(); c != nil && st.ownsClaim() && !isOwnedByPod(c.OwnerReferences, r) {
 		return st.do(Action{Type: AdoptClaim, Pod: r, Claim: c})

@@ -67,10 +67,6 @@ func checkpointPossible(s *State, v containers.Verdicts) *containers.Refusal {
 	if s.AgentImage == "" {
 		return &containers.Refusal{Reason: ReasonNodeAgentMissing, Message: what + " would have to be carried, and there is no node agent: see --node-agent-image of the rebalancer"}
 	}
-	if s.reusedClaim() == "" && s.Migration.Spec.Checkpoint.AccessMode != corev1.ReadWriteMany {
-		return &containers.Refusal{Reason: ReasonSharedClaimNeeded, Message: what +
-			" is carried while the pod runs, which takes a checkpoint claim that two nodes can mount at once: ask for spec.checkpoint.accessMode ReadWriteMany"}
-	}
 	return nil
 }
 
@@ -78,7 +74,12 @@ func checkpointPossible(s *State, v containers.Verdicts) *containers.Refusal {
 // again: the application may have written to it.
 func (s *State) reusedClaim() string {
 	previous := containers.PreviousCheckpoint(s.Pod)
-	if claim, _ := s.Claims(previous); previous == "" || claim == nil || claim.DeletionTimestamp != nil || !slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteMany) {
+	if previous == "" {
+		return ""
+	}
+	// A claim for one pod could not be mounted by the carrier beside the original.
+	carried := s.Migration.Spec.Checkpoint.Mode.CarriesVolumes()
+	if claim, _ := s.Claims(previous); claim == nil || claim.DeletionTimestamp != nil || carried && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod) {
 		return ""
 	}
 	return previous
@@ -91,8 +92,17 @@ func (st *step) accept() Decision {
 	// Written down before anything is made, so that what was made is found even
 	// when the original is gone. A replacement without a UID does not exist yet.
 	st.status().Replacement = &v1alpha1.PodReference{Name: containers.ReplacementName(root, uid, created)}
+	order, why := chooseOrder(st.State, containers.Judge(st.Pod, containers.PolicyOf(st.Migration)))
+	st.status().Handover = &v1alpha1.Handover{
+		Method: owners.Method(st.Owner, order), Order: order, Reason: why, Owner: st.Owner.Reference, Identity: owners.Identity(st.Pod, st.Owner),
+	}
+	if owners.KindOf(st.Owner.Reference) == owners.KindStatefulSet {
+		st.status().Replacement.Name = st.Pod.Name
+	}
+	if order == v1alpha1.OrderStopFirst {
+		st.status().Placeholder = &v1alpha1.PodReference{Name: containers.PlaceholderName(root, uid, created)}
+	}
 	st.acceptCheckpoint(root)
-	st.status().Handover = &v1alpha1.Handover{Method: owners.Method(st.Owner), Order: v1alpha1.OrderStartFirst, Owner: st.Owner.Reference, Reason: "nothing keeps the replacement from working beside the original"}
 	st.status().Phase = v1alpha1.PhasePreparing
 	st.status().Times.Started = st.microNow()
 	st.condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, ReasonAccepted, "the pod can be moved and has a place in the budget")
@@ -128,7 +138,7 @@ func because(reason string) string {
 
 // requestRules check a request against what exists, the most telling first.
 var requestRules = []func(*State) *containers.Refusal{
-	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable, oneBudget,
+	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable, oneBudget, applicationHasClaim,
 }
 
 func podExists(s *State) *containers.Refusal {
@@ -168,6 +178,17 @@ func noOtherMigration(s *State) *containers.Refusal {
 		}
 	}
 	return nil
+}
+
+// applicationHasClaim wants the claim that the application saves to: another one,
+// mounted only in the replacement, would be empty.
+func applicationHasClaim(s *State) *containers.Refusal {
+	if s.Migration.Spec.Checkpoint.Mode != v1alpha1.CheckpointApplication || s.reusedClaim() != "" {
+		return nil
+	}
+	return &containers.Refusal{Reason: ReasonNoApplicationClaim, Message: fmt.Sprintf(
+		"spec.checkpoint.mode is Application, but pod %s has no claim to save to: give its template a claim as volume %s, mounted at %s, and name the claim in the annotation %s",
+		s.Pod.Name, v1alpha1.CheckpointVolumeName, v1alpha1.CheckpointMountPath, v1alpha1.CheckpointClaimAnnotation)}
 }
 
 func isAccepted(m *v1alpha1.PodMigration) bool {

@@ -30,6 +30,15 @@ func (st *step) preparing() Decision {
 		}
 		return st.wait(pollInterval, "waiting for replacement %s to end, to build another one", r.Name)
 	}
+	if p := st.placeholder(); p != nil {
+		if p.DeletionTimestamp == nil {
+			return st.do(Action{Type: DeletePlaceholder, Pod: p})
+		}
+		return st.wait(time.Second, "waiting for placeholder %s to end, to make another one", p.Name)
+	}
+	if p := st.status().Placeholder; p != nil {
+		*p = v1alpha1.PodReference{Name: p.Name}
+	}
 	*st.status().Replacement = v1alpha1.PodReference{Name: st.Migration.Status.Replacement.Name}
 	verdicts, refusal := containers.Assess(st.Pod, containers.PolicyOf(st.Migration), st.Claims)
 	if refusal != nil {
@@ -104,11 +113,25 @@ func (st *step) placing() Decision {
 			return d
 		}
 	}
+	if st.stopsFirst() && !st.isCommitted() {
+		if d, made := st.holdPlace(); made {
+			return d
+		}
+	}
 	r := st.replacement()
 	if known := st.Migration.Status.Replacement; known.UID == "" {
+		switch {
+		case st.method() == v1alpha1.MethodRecreate:
+			return st.toStop()
+		case st.method() == v1alpha1.MethodRelease && !st.isCommitted():
+			return st.releaseOriginal(r)
+		}
 		return st.create(r)
 	} else if d, lost := st.replacementLost(r); lost {
 		return d
+	}
+	if st.stopsFirst() {
+		return st.toStop()
 	}
 	if r.Spec.NodeName == "" {
 		return st.unplaced(r)
@@ -169,15 +192,7 @@ func (st *step) create(existing *corev1.Pod) Decision {
 		// it was recorded.
 		return st.failForGood(ReasonReplacementGone, "the original and its replacement were both removed by others")
 	}
-	options := containers.ReplacementOptions{
-		Name: st.Migration.Status.Replacement.Name, MigrationUID: st.Migration.UID,
-		ClaimName:  st.Migration.Status.CheckpointClaim,
-		TargetNode: st.Migration.Spec.TargetNode, PlannedNode: st.Migration.Spec.PlannedNode,
-	}
-	if st.carries() {
-		options.GateImage = st.AgentImage
-	}
-	pod, err := containers.BuildReplacement(st.Pod, st.storedVerdicts(), options)
+	pod, err := containers.BuildReplacement(st.Pod, st.storedVerdicts(), st.replacementOptions())
 	if err != nil {
 		return st.giveUp(ReasonReplacementRejected, err.Error())
 	}
@@ -188,6 +203,30 @@ func (st *step) create(existing *corev1.Pod) Decision {
 		pod = owners.Unmatched(pod, st.Owner)
 	}
 	return st.do(Action{Type: CreateReplacement, Pod: pod})
+}
+
+func (st *step) replacementOptions() containers.ReplacementOptions {
+	return ReplacementOptions(st.Migration, st.AgentImage)
+}
+
+// ReplacementOptions are what the replacement of an accepted migration is bound to.
+func ReplacementOptions(m *v1alpha1.PodMigration, agentImage string) containers.ReplacementOptions {
+	options := containers.ReplacementOptions{
+		Name: m.Status.Replacement.Name, MigrationUID: m.UID, ClaimName: m.Status.CheckpointClaim,
+		TargetNode: m.Spec.TargetNode, PlannedNode: m.Spec.PlannedNode,
+		WaitForOriginal: m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst,
+	}
+	if c := m.Status.Checkpoint; c != nil && len(c.Volumes) > 0 {
+		options.GateImage = agentImage
+	}
+	return options
+}
+
+// toStop goes on to the handover of a migration whose original has to stop.
+func (st *step) toStop() Decision {
+	st.status().Phase = v1alpha1.PhaseHandingOver
+	st.say("the place on node %s is held, handing over", st.status().Placeholder.NodeName)
+	return st.decision
 }
 
 func (st *step) created(r *corev1.Pod) Decision {
@@ -241,7 +280,7 @@ func (st *step) volumeIsComing(refusal string) bool {
 func (st *step) beforeHandover() (Decision, bool) {
 	o := st.original()
 	// With state to carry, the replacement has nothing yet that it could go on with.
-	if o != nil && isDisrupted(o) && st.replacement() != nil && !st.carries() {
+	if o != nil && isDisrupted(o) && st.replacement() != nil && !st.carries() && !st.stopsFirst() {
 		message := fmt.Sprintf("pod %s is being evicted by somebody else; its replacement goes on", o.Name)
 		st.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonDisrupted, message)
 		st.event(true, o, ReasonDisrupted, message)
@@ -264,6 +303,10 @@ func (st *step) beforeHandover() (Decision, bool) {
 // replacement would do finished work again or leave out work that has begun.
 func (st *step) startOver() Decision {
 	const message = "a container of the original finished or started meanwhile: the replacement is built anew"
+	if owners.NeedsWebhook(st.method()) && st.Migration.Status.Replacement.UID != "" {
+		// Its owner would make another pod at once, before it is known what of.
+		return st.giveUp(ReasonContainersChanged, "a container of the original finished or started meanwhile, and the replacement does not fit any more")
+	}
 	st.status().Phase = v1alpha1.PhasePreparing
 	times := &st.status().Times
 	times.Prepared, times.Copied, times.Placed, times.ReplacementReady = nil, nil, nil, nil

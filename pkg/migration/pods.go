@@ -47,6 +47,11 @@ func requestsOf(pod *corev1.Pod) corev1.ResourceList {
 	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true})
 }
 
+// requestsWithoutOverhead leaves out what the runtime class of the pod adds.
+func requestsWithoutOverhead(pod *corev1.Pod) corev1.ResourceList {
+	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{ExcludeOverhead: true})
+}
+
 // isWorking reports whether a replacement does the work of its original. Ready
 // says so. But a pod of restart policy Never stops being Ready when one of its
 // containers has finished, so containers that are done count as well; and a

@@ -20,6 +20,12 @@ const (
 	ReasonSealing   = "Sealing"
 	ReasonSealed    = "Sealed"
 	ReasonReleased  = "Released"
+	// ReasonAnnounced, ReasonWebhookAnswers and ReasonTaken: the next pod of the
+	// owner is to become the replacement, the webhook will see to it, it has.
+	ReasonAnnounced          = "Announced"
+	ReasonWebhookAnswers     = "WebhookAnswers"
+	ReasonTaken              = "Taken"
+	ReasonPlaceholderCreated = "PlaceholderCreated"
 	// ReasonOffered: the ReplicaSet has the replacement and deletes the original.
 	ReasonOffered = "OfferedToOwner"
 	// ReasonWaitingForOwner: a rollout or a scaling is in flight.
@@ -27,15 +33,17 @@ const (
 
 	// ReasonSeveralBudgets: more than one PodDisruptionBudget matches the pod,
 	// which the Eviction API does not evict.
-	ReasonSeveralBudgets = "SeveralDisruptionBudgets"
-	// ReasonSharedClaimNeeded: state is carried, and the checkpoint claim could
-	// not be mounted on both nodes at once.
-	ReasonSharedClaimNeeded = "SharedCheckpointNeeded"
-	ReasonNodeAgentMissing  = "NodeAgentMissing"
-	ReasonClaimTooSmall     = "ClaimTooSmall"
-	ReasonCheckpointFailed  = "CheckpointFailed"
-	ReasonRestoreFailed     = "RestoreFailed"
-	ReasonCannotStart       = "ReplacementCannotStart"
+	ReasonSeveralBudgets   = "SeveralDisruptionBudgets"
+	ReasonNodeAgentMissing = "NodeAgentMissing"
+	ReasonClaimTooSmall    = "ClaimTooSmall"
+	ReasonCheckpointFailed = "CheckpointFailed"
+	ReasonRestoreFailed    = "RestoreFailed"
+	ReasonCannotStart      = "ReplacementCannotStart"
+	// ReasonWebhookMissing: the admission webhook does not answer.
+	// ReasonWebhookMissed: the owner made a pod while it did not.
+	ReasonWebhookMissing  = "WebhookMissing"
+	ReasonWebhookMissed   = "WebhookMissed"
+	ReasonPlaceholderGone = "PlaceholderGone"
 
 	// ReasonContainersChanged: a container of the original finished or started,
 	// so the replacement has to be built anew.
@@ -49,6 +57,8 @@ const (
 	ReasonPodUIDMismatch     = "PodUIDMismatch"
 	ReasonSourceNodeMismatch = "SourceNodeMismatch"
 	ReasonTargetNodeNotFound = "TargetNodeNotFound"
+	// ReasonNoApplicationClaim: the application has nowhere to save its state.
+	ReasonNoApplicationClaim = "NoApplicationClaim"
 	ReasonTargetIsSource     = "TargetIsSource"
 	ReasonAlreadyMigrating   = "AlreadyMigrating"
 

@@ -139,6 +139,9 @@ func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, 
 	if base.Status.Phase != m.Status.Phase {
 		return true, r.reached("phase " + string(m.Status.Phase))
 	}
+	if step := checkpointStep(m); step != checkpointStep(base) {
+		return true, r.reached("checkpoint " + string(step))
+	}
 	return true, r.reached("status after " + cmp.Or(string(d.Action.Type), string(m.Status.Phase)))
 }
 
@@ -147,4 +150,11 @@ func (r *reconciler) reached(step string) error {
 		return nil
 	}
 	return r.onStep(step)
+}
+
+func checkpointStep(m *v1alpha1.PodMigration) v1alpha1.CheckpointStep {
+	if m.Status.Checkpoint == nil {
+		return ""
+	}
+	return m.Status.Checkpoint.Step
 }

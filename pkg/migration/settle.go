@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,6 +39,14 @@ func Settle(s State, d Decision, r Result) (Decision, error) {
 		return st.claimCreated(r)
 	case CreateCarrier:
 		return st.carrierCreated(r)
+	case CreatePlaceholder:
+		return st.placeholderCreated(r)
+	case ProbeWebhook:
+		return st.probed(r)
+	case ProbeAndLetGo:
+		return st.letGoAnswered(r)
+	case DeletePlainPod:
+		return st.wait(100*time.Millisecond, "removed pod %s before it started: the admission webhook did not answer when it was made", d.Action.Pod.Name), ignoreGone(r.Err)
 	case CreateReplacement:
 		return st.replacementCreated(r)
 	case CheckEviction:
@@ -99,6 +108,38 @@ func (st *step) carrierCreated(r Result) (Decision, error) {
 	default:
 		return st.decision, r.Err
 	}
+}
+
+func (st *step) placeholderCreated(r Result) (Decision, error) {
+	switch {
+	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
+		return st.decision, nil
+	case isRejected(r.Err):
+		return st.giveUp(ReasonReplacementRejected, "the placeholder was refused: "+r.Err.Error()), nil
+	default:
+		return st.decision, r.Err
+	}
+}
+
+// letGoAnswered waits while the webhook does not answer: the original has ended,
+// and its owner must not make a plain pod instead of the replacement.
+func (st *step) letGoAnswered(r Result) (Decision, error) {
+	switch {
+	case r.Err == nil && r.Admitted, apierrors.IsNotFound(r.Err):
+		return st.decision, nil
+	case apierrors.IsConflict(r.Err):
+		return st.decision, r.Err
+	case r.Err != nil:
+		return st.wait(probeInterval, "pod %s has ended; waiting for the admission webhook: %s", st.decision.Action.Pod.Name, r.Err.Error()), nil
+	}
+	return st.wait(probeInterval, "pod %s has ended; waiting for the admission webhook, which leaves pods as they are", st.decision.Action.Pod.Name), nil
+}
+
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
 }
 
 func (st *step) replacementCreated(r Result) (Decision, error) {

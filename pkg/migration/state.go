@@ -25,6 +25,11 @@ type State struct {
 	PreviousClaim *corev1.PersistentVolumeClaim
 	// Carrier has the name that the migration gives to its carrier.
 	Carrier *corev1.Pod
+	// Placeholder has the name that the migration gives to its placeholder.
+	Placeholder *corev1.Pod
+	// Siblings are the pods of the same controller. Only read where that makes the
+	// replacement.
+	Siblings []corev1.Pod
 	// Owner is the controller of the pod.
 	Owner owners.Owner
 	// Budgets names the PodDisruptionBudgets that match the pod. Only read while Pending.
@@ -99,14 +104,20 @@ func (s *State) isRollingBack() bool {
 	return meta.IsStatusConditionFalse(s.Migration.Status.Conditions, v1alpha1.ConditionRolledBack)
 }
 
-// isCommitted reports whether there is no way back. With state carried that is
-// when the replacement was let go on with it. Else it is when the original is
+// isCommitted reports whether there is no way back. Where the original stops
+// first that is when it is going, and its state, if any, is sealed. Else, with
+// state carried, it is when the replacement was let go on with it. Else it is when the original is
 // lost to this migration: evicted by us, which can only be after the phase
 // HandingOver was written down, or by others while a replacement existed; or
 // about to be deleted by its ReplicaSet.
 func (s *State) isCommitted() bool {
 	if s.isTrue(v1alpha1.ConditionHandedOver) || s.isTrue(v1alpha1.ConditionReleased) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
 		return true
+	}
+	if s.stopsFirst() {
+		o := s.original()
+		return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil) &&
+			(!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) && (s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionExpecting))
 	}
 	if s.carries() {
 		return false
@@ -136,6 +147,17 @@ func (s *State) isOffered() bool {
 	r := s.replacement()
 	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
 }
+
+// placeholder returns the placeholder that this migration made.
+func (s *State) placeholder() *corev1.Pod {
+	if s.Placeholder == nil || !v1alpha1.OwnedBy(s.Placeholder.Labels, s.Migration.UID) {
+		return nil
+	}
+	return s.Placeholder
+}
+
+// since0 is the moment of the last change of a condition.
+func (s *State) since0(condition string) time.Time { return s.Now.Add(-s.since(condition)) }
 
 // carrier returns the carrier that this migration made.
 func (s *State) carrier() *corev1.Pod {

@@ -108,6 +108,9 @@ func movable(e *examination) string {
 	if refusal := owners.RefuseKind(e.pod); refusal != nil {
 		return refusal.Message
 	}
+	if why := owners.StopsFirst(owners.Owner{Reference: metav1.GetControllerOf(e.pod)}); why != "" {
+		return "the pod would have to stop before it moves: " + why
+	}
 	var refusal *containers.Refusal
 	e.verdicts, refusal = containers.Assess(e.pod, loopPolicy, e.reading.Claims(e.pod.Namespace))
 	switch {

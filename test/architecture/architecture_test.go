@@ -44,6 +44,7 @@ var layers = map[string]int{
 	"pkg/simulation": 4,
 	"pkg/observe":    4,
 	"pkg/migration":  4,
+	"pkg/admission":  4,
 	"pkg/nodeagent":  4,
 	"pkg/rebalance":  5,
 	"pkg/devcluster": 5,
