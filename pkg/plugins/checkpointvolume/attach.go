@@ -11,7 +11,6 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -24,16 +23,20 @@ const (
 	attachStateKey fwk.StateKey = Name + "/attachment"
 )
 
-// madeAttachment is the attachment that this scheduling cycle made.
-type madeAttachment struct {
+// attachmentID names one attachment, and no later one of the same name.
+type attachmentID struct {
 	name string
 	uid  types.UID
 }
 
-func (m *madeAttachment) Clone() fwk.StateData { return m }
+// madeAttachments are the attachments that this scheduling cycle made.
+type madeAttachments []attachmentID
+
+func (m madeAttachments) Clone() fwk.StateData { return m }
 
 // attachFailure is an attach that failed for a reason that lies with the node.
 type attachFailure struct {
+	claim                 types.NamespacedName
 	node, volume, message string
 }
 
@@ -49,93 +52,51 @@ func attachmentName(volume *corev1.PersistentVolume, node string) string {
 	return fmt.Sprintf("csi-%x", sum)
 }
 
-// waitReleased waits until no other node has the volume.
-func (p *Plugin) waitReleased(ctx context.Context, pod *corev1.Pod, volume *corev1.PersistentVolume, node string) error {
-	var holder string
-	err := p.waitUntil(ctx, pod, func() (bool, error) {
-		elsewhere, err := p.attachmentsElsewhere(volume, node)
-		if err != nil || len(elsewhere) == 0 {
-			return err == nil, err
-		}
-		holder = elsewhere[0].Spec.NodeName
-		for _, attachment := range elsewhere {
-			if err := p.removeLeftover(ctx, pod, attachment, volume); err != nil {
-				return false, err
-			}
-		}
-		return false, nil
-	})
-	if err != nil && holder != "" {
-		return fmt.Errorf("volume %q is still attached to node %q: %w", volume.Name, holder, err)
-	}
-	return err
-}
-
-func (p *Plugin) attachmentsElsewhere(volume *corev1.PersistentVolume, node string) ([]*storagev1.VolumeAttachment, error) {
-	all, err := p.attachments.List(labels.Everything())
-	if err != nil {
-		return nil, fmt.Errorf("listing volume attachments: %w", err)
-	}
-	var elsewhere []*storagev1.VolumeAttachment
-	for _, attachment := range all {
-		source := attachment.Spec.Source.PersistentVolumeName
-		if source != nil && *source == volume.Name && attachment.Spec.NodeName != node {
-			elsewhere = append(elsewhere, attachment)
-		}
-	}
-	return elsewhere, nil
-}
-
-// removeLeftover deletes an attachment that was made for this very pod on a
-// node that it did not come to, as a scheduler that crashed leaves behind. The
-// attach/detach controller does not know of it and would never remove it.
-func (p *Plugin) removeLeftover(ctx context.Context, pod *corev1.Pod, attachment *storagev1.VolumeAttachment, volume *corev1.PersistentVolume) error {
-	if !isMadeFor(pod, attachment) || attachment.DeletionTimestamp != nil {
-		return nil
-	}
-	used, err := p.isUsedOn(volume, attachment.Spec.NodeName)
-	if err != nil || used {
-		return err
-	}
-	return p.deleteAttachment(ctx, attachment.Name, attachment.UID)
-}
-
-func isMadeFor(pod *corev1.Pod, attachment *storagev1.VolumeAttachment) bool {
-	owner, ours := parseBeneficiary(attachment)
-	return ours && owner == beneficiaryOf(pod)
-}
-
-// attach makes sure that an attachment exists and waits until it is attached.
-// What it made is written to state, for Unreserve.
-func (p *Plugin) attach(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, volume *corev1.PersistentVolume, node string) error {
-	ctx, cancel := context.WithTimeout(ctx, p.attachTimeout)
+// attach makes sure that there is an attachment of each volume, and waits until
+// all are attached. What it made is written to state, for Unreserve.
+func (p *Plugin) attach(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, needed []attachable, node string) error {
+	attaching, cancel := context.WithTimeout(ctx, p.attachTimeout)
 	defer cancel()
-	wanted := newAttachment(pod, volume, node)
-	uid, err := p.ensureAttachment(ctx, state, pod, wanted)
-	if err != nil {
-		return fmt.Errorf("creating attachment %q: %w", wanted.Name, err)
+	ids := make([]attachmentID, len(needed))
+	for i, volume := range needed {
+		wanted := newAttachment(pod, volume.volume, node)
+		uid, err := p.ensureAttachment(attaching, state, pod, wanted)
+		if err != nil {
+			return fmt.Errorf("creating attachment %q: %w", wanted.Name, err)
+		}
+		ids[i] = attachmentID{name: wanted.Name, uid: uid}
 	}
-	fail := func(message string) error {
-		return &attachFailure{node: node, volume: volume.Name, message: message}
+	for i, volume := range needed {
+		message, err := p.waitAttached(attaching, pod, ids[i])
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			message, err = fmt.Sprintf("not attached within %v", p.attachTimeout), nil
+		}
+		if err != nil {
+			return err
+		}
+		if message != "" {
+			return &attachFailure{claim: volume.claim, node: node, volume: volume.volume.Name, message: message}
+		}
 	}
+	return nil
+}
+
+// waitAttached returns what the attacher said when it failed.
+func (p *Plugin) waitAttached(ctx context.Context, pod *corev1.Pod, id attachmentID) (failure string, err error) {
 	err = p.waitUntil(ctx, pod, func() (bool, error) {
-		attachment, err := p.attachment(ctx, wanted.Name, uid)
+		attachment, err := p.attachment(ctx, id.name, id.uid)
 		switch {
 		case apierrors.IsNotFound(err) || err == nil && attachment.DeletionTimestamp != nil:
-			return false, fmt.Errorf("attachment %q was removed by somebody else", wanted.Name)
+			return false, fmt.Errorf("attachment %q was removed by somebody else", id.name)
 		case err != nil:
 			return false, err
-		case attachment.Status.Attached:
+		case attachment.Status.AttachError != nil && !attachment.Status.Attached:
+			failure = attachment.Status.AttachError.Message
 			return true, nil
-		case attachment.Status.AttachError != nil:
-			return false, fail(attachment.Status.AttachError.Message)
 		}
-		return false, nil
+		return attachment.Status.Attached, nil
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fail(fmt.Sprintf("not attached within %v", p.attachTimeout))
-	}
-	return err
+	return failure, err
 }
 
 func newAttachment(pod *corev1.Pod, volume *corev1.PersistentVolume, node string) *storagev1.VolumeAttachment {
@@ -174,7 +135,7 @@ func (p *Plugin) ensureAttachment(ctx context.Context, state fwk.CycleState, pod
 		uid = attachment.UID
 		// One left by an earlier attempt for this pod is ours to undo as well.
 		if isMadeFor(pod, attachment) {
-			state.Write(attachStateKey, &madeAttachment{name: attachment.Name, uid: uid})
+			noteMade(state, attachmentID{name: attachment.Name, uid: uid})
 		}
 		return true, nil
 	})
@@ -195,29 +156,38 @@ func (p *Plugin) attachment(ctx context.Context, name string, uid types.UID) (*s
 	return current, err
 }
 
-// undoAttachment deletes the attachment that this cycle made, unless the pod
+func noteMade(state fwk.CycleState, id attachmentID) {
+	var made madeAttachments
+	if data, err := state.Read(attachStateKey); err == nil {
+		made = data.(madeAttachments)
+	}
+	state.Write(attachStateKey, append(made, id))
+}
+
+// undoAttachments deletes the attachments that this cycle made, unless the pod
 // was bound after all: an answer of the API server may have been lost.
-func (p *Plugin) undoAttachment(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, node string) {
+func (p *Plugin) undoAttachments(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, node string) {
 	data, err := state.Read(attachStateKey)
 	if err != nil {
 		return
 	}
 	state.Delete(attachStateKey)
-	made := data.(*madeAttachment)
-	logger := klog.LoggerWithValues(klog.FromContext(ctx), "pod", klog.KObj(pod), "node", node, "attachment", made.name)
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "pod", klog.KObj(pod), "node", node)
 	// The cycle may have ended because its context did.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	current, err := p.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		logger.Error(err, "Attachment is kept, since it is unknown whether the pod was bound")
+		logger.Error(err, "Attachments are kept, since it is unknown whether the pod was bound")
 		return
 	}
 	if err == nil && current.UID == pod.UID && current.Spec.NodeName == node {
 		return
 	}
-	if err := p.deleteAttachment(ctx, made.name, made.uid); err != nil {
-		logger.Error(err, "Attachment could not be removed")
+	for _, made := range data.(madeAttachments) {
+		if err := p.deleteAttachment(ctx, made.name, made.uid); err != nil {
+			logger.Error(err, "Attachment could not be removed", "attachment", made.name)
+		}
 	}
 }
 

@@ -1,9 +1,11 @@
-// Package checkpointvolume is the scheduler plugin that brings the checkpoint
-// claim of a replacement to the node chosen for it, before the pod is bound. A
-// volume that cannot be attached so sends the pod to another node, instead of
-// leaving it stuck in ContainerCreating. It also keeps a replacement off the
-// node that its original is moved away from.
+// Package checkpointvolume is the scheduler plugin that brings the volumes of a
+// replacement, its checkpoint claim first of all, to the node chosen for it
+// before the pod is bound: it waits until the original has let go of what only
+// one node may have, and attaches. A volume that cannot be attached so sends
+// the pod to another node, instead of leaving it stuck in ContainerCreating. It
+// also keeps a replacement off the node that its original is moved away from,
+// and out of the queue while a checkpoint that cannot be shared is being written.
 //
 // It must not decide which node is best, nor whether a checkpoint is complete,
-// and a pod without a checkpoint claim must pass at no cost.
+// and a pod that is not part of a migration must pass at no cost.
 package checkpointvolume

@@ -8,16 +8,14 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
-	"k8s.io/kubernetes/pkg/scheduler/util"
 )
 
 // Why a node is not taken. These are sentences for people, in pod events.
 const (
 	ReasonSourceNode   = "node(s) are the source of the migration"
-	ReasonAttachFailed = "node(s) failed to attach the checkpoint volume lately"
-	ReasonNoDriver     = "node(s) do not run the CSI driver of the checkpoint volume"
+	ReasonAttachFailed = "node(s) failed to attach a volume of the pod lately"
+	ReasonNoDriver     = "node(s) do not run the CSI driver of a volume of the pod"
 )
 
 const filterStateKey fwk.StateKey = Name + "/filter"
@@ -26,26 +24,30 @@ const filterStateKey fwk.StateKey = Name + "/filter"
 // pods, so that clones may share it.
 type filterState struct {
 	sourceNode string
-	claim      types.NamespacedName
-	hasClaim   bool
+	claims     []claimNeeds
+}
+
+// claimNeeds is what a claim asks of a node.
+type claimNeeds struct {
+	key types.NamespacedName
 	// driver is the CSI driver of the volume; empty for other volumes.
 	driver string
 }
 
 func (s *filterState) Clone() fwk.StateData { return s }
 
-// PreFilter looks the claim up once for all nodes.
+// PreFilter looks the claims up once for all nodes.
 func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
 	if !isConcerned(pod) {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
 	s := &filterState{sourceNode: sourceNode(pod)}
-	if s.claim, s.hasClaim = checkpointClaim(pod); s.hasClaim {
-		driver, err := p.driverOf(s.claim)
+	for _, key := range claimsOf(pod) {
+		driver, err := p.driverOf(key)
 		if err != nil {
 			return nil, fwk.AsStatus(err)
 		}
-		s.driver = driver
+		s.claims = append(s.claims, claimNeeds{key: key, driver: driver})
 	}
 	state.Write(filterStateKey, s)
 	return nil, nil
@@ -54,9 +56,12 @@ func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.
 // PreFilterExtensions returns nil: other pods do not change the answer.
 func (p *Plugin) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
 
-// Filter keeps the pod off its source node, off nodes that failed to attach its
-// volume, and off nodes that do not run the volume's driver. Where the volume
-// can be reached at all is checked by VolumeBinding and VolumeZone.
+// Filter keeps the pod off its source node, off nodes that failed to attach one
+// of its volumes, and off nodes that do not run a volume's driver. Where a
+// volume can be reached at all is checked by VolumeBinding and VolumeZone, and
+// whether there is room for it by NodeVolumeLimits. The node that is nominated
+// for the pod is judged like any other: what is wrong with it now would be wrong
+// after binding too.
 func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, info fwk.NodeInfo) *fwk.Status {
 	data, err := state.Read(filterStateKey)
 	if err != nil {
@@ -67,21 +72,20 @@ func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod
 	if node == s.sourceNode {
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonSourceNode)
 	}
-	if !s.hasClaim {
-		return nil
-	}
-	if p.failed.isOut(attachKey{claim: s.claim, node: node}, pod) {
-		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonAttachFailed)
-	}
-	if s.driver == "" {
-		return nil
-	}
-	runs, err := p.runsDriver(node, s.driver)
-	if err != nil {
-		return fwk.AsStatus(err)
-	}
-	if !runs {
-		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNoDriver)
+	for _, claim := range s.claims {
+		if p.failed.isOut(attachKey{claim: claim.key, node: node}, pod) {
+			return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonAttachFailed)
+		}
+		if claim.driver == "" {
+			continue
+		}
+		runs, err := p.runsDriver(node, claim.driver)
+		if err != nil {
+			return fwk.AsStatus(err)
+		}
+		if !runs {
+			return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNoDriver)
+		}
 	}
 	return nil
 }
@@ -130,52 +134,6 @@ func hasDriver(csiNode *storagev1.CSINode, driver string) bool {
 		}
 	}
 	return false
-}
-
-// EventsToRegister names what can make a rejected pod schedulable: a new node,
-// or a driver on a node. A pod held back by a failed attach or by a reserved
-// claim is activated when that ends.
-func (p *Plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
-	return []fwk.ClusterEventWithHint{
-		{
-			Event:          fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.Add},
-			QueueingHintFn: hintAfterNodeAdded,
-		},
-		{
-			Event:          fwk.ClusterEvent{Resource: fwk.CSINode, ActionType: fwk.Add | fwk.Update},
-			QueueingHintFn: p.hintAfterDriverChange,
-		},
-	}, nil
-}
-
-func hintAfterNodeAdded(_ klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
-	_, node, err := util.As[*corev1.Node](oldObj, newObj)
-	if err != nil {
-		return fwk.Queue, err
-	}
-	if node.Name == sourceNode(pod) {
-		return fwk.QueueSkip, nil
-	}
-	return fwk.Queue, nil
-}
-
-func (p *Plugin) hintAfterDriverChange(_ klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
-	before, after, err := util.As[*storagev1.CSINode](oldObj, newObj)
-	if err != nil {
-		return fwk.Queue, err
-	}
-	key, hasClaim := checkpointClaim(pod)
-	if !hasClaim || after.Name == sourceNode(pod) {
-		return fwk.QueueSkip, nil
-	}
-	driver, err := p.driverOf(key)
-	if err != nil {
-		return fwk.Queue, err
-	}
-	if driver == "" || !hasDriver(after, driver) || before != nil && hasDriver(before, driver) {
-		return fwk.QueueSkip, nil
-	}
-	return fwk.Queue, nil
 }
 
 func ignoreNotFound(err error) error {

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/config/validation"
-	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 // Name of the plugin in a scheduler configuration.
@@ -29,7 +27,7 @@ const Name = config.CheckpointVolumeName
 // waits. It costs no API request.
 const pollInterval = 200 * time.Millisecond
 
-// Plugin brings checkpoint volumes to chosen nodes.
+// Plugin brings the volumes of replacements to chosen nodes.
 type Plugin struct {
 	client        kubernetes.Interface
 	clock         clock.PassiveClock
@@ -46,12 +44,14 @@ type Plugin struct {
 	pollInterval  time.Duration
 	failed        *failedNodes
 	reserved      *reservations
+	seals         *seals
 	// startSweeping is called when the first pod gets a node, which happens in
 	// the scheduler that leads, and nowhere else.
 	startSweeping func()
 }
 
 var (
+	_ fwk.PreEnqueuePlugin  = (*Plugin)(nil)
 	_ fwk.PreFilterPlugin   = (*Plugin)(nil)
 	_ fwk.FilterPlugin      = (*Plugin)(nil)
 	_ fwk.PostFilterPlugin  = (*Plugin)(nil)
@@ -77,6 +77,10 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 			handle.Activate(klog.FromContext(ctx), pods)
 		}
 	}
+	seals, err := newSeals(ctx, handle.KubeConfig(), activate)
+	if err != nil {
+		return nil, err
+	}
 	core := handle.SharedInformerFactory().Core().V1()
 	storage := handle.SharedInformerFactory().Storage().V1()
 	plugin := &Plugin{
@@ -94,6 +98,7 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 		pollInterval:  pollInterval,
 		failed:        newFailedNodes(clock.RealClock{}, args.FailedNodeBackoff.Duration, activate),
 		reserved:      newReservations(activate),
+		seals:         seals,
 	}
 	plugin.startSweeping = sync.OnceFunc(func() {
 		go wait.UntilWithContext(ctx, plugin.sweep, sweepInterval)
@@ -112,37 +117,4 @@ func (p *Plugin) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragment
 		return nil, fwk.NewStatus(fwk.Unschedulable, "the pod takes over from another one")
 	}
 	return nil, nil
-}
-
-// isConcerned reports whether the plugin has anything to do with a pod.
-func isConcerned(pod *corev1.Pod) bool {
-	_, hasClaim := checkpointClaim(pod)
-	return hasClaim || sourceNode(pod) != ""
-}
-
-// checkpointClaim finds the checkpoint claim of a pod.
-func checkpointClaim(pod *corev1.Pod) (types.NamespacedName, bool) {
-	if name := pod.Annotations[v1alpha1.CheckpointClaimAnnotation]; name != "" {
-		return types.NamespacedName{Namespace: pod.Namespace, Name: name}, true
-	}
-	for i := range pod.Spec.Volumes {
-		volume := &pod.Spec.Volumes[i]
-		if volume.Name == v1alpha1.CheckpointVolumeName && volume.PersistentVolumeClaim != nil {
-			return types.NamespacedName{Namespace: pod.Namespace, Name: volume.PersistentVolumeClaim.ClaimName}, true
-		}
-	}
-	return types.NamespacedName{}, false
-}
-
-// sourceNode is the node that a replacement must not use.
-func sourceNode(pod *corev1.Pod) string { return pod.Annotations[v1alpha1.SourceNodeAnnotation] }
-
-// isShared reports whether several nodes may use a claim at once.
-func isShared(claim *corev1.PersistentVolumeClaim) bool {
-	for _, mode := range claim.Spec.AccessModes {
-		if mode == corev1.ReadWriteMany || mode == corev1.ReadOnlyMany {
-			return true
-		}
-	}
-	return false
 }

@@ -17,35 +17,37 @@ import (
 // errPodGone ends every wait: nobody needs the volume any more.
 var errPodGone = errors.New("the pod is gone")
 
+// attachable is a volume that has to be attached to the chosen node.
+type attachable struct {
+	claim  types.NamespacedName
+	volume *corev1.PersistentVolume
+}
+
 // PreBindPreFlight tells the scheduler whether PreBind has anything to do.
 func (p *Plugin) PreBindPreFlight(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ string) *fwk.Status {
-	if _, ok := checkpointClaim(pod); !ok {
+	if len(claimsOf(pod)) == 0 {
 		return fwk.NewStatus(fwk.Skip)
 	}
 	return nil
 }
 
-// PreBind brings the checkpoint volume to the chosen node and returns when it
-// is attached. It runs after that of VolumeBinding, which binds the claim. An
+// PreBind brings the volumes of the pod to the chosen node and returns when
+// they are attached. It runs after that of VolumeBinding, which binds claims. An
 // error sends the pod back to the queue; a node at fault is left out then.
 func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, node string) *fwk.Status {
-	key, ok := checkpointClaim(pod)
-	if !ok {
+	claims := claimsOf(pod)
+	if len(claims) == 0 {
 		return nil
 	}
-	volume, err := p.waitAttachable(ctx, pod, key, node)
-	if err != nil {
-		return fwk.AsStatus(err)
+	needed, err := p.waitAttachable(ctx, pod, claims, node)
+	if err == nil {
+		err = p.attach(ctx, state, pod, needed, node)
 	}
-	if volume == nil {
-		return nil
-	}
-	err = p.attach(ctx, state, pod, volume, node)
 	var failed *attachFailure
 	if errors.As(err, &failed) {
-		p.failed.remember(attachKey{claim: key, node: node})
-		klog.FromContext(ctx).Info("Checkpoint volume could not be attached, the node is left out for a while",
-			"pod", klog.KObj(pod), "node", node, "volume", volume.Name, "backoff", p.failed.backoff)
+		p.failed.remember(attachKey{claim: failed.claim, node: node})
+		klog.FromContext(ctx).Info("Volume could not be attached, the node is left out for a while",
+			"pod", klog.KObj(pod), "node", node, "volume", failed.volume, "backoff", p.failed.backoff)
 	}
 	if err != nil {
 		return fwk.AsStatus(err)
@@ -53,27 +55,35 @@ func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.
 	return nil
 }
 
-// waitAttachable waits until the claim is bound and no other node has its
-// volume, and returns the volume; nil when nobody has to attach it. It has a
-// time limit of its own: a slow release is not the fault of the chosen node.
-func (p *Plugin) waitAttachable(ctx context.Context, pod *corev1.Pod, key types.NamespacedName, node string) (*corev1.PersistentVolume, error) {
+// waitAttachable waits until all claims are bound and no other node has what
+// only one may have, and returns the volumes that somebody has to attach. It has
+// a time limit of its own: a slow release is not the fault of the chosen node.
+func (p *Plugin) waitAttachable(ctx context.Context, pod *corev1.Pod, claims []types.NamespacedName, node string) ([]attachable, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.attachTimeout)
 	defer cancel()
 	if err := p.checkPodExists(ctx, pod); err != nil {
 		return nil, err
 	}
-	volume, shared, err := p.waitBound(ctx, pod, key)
-	if err != nil {
-		return nil, fmt.Errorf("waiting for checkpoint claim %s to be bound: %w", key, err)
+	var needed []attachable
+	for _, key := range claims {
+		volume, shared, err := p.waitBound(ctx, pod, key)
+		if err != nil {
+			return nil, fmt.Errorf("waiting for claim %s to be bound: %w", key, err)
+		}
+		if !shared {
+			if err := p.waitReleased(ctx, pod, attachable{claim: key, volume: volume}, node); err != nil {
+				return nil, err
+			}
+		}
+		isNeeded, err := p.needsAttach(volume)
+		if err != nil {
+			return nil, err
+		}
+		if isNeeded {
+			needed = append(needed, attachable{claim: key, volume: volume})
+		}
 	}
-	needed, err := p.needsAttach(volume)
-	if err != nil || !needed {
-		return nil, err
-	}
-	if shared {
-		return volume, nil
-	}
-	return volume, p.waitReleased(ctx, pod, volume, node)
+	return needed, nil
 }
 
 // checkPodExists asks the API server, since waits before PreBind can be long

@@ -102,13 +102,13 @@ func TestPreBind(t *testing.T) {
 			name: "leftover that another pod uses", timeout: soon,
 			objects: []runtime.Object{pod, claim(corev1.ReadWriteOnce, "pv"), csiVolume(), userOnLeftover,
 				attachmentOn("left", leftover)},
-			wantError:       `still attached to node "left"`,
+			wantError:       `claim "checkpoint" is still used by pod "user" on node "left"`,
 			wantAttachments: []string{"left"},
 		},
 		{
 			name: "claim never bound", timeout: soon,
 			objects:         []runtime.Object{pod, claim(corev1.ReadWriteOnce, "")},
-			wantError:       "waiting for checkpoint claim default/checkpoint to be bound",
+			wantError:       "waiting for claim default/checkpoint to be bound",
 			wantAttachments: []string{},
 		},
 		{

@@ -10,7 +10,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 )
 
-// reservations are the unshared checkpoint claims on their way to a node, in
+// reservations are the unshared claims of replacements on their way to a node, in
 // memory. Two pods must not pull one volume to two nodes.
 type reservations struct {
 	activate func(map[string]*corev1.Pod)
@@ -58,36 +58,37 @@ func (r *reservations) release(claim types.NamespacedName, pod *corev1.Pod) {
 	}
 }
 
-// Reserve takes the claim, unless several nodes may share it.
+// Reserve takes the claims that only one node may have. When one is refused,
+// the scheduler calls Unreserve, which gives back the others.
 func (p *Plugin) Reserve(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ string) *fwk.Status {
 	p.startSweeping()
-	key, ok := checkpointClaim(pod)
-	if !ok {
-		return nil
+	for _, key := range claimsOf(pod) {
+		claim, err := p.claims.PersistentVolumeClaims(key.Namespace).Get(key.Name)
+		if err != nil {
+			return fwk.AsStatus(fmt.Errorf("reading claim %s: %w", key, err))
+		}
+		if !isShared(claim) && !p.reserved.take(key, pod) {
+			return fwk.NewStatus(fwk.Unschedulable, fmt.Sprintf("claim %q is on its way to a node for another pod", key.Name))
+		}
 	}
-	claim, err := p.claims.PersistentVolumeClaims(key.Namespace).Get(key.Name)
-	if err != nil {
-		return fwk.AsStatus(fmt.Errorf("reading checkpoint claim %s: %w", key, err))
-	}
-	if isShared(claim) || p.reserved.take(key, pod) {
-		return nil
-	}
-	return fwk.NewStatus(fwk.Unschedulable, fmt.Sprintf("checkpoint claim %q is on its way to a node for another pod", key.Name))
+	return nil
 }
 
-// Unreserve gives the claim back and undoes the attachment that PreBind made.
+// Unreserve gives the claims back and undoes the attachments that PreBind made.
 func (p *Plugin) Unreserve(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, node string) {
-	key, ok := checkpointClaim(pod)
-	if !ok {
+	claims := claimsOf(pod)
+	if len(claims) == 0 {
 		return
 	}
-	p.undoAttachment(ctx, state, pod, node)
-	p.reserved.release(key, pod)
+	p.undoAttachments(ctx, state, pod, node)
+	for _, key := range claims {
+		p.reserved.release(key, pod)
+	}
 }
 
-// PostBind gives the claim back: from here on the bound pod tells of it.
+// PostBind gives the claims back: from here on the bound pod tells of them.
 func (p *Plugin) PostBind(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ string) {
-	if key, ok := checkpointClaim(pod); ok {
+	for _, key := range claimsOf(pod) {
 		p.reserved.release(key, pod)
 	}
 }

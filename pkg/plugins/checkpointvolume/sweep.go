@@ -133,16 +133,7 @@ func (p *Plugin) isClaimUsedOn(claim types.NamespacedName, node string) (bool, e
 	if err != nil {
 		return false, fmt.Errorf("listing pods: %w", err)
 	}
-	for _, pod := range pods {
-		if pod.Spec.NodeName != node {
-			continue
-		}
-		for i := range pod.Spec.Volumes {
-			source := pod.Spec.Volumes[i].PersistentVolumeClaim
-			if source != nil && source.ClaimName == claim.Name {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
+		return pod.Spec.NodeName == node && usesClaim(pod, claim)
+	}), nil
 }

@@ -1,0 +1,51 @@
+package checkpointvolume
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// ReasonNotSealed explains why a replacement is not considered at all yet.
+const ReasonNotSealed = "the checkpoint is still being written on the source node"
+
+// PreEnqueue keeps a replacement out of the queue while the checkpoint that it
+// waits for is written and cannot be shared: placed now, it would pull the
+// volume away from the node that writes it. The controller holds such a pod by
+// a scheduling gate; this is the net below it, for a gate that somebody removed.
+// It reads a cache only, since the queue is locked meanwhile.
+func (p *Plugin) PreEnqueue(_ context.Context, pod *corev1.Pod) *fwk.Status {
+	migration := types.UID(pod.Labels[v1alpha1.MigrationUIDLabel])
+	// Placeholder and carrier have a role, and must come before the seal.
+	if migration == "" || pod.Labels[v1alpha1.RoleLabel] != "" {
+		return nil
+	}
+	key, ok := checkpointClaim(pod)
+	if !ok || !p.seals.holds(pod, migration, p.isKnownUnshared(key)) {
+		return nil
+	}
+	return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNotSealed)
+}
+
+// isKnownUnshared reports whether the claim is there and only one node may have it.
+func (p *Plugin) isKnownUnshared(key types.NamespacedName) bool {
+	claim, err := p.claims.PersistentVolumeClaims(key.Namespace).Get(key.Name)
+	return err == nil && !isShared(claim)
+}
+
+// isUnsealed reports whether the replacement of a migration has to wait for the
+// checkpoint. Where the original stops first, nothing of the replacement may
+// come to a node before it did.
+func isUnsealed(m *v1alpha1.PodMigration, unshared bool) bool {
+	checkpoint := m.Status.Checkpoint
+	if m.Status.Phase.IsFinished() || checkpoint == nil || !checkpoint.Mode.CarriesVolumes() || len(checkpoint.Volumes) == 0 {
+		return false
+	}
+	stopsFirst := m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
+	return (stopsFirst || unshared) && !meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed)
+}
