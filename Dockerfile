@@ -14,6 +14,8 @@ RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -ldflags '-s -w' -o /out/program ./cmd/${PROGRAM:?name it with --build-arg PROGRAM=}
 
 FROM gcr.io/distroless/static:nonroot
+# The node agent is the only one that has to be root: --build-arg USER=0:0
+ARG USER=65532:65532
 COPY --from=build /out/program /program
-USER 65532:65532
+USER ${USER}
 ENTRYPOINT ["/program"]

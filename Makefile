@@ -18,8 +18,9 @@ KUBE_VERSION_PKG := k8s.io/component-base/version
 KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 	-X $(KUBE_VERSION_PKG).gitMajor=1 -X $(KUBE_VERSION_PKG).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
 
-PRODUCT := scheduler rebalancer devcluster
+PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
+RUNS ?= 10
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -48,6 +49,10 @@ build: $(addprefix $(BIN)/,$(PRODUCT) workload) ## Build our programs into bin/
 
 $(addprefix $(BIN)/,$(PRODUCT)): $(BIN)/%: go.mod go.sum $(SOURCES)
 	$(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./cmd/$*
+
+# The rebalancer that lets a test stop it at every step. It is never shipped.
+$(BIN)/rebalancer-breakpoints: go.mod go.sum $(SOURCES)
+	$(GO_STATIC) $(SMALL) -tags breakpoints -o $(CURDIR)/$@ ./cmd/rebalancer
 
 $(BIN)/workload: go.mod go.sum $(wildcard test/workload/*.go)
 	$(GO_STATIC) $(SMALL) -o $@ ./test/workload
@@ -90,20 +95,29 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 ##@ Develop
 
 .PHONY: test
-test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kubectl ## Unit and integration tests with the race detector
+test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl ## Unit and integration tests with the race detector
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
 .PHONY: e2e
-e2e: build tools ## End-to-end tests on two real nodes (root, Linux)
+e2e: build tools $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./pkg/devcluster
 	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e/...
+
+.PHONY: e2e-full
+e2e-full: build tools $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix (hours)
+	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
+
+.PHONY: bench-migration
+bench-migration: build tools ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
+	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
 	$(GO) vet -tags e2e ./...
+	$(GO) vet -tags breakpoints ./cmd/rebalancer
 	$(BIN)/staticcheck -tags e2e ./...
 
 .PHONY: presubmit

@@ -29,6 +29,7 @@ func newUpCommand(stateDir *string) *cobra.Command {
 	var from sources
 	var nodes string
 	var images, components []string
+	var csi bool
 	command := &cobra.Command{
 		Use:   "up",
 		Short: "Start a cluster",
@@ -43,7 +44,7 @@ func newUpCommand(stateDir *string) *cobra.Command {
 			}
 			cluster, err := devcluster.Up(command.Context(), devcluster.Options{
 				StateDir: *stateDir, BinDir: from.binDir, ManifestsDir: from.manifestsDir, ConfigFile: from.configFile,
-				Nodes: spec, Images: images, Components: components, Progress: command.OutOrStdout(),
+				Nodes: spec, Images: images, CSI: csi, Components: components, Progress: command.OutOrStdout(),
 			})
 			if err != nil {
 				return err
@@ -56,6 +57,7 @@ func newUpCommand(stateDir *string) *cobra.Command {
 	from.addFlags(command)
 	command.Flags().StringVar(&nodes, "nodes", "simulated:3", "simulated:N, or real:N (Linux, as root)")
 	command.Flags().StringSliceVar(&images, "image", nil, "archive of a container image that real nodes get; can be repeated")
+	command.Flags().BoolVar(&csi, "csi", false, "give real nodes a CSI driver whose volumes are really attached (classes csi-rwo and csi-wffc)")
 	command.Flags().StringSliceVar(&components, "components", devcluster.ComponentNames(), "our programs to start, or none")
 	return command
 }

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ai-storage/orchestrator/pkg/devcluster/controlplane"
+	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/pki"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
 )
@@ -62,12 +63,19 @@ var components = []component{
 		name: Rebalancer, program: "rebalancer", serviceAccount: "ai-storage-rebalancer",
 		port: func(p controlplane.Ports) int { return p.RebalancerHealth },
 		args: func(c *Cluster) []string {
-			return []string{
+			args := []string{
 				"--config=" + c.configPath(Rebalancer),
 				"--kubeconfig=" + c.ComponentKubeconfig(Rebalancer),
 				"--metrics-bind-address=" + loopback(c.state.Ports.RebalancerMetrics),
 				"--health-probe-bind-address=" + loopback(c.state.Ports.RebalancerHealth),
+				"--webhook-host=127.0.0.1",
+				"--webhook-port=" + strconv.Itoa(c.state.Ports.RebalancerWebhook),
+				"--webhook-url=https://" + net.JoinHostPort("localhost", strconv.Itoa(c.state.Ports.RebalancerWebhook)),
 			}
+			if c.state.Nodes.Kind == Real {
+				args = append(args, "--node-agent-image="+image.NodeAgentReference)
+			}
+			return args
 		},
 	},
 	{

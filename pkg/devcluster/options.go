@@ -78,6 +78,9 @@ type Options struct {
 	// Images are archives of container images that real nodes get, beside those
 	// of pkg/devcluster/image.
 	Images []string
+	// CSI gives real nodes volumes of the tests' own CSI driver, which are really
+	// attached and detached: see CSIClass and CSILateClass.
+	CSI bool
 	// Components are those of our own programs that Up starts; see StartComponent.
 	Components []string
 	// Progress gets a line for each step; nil is silence.
@@ -116,7 +119,7 @@ func (o Options) checkPrerequisites() error {
 	}
 	var programs []string
 	if o.Nodes.Kind == Real {
-		programs = append(programs, "workload")
+		programs = append(programs, "workload", nodeAgentProgram)
 	}
 	for _, component := range o.Components {
 		known, err := componentNamed(component)
@@ -143,6 +146,7 @@ func (o Options) checkPrerequisites() error {
 			missing = append(missing, fmt.Errorf("%s is missing: run this in the project's folder, or name the path", path))
 		}
 	}
+	missing = append(missing, o.checkCSI())
 	if o.Nodes.Kind == Real {
 		missing = append(missing, realnode.CheckPrerequisites(o.BinDir))
 	}

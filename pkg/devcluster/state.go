@@ -75,7 +75,7 @@ func (s state) write(stateDir string) error {
 // ours are the entries of a state folder that belong to a cluster. Others are
 // never removed: the folder is the user's.
 var ours = []string{
-	"state.json", "state.json.new", "pki", "kubeconfig", "etcd", "audit", "kwok", "config", "images", "nodes", "processes", "logs",
+	"state.json", "state.json.new", "pki", "kubeconfig", "etcd", "audit", "kwok", "config", "images", "nodes", "processes", "logs", "csi",
 }
 
 // lockFile must outlive what is done under the lock. It stays for good, for it

@@ -91,9 +91,12 @@ func (b *bringUp) run(ctx context.Context) (*Cluster, error) {
 		b.prepare,
 		b.startControlPlane,
 		b.install,
+		b.buildCSIImage,
 		b.startNodes,
+		b.startCSI,
 		b.serveMetrics,
 		b.startComponents,
+		b.startNodeAgents,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

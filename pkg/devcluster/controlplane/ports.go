@@ -25,6 +25,7 @@ type Ports struct {
 	DefaultScheduler  int `json:"defaultScheduler"`
 	RebalancerMetrics int `json:"rebalancerMetrics"`
 	RebalancerHealth  int `json:"rebalancerHealth"`
+	RebalancerWebhook int `json:"rebalancerWebhook"`
 }
 
 // FreePorts chooses ports that nobody listens on now. All are held until the
@@ -34,7 +35,7 @@ func FreePorts() (Ports, error) {
 	for _, port := range []*int{
 		&ports.EtcdClient, &ports.EtcdPeer, &ports.EtcdMetrics, &ports.APIServer,
 		&ports.ControllerManager, &ports.MetricsServer, &ports.SimulatedKubelet,
-		&ports.Scheduler, &ports.DefaultScheduler, &ports.RebalancerMetrics, &ports.RebalancerHealth,
+		&ports.Scheduler, &ports.DefaultScheduler, &ports.RebalancerMetrics, &ports.RebalancerHealth, &ports.RebalancerWebhook,
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

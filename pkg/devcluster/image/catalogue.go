@@ -12,6 +12,9 @@ const (
 
 	SchedulerReference  = "docker.io/ai-storage/scheduler:dev"
 	RebalancerReference = "docker.io/ai-storage/rebalancer:dev"
+	// NodeAgentReference is the image of the DaemonSet, of the gate in
+	// replacements, and of carriers and placeholders.
+	NodeAgentReference = "docker.io/ai-storage/node-agent:dev"
 )
 
 // nonRoot is the user that product images run as.
@@ -25,20 +28,26 @@ type entry struct {
 	user      string
 }
 
+// nodeAgent runs as root: it reads every pod's volumes. In the pods of users it is
+// given another user.
+var nodeAgent = entry{archive: "node-agent.tar", reference: NodeAgentReference, binary: "node-agent"}
+
 // localEntries run as root: what is written to a host-path volume of the local
 // cluster is root's alone.
 var localEntries = []entry{
 	{archive: "pause.tar", reference: PauseReference, binary: "workload", arguments: []string{"pause"}},
 	{archive: "workload.tar", reference: WorkloadReference, binary: "workload"},
+	nodeAgent,
 }
 
 var productEntries = []entry{
 	{archive: "scheduler.tar", reference: SchedulerReference, binary: "scheduler", user: nonRoot},
 	{archive: "rebalancer.tar", reference: RebalancerReference, binary: "rebalancer", user: nonRoot},
+	nodeAgent,
 }
 
 // BuildLocal writes the images that real nodes need to run pods of demos and
-// tests, from <binDir>/workload, and returns the paths of the archives.
+// tests, from <binDir>/workload and <binDir>/node-agent, and returns the paths of the archives.
 func BuildLocal(binDir, outDir string) ([]string, error) {
 	return buildEntries(localEntries, binDir, outDir)
 }

@@ -156,7 +156,7 @@ func TestWriteRefuses(t *testing.T) {
 
 func TestBuildAll(t *testing.T) {
 	binDir, outDir := t.TempDir(), t.TempDir()
-	for _, program := range []string{"scheduler", "rebalancer"} {
+	for _, program := range []string{"scheduler", "rebalancer", "node-agent"} {
 		if err := os.Rename(staticBinary(t), filepath.Join(binDir, program)); err != nil {
 			t.Fatal(err)
 		}
@@ -165,7 +165,12 @@ func TestBuildAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{filepath.Join(outDir, "scheduler.tar"), filepath.Join(outDir, "rebalancer.tar")}
+	wantUsers := map[string]string{
+		filepath.Join(outDir, "scheduler.tar"): nonRoot, filepath.Join(outDir, "rebalancer.tar"): nonRoot,
+		// It reads every pod's volumes.
+		filepath.Join(outDir, "node-agent.tar"): "",
+	}
+	want := []string{filepath.Join(outDir, "scheduler.tar"), filepath.Join(outDir, "rebalancer.tar"), filepath.Join(outDir, "node-agent.tar")}
 	if diff := cmp.Diff(want, archives); diff != "" {
 		t.Errorf("archives (-want +got):\n%s", diff)
 	}
@@ -174,7 +179,7 @@ func TestBuildAll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if config, err := image.ConfigFile(); err != nil || config.Config.User != nonRoot {
+		if config, err := image.ConfigFile(); err != nil || config.Config.User != wantUsers[archive] {
 			t.Errorf("%s runs as %q, error %v", archive, config.Config.User, err)
 		}
 	}
