@@ -13,7 +13,7 @@ import (
 
 // checkNeverNamedANode proves from the audit log of the API server that the
 // replacement was created without a node and bound by the scheduler.
-func checkNeverNamedANode(t *testing.T, pod *corev1.Pod) {
+func checkNeverNamedANode(t testing.TB, pod *corev1.Pod) {
 	t.Helper()
 	created, bound := auditOf(t, pod)
 	if len(created) != 1 {
@@ -49,7 +49,7 @@ type auditEvent struct {
 }
 
 // auditOf returns the successful creations and bindings of a pod.
-func auditOf(t *testing.T, pod *corev1.Pod) (created, bound []auditEvent) {
+func auditOf(t testing.TB, pod *corev1.Pod) (created, bound []auditEvent) {
 	t.Helper()
 	file, err := os.Open(env.cluster.AuditLogPath())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,24 +20,28 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
 )
 
-func nodeNames(ctx context.Context) ([]string, error) {
+// observerTaint keeps pods off the observer.
+const observerTaint = "e2e.ai-storage/observer"
+
+// prepareNodes learns the names of the nodes and sets the observer apart.
+func prepareNodes(ctx context.Context) error {
 	nodes := &corev1.NodeList{}
 	if err := env.client.List(ctx, nodes); err != nil {
-		return nil, err
+		return err
 	}
-	var names []string
-	for _, node := range nodes.Items {
-		names = append(names, node.Name)
+	slices.SortFunc(nodes.Items, func(a, b corev1.Node) int { return strings.Compare(a.Name, b.Name) })
+	if len(nodes.Items) != 3 {
+		return fmt.Errorf("the cluster has %d nodes, want three", len(nodes.Items))
 	}
-	slices.Sort(names)
-	if len(names) != 2 {
-		return nil, fmt.Errorf("the cluster has nodes %v, want two", names)
-	}
-	return names, nil
+	env.nodes, env.observer = []string{nodes.Items[0].Name, nodes.Items[1].Name}, nodes.Items[2].Name
+	observer := &nodes.Items[2]
+	base := observer.DeepCopy()
+	observer.Spec.Taints = append(observer.Spec.Taints, corev1.Taint{Key: observerTaint, Effect: corev1.TaintEffectNoSchedule})
+	return env.client.Patch(ctx, observer, client.MergeFrom(base))
 }
 
 // newNamespace makes a namespace that goes with the test.
-func newNamespace(t *testing.T) string {
+func newNamespace(t testing.TB) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
 	if err := env.client.Create(t.Context(), namespace); err != nil {
@@ -73,7 +78,7 @@ func newNamespace(t *testing.T) string {
 }
 
 // dump prints what a person would look at first.
-func dump(ctx context.Context, t *testing.T, namespace string) {
+func dump(ctx context.Context, t testing.TB, namespace string) {
 	migrations := &v1alpha1.PodMigrationList{}
 	if err := env.client.List(ctx, migrations, client.InNamespace(namespace)); err == nil {
 		for _, m := range migrations.Items {
@@ -108,7 +113,7 @@ func pause(ctx context.Context) bool {
 
 // eventually looks until check is satisfied; what it returns otherwise is the
 // reason of the failure.
-func eventually(t *testing.T, within time.Duration, what string, check func(ctx context.Context) error) {
+func eventually(t testing.TB, within time.Duration, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -172,7 +177,7 @@ func pinned(pod *corev1.Pod, node string) *corev1.Pod {
 
 // startOn creates a pod while only one node is open, and waits until it runs.
 // The pod itself asks for no node, so it is free to move.
-func startOn(t *testing.T, node string, pod *corev1.Pod) *corev1.Pod {
+func startOn(t testing.TB, node string, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	for _, other := range env.nodes {
 		if other != node {
@@ -185,14 +190,14 @@ func startOn(t *testing.T, node string, pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-func create(t *testing.T, object client.Object) {
+func create(t testing.TB, object client.Object) {
 	t.Helper()
 	if err := env.client.Create(t.Context(), object); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func waitRunning(t *testing.T, pod *corev1.Pod) {
+func waitRunning(t testing.TB, pod *corev1.Pod) {
 	t.Helper()
 	eventually(t, time.Minute, "pod "+pod.Name+" runs", func(ctx context.Context) error {
 		found, err := getPod(ctx, pod.Namespace, pod.Name)
@@ -207,7 +212,7 @@ func waitRunning(t *testing.T, pod *corev1.Pod) {
 	})
 }
 
-func setCordon(t *testing.T, name string, cordoned bool) {
+func setCordon(t testing.TB, name string, cordoned bool) {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	patch := fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, cordoned)

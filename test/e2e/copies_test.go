@@ -24,7 +24,7 @@ type copyWatch struct {
 	original string
 }
 
-func watchCopies(t *testing.T, namespace, original string) *copyWatch {
+func watchCopies(t testing.TB, namespace, original string) *copyWatch {
 	t.Helper()
 	pods := &corev1.PodList{}
 	w, err := env.client.Watch(t.Context(), pods, client.InNamespace(namespace))
@@ -74,7 +74,7 @@ func isReady(pod *corev1.Pod) bool {
 }
 
 // check wants the original to have gone only after the replacement was Ready.
-func (c *copyWatch) check(t *testing.T, original, replacement *corev1.Pod) {
+func (c *copyWatch) check(t testing.TB, original, replacement *corev1.Pod) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()

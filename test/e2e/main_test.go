@@ -28,8 +28,10 @@ var env struct {
 	cluster *devcluster.Cluster
 	config  *rest.Config
 	client  client.WithWatch
-	// nodes are the names of the two nodes.
-	nodes []string
+	// nodes are the two nodes that pods move between. Only what watches them runs
+	// on the observer.
+	nodes    []string
+	observer string
 }
 
 // takeDownTime is kept of the tests' time limit, to leave nothing running.
@@ -82,7 +84,7 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 		BinDir:       filepath.Join(root, "bin"),
 		ManifestsDir: filepath.Join(root, "manifests"),
 		ConfigFile:   filepath.Join(root, "test/e2e/testdata/scheduler-configuration.yaml"),
-		Nodes:        devcluster.NodeSpec{Kind: devcluster.Real, Count: 2},
+		Nodes:        devcluster.NodeSpec{Kind: devcluster.Real, Count: 3},
 		Components:   []string{"scheduler", "rebalancer"},
 		Progress:     os.Stdout,
 	})
@@ -123,6 +125,5 @@ func connect(ctx context.Context) (err error) {
 	if env.client, err = client.NewWithWatch(env.config, client.Options{Scheme: scheme}); err != nil {
 		return err
 	}
-	env.nodes, err = nodeNames(ctx)
-	return err
+	return prepareNodes(ctx)
 }

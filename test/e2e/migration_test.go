@@ -84,7 +84,7 @@ func TestAKilledRebalancerGoesOn(t *testing.T) {
 	}
 }
 
-func wantOneCopy(t *testing.T, migration *v1alpha1.PodMigration) {
+func wantOneCopy(t testing.TB, migration *v1alpha1.PodMigration) {
 	t.Helper()
 	pods := &corev1.PodList{}
 	if err := env.client.List(t.Context(), pods, client.InNamespace(migration.Namespace)); err != nil {
@@ -106,7 +106,7 @@ func excluded(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-func migrate(t *testing.T, pod *corev1.Pod, change func(*v1alpha1.PodMigration)) *v1alpha1.PodMigration {
+func migrate(t testing.TB, pod *corev1.Pod, change func(*v1alpha1.PodMigration)) *v1alpha1.PodMigration {
 	t.Helper()
 	migration := &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
@@ -119,7 +119,7 @@ func migrate(t *testing.T, pod *corev1.Pod, change func(*v1alpha1.PodMigration))
 	return migration
 }
 
-func waitPhase(t *testing.T, migration *v1alpha1.PodMigration, within time.Duration, reached func(v1alpha1.Phase) bool) {
+func waitPhase(t testing.TB, migration *v1alpha1.PodMigration, within time.Duration, reached func(v1alpha1.Phase) bool) {
 	t.Helper()
 	eventually(t, within, "the migration goes on", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(migration), migration); err != nil {
@@ -132,9 +132,14 @@ func waitPhase(t *testing.T, migration *v1alpha1.PodMigration, within time.Durat
 	})
 }
 
-func waitCompleted(t *testing.T, pod *corev1.Pod, container string) {
+func waitCompleted(t testing.TB, pod *corev1.Pod, container string) {
 	t.Helper()
-	eventually(t, time.Minute, "container "+container+" finishes", func(ctx context.Context) error {
+	waitCompletedWithin(t, pod, container, time.Minute)
+}
+
+func waitCompletedWithin(t testing.TB, pod *corev1.Pod, container string, within time.Duration) {
+	t.Helper()
+	eventually(t, within, "container "+container+" finishes", func(ctx context.Context) error {
 		found, err := getPod(ctx, pod.Namespace, pod.Name)
 		if err != nil {
 			return err
@@ -167,7 +172,7 @@ func restarts(pod *corev1.Pod) (n int32) {
 }
 
 // printWithKubectl shows what a person sees.
-func printWithKubectl(t *testing.T, namespace string) {
+func printWithKubectl(t testing.TB, namespace string) {
 	t.Helper()
 	kubectl := filepath.Join("..", "..", "bin", "kubectl")
 	out, err := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", env.cluster.AdminKubeconfig(),

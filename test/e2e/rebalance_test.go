@@ -62,7 +62,7 @@ func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
 	checkMeasured(t, migration)
 }
 
-func checkReplacement(t *testing.T, replacement *corev1.Pod, migration *v1alpha1.PodMigration, node string) {
+func checkReplacement(t testing.TB, replacement *corev1.Pod, migration *v1alpha1.PodMigration, node string) {
 	t.Helper()
 	var names []string
 	for _, c := range replacement.Spec.Containers {
@@ -92,7 +92,7 @@ func checkReplacement(t *testing.T, replacement *corev1.Pod, migration *v1alpha1
 }
 
 // checkBoundByScheduler reads the event that our scheduler left.
-func checkBoundByScheduler(t *testing.T, pod *corev1.Pod) {
+func checkBoundByScheduler(t testing.TB, pod *corev1.Pod) {
 	t.Helper()
 	eventually(t, 20*time.Second, "the scheduler's event", func(ctx context.Context) error {
 		events := &eventsv1.EventList{}
@@ -114,7 +114,7 @@ func checkBoundByScheduler(t *testing.T, pod *corev1.Pod) {
 
 // checkFreed proves on the scheduler's own books that the finished container's
 // requests are free: a pod that fits only then is placed beside the replacement.
-func checkFreed(t *testing.T, original, replacement *corev1.Pod) {
+func checkFreed(t testing.TB, original, replacement *corev1.Pod) {
 	t.Helper()
 	node := &corev1.Node{}
 	if err := env.client.Get(t.Context(), client.ObjectKey{Name: replacement.Spec.NodeName}, node); err != nil {
@@ -144,7 +144,7 @@ func cpuRequests(pod *corev1.Pod) (milli int64) {
 	return milli
 }
 
-func checkMeasured(t *testing.T, migration *v1alpha1.PodMigration) {
+func checkMeasured(t testing.TB, migration *v1alpha1.PodMigration) {
 	t.Helper()
 	for i, record := range []*v1alpha1.ResourceRecord{migration.Status.Before, migration.Status.After} {
 		when := []string{"before", "after"}[i]

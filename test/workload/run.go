@@ -73,13 +73,22 @@ func work(o runOptions, done progress, signals <-chan os.Signal, output io.Write
 				return 1, err
 			}
 		case <-end:
-			fmt.Fprintf(output, "finished after %s\n", done.at(time.Now()).Round(time.Millisecond))
+			fmt.Fprintf(output, "finished after %s, %.2f CPU-seconds here\n", done.at(time.Now()).Round(time.Millisecond), cpuSeconds())
 			return finish(o, done, o.ExitCode)
 		case received := <-signals:
 			fmt.Fprintf(output, "%s after %s\n", received, done.at(time.Now()).Round(time.Millisecond))
 			return finish(o, done, o.TermExitCode)
 		}
 	}
+}
+
+// cpuSeconds is what this process has used, in user and in system mode.
+func cpuSeconds() float64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
 }
 
 // finish gives the exit code only when the work is saved.
