@@ -24,12 +24,15 @@ RUNS ?= 10
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
+CSI_SIDECARS := csi-attacher csi-provisioner csi-resizer
 CODE_GENERATORS := deepcopy-gen defaulter-gen conversion-gen
 NODE_PROGRAMS := containerd containerd-shim-runc-v2 ctr
 
 CLUSTER_BINS := $(addprefix $(BIN)/,kube-apiserver kube-controller-manager kubectl etcd kwok metrics-server)
 # Only real nodes need these, and only runc a C compiler and libseccomp.
 NODE_BINS := $(addprefix $(BIN)/,kubelet $(NODE_PROGRAMS) runc)
+# Volumes that are really attached and detached, for tests.
+CSI_BINS := $(addprefix $(BIN)/,csidriver $(CSI_SIDECARS))
 GENERATOR_BINS := $(addprefix $(BIN)/,$(CODE_GENERATORS) controller-gen)
 # Embedded files count too.
 SOURCES = $(shell find cmd pkg -type f ! -name '*_test.go')
@@ -89,6 +92,15 @@ $(BIN)/runc: $(TOOLS_MODULE)
 		{ echo "runc needs a C compiler and libseccomp: apt-get install build-essential pkg-config libseccomp-dev" >&2; exit 1; }
 	cd test/tools && CGO_ENABLED=1 $(GO) build -trimpath -tags seccomp $(SMALL) -o $(CURDIR)/$@ github.com/opencontainers/runc
 
+$(BIN)/csidriver: go.mod go.sum $(wildcard test/csidriver/*.go)
+	$(GO_STATIC) $(SMALL) -o $@ ./test/csidriver
+
+$(BIN)/csi-attacher: SIDECAR := external-attacher/v4
+$(BIN)/csi-provisioner: SIDECAR := external-provisioner/v6
+$(BIN)/csi-resizer: SIDECAR := external-resizer/v2
+$(addprefix $(BIN)/,$(CSI_SIDECARS)): $(BIN)/%: test/tools/csi/go.mod test/tools/csi/go.sum
+	cd test/tools/csi && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/kubernetes-csi/$(SIDECAR)/cmd/$*
+
 $(BIN)/staticcheck: $(TOOLS_MODULE)
 	cd test/tools && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
 
@@ -100,17 +112,17 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/ku
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
 .PHONY: e2e
-e2e: build tools $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
+e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./pkg/devcluster
 	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e/...
 
 .PHONY: e2e-full
-e2e-full: build tools $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix (hours)
+e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix (hours)
 	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
 
 .PHONY: bench-migration
-bench-migration: build tools ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
+bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
 
 .PHONY: lint

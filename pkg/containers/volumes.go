@@ -165,6 +165,9 @@ func PreviousCheckpoint(pod *corev1.Pod) string {
 	return ""
 }
 
+// MayLose reports whether the author of the pod can do without a volume.
+func MayLose(pod *corev1.Pod, volume string) bool { return discardable(pod)[volume] }
+
 func isCheckpointPath(mountPath string) bool {
 	return path.Clean(mountPath) == v1alpha1.CheckpointMountPath
 }

@@ -71,10 +71,11 @@ func checkpointPossible(s *State, v containers.Verdicts) *containers.Refusal {
 }
 
 // reusedClaim is the checkpoint claim that the pod brought along, which is used
-// again: the application may have written to it.
+// again: the application may have written to it. One whose content may be lost
+// is left alone, so that it is in nobody's way where only one node can have it.
 func (s *State) reusedClaim() string {
 	previous := containers.PreviousCheckpoint(s.Pod)
-	if previous == "" {
+	if previous == "" || containers.MayLose(s.Pod, v1alpha1.CheckpointVolumeName) {
 		return ""
 	}
 	// A claim for one pod could not be mounted by the carrier beside the original.

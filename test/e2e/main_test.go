@@ -85,6 +85,7 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 		ManifestsDir: filepath.Join(root, "manifests"),
 		ConfigFile:   filepath.Join(root, "test/e2e/testdata/scheduler-configuration.yaml"),
 		Nodes:        devcluster.NodeSpec{Kind: devcluster.Real, Count: 3},
+		CSI:          true,
 		Components:   []string{"scheduler", "rebalancer"},
 		Progress:     os.Stdout,
 	})
