@@ -283,6 +283,9 @@ func TestReplicaSetTakesTheReplacement(t *testing.T) {
 		{"offered", adopted(), NoAction, handing, ""},
 		{"the ReplicaSet has not acted", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered), NoAction, handing, "waiting for ReplicaSet web-1"},
 		{"it wants one more by now", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), Evict, handing, ""},
+		{"the ReplicaSet let it go for another replacement", adopting(handing).with(func(s *scene) { s.Pod = nil }).
+			set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
+			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferReplacement, handing, ""},
 		{"cancelled too late", adopted().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ""},
 		{"the ReplicaSet is gone", givenWay().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, ""},
 		{"rolled back: the mark goes", givenWay().set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).with(func(s *scene) { s.Replacement = nil }), FenceOriginal, handing, ""},

@@ -64,7 +64,10 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 		result.Err = r.change(ctx, a.Pod, a.Becomes)
 	case OfferReplacement:
 		// What the ReplicaSet deletes then, the budgets have to allow.
-		if result.Err = r.evict(ctx, a.Evicts, metav1.DryRunAll); result.Err == nil {
+		if a.Evicts != nil {
+			result.Err = r.evict(ctx, a.Evicts, metav1.DryRunAll)
+		}
+		if result.Err == nil {
 			result.Err = r.change(ctx, a.Pod, a.Becomes)
 		}
 	case KeepPreviousClaim, AdoptClaim:

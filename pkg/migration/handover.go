@@ -114,6 +114,11 @@ func (st *step) takeOver() Decision {
 	if !st.isTrue(v1alpha1.ConditionReplacementReady) {
 		return st.wait(pollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
+	if st.adopts() && st.Owner.ReplicaSet != nil && !owners.IsAdopted(r, st.Owner) {
+		// The ReplicaSet has let the original go for the replacement of another
+		// pod, whose original is now the one too many.
+		return st.do(Action{Type: OfferReplacement, Pod: r, Becomes: owners.Adopted(r, st.Owner)})
+	}
 	return st.complete(r)
 }
 

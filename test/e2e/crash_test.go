@@ -166,6 +166,10 @@ func TestCrashMatrix(t *testing.T) {
 	fmt.Fprintln(rows, "way\tboundary\tkilled\tend\treason")
 	for i, scene := range scenes {
 		boundaries := crashRun(t, b, scene, fmt.Sprintf("scene-%d", i), "", victim{}).boundaries
+		if !isFull() {
+			// Where an agent has work, and can leave a pod frozen.
+			boundaries = slices.DeleteFunc(boundaries, func(step string) bool { return !strings.HasPrefix(step, "checkpoint ") })
+		}
 		for j, boundary := range boundaries {
 			for k, v := range killed {
 				name := fmt.Sprintf("scene-%d-%d-%d", i, j, k)

@@ -124,7 +124,14 @@ func checkFreed(t testing.TB, original, replacement *corev1.Pod) {
 	if freed != 900 {
 		t.Errorf("%dm of CPU requests are freed, want 900m", freed)
 	}
-	rest := node.Status.Allocatable.Cpu().MilliValue() - cpuRequests(replacement)
+	onNode := &corev1.PodList{}
+	if err := env.client.List(t.Context(), onNode, client.MatchingFields{"spec.nodeName": node.Name}); err != nil {
+		t.Fatal(err)
+	}
+	rest := node.Status.Allocatable.Cpu().MilliValue()
+	for i := range onNode.Items {
+		rest -= cpuRequests(&onNode.Items[i])
+	}
 	filler := pinned(newPod(replacement.Namespace, "filler", container("idle", rest, "--for=1s")), node.Name)
 	create(t, filler)
 	eventually(t, 30*time.Second, "a pod that needs the freed requests is placed", func(ctx context.Context) error {
