@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,13 +79,28 @@ func TestFailingAttachGoesElsewhere(t *testing.T) {
 	const name = "writer"
 	pod := startClaimWriter(t, namespace, name, collector)
 	awaitProgress(t, collector, name)
-	broken := otherNode(pod)
+	others := slices.DeleteFunc([]string{env.nodes[0], env.nodes[1], env.observer}, func(n string) bool { return n == pod.Spec.NodeName })
+	broken, good := others[0], others[1]
 	setFaults(t, devcluster.CSIFaults{AttachFails: map[string]string{broken: "no free slot on this node"}})
 	t.Cleanup(func() { setFaults(t, devcluster.CSIFaults{}) })
+	setCordon(t, good, true)
+	uncordon := sync.OnceFunc(func() { setCordon(t, good, false) })
+	defer uncordon()
 	migration := migrate(t, pod, nil)
+	eventually(t, time.Minute, "a place is held on the node that will fail", func(ctx context.Context) error {
+		if err := env.client.Get(ctx, client.ObjectKeyFromObject(migration), migration); err != nil {
+			return err
+		}
+		if p := migration.Status.Placeholder; p == nil || p.NodeName != broken {
+			return fmt.Errorf("placeholder %+v: %s", p, migration.Status.Message)
+		}
+		return nil
+	})
+	uncordon()
 	wantSucceeded(t, migration, 4*time.Minute)
-	if at := migration.Status.Replacement.NodeName; at != env.observer {
-		t.Errorf("the replacement is on %s, want %s: volumes cannot be attached on %s", at, env.observer, broken)
+	wantStoppedFirst(t, migration)
+	if at := migration.Status.Replacement.NodeName; at != good {
+		t.Errorf("the replacement is on %s, want %s: volumes cannot be attached on %s", at, good, broken)
 	}
 	wantNothingLost(t, collector, name)
 }
