@@ -24,8 +24,9 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 // on when it is answered.
 const BreakpointURL = "AI_STORAGE_BREAKPOINT_URL"
 
-// StartWithBreakpoints starts the rebalancer that was built with breakpoints.
-func (c *Cluster) StartWithBreakpoints(url string) error {
+// StartWithBreakpoints starts the rebalancer that was built with breakpoints. The
+// args come last, so they can override flags.
+func (c *Cluster) StartWithBreakpoints(url string, args ...string) error {
 	component, err := componentNamed(Rebalancer)
 	if err != nil {
 		return err
@@ -35,6 +36,7 @@ func (c *Cluster) StartWithBreakpoints(url string) error {
 	}
 	spec := c.specOf(component)
 	spec.Path += "-breakpoints"
+	spec.Args = append(spec.Args, args...)
 	spec.Env = append(spec.Env, BreakpointURL+"="+url)
 	if _, err := process.Start(c.stateDir, spec); err != nil {
 		return fmt.Errorf("%w: `make bin/rebalancer-breakpoints` builds it", err)

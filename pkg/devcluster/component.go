@@ -104,6 +104,9 @@ func ComponentNames() []string {
 	return names
 }
 
+// WebhookPort is where the rebalancer serves its admission webhook on loopback.
+func (c *Cluster) WebhookPort() int { return c.state.Ports.RebalancerWebhook }
+
 func componentNamed(name string) (component, error) {
 	for _, component := range components {
 		if component.name == name {

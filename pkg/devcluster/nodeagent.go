@@ -2,7 +2,9 @@ package devcluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,27 +106,37 @@ func (b *bringUp) awaitNodeAgents(ctx context.Context) error {
 // would. The kubelet starts it again: at once the first time, later after a
 // back-off that doubles (see ReplaceNodeAgents).
 func (c *Cluster) KillNodeAgent(ctx context.Context, node string) error {
+	return c.SignalNodeAgent(ctx, node, syscall.SIGKILL)
+}
+
+// SignalNodeAgent sends a signal to the node agent of a real node: SIGSTOP makes
+// it hang, SIGCONT lets it go on.
+func (c *Cluster) SignalNodeAgent(ctx context.Context, node string, signal syscall.Signal) error {
+	pid, err := c.nodeAgentProcess(ctx, node)
+	if err == nil {
+		err = syscall.Kill(pid, signal)
+	}
+	if err != nil {
+		return fmt.Errorf("%s for the node agent of %s: %w", signal, node, err)
+	}
+	return nil
+}
+
+func (c *Cluster) nodeAgentProcess(ctx context.Context, node string) (int, error) {
 	client, err := c.adminClient()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	pods, err := client.CoreV1().Pods(componentNamespace).List(ctx, metav1.ListOptions{
 		LabelSelector: nodeAgentLabel, FieldSelector: "spec.nodeName=" + node,
 	})
 	if err != nil {
-		return fmt.Errorf("kill the node agent of %s: %w", node, err)
+		return 0, err
 	}
 	if len(pods.Items) == 0 {
-		return fmt.Errorf("node %s has no node agent", node)
+		return 0, errors.New("there is none")
 	}
-	pid, err := processOf(pods.Items[0].UID, nodeAgentProgram)
-	if err != nil {
-		return fmt.Errorf("kill the node agent of %s: %w", node, err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return fmt.Errorf("kill the node agent of %s: %w", node, err)
-	}
-	return nil
+	return processOf(pods.Items[0].UID, nodeAgentProgram)
 }
 
 // ReplaceNodeAgents gives every node a new agent, whose crashes the kubelet has
@@ -172,22 +184,39 @@ func (c *Cluster) adminClient() (kubernetes.Interface, error) {
 
 // processOf finds the process of a pod that runs a program.
 func processOf(pod types.UID, program string) (int, error) {
-	processes, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0, err
-	}
-	for _, p := range processes {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
-		}
-		cgroups, err := os.ReadFile(filepath.Join("/proc", p.Name(), "cgroup"))
-		if err != nil || !strings.Contains(string(cgroups), string(pod)) {
-			continue
-		}
-		if executable, err := os.Readlink(filepath.Join("/proc", p.Name(), "exe")); err == nil && filepath.Base(executable) == program {
+	for pid := range processesOf(pod) {
+		if executable, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe")); err == nil && filepath.Base(executable) == program {
 			return pid, nil
 		}
 	}
 	return 0, fmt.Errorf("pod %s has no process %s", pod, program)
+}
+
+// PodPath is where this machine sees a path of a pod on a real node, as the first
+// of its containers has it.
+func PodPath(pod types.UID, path string) (string, error) {
+	for pid := range processesOf(pod) {
+		seen := filepath.Join("/proc", strconv.Itoa(pid), "root", path)
+		if _, err := os.Stat(seen); err == nil {
+			return seen, nil
+		}
+	}
+	return "", fmt.Errorf("no process of pod %s has %s", pod, path)
+}
+
+// processesOf walks over the processes of a pod, by their numbers on this machine.
+func processesOf(pod types.UID) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		processes, _ := filepath.Glob("/proc/[0-9]*/cgroup") // the pattern is well-formed
+		for _, file := range processes {
+			cgroups, err := os.ReadFile(file)
+			if err != nil || !strings.Contains(string(cgroups), string(pod)) {
+				continue // gone meanwhile, or another pod's
+			}
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err == nil && !yield(pid) {
+				return
+			}
+		}
+	}
 }

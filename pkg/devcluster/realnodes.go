@@ -22,25 +22,59 @@ func (b *bringUp) startRealNodes(ctx context.Context) error {
 	}
 	b.say("images for pods are built")
 	for i, name := range b.Nodes.Names() {
-		kubeconfig, err := b.credentials.NodeKubeconfig(name)
-		if err != nil {
+		if _, err := b.credentials.NodeKubeconfig(name); err != nil {
 			return err
 		}
-		if err := realnode.Start(ctx, realnode.Options{
-			Name:         name,
-			Index:        i,
-			StateDir:     b.StateDir,
-			BinDir:       b.BinDir,
-			Kubeconfig:   kubeconfig,
-			ClientCAFile: controlplane.CertificatePath(b.StateDir, "ca"),
-			Images:       append(archives, b.Images...),
-			Log:          b.say,
-		}); err != nil {
+		options := realNodeOptions(b.StateDir, b.BinDir, name, i)
+		options.Images, options.Log = append(archives, b.Images...), b.say
+		if err := realnode.Start(ctx, options); err != nil {
 			return err
 		}
 		b.say("node %s is started", name)
 	}
 	return nil
+}
+
+func realNodeOptions(stateDir, binDir, name string, index int) realnode.Options {
+	return realnode.Options{
+		Name: name, Index: index, StateDir: stateDir, BinDir: binDir,
+		Kubeconfig:   controlplane.NodeKubeconfigPath(stateDir, name),
+		ClientCAFile: controlplane.CertificatePath(stateDir, "ca"),
+	}
+}
+
+// NodeCgroups are the names of the real nodes' cgroups, in every hierarchy of the
+// machine: clusters share it.
+func (c *Cluster) NodeCgroups() (names []string, err error) {
+	for _, node := range c.state.Nodes.Names() {
+		name, err := realnode.Cgroup(c.stateDir, node)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// KillNode ends a real node with all that runs on it, as a power cut would. Its
+// node object stays, and its disk is lost.
+func (c *Cluster) KillNode(ctx context.Context, name string) error {
+	return realnode.Stop(ctx, realnode.Options{Name: name, StateDir: c.stateDir})
+}
+
+// StartNode starts a real node that was killed, with an empty disk and the images
+// that lie in the state folder.
+func (c *Cluster) StartNode(ctx context.Context, name string) error {
+	index := slices.Index(c.state.Nodes.Names(), name)
+	if index < 0 {
+		return fmt.Errorf("start node %s: the cluster has no node of that name", name)
+	}
+	options := realNodeOptions(c.stateDir, c.state.BinDir, name, index)
+	var err error
+	if options.Images, err = filepath.Glob(filepath.Join(c.stateDir, "images", "*.tar")); err != nil {
+		return fmt.Errorf("start node %s: %w", name, err)
+	}
+	return realnode.Start(ctx, options)
 }
 
 // realNodeNames returns the real nodes that a cluster was to have and those

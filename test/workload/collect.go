@@ -39,9 +39,10 @@ type ledger struct {
 
 // collector takes acknowledgements of any number of writers.
 type collector struct {
-	mu      sync.Mutex
-	writers map[string]*ledger
-	now     func() time.Time
+	mu       sync.Mutex
+	writers  map[string]*ledger
+	finished bool
+	now      func() time.Time
 }
 
 func collect(arguments []string, output io.Writer) error {
@@ -61,6 +62,8 @@ func (c *collector) handler() http.Handler {
 	mux.HandleFunc("POST /resume", c.accept((*ledger).resume))
 	mux.HandleFunc("POST /acknowledge", c.accept((*ledger).acknowledge))
 	mux.HandleFunc("GET /report", c.report)
+	mux.HandleFunc("POST /finish", c.finish)
+	mux.HandleFunc("GET /finished", c.isFinished)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return mux
 }
@@ -113,6 +116,21 @@ func (l *ledger) acknowledge(host string, record int64, now time.Time) int64 {
 	}
 	l.previous = now
 	return l.Last
+}
+
+// finish tells everybody who asks /finished that the work is done.
+func (c *collector) finish(http.ResponseWriter, *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.finished = true
+}
+
+func (c *collector) isFinished(w http.ResponseWriter, _ *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.finished {
+		http.Error(w, "not yet", http.StatusNotFound)
+	}
 }
 
 // report tells all ledgers as JSON, by writer; ?reset=true begins a new

@@ -17,7 +17,9 @@ type runOptions struct {
 	Memory int64
 	// For is the time to run, zero for ever.
 	For time.Duration
-	// ExitCode is for the end by For, TermExitCode for that by a signal.
+	// Until is an address: the work ends when it answers with 200.
+	Until string
+	// ExitCode is for the end by For or Until, TermExitCode for that by a signal.
 	ExitCode, TermExitCode int
 	// ProgressFile keeps how long the work has run, over restarts and moves.
 	ProgressFile string
@@ -40,7 +42,8 @@ func parseRun(arguments []string, output io.Writer) (runOptions, error) {
 		return err
 	})
 	flags.DurationVar(&o.For, "for", 0, "time to run, like 10s; 0 for ever")
-	flags.IntVar(&o.ExitCode, "exit-code", 0, "exit code after that time")
+	flags.StringVar(&o.Until, "until", "", "address, like http://10.0.0.1:8080/finished; the work ends when it answers with 200")
+	flags.IntVar(&o.ExitCode, "exit-code", 0, "exit code after that")
 	flags.IntVar(&o.TermExitCode, "term-exit-code", 0, "exit code after SIGTERM or SIGINT")
 	flags.StringVar(&o.ProgressFile, "write", "", "file that holds the time run so far in milliseconds; an existing one is carried on")
 	flags.StringVar(&o.ReadyFile, "ready-file", "", "file to create when the memory is in use")

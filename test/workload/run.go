@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -41,7 +42,7 @@ func run(o runOptions, output io.Writer) (int, error) {
 		return 1, err
 	}
 	go burn(ctx, o.MilliCPU)
-	return work(o, done, signals, output)
+	return work(ctx, o, done, signals, output)
 }
 
 func announce(o runOptions, done progress, output io.Writer) error {
@@ -56,13 +57,15 @@ func announce(o runOptions, done progress, output io.Writer) error {
 	return nil
 }
 
-// work waits for the end of the time or a signal, and keeps the progress.
-func work(o runOptions, done progress, signals <-chan os.Signal, output io.Writer) (int, error) {
-	var end <-chan time.Time
+// work waits for its end or a signal, and keeps the progress.
+func work(ctx context.Context, o runOptions, done progress, signals <-chan os.Signal, output io.Writer) (int, error) {
+	end := make(chan struct{})
+	finished := sync.OnceFunc(func() { close(end) })
 	if o.For > 0 {
-		timer := time.NewTimer(max(0, o.For-done.before))
-		defer timer.Stop()
-		end = timer.C
+		defer time.AfterFunc(max(0, o.For-done.before), finished).Stop()
+	}
+	if o.Until != "" {
+		go awaitAnswer(ctx, o.Until, finished)
 	}
 	ticker := time.NewTicker(saveInterval)
 	defer ticker.Stop()
@@ -78,6 +81,24 @@ func work(o runOptions, done progress, signals <-chan os.Signal, output io.Write
 		case received := <-signals:
 			fmt.Fprintf(output, "%s after %s\n", received, done.at(time.Now()).Round(time.Millisecond))
 			return finish(o, done, o.TermExitCode)
+		}
+	}
+}
+
+// awaitAnswer asks an address again and again until it answers with 200.
+func awaitAnswer(ctx context.Context, address string, answered func()) {
+	client := &http.Client{Timeout: 2 * time.Second}
+	for ctx.Err() == nil {
+		if response, err := client.Get(address); err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				answered()
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(saveInterval):
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,6 +68,34 @@ func TestExitCodes(t *testing.T) {
 		if got := command.ProcessState.ExitCode(); got != test.want {
 			t.Errorf("workload %q exits with %d, want %d:\n%s", test.arguments, got, test.want, output)
 		}
+	}
+}
+
+func TestWorkEndsWhenItIsTold(t *testing.T) {
+	c := &collector{writers: map[string]*ledger{}, now: time.Now}
+	server := httptest.NewServer(c.handler())
+	defer server.Close()
+	ready := filepath.Join(t.TempDir(), "ready")
+	command, output := workload(t.Context(), "run", "--until="+server.URL+"/finished", "--exit-code=7", "--ready-file="+ready)
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "ready file", exists(ready))
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended before it was told: %v\n%s", err, output)
+	case <-time.After(2 * saveInterval):
+	}
+	response, err := http.Post(server.URL+"/finish", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	<-ended
+	if code := command.ProcessState.ExitCode(); code != 7 {
+		t.Errorf("it ended with %d, want 7:\n%s", code, output)
 	}
 }
 

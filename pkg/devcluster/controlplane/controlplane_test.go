@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -21,20 +22,21 @@ import (
 	certutil "k8s.io/client-go/util/cert"
 )
 
-func TestFreePortsDiffer(t *testing.T) {
+func TestPortsDifferAndAreNotForOutgoingConnections(t *testing.T) {
 	ports, err := FreePorts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := map[int]bool{}
-	for _, port := range []int{
-		ports.EtcdClient, ports.EtcdPeer, ports.EtcdMetrics, ports.APIServer, ports.ControllerManager, ports.MetricsServer,
-		ports.SimulatedKubelet, ports.Scheduler, ports.DefaultScheduler, ports.RebalancerMetrics, ports.RebalancerHealth,
-	} {
-		if port == 0 || seen[port] {
-			t.Errorf("port %d is not one of its own: %+v", port, ports)
+	seen := map[int64]string{}
+	for field, value := range reflect.ValueOf(ports).Fields() {
+		port := value.Int()
+		if port < firstPort || port >= firstPort+portCount {
+			t.Errorf("%s is %d, want a port from %d to %d", field.Name, port, firstPort, firstPort+portCount-1)
 		}
-		seen[port] = true
+		if other, twice := seen[port]; twice {
+			t.Errorf("%s and %s are both %d", field.Name, other, port)
+		}
+		seen[port] = field.Name
 	}
 }
 

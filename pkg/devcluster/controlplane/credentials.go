@@ -130,8 +130,15 @@ func (c *Credentials) UserKubeconfig(name string, subject pki.Subject) (string, 
 // NodeKubeconfig writes the credentials of a kubelet, which the Node
 // authorizer knows by name and group, and returns their path.
 func (c *Credentials) NodeKubeconfig(node string) (string, error) {
-	return c.UserKubeconfig("node-"+node, pki.Subject{CommonName: "system:node:" + node, Groups: []string{"system:nodes"}})
+	return c.UserKubeconfig(nodeCredential(node), pki.Subject{CommonName: "system:node:" + node, Groups: []string{"system:nodes"}})
 }
+
+// NodeKubeconfigPath is where NodeKubeconfig writes.
+func NodeKubeconfigPath(stateDir, node string) string {
+	return KubeconfigPath(stateDir, nodeCredential(node))
+}
+
+func nodeCredential(node string) string { return "node-" + node }
 
 // TokenKubeconfig writes a kubeconfig with a bearer token and returns its path.
 func (c *Credentials) TokenKubeconfig(name, token string) (string, error) {

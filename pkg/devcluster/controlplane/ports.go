@@ -1,8 +1,12 @@
 package controlplane
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"strconv"
+	"syscall"
 )
 
 const (
@@ -28,6 +32,11 @@ type Ports struct {
 	RebalancerWebhook int `json:"rebalancerWebhook"`
 }
 
+// Ports are chosen below those of NodePort services, and below those that Linux
+// gives to outgoing connections (32768 and up, net.ipv4.ip_local_port_range): a
+// client that calls an API server which is down could get the server's own port.
+const firstPort, portCount = 10000, 20000
+
 // FreePorts chooses ports that nobody listens on now. All are held until the
 // last one is chosen, so that they differ.
 func FreePorts() (Ports, error) {
@@ -37,7 +46,7 @@ func FreePorts() (Ports, error) {
 		&ports.ControllerManager, &ports.MetricsServer, &ports.SimulatedKubelet,
 		&ports.Scheduler, &ports.DefaultScheduler, &ports.RebalancerMetrics, &ports.RebalancerHealth, &ports.RebalancerWebhook,
 	} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := listenSomewhere()
 		if err != nil {
 			return Ports{}, fmt.Errorf("choose a free port: %w", err)
 		}
@@ -45,6 +54,19 @@ func FreePorts() (Ports, error) {
 		*port = listener.Addr().(*net.TCPAddr).Port
 	}
 	return ports, nil
+}
+
+func listenSomewhere() (net.Listener, error) {
+	// At random: clusters that start at the same time seldom try the same ones.
+	offset := rand.IntN(portCount)
+	for i := range portCount {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+(offset+i)%portCount))
+		listener, err := net.Listen("tcp", address)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return listener, err
+		}
+	}
+	return nil, fmt.Errorf("all from %d to %d are in use", firstPort, firstPort+portCount-1)
 }
 
 func (p Ports) server() string { return loopbackURL("https", p.APIServer) }

@@ -31,6 +31,7 @@ type settings struct {
 
 func (settings) KubeletRoot() string      { return kubeletRoot }
 func (settings) CNICache() string         { return cniCache }
+func (settings) AgentState() string       { return agentState }
 func (settings) ReadyMark() string        { return readyMark }
 func (settings) ContainerdSocket() string { return containerdSocket }
 func (settings) CNIPlugins() string       { return cniPlugins }

@@ -41,6 +41,12 @@ func newLayout(stateDir, node string) (layout, error) {
 	}, nil
 }
 
+// Cgroup is the name of a node's cgroup in every hierarchy of the machine.
+func Cgroup(stateDir, node string) (string, error) {
+	l, err := newLayout(stateDir, node)
+	return l.cgroup, err
+}
+
 func shortHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:4])
@@ -48,7 +54,7 @@ func shortHash(text string) string {
 
 // coveredPaths are the folders that a node replaces by its own: nothing that
 // it needs from the machine may lie in them.
-var coveredPaths = []string{"/run", "/var/run", "/var/log", kubeletRoot, cniCache}
+var coveredPaths = []string{"/run", "/var/run", "/var/log", kubeletRoot, cniCache, agentState}
 
 // checkPath refuses a path that the node could not see or its programs could
 // not be told.
@@ -71,6 +77,9 @@ const (
 	// cniCache is compiled into the library that containerd calls the network
 	// plugins with.
 	cniCache = "/var/lib/cni"
+	// agentState is where the node agent remembers what it froze on its node
+	// (manifests/node-agent).
+	agentState = "/var/lib/ai-storage"
 
 	containerdSocket = "/run/containerd/containerd.sock"
 	// readyMark appears in the node's own /run when its namespaces are complete.

@@ -111,7 +111,7 @@ func prepare(ctx context.Context, o Options) (*node, error) {
 }
 
 func (n *node) writeFiles() error {
-	for _, folder := range []string{"run", "log", "kubelet", "containerd", "volume-plugins"} {
+	for _, folder := range []string{"run", "log", "kubelet", "agent", "containerd", "volume-plugins"} {
 		if err := os.MkdirAll(n.path(folder), 0o755); err != nil {
 			return err
 		}
