@@ -9,20 +9,23 @@ import (
 	"os"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/ai-storage/orchestrator/pkg/devcluster"
 )
 
 // onStep asks a test before and after every step of a migration, and goes on
 // when it is answered. The test may end this process, or another, meanwhile.
-func onStep(step string) error {
+func onStep(migration types.NamespacedName, step string) error {
 	address := os.Getenv(devcluster.BreakpointURL)
 	if address == "" {
 		return nil
 	}
 	client := &http.Client{Timeout: 5 * time.Minute}
-	response, err := client.Post(address+"/?step="+url.QueryEscape(step), "", nil)
+	query := url.Values{"migration": {migration.String()}, "step": {step}}
+	response, err := client.Post(address+"/?"+query.Encode(), "", nil)
 	if err != nil {
-		return fmt.Errorf("breakpoint %q: %w", step, err)
+		return fmt.Errorf("breakpoint %q of PodMigration %s: %w", step, migration, err)
 	}
 	return response.Body.Close()
 }

@@ -22,7 +22,7 @@ const agentImage = "agent:1"
 // carrying is a scene of a pod whose emptyDir is carried.
 func carrying(phase v1alpha1.Phase) *scene {
 	return in(phase).with(func(s *scene) {
-		s.AgentImage, s.SourceNodeAlive = agentImage, true
+		s.AgentImage = agentImage
 		s.Pod = originalPod().Volume("work", fixture.EmptyDir()).With(func(p *corev1.Pod) {
 			p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "work", MountPath: "/work"}}
 		}).Obj()
@@ -147,6 +147,12 @@ func TestCarryingState(t *testing.T) {
 		{"hand over: seal failed", sealing().source(v1alpha1.SourceFailed, 3), NoAction, handing, v1alpha1.StepAbort, ReasonCheckpointFailed, ""},
 		{"hand over: cancelled while sealing", sealing().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, v1alpha1.StepAbort, ReasonCancelled, ""},
 		{"hand over: timeout while sealing", sealing().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, v1alpha1.StepAbort, ReasonTimedOut, ""},
+		{"hand over: the seal takes too long", sealing().with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "stands still for the last copy"},
+		{"hand over: the restore takes too long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "restoring and verifying"},
+		{"hand over: restored at the last moment", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepRelease, "", ""},
+		{"hand over: nothing stands still in mode Live", sealing().with(func(s *scene) {
+			s.Now, s.Migration.Spec.Checkpoint.Mode = t0.Add(61*time.Second), v1alpha1.CheckpointLive
+		}), NoAction, handing, v1alpha1.StepSeal, "", "stands still"},
 		{"hand over: killed while sealing", sealing().with(func(s *scene) { s.Pod = nil }), NoAction, handing, v1alpha1.StepAbort, ReasonOriginalDeleted, ""},
 
 		{"released: starting", released(), NoAction, handing, v1alpha1.StepRelease, "", "not removing the original"},
@@ -224,13 +230,63 @@ func TestRollbackWaitsForTheThaw(t *testing.T) {
 	}{
 		"frozen":        {rolling(), NoAction, "let pod train go on"},
 		"thawed":        {rolling().source(v1alpha1.SourceThawed, 3), FenceOriginal, ""},
-		"node is dead":  {rolling().with(func(s *scene) { s.SourceNodeAlive = false }), FenceOriginal, ""},
+		"node is dead":  {rolling().with(func(s *scene) { s.SourceDown = time.Hour }), FenceOriginal, ""},
 		"pod is gone":   {rolling().with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
 		"never stopped": {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }), FenceOriginal, ""},
 	} {
 		if d := Next(test.scene.State); d.Action.Type != test.action || !strings.Contains(d.Status.Message, test.says) {
 			t.Errorf("%s: action %q (%s), want %q", name, d.Action.Type, d.Status.Message, test.action)
 		}
+	}
+}
+
+// A node that does not answer ends what can still be undone: at once for the node
+// of the replacement, and for that of the original when something of it is needed.
+func TestNodesThatAreDown(t *testing.T) {
+	sourceDown := func(s *scene) { s.SourceDown = 31 * time.Second }
+	destinationDown := func(s *scene) { s.DestinationDown = 31 * time.Second }
+	onB := func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }
+	for name, test := range map[string]struct {
+		scene *scene
+		says  string
+	}{
+		"source, copying":                  {carrying(v1alpha1.PhasePreparing).step(v1alpha1.StepCopy).with(sourceDown), "node a has not been Ready for more than 30s"},
+		"source, state to carry":           {carrying(v1alpha1.PhasePlacing).with(onB).with(sourceDown), "node a"},
+		"source, nothing to carry":         {in(v1alpha1.PhasePlacing).with(sourceDown), ""},
+		"source, has to stop":              {stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodCreate).with(sourceDown), "node a"},
+		"source, for a moment":             {carrying(v1alpha1.PhasePlacing).with(onB).with(func(s *scene) { s.SourceDown = 29 * time.Second }), ""},
+		"destination, placed":              {in(v1alpha1.PhasePlacing).with(onB).with(destinationDown), "node b"},
+		"destination, its place is held":   {stopFirst(in(v1alpha1.PhasePlacing), v1alpha1.MethodCreate).with(destinationDown), "node b"},
+		"destination, no way back is left": {released().with(destinationDown), ""},
+	} {
+		d := Next(test.scene.State)
+		c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack), metav1.Condition{})
+		if gaveUp := c.Reason == ReasonNodeNotReady; gaveUp != (test.says != "") || !strings.Contains(c.Message, test.says) {
+			t.Errorf("%s: rolled back for %q: %s, want %q", name, c.Reason, c.Message, test.says)
+		}
+	}
+}
+
+// What was removed and cannot end, since its node is down, holds up no rollback:
+// the message names it.
+func TestRollbackLeavesPodsOfDeadNodes(t *testing.T) {
+	dying := func(s *scene) {
+		s.Replacement = replacementPod().Node("b").Obj()
+		deleting(s.Replacement)
+		s.Pod.Annotations = map[string]string{v1alpha1.FencedAnnotation: "m"}
+		deleting(s.Claim)
+	}
+	waiting := rollingBack(ReasonNodeNotReady).with(dying).with(func(s *scene) { s.DestinationDown = 29 * time.Second })
+	if d := Next(waiting.State); d.Status.Phase.IsFinished() {
+		t.Errorf("the rollback does not wait for a node that may be back: %s", d.Status.Message)
+	}
+	dead := rollingBack(ReasonNodeNotReady).with(dying).with(func(s *scene) { s.DestinationDown = time.Hour })
+	if d := Next(dead.State); d.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(d.Status.Message, "pod train-r ends when node b is back, or removed") {
+		t.Errorf("phase %s: %s, want Failed with the pod that is left", d.Status.Phase, d.Status.Message)
+	}
+	alive := rollingBack(ReasonTimedOut).with(dying).with(func(s *scene) { s.Replacement.DeletionTimestamp, s.DestinationDown = nil, time.Hour })
+	if d := Next(alive.State); d.Action.Type != DeleteReplacement {
+		t.Errorf("action %q, want the replacement removed first", d.Action.Type)
 	}
 }
 

@@ -147,12 +147,36 @@ func (st *step) carryOver() (Decision, bool) {
 	}
 	s, d := st.source(), st.destination()
 	if s == nil || s.Phase != v1alpha1.SourceSealed {
-		return st.wait(st.untilDeadline(), "the pod stands still for the last copy"), true
+		return st.standStill("the pod stands still for the last copy"), true
 	}
 	if d == nil || d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {
-		return st.wait(st.untilDeadline(), "restoring and verifying the checkpoint on node %s", st.Migration.Status.Replacement.NodeName), true
+		return st.standStill(fmt.Sprintf("restoring and verifying the checkpoint on node %s", st.Migration.Status.Replacement.NodeName)), true
 	}
 	return st.release(s), true
+}
+
+// standstillTimeout bounds how long the original may stand still while nothing
+// goes on with its state. The agent's own bound, 30 s until there is a seal, does
+// not hold when an agent dies, and the deadline of the migration is far.
+const standstillTimeout = time.Minute
+
+// standStill waits while the original stands still, and gives up on what takes too
+// long: the original then goes on.
+func (st *step) standStill(what string) Decision {
+	if d, late := st.frozenTooLong(what); late {
+		return d
+	}
+	left := standstillTimeout - st.since(v1alpha1.ConditionSealed)
+	return st.wait(min(st.untilDeadline(), max(time.Second, left)), "%s", what)
+}
+
+// frozenTooLong gives up when the original has stood still for too long, for a
+// seal or, once there is one, for what comes after it.
+func (st *step) frozenTooLong(what string) (Decision, bool) {
+	if !st.carries() || st.Migration.Spec.Checkpoint.Mode == v1alpha1.CheckpointLive || st.since(v1alpha1.ConditionSealed) < standstillTimeout {
+		return Decision{}, false
+	}
+	return st.giveUp(ReasonFrozenTooLong, fmt.Sprintf("not done within %s of standing still: %s", standstillTimeout, what)), true
 }
 
 // seal asks for the last copy.

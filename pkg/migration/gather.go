@@ -2,7 +2,8 @@ package migration
 
 import (
 	"context"
-	"slices"
+	"math"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -154,10 +155,8 @@ func (r *reconciler) gatherMade(ctx context.Context, s *State) error {
 			return err
 		}
 	}
-	if s.isRollingBack() {
-		if s.SourceNodeAlive, err = r.isAlive(ctx, m.Status.Original); err != nil {
-			return err
-		}
+	if err := r.gatherNodes(ctx, s); err != nil {
+		return err
 	}
 	if s.Pod != nil && m.Status.Phase == v1alpha1.PhaseHandingOver {
 		if previous := containers.PreviousCheckpoint(s.Pod); previous != "" {
@@ -187,18 +186,38 @@ func (r *reconciler) gatherSiblings(ctx context.Context, s *State, owner *metav1
 	return nil
 }
 
-// isAlive reports whether the node of a pod is there and Ready.
-func (r *reconciler) isAlive(ctx context.Context, pod *v1alpha1.PodReference) (bool, error) {
-	if pod == nil {
-		return false, nil
+// gatherNodes reads how long the two nodes have not been Ready.
+func (r *reconciler) gatherNodes(ctx context.Context, s *State) (err error) {
+	if s.SourceDown, err = r.downFor(ctx, s.Migration.Status.Original.NodeName, s.Now); err != nil {
+		return err
 	}
-	node, err := read(ctx, r.live, "", pod.NodeName, &corev1.Node{})
-	if err != nil || node == nil {
-		return false, err
+	if node := s.destinationNode(); node != "" {
+		s.DestinationDown, err = r.downFor(ctx, node, s.Now)
 	}
-	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	}), nil
+	return err
+}
+
+// downFor is how long a node has not been Ready; zero when it is.
+func (r *reconciler) downFor(ctx context.Context, name string, now time.Time) (time.Duration, error) {
+	node, err := read(ctx, r.live, "", name, &corev1.Node{})
+	if err != nil {
+		return 0, err
+	}
+	if node == nil {
+		return math.MaxInt64, nil
+	}
+	since := node.CreationTimestamp
+	for _, c := range node.Status.Conditions {
+		if c.Type != corev1.NodeReady {
+			continue
+		}
+		if c.Status == corev1.ConditionTrue {
+			return 0, nil
+		}
+		since = c.LastTransitionTime
+	}
+	// The clocks of two machines may differ.
+	return max(1, now.Sub(since.Time)), nil
 }
 
 // claims reads the claims of a pod, and another one, and the volumes that they are

@@ -35,6 +35,11 @@ const (
 	// which the Eviction API does not evict.
 	ReasonSeveralBudgets   = "SeveralDisruptionBudgets"
 	ReasonNodeAgentMissing = "NodeAgentMissing"
+	// ReasonNodeNotReady: a node that is needed has not been Ready for a while.
+	ReasonNodeNotReady = "NodeNotReady"
+	// ReasonFrozenTooLong: the original stood still for the last copy, and the
+	// replacement could not go on with it in time.
+	ReasonFrozenTooLong    = "FrozenTooLong"
 	ReasonClaimTooSmall    = "ClaimTooSmall"
 	ReasonCheckpointFailed = "CheckpointFailed"
 	ReasonRestoreFailed    = "RestoreFailed"

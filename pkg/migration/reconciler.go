@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/clock"
@@ -32,7 +33,7 @@ type reconciler struct {
 	admission *admission
 	clock     clock.PassiveClock
 	limits    Limits
-	onStep    func(string) error
+	onStep    func(types.NamespacedName, string) error
 	// agentImage is the image of the node agent.
 	agentImage string
 
@@ -43,10 +44,11 @@ type reconciler struct {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
-	if err := r.reached("Reconcile"); err != nil {
+	m := &v1alpha1.PodMigration{}
+	m.Namespace, m.Name = request.Namespace, request.Name
+	if err := r.reached(m, "Reconcile"); err != nil {
 		return ctrl.Result{}, err
 	}
-	m := &v1alpha1.PodMigration{}
 	if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -54,19 +56,33 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		if waits, err := r.waitsForBudget(ctx, m); err != nil || waits {
 			return ctrl.Result{RequeueAfter: pollInterval}, err
 		}
-		r.acceptance.Lock()
-		defer r.acceptance.Unlock()
-		// It may have been accepted while this waited.
-		if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
-			return ctrl.Result{}, client.IgnoreNotFound(err)
-		}
+		return r.settled(ctx, m, r.stepAlone)
 	}
-	result, err := r.step(ctx, m)
+	return r.settled(ctx, m, r.step)
+}
+
+// settled takes a step and, once it is over, says where the migration has come to.
+func (r *reconciler) settled(ctx context.Context, m *v1alpha1.PodMigration, step func(context.Context, *v1alpha1.PodMigration) (ctrl.Result, string, error)) (ctrl.Result, error) {
+	result, boundary, err := step(ctx, m)
 	if apierrors.IsConflict(err) {
 		// Somebody wrote in between: look again.
 		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
 	}
+	if err == nil && boundary != "" {
+		err = r.reached(m, boundary)
+	}
 	return result, err
+}
+
+// stepAlone takes a step in which the migration may be accepted.
+func (r *reconciler) stepAlone(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, string, error) {
+	r.acceptance.Lock()
+	defer r.acceptance.Unlock()
+	// It may have been accepted while this waited.
+	if err := r.live.Get(ctx, client.ObjectKeyFromObject(m), m); err != nil {
+		return ctrl.Result{}, "", client.IgnoreNotFound(err)
+	}
+	return r.step(ctx, m)
 }
 
 // waitsForBudget reports whether a migration that was told to wait still has
@@ -85,71 +101,71 @@ func (r *reconciler) waitsForBudget(ctx context.Context, m *v1alpha1.PodMigratio
 	return reason != "", err
 }
 
-// step gathers, decides, acts and writes the status, in this order and once.
-func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl.Result, err error) {
+// step gathers, decides, acts and writes the status, in this order and once. It
+// returns the name of what the written status has begun; "" when it was not.
+func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl.Result, boundary string, err error) {
 	state, err := r.gather(ctx, m)
 	if err != nil {
-		return ctrl.Result{}, fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
+		return ctrl.Result{}, "", fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	decision := Next(*state)
 	action := decision.Action
 	if action.Type != NoAction {
-		if err := r.reached("before " + string(action.Type)); err != nil {
-			return ctrl.Result{}, err
+		if err := r.reached(m, "before "+string(action.Type)); err != nil {
+			return ctrl.Result{}, "", err
 		}
 		result := r.execute(ctx, m, action)
-		if err := r.reached("after " + string(action.Type)); err != nil {
-			return ctrl.Result{}, err
+		if err := r.reached(m, "after "+string(action.Type)); err != nil {
+			return ctrl.Result{}, "", err
 		}
 		var retry error
 		if decision, retry = Settle(*state, decision, result); retry != nil {
-			return ctrl.Result{}, fmt.Errorf("%s of PodMigration %s/%s: %w", action.Type, m.Namespace, m.Name, retry)
+			return ctrl.Result{}, "", fmt.Errorf("%s of PodMigration %s/%s: %w", action.Type, m.Namespace, m.Name, retry)
 		}
 	}
-	changed, err := r.writeStatus(ctx, m, &decision)
-	if err != nil {
-		return ctrl.Result{}, err
+	if boundary, err = r.writeStatus(ctx, m, &decision); err != nil {
+		return ctrl.Result{}, "", err
 	}
 	r.report(m, &decision)
 	switch {
 	case decision.Wait > 0:
-		return ctrl.Result{RequeueAfter: decision.Wait}, nil
-	case changed || action.Type != NoAction:
-		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+		return ctrl.Result{RequeueAfter: decision.Wait}, boundary, nil
+	case boundary != "" || action.Type != NoAction:
+		return ctrl.Result{RequeueAfter: time.Millisecond}, boundary, nil
 	default:
-		return ctrl.Result{}, nil
+		return ctrl.Result{}, "", nil
 	}
 }
 
-// writeStatus writes the status if it changed. The resourceVersion guards
-// against a controller that was believed dead.
-func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, d *Decision) (bool, error) {
+// writeStatus writes the status if it changed, and names what that begins. The
+// resourceVersion guards against a controller that was believed dead.
+func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, d *Decision) (boundary string, err error) {
 	if apiequality.Semantic.DeepEqual(m.Status, d.Status) {
-		return false, nil
+		return "", nil
 	}
 	base := m.DeepCopy()
 	m.Status = d.Status
 	if err := r.client.Status().Patch(ctx, m, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})); err != nil {
 		if apierrors.IsNotFound(err) {
-			return false, nil
+			return "", nil
 		}
-		return false, fmt.Errorf("writing the status of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
+		return "", fmt.Errorf("writing the status of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	observePhase(base, m)
 	if base.Status.Phase != m.Status.Phase {
-		return true, r.reached("phase " + string(m.Status.Phase))
+		return "phase " + string(m.Status.Phase), nil
 	}
 	if step := checkpointStep(m); step != checkpointStep(base) {
-		return true, r.reached("checkpoint " + string(step))
+		return "checkpoint " + string(step), nil
 	}
-	return true, r.reached("status after " + cmp.Or(string(d.Action.Type), string(m.Status.Phase)))
+	return "status after " + cmp.Or(string(d.Action.Type), string(m.Status.Phase)), nil
 }
 
-func (r *reconciler) reached(step string) error {
+func (r *reconciler) reached(m *v1alpha1.PodMigration, step string) error {
 	if r.onStep == nil {
 		return nil
 	}
-	return r.onStep(step)
+	return r.onStep(client.ObjectKeyFromObject(m), step)
 }
 
 func checkpointStep(m *v1alpha1.PodMigration) v1alpha1.CheckpointStep {

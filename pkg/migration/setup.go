@@ -26,7 +26,7 @@ const (
 	DefaultMeasureTimeout     = 90 * time.Second
 	DefaultAgentGrace         = 30 * time.Second
 	DefaultStartGrace         = time.Minute
-	DefaultWorkers            = 4
+	DefaultWorkers            = 16
 )
 
 // Options of the controller. The zero value works.
@@ -39,7 +39,8 @@ type Options struct {
 	UnschedulableGrace time.Duration
 	// MeasureTimeout is how long the use of the replacement is waited for.
 	MeasureTimeout time.Duration
-	// AgentGrace is how long a node agent may be silent after it was asked.
+	// AgentGrace is how long a node agent may be silent after it was asked, and a
+	// node not Ready.
 	AgentGrace time.Duration
 	// StartGrace is how long the kubelet may fail to start a container of the
 	// replacement before the migration is given up.
@@ -49,10 +50,10 @@ type Options struct {
 	AgentImage string
 	// Workers is how many migrations take a step at the same time.
 	Workers int
-	// OnStep is called around everything that the controller does, with the name
-	// of the step. An error ends the reconciliation there, as a crash would.
-	// For tests.
-	OnStep func(step string) error
+	// OnStep is called around everything that the controller does for a migration,
+	// with the name of the step. An error ends the reconciliation there, as a crash
+	// would. For tests.
+	OnStep func(migration types.NamespacedName, step string) error
 }
 
 // podIndex finds the migrations that a pod belongs to.

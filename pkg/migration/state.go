@@ -34,9 +34,9 @@ type State struct {
 	Owner owners.Owner
 	// Budgets names the PodDisruptionBudgets that match the pod. Only read while Pending.
 	Budgets []string
-	// SourceNodeAlive tells whether the source node is there and Ready. Only read
-	// while something is put back.
-	SourceNodeAlive bool
+	// SourceDown and DestinationDown tell for how long the node of the original, and
+	// that of its replacement or placeholder, has not been Ready; zero when it is.
+	SourceDown, DestinationDown time.Duration
 	// AgentImage is the image of the node agent; empty where there is none.
 	AgentImage string
 	// Claims finds the claims of the pod. Only read before the replacement exists.
@@ -56,7 +56,8 @@ type Limits struct {
 	UnschedulableGrace time.Duration
 	// MeasureTimeout is how long the use of the replacement is waited for.
 	MeasureTimeout time.Duration
-	// AgentGrace is how long a node agent may be silent after it was asked.
+	// AgentGrace is how long a node agent may be silent after it was asked, and a
+	// node not Ready.
 	AgentGrace time.Duration
 	// StartGrace is how long a container may fail to be started, because its
 	// image cannot be pulled or its configuration is wrong.
@@ -146,6 +147,17 @@ func (s *State) adopts() bool {
 func (s *State) isOffered() bool {
 	r := s.replacement()
 	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
+}
+
+// destinationNode is where the replacement is, or where its place is held; "" before.
+func (s *State) destinationNode() string {
+	if r := s.replacement(); r != nil && r.Spec.NodeName != "" {
+		return r.Spec.NodeName
+	}
+	if p := s.placeholder(); p != nil {
+		return p.Spec.NodeName
+	}
+	return ""
 }
 
 // placeholder returns the placeholder that this migration made.

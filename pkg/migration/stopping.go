@@ -28,6 +28,9 @@ func (st *step) stopping() Decision {
 	if d, made := st.sealBeforeStop(); made {
 		return d
 	}
+	if d, late := st.frozenTooLong("ending the original: " + st.Migration.Status.Message); late {
+		return d
+	}
 	o := st.original()
 	if st.method() == v1alpha1.MethodRecreate {
 		if d, made := st.expect(); made {
@@ -69,7 +72,7 @@ func (st *step) sealBeforeStop() (Decision, bool) {
 	}
 	s := st.source()
 	if s == nil || s.Phase != v1alpha1.SourceSealed {
-		return st.wait(st.untilDeadline(), "the pod stands still for the last copy"), true
+		return st.standStill("the pod stands still for the last copy"), true
 	}
 	times := &st.status().Times
 	times.Stopped, times.Sealed = s.FrozenAt, s.SealedAt

@@ -20,7 +20,7 @@ import (
 // stopFirst makes a scene one in which the original stops before its replacement
 // starts, and its place is held.
 func stopFirst(s *scene, method v1alpha1.ReplacementMethod) *scene {
-	s.AgentImage, s.SourceNodeAlive = agentImage, true
+	s.AgentImage = agentImage
 	status := &s.Migration.Status
 	status.Handover = &v1alpha1.Handover{Method: method, Order: v1alpha1.OrderStopFirst}
 	status.Placeholder = &v1alpha1.PodReference{Name: "placeholder", UID: "uid-placeholder", NodeName: "b"}
@@ -163,6 +163,9 @@ func TestStopFirst(t *testing.T) {
 		{"stop: the carrier leaves the claim", sealed(), DeleteCarrier, handing, "", ""},
 		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to leave claim"},
 		{"stop: evict what is sealed", sealed().with(func(s *scene) { s.Carrier = nil }), Evict, handing, "", ""},
+		{"stop: what is sealed may not be evicted for long", sealed().with(func(s *scene) {
+			s.Carrier, s.Now, s.Migration.Status.Message = nil, t0.Add(61*time.Second), "the original may not be evicted now"
+		}), NoAction, handing, ReasonFrozenTooLong, "may not be evicted"},
 		{"stop: timeout while sealed", sealed().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""},
 
 		{"stopped: ending", create(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, "", "to end"},

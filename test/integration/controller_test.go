@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
@@ -57,7 +58,7 @@ var errKilled = errors.New("the controller was killed by the test")
 func (w *world) crashAt(step string, o migration.Options) {
 	w.t.Helper()
 	var dead atomic.Bool
-	o.OnStep = func(at string) error {
+	o.OnStep = func(_ types.NamespacedName, at string) error {
 		if at == step {
 			dead.Store(true)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/migration"
@@ -20,7 +21,7 @@ func stepsOf(t *testing.T, o migration.Options, prepare func(*world)) []string {
 	w.createOriginal(threeContainers("train").Obj())
 	var mu sync.Mutex
 	var steps []string
-	o.OnStep = func(step string) error {
+	o.OnStep = func(_ types.NamespacedName, step string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if !slices.Contains(steps, step) {

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -273,7 +274,7 @@ func TestContainerThatFinishesJustBeforeTheEviction(t *testing.T) {
 	w := newWorld(t)
 	original := w.createOriginal(threeContainers("train").Obj())
 	var once sync.Once
-	w.controller(migration.Options{OnStep: func(step string) error {
+	w.controller(migration.Options{OnStep: func(_ types.NamespacedName, step string) error {
 		if step == "before "+string(migration.Evict) {
 			once.Do(func() {
 				if err := w.finish(original, "log"); err != nil {
