@@ -240,6 +240,7 @@ func TestBudgetsHold(t *testing.T) {
 	}
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			namespace := newNamespace(t)
 			name := fmt.Sprintf("replicas-%d", i)
 			create(t, newDeployment(namespace, name, 10, templateOf(name, serverSpec())))

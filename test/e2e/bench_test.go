@@ -57,7 +57,9 @@ func BenchmarkMigration(b *testing.B) {
 			results := map[string][]move{}
 			for b.Loop() {
 				for _, way := range movingWays {
-					results[way.name] = append(results[way.name], measureWay(b, way.move, scene.age))
+					results[way.name] = append(results[way.name], measureAlone(b, way.move, func(namespace string) *corev1.Pod {
+						return threeContainers(b, namespace, scene.age)
+					}))
 				}
 			}
 			reportMoves(b, scene.name, results)
@@ -71,9 +73,9 @@ func BenchmarkColdStart(b *testing.B) {
 	results := map[string][]move{}
 	for b.Loop() {
 		for _, way := range movingWays {
-			namespace := newNamespace(b)
-			pod := startOn(b, env.nodes[0], preparedPod(namespace))
-			results[way.name] = append(results[way.name], way.move(b, pod))
+			results[way.name] = append(results[way.name], measureAlone(b, way.move, func(namespace string) *corev1.Pod {
+				return startOn(b, env.nodes[0], preparedPod(namespace))
+			}))
 		}
 	}
 	reportMoves(b, "cold start", results)
@@ -84,10 +86,17 @@ var movingWays = []struct {
 	move func(testing.TB, *corev1.Pod) move
 }{{"migration", byMigration}, {"delete and recreate", byRecreation}}
 
-// measureWay runs the pod of three containers and moves it at an age; 0 waits
-// until its first container has finished.
-func measureWay(b testing.TB, move func(testing.TB, *corev1.Pod) move, age time.Duration) move {
+// measureAlone measures one way in a namespace of its own, and returns when the
+// nodes are empty again.
+func measureAlone(b testing.TB, way func(testing.TB, *corev1.Pod) move, start func(namespace string) *corev1.Pod) move {
 	namespace := newNamespace(b)
+	defer removeNamespace(b, namespace)
+	return way(b, start(namespace))
+}
+
+// threeContainers runs the pod of three containers and returns it at an age; 0
+// waits until its first container has finished.
+func threeContainers(b testing.TB, namespace string, age time.Duration) *corev1.Pod {
 	state := corev1.VolumeMount{Name: "state", MountPath: "/state"}
 	prepare, train, report := container("prepare", 900, "--for=60s", "--cpu=300m"),
 		container("train", 500, "--cpu=100m", "--write=/state/progress"), container("report", 200, "--cpu=10m")
@@ -100,7 +109,7 @@ func measureWay(b testing.TB, move func(testing.TB, *corev1.Pod) move, age time.
 	} else {
 		time.Sleep(time.Until(pod.Status.StartTime.Add(age)))
 	}
-	return move(b, pod)
+	return pod
 }
 
 func preparedPod(namespace string) *corev1.Pod {

@@ -47,34 +47,39 @@ func newNamespace(t testing.TB) string {
 	if err := env.client.Create(t.Context(), namespace); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		if t.Failed() {
-			dump(ctx, t, namespace.Name)
-		}
-		if err := env.client.DeleteAllOf(ctx, &v1alpha1.PodMigration{}, client.InNamespace(namespace.Name)); err != nil {
-			t.Error(err)
-		}
-		if err := client.IgnoreNotFound(env.client.Delete(ctx, namespace)); err != nil {
-			t.Error(err)
-		}
-		pods := &corev1.PodList{}
-		for {
-			if err := env.client.List(ctx, pods, client.InNamespace(namespace.Name)); err != nil {
-				t.Error(err)
-				return
-			}
-			if len(pods.Items) == 0 {
-				return
-			}
-			if !pause(ctx) {
-				t.Errorf("%d pods are left in namespace %s", len(pods.Items), namespace.Name)
-				return
-			}
-		}
-	})
+	t.Cleanup(func() { removeNamespace(t, namespace.Name) })
 	return namespace.Name
+}
+
+// removeNamespace deletes a namespace, unless it is gone, and returns when its pods are.
+func removeNamespace(t testing.TB, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if t.Failed() {
+		dump(ctx, t, name)
+	}
+	if err := env.client.DeleteAllOf(ctx, &v1alpha1.PodMigration{}, client.InNamespace(name)); err != nil {
+		t.Error(err)
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if err := client.IgnoreNotFound(env.client.Delete(ctx, namespace)); err != nil {
+		t.Error(err)
+	}
+	pods := &corev1.PodList{}
+	for {
+		if err := env.client.List(ctx, pods, client.InNamespace(name)); err != nil {
+			t.Error(err)
+			return
+		}
+		if len(pods.Items) == 0 {
+			return
+		}
+		if !pause(ctx) {
+			t.Errorf("%d pods are left in namespace %s", len(pods.Items), name)
+			return
+		}
+	}
 }
 
 // dump prints what a person would look at first.

@@ -25,16 +25,17 @@ import (
 // goes on with the work it had done, and runs no finished container again.
 func TestAnIndexedJobMovesWithoutAFailure(t *testing.T) {
 	namespace := newNamespace(t)
+	collector := startCollector(t, namespace)
 	const name, indexes = "training", 3
 	create(t, &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: batchv1.JobSpec{
 			BackoffLimit: new(int32(0)), Parallelism: new(int32(indexes)), Completions: new(int32(indexes)),
-			CompletionMode: new(batchv1.IndexedCompletion), Template: templateOf(name, trainingSpec()),
+			CompletionMode: new(batchv1.IndexedCompletion), Template: templateOf(name, trainingSpec(collector)),
 		},
 	})
 	prepared := watchStarts(t, namespace, name, "prepare")
-	originals := awaitReady(t, namespace, name, indexes, 2*time.Minute)
+	originals := awaitRunning(t, namespace, name, indexes, 2*time.Minute)
 	var migrations []*v1alpha1.PodMigration
 	for i := range originals {
 		waitCompleted(t, &originals[i], "prepare")
@@ -44,8 +45,9 @@ func TestAnIndexedJobMovesWithoutAFailure(t *testing.T) {
 		wantSucceeded(t, m, 5*time.Minute)
 		t.Logf("%s: %s → %s by %s, downtime %v", m.Name, m.Status.Original.NodeName, m.Status.Replacement.NodeName, m.Status.Handover.Method, m.Status.Downtime)
 	}
+	tellFinish(t, collector)
 	job := &batchv1.Job{}
-	eventually(t, 4*time.Minute, "the Job completes", func(ctx context.Context) error {
+	eventually(t, time.Minute, "the Job completes", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, job); err != nil {
 			return err
 		}
@@ -64,11 +66,11 @@ func TestAnIndexedJobMovesWithoutAFailure(t *testing.T) {
 	}
 }
 
-// trainingSpec prepares for a second, then works for a while, and keeps on an
-// emptyDir how long it has.
-func trainingSpec() corev1.PodSpec {
+// trainingSpec prepares for a second, then works until the collector says that it
+// is done, and keeps on an emptyDir how long it has.
+func trainingSpec(collector string) corev1.PodSpec {
 	prepare := container("prepare", 100, "--for=1s")
-	work := container("work", 50, "--for=100s", "--write=/state/progress")
+	work := container("work", 50, "--until="+collector+"/finished", "--write=/state/progress")
 	work.VolumeMounts = []corev1.VolumeMount{{Name: "state", MountPath: "/state"}}
 	return corev1.PodSpec{
 		SchedulerName: v1alpha1.SchedulerName, RestartPolicy: corev1.RestartPolicyNever,

@@ -4,16 +4,14 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -37,7 +35,7 @@ var victims = []victim{
 		if err := env.cluster.KillComponent(devcluster.Rebalancer); err != nil {
 			return err
 		}
-		return env.cluster.StartWithBreakpoints(b.server.URL)
+		return b.startRebalancer()
 	}},
 	{"scheduler", func(context.Context, *breakpoints, *v1alpha1.PodMigration) error {
 		if err := env.cluster.KillComponent(devcluster.Scheduler); err != nil {
@@ -59,86 +57,16 @@ var victims = []victim{
 	}},
 }
 
-// breakpoints hears of every step that the rebalancer takes, and stops it at one.
-type breakpoints struct {
-	server *httptest.Server
-
-	mu      sync.Mutex
-	seen    []string
-	stopAt  string
-	reached chan struct{} // closed at stopAt
-	goOn    chan struct{} // closed to leave it
-}
-
-func newBreakpoints(t testing.TB) *breakpoints {
-	t.Helper()
-	b := &breakpoints{}
-	b.server = httptest.NewServer(b)
-	if err := env.cluster.StopComponent(t.Context(), devcluster.Rebalancer); err != nil {
-		t.Fatal(err)
-	}
-	if err := env.cluster.StartWithBreakpoints(b.server.URL); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		b.arm("")
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := env.cluster.StopComponent(ctx, devcluster.Rebalancer); err != nil {
-			t.Error(err)
-		}
-		if err := env.cluster.StartComponent(devcluster.Rebalancer); err != nil {
-			t.Error(err)
-		}
-		b.server.Close()
-	})
-	return b
-}
-
-func (b *breakpoints) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
-	step := r.URL.Query().Get("step")
-	b.mu.Lock()
-	if !slices.Contains(b.seen, step) {
-		b.seen = append(b.seen, step)
-	}
-	var wait chan struct{}
-	if b.stopAt != "" && step == b.stopAt {
-		// Once: the successor of a killed rebalancer must not stop there again.
-		b.stopAt, wait = "", b.goOn
-		close(b.reached)
-	}
-	b.mu.Unlock()
-	if wait != nil {
-		select {
-		case <-wait:
-		case <-r.Context().Done():
-		}
-	}
-}
-
-// arm makes the rebalancer stop at a step, the next time that it comes there.
-func (b *breakpoints) arm(step string) (reached <-chan struct{}, goOn func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.seen, b.stopAt = nil, step
-	b.reached, b.goOn = make(chan struct{}), make(chan struct{})
-	return b.reached, sync.OnceFunc(func() { close(b.goOn) })
-}
-
-// boundaries are the steps seen that begin a phase or ask something of the agents.
-func (b *breakpoints) boundaries() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(b.seen), func(step string) bool {
-		return !strings.HasPrefix(step, "phase ") && !strings.HasPrefix(step, "checkpoint ")
-	})
-}
-
 // crashScene is one way from original to replacement.
 type crashScene struct {
 	name   string
 	kind   workloadKind
 	change func(*v1alpha1.PodMigration)
+}
+
+// id names the workload of a scene.
+func (s crashScene) id() string {
+	return strings.ToLower(strings.NewReplacer(", ", "-", " ", "-").Replace(s.name))
 }
 
 func crashScenes() []crashScene {
@@ -154,114 +82,180 @@ func crashScenes() []crashScene {
 }
 
 // Every process is killed with SIGKILL at every phase boundary of every way to
-// hand over. The boundaries are those that the rebalancer itself announces.
+// hand over. The boundaries are those that the rebalancer itself announces. All
+// ways stand at the boundary when the process is killed.
 func TestCrashMatrix(t *testing.T) {
-	scenes, killed := crashScenes(), victims
-	if !isFull() {
-		scenes, killed = scenes[:1], victims[2:3]
-	}
+	scenes := crashScenes()
 	b := newBreakpoints(t)
-	var table bytes.Buffer
-	rows := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(rows, "way\tboundary\tkilled\tend\treason")
-	for i, scene := range scenes {
-		boundaries := crashRun(t, b, scene, fmt.Sprintf("scene-%d", i), "", victim{}).boundaries
-		if !isFull() {
-			// Where an agent has work, and can leave a pod frozen.
-			boundaries = slices.DeleteFunc(boundaries, func(step string) bool { return !strings.HasPrefix(step, "checkpoint ") })
+	table := &crashTable{}
+	defer func() { t.Logf("crash matrix:\n%s", table) }()
+	boundaries := map[string][]string{}
+	t.Run("no crash", func(t *testing.T) {
+		table.ends = crashTogether(t, b, scenes, "", victim{})
+		for _, end := range table.ends {
+			boundaries[end.scene.name] = end.boundaries
 		}
-		for j, boundary := range boundaries {
-			for k, v := range killed {
-				name := fmt.Sprintf("scene-%d-%d-%d", i, j, k)
-				t.Run(strings.Join([]string{scene.name, boundary, v.name}, "/"), func(t *testing.T) {
-					end := crashRun(t, b, scene, name, boundary, v)
-					fmt.Fprintf(rows, "%s\t%s\t%s\t%s\t%s\n", scene.name, boundary, v.name, end.phase, end.message)
-				})
-			}
+	})
+	for _, crash := range crashes(boundaries) {
+		t.Run(crash.boundary+"/"+crash.victim.name, func(t *testing.T) {
+			there := slices.DeleteFunc(slices.Clone(scenes), func(s crashScene) bool { return !slices.Contains(boundaries[s.name], crash.boundary) })
+			ends := crashTogether(t, b, there, crash.boundary, crash.victim)
+			t.Logf("\n%s", &crashTable{ends})
+			table.ends = append(table.ends, ends...)
+		})
+	}
+}
+
+type crash struct {
+	boundary string
+	victim   victim
+}
+
+// crashes are all of boundaries and victims, or two that are likely to hurt: the
+// agent dies that has frozen pods, and the rebalancer behind the point of no return.
+func crashes(boundaries map[string][]string) (all []crash) {
+	if !isFull() {
+		return []crash{{"checkpoint Seal", victims[2]}, {"checkpoint Release", victims[0]}}
+	}
+	var names []string
+	for _, ofScene := range boundaries {
+		names = append(names, ofScene...)
+	}
+	slices.Sort(names)
+	for _, boundary := range slices.Compact(names) {
+		for _, v := range victims {
+			all = append(all, crash{boundary, v})
 		}
 	}
-	if err := rows.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("crash matrix:\n%s", table.String())
+	return all
 }
 
 type crashEnd struct {
+	scene      crashScene
+	boundary   string
+	victim     string
 	boundaries []string
 	phase      v1alpha1.Phase
 	message    string
 }
 
-// crashRun moves one pod, kills the victim at the boundary, and checks what is
-// left. No boundary is a run without a crash.
-func crashRun(t testing.TB, b *breakpoints, scene crashScene, name, boundary string, v victim) crashEnd {
+// crashTable is the matrix, as it grows.
+type crashTable struct{ ends []crashEnd }
+
+func (c *crashTable) String() string {
+	var text bytes.Buffer
+	rows := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(rows, "way\tboundary\tkilled\tend\treason")
+	for _, e := range c.ends {
+		fmt.Fprintf(rows, "%s\t%s\t%s\t%s\t%s\n", e.scene.name, cmp.Or(e.boundary, "-"), cmp.Or(e.victim, "-"), e.phase, e.message)
+	}
+	_ = rows.Flush() // to memory
+	return text.String()
+}
+
+// crashTogether moves one pod for each scene, kills the victim when all stand at
+// the boundary, and checks what is left. No boundary is a run without a crash.
+func crashTogether(t testing.TB, b *breakpoints, scenes []crashScene, boundary string, v victim) (ends []crashEnd) {
 	t.Helper()
 	namespace := newNamespace(t)
 	collector := startCollector(t, namespace)
-	template := writerTemplate(name, collector)
-	template.Spec.InitContainers[0].Args = []string{"fill", "--dir=/data", "--bytes=8Mi", "--files=20"}
-	create(t, scene.kind.make(namespace, name, template))
-	pod := awaitOnly(t, namespace, name, 2*time.Minute)
-	awaitProgress(t, collector, name)
-
-	reached, goOn := b.arm(boundary)
+	pods := startScenes(t, namespace, collector, scenes)
+	stops := map[string]string{}
+	for _, scene := range scenes {
+		stops[namespace+"/"+scene.id()] = boundary
+	}
+	reached, goOn := b.arm(stops)
 	defer goOn()
-	migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
-		m.Name, m.Spec.SourceNode, m.Spec.TargetNode = name, pod.Spec.NodeName, otherNode(pod)
-		scene.change(m)
-	})
+	var migrations []*v1alpha1.PodMigration
+	for i, scene := range scenes {
+		migrations = append(migrations, migrate(t, pods[i], func(m *v1alpha1.PodMigration) {
+			m.Name, m.Spec.SourceNode, m.Spec.TargetNode = scene.id(), env.nodes[0], env.nodes[1]
+			scene.change(m)
+		}))
+	}
 	if boundary != "" {
 		select {
 		case <-reached:
-		case <-time.After(3 * time.Minute):
-			t.Fatalf("the migration never came to %q; seen: %v", boundary, b.boundaries())
+		case <-time.After(4 * time.Minute):
+			t.Fatalf("not all came to %q: missing are %v", boundary, b.missing())
 		}
-		if err := v.kill(t.Context(), b, migration); err != nil {
+		if err := v.kill(t.Context(), b, migrations[0]); err != nil {
 			t.Fatal(err)
 		}
 		goOn()
 	}
-	waitPhase(t, migration, 6*time.Minute, v1alpha1.Phase.IsFinished)
-	if migration.Status.Message == "" {
-		t.Errorf("the migration ended %s without a reason", migration.Status.Phase)
+	for i, m := range migrations {
+		waitPhase(t, m, 6*time.Minute, v1alpha1.Phase.IsFinished)
+		if m.Status.Message == "" {
+			t.Errorf("migration %s ended %s without a reason", m.Name, m.Status.Phase)
+		}
+		ends = append(ends, crashEnd{scenes[i], boundary, v.name, b.boundaries(namespace + "/" + m.Name), m.Status.Phase, m.Status.Message})
 	}
-	checkNothingLeft(t, namespace, name, collector, migration)
-	if err := env.cluster.ReplaceNodeAgents(t.Context()); err != nil {
-		t.Fatal(err)
+	checkNothingLeft(t, namespace, collector, migrations)
+	if strings.HasSuffix(v.name, "agent") {
+		if err := env.cluster.ReplaceNodeAgents(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return crashEnd{b.boundaries(), migration.Status.Phase, migration.Status.Message}
+	return ends
 }
 
-// checkNothingLeft wants one working copy that lost nothing, and none of what
-// the migration made for itself.
-func checkNothingLeft(t testing.TB, namespace, name, collector string, migration *v1alpha1.PodMigration) {
+// startScenes runs a writer for each scene on the first node.
+func startScenes(t testing.TB, namespace, collector string, scenes []crashScene) (pods []*corev1.Pod) {
 	t.Helper()
-	survivor := awaitOnly(t, namespace, name, 2*time.Minute)
-	awaitProgress(t, collector, name)
+	setCordon(t, env.nodes[1], true)
+	defer setCordon(t, env.nodes[1], false)
+	for _, scene := range scenes {
+		template := writerTemplate(scene.id(), collector)
+		template.Spec.InitContainers[0].Args = []string{"fill", "--dir=/data", "--bytes=8Mi", "--files=20"}
+		args := template.Spec.Containers[0].Args
+		args[len(args)-1] = "--every=20ms"
+		create(t, scene.kind.make(namespace, scene.id(), template))
+	}
+	for _, scene := range scenes {
+		pods = append(pods, awaitOnly(t, namespace, scene.id(), 2*time.Minute))
+		awaitProgress(t, collector, scene.id())
+	}
+	return pods
+}
+
+// checkNothingLeft wants one working copy of each pod that lost nothing, and none
+// of what the migrations, named like their workloads, made for themselves.
+func checkNothingLeft(t testing.TB, namespace, collector string, migrations []*v1alpha1.PodMigration) {
+	t.Helper()
+	var survivors []*corev1.Pod
+	for _, m := range migrations {
+		survivor := awaitOnly(t, namespace, m.Name, 2*time.Minute)
+		awaitProgress(t, collector, m.Name)
+		survivors = append(survivors, survivor)
+		moved := survivor.Spec.NodeName != m.Status.Original.NodeName
+		if moved != (m.Status.Phase == v1alpha1.PhaseSucceeded) {
+			t.Errorf("migration %s ended %s, and the pod is on node %s", m.Name, m.Status.Phase, survivor.Spec.NodeName)
+		}
+	}
 	all, err := ledgers(collector, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := all[name]; l.Lost+l.Duplicated+l.Skipped != 0 {
-		t.Errorf("records were lost or repeated: %+v", l)
+	for _, m := range migrations {
+		if l := all[m.Name]; l.Lost+l.Duplicated+l.Skipped != 0 {
+			t.Errorf("%s: records were lost or repeated: %+v", m.Name, l)
+		}
 	}
 	eventually(t, time.Minute, "carriers, placeholders and claims are removed", func(ctx context.Context) error {
-		return leftovers(ctx, namespace, survivor)
+		return leftovers(ctx, namespace, survivors)
 	})
 	eventually(t, 30*time.Second, "no pod is frozen", func(context.Context) error { return frozenCgroups() })
-	moved := survivor.Spec.NodeName != migration.Status.Original.NodeName
-	if moved != (migration.Status.Phase == v1alpha1.PhaseSucceeded) {
-		t.Errorf("the migration ended %s, and the pod is on node %s", migration.Status.Phase, survivor.Spec.NodeName)
-	}
 }
 
-func leftovers(ctx context.Context, namespace string, survivor *corev1.Pod) error {
+func leftovers(ctx context.Context, namespace string, survivors []*corev1.Pod) error {
 	pods := &corev1.PodList{}
 	if err := env.client.List(ctx, pods, client.InNamespace(namespace)); err != nil {
 		return err
 	}
 	for _, pod := range pods.Items {
-		if pod.UID != survivor.UID && pod.Name != "collector" {
+		isSurvivor := slices.ContainsFunc(survivors, func(s *corev1.Pod) bool { return s.UID == pod.UID })
+		if !isSurvivor && pod.Name != "collector" {
 			return fmt.Errorf("pod %s (%s) is left", pod.Name, pod.Labels[v1alpha1.RoleLabel])
 		}
 		if len(pod.Spec.SchedulingGates) > 0 || pod.Annotations[v1alpha1.ReleasedAnnotation] != "" {
@@ -273,33 +267,46 @@ func leftovers(ctx context.Context, namespace string, survivor *corev1.Pod) erro
 		return err
 	}
 	for _, claim := range claims.Items {
-		if !slices.ContainsFunc(survivor.Spec.Volumes, func(v corev1.Volume) bool {
-			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim.Name
-		}) {
+		if !slices.ContainsFunc(survivors, func(s *corev1.Pod) bool { return mounts(s, claim.Name) }) {
 			return fmt.Errorf("claim %s is left", claim.Name)
 		}
 	}
 	return nil
 }
 
-// frozenCgroups looks for frozen pods of any node; all run on this machine.
-func frozenCgroups() error {
-	return filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // it went while we looked
-		}
-		state, frozen := "", ""
-		switch entry.Name() {
-		case "freezer.state":
-			state, frozen = path, "FROZEN"
-		case "cgroup.freeze":
-			state, frozen = path, "1"
-		default:
-			return nil
-		}
-		if content, err := os.ReadFile(state); err == nil && strings.TrimSpace(string(content)) == frozen {
-			return fmt.Errorf("%s says %s", path, frozen)
-		}
-		return nil
+func mounts(pod *corev1.Pod, claim string) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim
 	})
+}
+
+// frozenCgroups looks for frozen pods of any node.
+func frozenCgroups() error {
+	nodes, err := env.cluster.NodeCgroups()
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes {
+		// One hierarchy for each controller in version 1, one for all in version 2.
+		for _, root := range []string{"/sys/fs/cgroup/freezer", "/sys/fs/cgroup"} {
+			if err := filepath.WalkDir(filepath.Join(root, node), isThawed); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func isThawed(path string, entry fs.DirEntry, err error) error {
+	if err != nil {
+		return nil // it is not there, or went while we looked
+	}
+	frozen := map[string]string{"freezer.state": "FROZEN", "cgroup.freeze": "1"}[entry.Name()]
+	if frozen == "" {
+		return nil
+	}
+	if content, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(content)) == frozen {
+		return fmt.Errorf("%s says %s", path, frozen)
+	}
+	return nil
 }

@@ -95,20 +95,32 @@ func awaitOnly(t testing.TB, namespace, name string, within time.Duration) *core
 }
 
 // awaitReady waits until a workload has that many pods, all Ready.
-func awaitReady(t testing.TB, namespace, name string, count int, within time.Duration) (pods []corev1.Pod) {
+func awaitReady(t testing.TB, namespace, name string, count int, within time.Duration) []corev1.Pod {
 	t.Helper()
-	eventually(t, within, fmt.Sprintf("%s has %d pods that are Ready", name, count), func(ctx context.Context) (err error) {
+	return awaitPods(t, namespace, name, count, within, "Ready", isReady)
+}
+
+// awaitRunning waits until a workload has that many pods, all Running. To
+// Kubernetes a pod is not Ready of which a container has finished.
+func awaitRunning(t testing.TB, namespace, name string, count int, within time.Duration) []corev1.Pod {
+	t.Helper()
+	return awaitPods(t, namespace, name, count, within, "Running", func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodRunning })
+}
+
+func awaitPods(t testing.TB, namespace, name string, count int, within time.Duration, state string, is func(*corev1.Pod) bool) (pods []corev1.Pod) {
+	t.Helper()
+	eventually(t, within, fmt.Sprintf("%s has %d pods that are %s", name, count, state), func(ctx context.Context) (err error) {
 		if pods, err = podsOf(ctx, namespace, name); err != nil {
 			return err
 		}
-		ready := 0
+		there := 0
 		for i := range pods {
-			if isReady(&pods[i]) {
-				ready++
+			if is(&pods[i]) {
+				there++
 			}
 		}
-		if ready != count || len(pods) != count {
-			return fmt.Errorf("there are %d, %d of them Ready", len(pods), ready)
+		if there != count || len(pods) != count {
+			return fmt.Errorf("there are %d, %d of them %s", len(pods), there, state)
 		}
 		return nil
 	})

@@ -9,13 +9,17 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/devcluster"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
 )
 
@@ -77,6 +81,19 @@ func startCollector(t testing.TB, namespace string) string {
 		return err
 	})
 	return address
+}
+
+// tellFinish ends the work of all that waits for the collector's word.
+func tellFinish(t testing.TB, collector string) {
+	t.Helper()
+	response, err := http.Post(collector+"/finish", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("the collector answered %s", response.Status)
+	}
 }
 
 // onObserver puts a pod on the node that no other pod may use.
@@ -182,4 +199,86 @@ func wantNoInit(t testing.TB, migration *v1alpha1.PodMigration) {
 			t.Errorf("the replacement has init container %s", c.Name)
 		}
 	}
+}
+
+// What a pod keeps in memory goes along without freezing it, in mode Live, and what
+// an application saves by itself, in mode Application: the work goes on where it was.
+func TestOtherModesCarryState(t *testing.T) {
+	saved := &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: "saved"},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("64Mi")}},
+		},
+	}
+	for _, test := range []struct {
+		mode   v1alpha1.CheckpointMode
+		folder string
+		volume corev1.VolumeSource
+		order  v1alpha1.HandoverOrder
+		claim  *corev1.PersistentVolumeClaim
+	}{
+		{
+			mode: v1alpha1.CheckpointLive, folder: "/state", order: v1alpha1.OrderStartFirst,
+			volume: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}},
+		},
+		{
+			mode: v1alpha1.CheckpointApplication, folder: v1alpha1.CheckpointMountPath, order: v1alpha1.OrderStopFirst, claim: saved,
+			volume: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: saved.Name}},
+		},
+	} {
+		t.Run(string(test.mode), func(t *testing.T) {
+			namespace := newNamespace(t)
+			c := container("work", 50, "--write="+test.folder+"/progress")
+			c.VolumeMounts = []corev1.VolumeMount{{Name: v1alpha1.CheckpointVolumeName, MountPath: test.folder}}
+			pod := excluded(newPod(namespace, "work", c))
+			if test.claim != nil {
+				test.claim.Namespace = namespace
+				create(t, test.claim)
+				pod.Annotations[v1alpha1.CheckpointClaimAnnotation] = test.claim.Name
+			} else {
+				c.VolumeMounts[0].Name = "state"
+			}
+			pod.Spec.Volumes = []corev1.Volume{{Name: c.VolumeMounts[0].Name, VolumeSource: test.volume}}
+			pod = startOn(t, env.nodes[0], pod)
+			eventually(t, 30*time.Second, "the pod has worked for two seconds", func(context.Context) error {
+				return workedFor(pod, test.folder+"/progress", 2*time.Second)
+			})
+			migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
+				m.Spec.Checkpoint.Mode, m.Spec.Checkpoint.AccessMode = test.mode, corev1.ReadWriteMany
+			})
+			wantSucceeded(t, migration, 2*time.Minute)
+			if migration.Status.Handover.Order != test.order {
+				t.Errorf("order %s, want %s", migration.Status.Handover.Order, test.order)
+			}
+			if source := migration.Status.Checkpoint.Source; source != nil && source.FrozenAt != nil {
+				t.Error("the pod was frozen")
+			}
+			replacement, err := getPod(t.Context(), namespace, migration.Status.Replacement.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := workedFor(replacement, test.folder+"/progress", 2*time.Second); err != nil {
+				t.Errorf("the work did not go on where it was: %v", err)
+			}
+			t.Logf("%s: %s → %s (%s), downtime %v", test.mode, env.nodes[0], replacement.Spec.NodeName, migration.Status.Handover.Order, migration.Status.Downtime)
+		})
+	}
+}
+
+// workedFor returns an error when the progress that a pod keeps in a file is less.
+func workedFor(pod *corev1.Pod, file string, least time.Duration) error {
+	path, err := devcluster.PodPath(pod.UID, file)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	millis, err := strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64)
+	if err == nil && time.Duration(millis)*time.Millisecond < least {
+		err = fmt.Errorf("it has worked for %d ms", millis)
+	}
+	return err
 }

@@ -1,0 +1,151 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// webhookLine is the way from the API server to the admission webhook. It can be cut.
+type webhookLine struct {
+	listener net.Listener
+	to       string
+
+	mu    sync.Mutex
+	cut   bool
+	calls map[net.Conn]bool
+}
+
+func newWebhookLine(t testing.TB) *webhookLine {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &webhookLine{listener: listener, to: net.JoinHostPort("127.0.0.1", strconv.Itoa(env.cluster.WebhookPort())), calls: map[net.Conn]bool{}}
+	t.Cleanup(func() { listener.Close(); l.setCut(true) })
+	go func() {
+		for {
+			call, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go l.connect(call)
+		}
+	}()
+	return l
+}
+
+// flag makes the rebalancer tell the API server to take this line.
+func (l *webhookLine) flag() string { return "--webhook-url=https://localhost:" + l.port() }
+
+func (l *webhookLine) port() string {
+	_, port, _ := net.SplitHostPort(l.listener.Addr().String())
+	return port
+}
+
+func (l *webhookLine) connect(call net.Conn) {
+	defer call.Close()
+	answer, err := net.Dial("tcp", l.to)
+	if err != nil {
+		return
+	}
+	defer answer.Close()
+	l.mu.Lock()
+	isCut := l.cut
+	l.calls[call] = true
+	l.mu.Unlock()
+	if isCut {
+		return
+	}
+	go func() {
+		_, _ = io.Copy(answer, call)
+		answer.Close()
+	}()
+	_, _ = io.Copy(call, answer)
+}
+
+func (l *webhookLine) setCut(cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = cut
+	for call := range l.calls {
+		if cut {
+			call.Close()
+			delete(l.calls, call)
+		}
+	}
+}
+
+// The webhook does not answer: pods are created as ever, and a migration that
+// needs it is rolled back, whenever that happens.
+func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
+	for _, test := range []struct{ name, cutAt, reason string }{
+		{"before the pod is released", "phase Preparing", "WebhookMissing"},
+		{"after it was asked", "before ReleaseOriginal", "WebhookMissed"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			line := newWebhookLine(t)
+			b := newBreakpoints(t, line.flag())
+			namespace := newNamespace(t)
+			collector := startCollector(t, namespace)
+			const name = "training"
+			job := &batchv1.Job{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+				Spec:       batchv1.JobSpec{BackoffLimit: new(int32(0)), Template: templateOf(name, trainingSpec(collector))},
+			}
+			create(t, job)
+			original := &awaitRunning(t, namespace, name, 1, time.Minute)[0]
+			waitCompleted(t, original, "prepare")
+
+			await, goOn := b.armOne(t, namespace, original.Name, test.cutAt)
+			s := &faultScene{namespace: namespace, pod: original, migration: migrate(t, original, sharedCheckpoint)}
+			await()
+			line.setCut(true)
+			other := newPod(namespace, "other", container("idle", 10))
+			create(t, excluded(other))
+			goOn()
+			s.wantFailed(t, 3*time.Minute, test.reason)
+			waitRunning(t, other)
+			line.setCut(false)
+			wantBackAtItsJob(t, job, original)
+
+			tellFinish(t, collector)
+			eventually(t, time.Minute, "the Job completes", func(ctx context.Context) error {
+				if err := env.client.Get(ctx, client.ObjectKeyFromObject(job), job); err != nil {
+					return err
+				}
+				if job.Status.Succeeded != 1 || job.Status.Failed != 0 {
+					return fmt.Errorf("%d succeeded, %d failed", job.Status.Succeeded, job.Status.Failed)
+				}
+				return nil
+			})
+			t.Logf("Job: succeeded %d, failed %d", job.Status.Succeeded, job.Status.Failed)
+		})
+	}
+}
+
+// wantBackAtItsJob wants the original to work on as the only pod of its Job.
+func wantBackAtItsJob(t testing.TB, job *batchv1.Job, original *corev1.Pod) {
+	t.Helper()
+	left := &awaitRunning(t, job.Namespace, job.Name, 1, time.Minute)[0]
+	owner := metav1.GetControllerOf(left)
+	if left.UID != original.UID || restarts(left) != 0 || owner == nil || owner.UID != job.UID ||
+		left.Labels[batchv1.JobNameLabel] != job.Name || left.Annotations[v1alpha1.ReleasedAnnotation] != "" {
+		t.Errorf("the pod left is %s, %d restarts, owner %+v, labels %v; want the original with all that it had", left.Name, restarts(left), owner, left.Labels)
+	}
+}
