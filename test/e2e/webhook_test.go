@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,6 +114,7 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 			original := &awaitRunning(t, namespace, name, 1, time.Minute)[0]
 			waitCompleted(t, original, "prepare")
 
+			started := watchStarts(t, namespace, name, "prepare")
 			await, goOn := b.armOne(t, namespace, original.Name, test.cutAt)
 			s := &faultScene{namespace: namespace, pod: original, migration: migrate(t, original, sharedCheckpoint)}
 			await()
@@ -123,6 +126,10 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 			waitRunning(t, other)
 			line.setCut(false)
 			wantBackAtItsJob(t, job, original)
+			// The scheduler held back what its Job made instead of the replacement.
+			if pods := started(); !slices.Equal(pods, []string{original.Name}) {
+				t.Errorf("container prepare ran in pods %v, want only the original %s", pods, original.Name)
+			}
 
 			tellFinish(t, collector)
 			eventually(t, time.Minute, "the Job completes", func(ctx context.Context) error {
@@ -137,6 +144,40 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 			t.Logf("Job: succeeded %d, failed %d", job.Status.Succeeded, job.Status.Failed)
 		})
 	}
+}
+
+// A pod of a StatefulSet that has ended for its move is let go only when the
+// webhook answers: it is late then, and nothing is lost.
+func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
+	line := newWebhookLine(t)
+	b := newBreakpoints(t, line.flag())
+	namespace := newNamespace(t)
+	collector := startCollector(t, namespace)
+	const name = "database"
+	template := writerTemplate(name, collector)
+	template.Spec.InitContainers[0].Args = []string{"fill", "--dir=/data", "--bytes=8Mi", "--files=20"}
+	create(t, workloadKinds[3].make(namespace, name, template))
+	original := awaitOnly(t, namespace, name, time.Minute)
+	awaitProgress(t, collector, name)
+
+	await, goOn := b.armOne(t, namespace, original.Name, "before ProbeAndLetGo")
+	migration := migrate(t, original, sharedCheckpoint)
+	await()
+	line.setCut(true)
+	goOn()
+	eventually(t, time.Minute, "the webhook is missed", func(ctx context.Context) error {
+		if err := env.client.Get(ctx, client.ObjectKeyFromObject(migration), migration); err != nil {
+			return err
+		}
+		if !strings.Contains(migration.Status.Message, "waiting for the admission webhook") {
+			return fmt.Errorf("%s", migration.Status.Message)
+		}
+		return nil
+	})
+	t.Logf("%s: %s", migration.Status.Phase, migration.Status.Message)
+	line.setCut(false)
+	wantSucceeded(t, migration, 2*time.Minute)
+	wantNothingLost(t, collector, name)
 }
 
 // wantBackAtItsJob wants the original to work on as the only pod of its Job.

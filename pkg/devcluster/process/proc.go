@@ -13,8 +13,14 @@ import (
 
 type stat struct {
 	state      byte
+	threads    uint64
 	startTicks uint64
 }
+
+// isOver reports whether nothing of the process runs any more. The first thread
+// of a killed process may be gone while others still are: the process then looks
+// dead, and has its files and ports.
+func (s stat) isOver() bool { return s.state == 'X' || s.state == 'Z' && s.threads <= 1 }
 
 func readStat(pid int) (stat, error) {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -24,7 +30,7 @@ func readStat(pid int) (stat, error) {
 	return parseStat(string(content))
 }
 
-// parseStat reads fields 3 and 22 of /proc/<pid>/stat (proc(5)). Field 2 is the
+// parseStat reads fields 3, 20 and 22 of /proc/<pid>/stat (proc(5)). Field 2 is the
 // program's name in parentheses and may itself hold spaces and parentheses.
 func parseStat(line string) (stat, error) {
 	_, rest, found := cutLast(line, ")")
@@ -32,11 +38,15 @@ func parseStat(line string) (stat, error) {
 	if !found || len(fields) < 20 {
 		return stat{}, fmt.Errorf("read process state: %q is not a line of /proc/<pid>/stat", line)
 	}
+	threads, err := strconv.ParseUint(fields[17], 10, 64)
+	if err != nil {
+		return stat{}, fmt.Errorf("read number of threads: %w", err)
+	}
 	ticks, err := strconv.ParseUint(fields[19], 10, 64)
 	if err != nil {
 		return stat{}, fmt.Errorf("read process start time: %w", err)
 	}
-	return stat{state: fields[0][0], startTicks: ticks}, nil
+	return stat{state: fields[0][0], threads: threads, startTicks: ticks}, nil
 }
 
 func cutLast(s, separator string) (before, after string, found bool) {

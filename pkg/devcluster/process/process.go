@@ -117,7 +117,7 @@ func remember(stateDir string, spec Spec, command *exec.Cmd) (Record, error) {
 // Alive tells whether this very process still runs.
 func (r Record) Alive() bool {
 	stat, err := readStat(r.PID)
-	return err == nil && stat.startTicks == r.StartTicks && stat.state != 'Z' && stat.state != 'X'
+	return err == nil && stat.startTicks == r.StartTicks && !stat.isOver()
 }
 
 // Signal sends a signal to the process if it is alive.

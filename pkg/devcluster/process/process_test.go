@@ -164,11 +164,24 @@ func TestStartRefuses(t *testing.T) {
 func TestParseStat(t *testing.T) {
 	line := "42 (a) b (c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3"
 	got, err := parseStat(line)
-	if want := (stat{state: 'S', startTicks: 987654}); err != nil || got != want {
+	if want := (stat{state: 'S', threads: 1, startTicks: 987654}); err != nil || got != want {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
 	if _, err := parseStat("42 (short) S 1"); err == nil {
 		t.Error("a short line is accepted")
+	}
+}
+
+func TestAProcessIsOverWithItsLastThread(t *testing.T) {
+	for state, want := range map[stat]bool{
+		{state: 'S', threads: 1}: false,
+		{state: 'Z', threads: 3}: false,
+		{state: 'Z', threads: 1}: true,
+		{state: 'X'}:             true,
+	} {
+		if got := state.isOver(); got != want {
+			t.Errorf("%c with %d threads is over: %t, want %t", state.state, state.threads, got, want)
+		}
 	}
 }
 

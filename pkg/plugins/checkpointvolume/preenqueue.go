@@ -14,13 +14,23 @@ import (
 // ReasonNotSealed explains why a replacement is not considered at all yet.
 const ReasonNotSealed = "the checkpoint is still being written on the source node"
 
+// ReasonNotTheReplacement explains why a pod is not considered that its owner made
+// without the admission webhook.
+const ReasonNotTheReplacement = "a migration expects its replacement in place of this pod: the admission webhook did not answer when it was created"
+
 // PreEnqueue keeps a replacement out of the queue while the checkpoint that it
 // waits for is written and cannot be shared: placed now, it would pull the
 // volume away from the node that writes it. The controller holds such a pod by
 // a scheduling gate; this is the net below it, for a gate that somebody removed.
-// It reads a cache only, since the queue is locked meanwhile.
+//
+// A pod that should have become a replacement, and did not, waits too: it would
+// begin without the state, and beside the original. The controller removes it, or
+// gives the migration up. It reads a cache only, since the queue is locked meanwhile.
 func (p *Plugin) PreEnqueue(_ context.Context, pod *corev1.Pod) *fwk.Status {
 	migration := types.UID(pod.Labels[v1alpha1.MigrationUIDLabel])
+	if migration == "" && p.seals.expects(pod) {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNotTheReplacement)
+	}
 	// Placeholder and carrier have a role, and must come before the seal.
 	if migration == "" || pod.Labels[v1alpha1.RoleLabel] != "" {
 		return nil

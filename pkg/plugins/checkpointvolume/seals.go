@@ -18,13 +18,19 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 )
 
-const uidIndex = "uid"
+// Indexes of the cache: the migration itself, and the owner of its pod.
+const (
+	uidIndex   = "uid"
+	ownerIndex = "owner"
+)
 
-// seals tells whether checkpoints are sealed, from a cache of the PodMigrations.
-// The cache is filled from the moment the first replacement asks. Where the API
-// does not serve PodMigrations, or does not let us read them, nothing is held.
+// seals tells whether checkpoints are sealed, and whether pods are those that a
+// migration expects, from a cache of the PodMigrations. The cache is filled from
+// the moment the first pod of an owner asks. Where the API does not serve
+// PodMigrations, or does not let us read them, nothing is held.
 type seals struct {
 	start    func()
 	activate func(map[string]*corev1.Pod)
@@ -51,12 +57,20 @@ func newSeals(ctx context.Context, config *rest.Config, activate func(map[string
 
 func sealsOf(ctx context.Context, client dynamic.Interface, activate func(map[string]*corev1.Pod)) (*seals, error) {
 	resource := v1alpha1.SchemeGroupVersion.WithResource("podmigrations")
-	byUID := cache.Indexers{uidIndex: func(object any) ([]string, error) {
-		return []string{string(object.(*v1alpha1.PodMigration).UID)}, nil
-	}}
+	indexes := cache.Indexers{
+		uidIndex: func(object any) ([]string, error) {
+			return []string{string(object.(*v1alpha1.PodMigration).UID)}, nil
+		},
+		ownerIndex: func(object any) ([]string, error) {
+			if h := object.(*v1alpha1.PodMigration).Status.Handover; h != nil && h.Owner != nil {
+				return []string{string(h.Owner.UID)}, nil
+			}
+			return nil, nil
+		},
+	}
 	s := &seals{
 		activate: activate,
-		informer: dynamicinformer.NewFilteredDynamicInformer(client, resource, metav1.NamespaceAll, 0, byUID, nil).Informer(),
+		informer: dynamicinformer.NewFilteredDynamicInformer(client, resource, metav1.NamespaceAll, 0, indexes, nil).Informer(),
 		held:     map[types.UID]map[string]*corev1.Pod{},
 	}
 	if err := s.informer.SetTransform(sealOnly); err != nil {
@@ -84,7 +98,8 @@ func sealsOf(ctx context.Context, client dynamic.Interface, activate func(map[st
 	return s, nil
 }
 
-// sealOnly keeps of a PodMigration what tells whether it is sealed.
+// sealOnly keeps of a PodMigration what tells whether it is sealed, and what it
+// expects.
 func sealOnly(object any) (any, error) {
 	raw, ok := object.(*unstructured.Unstructured)
 	if !ok {
@@ -118,11 +133,44 @@ func (s *seals) holds(pod *corev1.Pod, migration types.UID, unshared bool) bool 
 		delete(s.held[migration], podKey(pod))
 		return false
 	}
+	s.hold(pod, migration)
+	return true
+}
+
+// hold remembers that a pod waits for a migration. The lock is taken.
+func (s *seals) hold(pod *corev1.Pod, migration types.UID) {
 	if s.held[migration] == nil {
 		s.held[migration] = map[string]*corev1.Pod{}
 	}
 	s.held[migration][podKey(pod)] = pod
-	return true
+}
+
+// expects reports whether a migration expects the pod as its replacement, which it
+// is not: the admission webhook did not answer when its owner made it. It is then
+// activated when the migration changes. In doubt it is not held, since most pods
+// have nothing to do with a migration.
+func (s *seals) expects(pod *corev1.Pod) bool {
+	controller := metav1.GetControllerOf(pod)
+	if s == nil || controller == nil {
+		return false
+	}
+	s.start()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unreadable || !s.informer.HasSynced() {
+		return false
+	}
+	found, err := s.informer.GetIndexer().ByIndex(ownerIndex, string(controller.UID))
+	if err != nil {
+		return false
+	}
+	for _, object := range found {
+		if m := object.(*v1alpha1.PodMigration); m.Namespace == pod.Namespace && owners.Expected(m, pod) {
+			s.hold(pod, m.UID)
+			return true
+		}
+	}
+	return false
 }
 
 func (s *seals) isUnsealed(migration types.UID, unshared bool) bool {
