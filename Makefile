@@ -118,7 +118,7 @@ e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests o
 	$(GO) test -tags e2e -count=1 -timeout 22m -v ./test/e2e/...
 
 .PHONY: e2e-full
-e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix (hours)
+e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
 	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
 
 .PHONY: bench-migration

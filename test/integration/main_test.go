@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/test/fixture"
 )
 
 var (
@@ -76,7 +77,28 @@ func run(m *testing.M) int {
 	if k8s, err = client.New(restConfig, client.Options{Scheme: scheme}); err != nil {
 		return fail(err)
 	}
+	if err := makeNodes(context.Background()); err != nil {
+		return fail(err)
+	}
 	return m.Run()
+}
+
+// makeNodes makes the nodes that the pods of all worlds are on. They are Ready,
+// and cordoned, so that the real scheduler of some tests leaves them alone.
+func makeNodes(ctx context.Context) error {
+	for _, name := range []string{nodeA, nodeB} {
+		node := fixture.MakeNode(name).Obj()
+		status := node.Status
+		node.Spec.Unschedulable = true
+		if err := k8s.Create(ctx, node); err != nil {
+			return fmt.Errorf("making node %s: %w", name, err)
+		}
+		node.Status = status
+		if err := k8s.Status().Update(ctx, node); err != nil {
+			return fmt.Errorf("making node %s Ready: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func fail(err error) int {

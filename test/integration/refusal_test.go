@@ -19,11 +19,6 @@ import (
 )
 
 func TestBadRequestsChangeNothing(t *testing.T) {
-	node := fixture.MakeNode(nodeA).Obj()
-	if err := k8s.Create(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = k8s.Delete(t.Context(), node) })
 	good := func() *fixture.PodBuilder { return threeContainers("train") }
 	spec := func(change func(*v1alpha1.PodMigrationSpec)) func(*v1alpha1.PodMigrationSpec) { return change }
 	asIs := spec(func(*v1alpha1.PodMigrationSpec) {})
