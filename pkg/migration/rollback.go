@@ -93,8 +93,13 @@ func (st *step) takeBack() (Decision, bool) {
 	if o == nil || o.DeletionTimestamp != nil || !owners.IsReleased(o) {
 		return Decision{}, false
 	}
+	// It is released only after the migration was prepared.
+	since := st.Now
+	if prepared := st.Migration.Status.Times.Prepared; prepared != nil {
+		since = prepared.Time
+	}
 	for i := range st.Siblings {
-		if rival := &st.Siblings[i]; owners.IsRival(rival, o, st.Migration.UID) {
+		if rival := &st.Siblings[i]; owners.IsRival(rival, o, st.Migration.UID, since) {
 			return st.discard(rival), true
 		}
 	}

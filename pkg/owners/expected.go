@@ -12,9 +12,23 @@ import (
 // migration expects, and makes its replacement. The pod may have no name yet. A
 // probe, which cannot have the name of a pod that is there, counts too.
 func Expected(m *v1alpha1.PodMigration, pod *corev1.Pod) bool {
+	return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionExpecting) && isNext(m, pod)
+}
+
+// MustWait reports whether a pod may not start yet that an owner has created, and
+// that is no replacement. It should have become one; or a migration is being put
+// back that took the original from its owner, which would rather keep a pod that
+// runs already than the original (see Restored).
+func MustWait(m *v1alpha1.PodMigration, pod *corev1.Pod) bool {
+	conditions := m.Status.Conditions
+	tookOriginal := meta.FindStatusCondition(conditions, v1alpha1.ConditionExpecting) != nil
+	return Expected(m, pod) || tookOriginal && meta.IsStatusConditionFalse(conditions, v1alpha1.ConditionRolledBack) && isNext(m, pod)
+}
+
+// isNext reports whether a pod is the next one of the owner whose pod is moved.
+func isNext(m *v1alpha1.PodMigration, pod *corev1.Pod) bool {
 	h := m.Status.Handover
-	if h == nil || h.Owner == nil || !NeedsWebhook(h.Method) || m.Status.Phase.IsFinished() ||
-		!meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionExpecting) {
+	if h == nil || h.Owner == nil || !NeedsWebhook(h.Method) || m.Status.Phase.IsFinished() {
 		return false
 	}
 	controller := metav1.GetControllerOf(pod)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -149,8 +150,9 @@ func insert[T any](list []T, index int, element T) []T {
 // IsRival reports whether a Job could prefer a pod to the original that is about
 // to be restored: it is the replacement, or another pod of the same index, and
 // may run by the time that the Job looks. Pods of a Job without indexes are not
-// told apart: of them only the replacement of this migration is one.
-func IsRival(pod, original *corev1.Pod, migration types.UID) bool {
+// told apart: of them the replacement is one, and every pod that was made since the
+// original was about to be released and is nobody's replacement.
+func IsRival(pod, original *corev1.Pod, migration types.UID, since time.Time) bool {
 	var record released
 	if err := json.Unmarshal([]byte(original.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil || KindOf(&record.Owner) != KindJob {
 		return false
@@ -161,8 +163,13 @@ func IsRival(pod, original *corev1.Pod, migration types.UID) bool {
 	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.Spec.NodeName == "" {
 		return false
 	}
-	index := identity(original, &record.Owner)
-	return v1alpha1.OwnedBy(pod.Labels, migration) || index != "" && identity(pod, &record.Owner) == index
+	if v1alpha1.OwnedBy(pod.Labels, migration) {
+		return true
+	}
+	if index := identity(original, &record.Owner); index != "" {
+		return identity(pod, &record.Owner) == index
+	}
+	return pod.Labels[v1alpha1.MigrationUIDLabel] == "" && !pod.CreationTimestamp.Time.Before(since.Truncate(time.Second))
 }
 
 // Discarded returns a pod of a Job without the finalizer by which the Job would

@@ -5,12 +5,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/owners"
@@ -199,10 +201,31 @@ func TestIsRival(t *testing.T) {
 		"the original":          {original, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := owners.IsRival(test.pod, original, "m"); got != test.want {
+			if got := owners.IsRival(test.pod, original, "m", now.Time); got != test.want {
 				t.Errorf("rival: %v, want %v", got, test.want)
 			}
 		})
+	}
+	plain := func(p *corev1.Pod) { index("")(p); delete(p.Labels, jobIndex) }
+	if original, err = owners.Released(jobPod(plain), jobOwner(asIs)); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		age  time.Duration
+		ours types.UID
+		want bool
+	}{
+		"no index, made since": {0, "", true}, "no index, older": {time.Minute, "", false}, "no index, the replacement of another": {0, "other", false},
+	} {
+		pod := with(plain, func(p *corev1.Pod) {
+			p.CreationTimestamp = metav1.NewTime(now.Add(-test.age))
+			if test.ours != "" {
+				p.Labels[v1alpha1.MigrationUIDLabel] = string(test.ours)
+			}
+		})
+		if got := owners.IsRival(pod, original, "m", now.Time); got != test.want {
+			t.Errorf("%s: rival: %v, want %v", name, got, test.want)
+		}
 	}
 	if discarded := owners.Discarded(with()); slices.Contains(discarded.Finalizers, jobTracking) || metav1.GetControllerOf(discarded) == nil {
 		t.Errorf("discarded: %+v", discarded.ObjectMeta)

@@ -171,7 +171,7 @@ func TestReleaseFromJob(t *testing.T) {
 			}
 
 			// The undo, as Restored wants it.
-			if rival := &pods[at]; owners.IsRival(rival, original, "m") != replacementRuns {
+			if rival := &pods[at]; owners.IsRival(rival, original, "m", time.Now()) != replacementRuns {
 				t.Fatalf("a rival: %v", !replacementRuns)
 			} else if replacementRuns {
 				rival = becomes(t, rival, owners.Discarded(rival), nil)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/owners"
 	"github.com/ai-storage/orchestrator/test/fixture"
 )
 
@@ -68,6 +69,16 @@ func TestPodsThatMissedTheWebhookWait(t *testing.T) {
 		if status := w.PreEnqueue(t.Context(), pod); status != nil {
 			t.Errorf("%s: %v, want it to pass", name, status)
 		}
+	}
+
+	rollingBack := expecting(v1alpha1.PhaseHandingOver)
+	rollingBack.Status.Conditions[0].Status = metav1.ConditionFalse
+	if owners.MustWait(rollingBack, plain) {
+		t.Error("the pod waits for a migration that has its replacement")
+	}
+	rollingBack.Status.Conditions = append(rollingBack.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionRolledBack, Status: metav1.ConditionFalse})
+	if !owners.MustWait(rollingBack, plain) {
+		t.Error("the pod does not wait for a migration that is being put back")
 	}
 
 	finished, err := runtime.DefaultUnstructuredConverter.ToUnstructured(expecting(v1alpha1.PhaseFailed))

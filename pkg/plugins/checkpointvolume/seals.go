@@ -145,9 +145,9 @@ func (s *seals) hold(pod *corev1.Pod, migration types.UID) {
 	s.held[migration][podKey(pod)] = pod
 }
 
-// expects reports whether a migration expects the pod as its replacement, which it
-// is not: the admission webhook did not answer when its owner made it. It is then
-// activated when the migration changes. In doubt it is not held, since most pods
+// expects reports whether the pod has to wait for a migration of which it should
+// have become the replacement, or that is being put back: the admission webhook did
+// not answer when its owner made it. It is then activated when the migration changes. In doubt it is not held, since most pods
 // have nothing to do with a migration.
 func (s *seals) expects(pod *corev1.Pod) bool {
 	controller := metav1.GetControllerOf(pod)
@@ -165,7 +165,7 @@ func (s *seals) expects(pod *corev1.Pod) bool {
 		return false
 	}
 	for _, object := range found {
-		if m := object.(*v1alpha1.PodMigration); m.Namespace == pod.Namespace && owners.Expected(m, pod) {
+		if m := object.(*v1alpha1.PodMigration); m.Namespace == pod.Namespace && owners.MustWait(m, pod) {
 			s.hold(pod, m.UID)
 			return true
 		}
