@@ -115,7 +115,7 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/ku
 e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./pkg/devcluster
-	$(GO) test -tags e2e -count=1 -timeout 22m -v ./test/e2e/...
+	$(GO) test -tags e2e -count=1 -timeout 27m -v ./test/e2e/...
 
 .PHONY: e2e-full
 e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
