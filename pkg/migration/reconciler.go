@@ -52,23 +52,20 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	step := r.step
 	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
 		if waits, err := r.waitsForBudget(ctx, m); err != nil || waits {
 			return ctrl.Result{RequeueAfter: pollInterval}, err
 		}
-		return r.settled(ctx, m, r.stepAlone)
+		step = r.stepAlone
 	}
-	return r.settled(ctx, m, r.step)
-}
-
-// settled takes a step and, once it is over, says where the migration has come to.
-func (r *reconciler) settled(ctx context.Context, m *v1alpha1.PodMigration, step func(context.Context, *v1alpha1.PodMigration) (ctrl.Result, string, error)) (ctrl.Result, error) {
 	result, boundary, err := step(ctx, m)
 	if apierrors.IsConflict(err) {
 		// Somebody wrote in between: look again.
 		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
 	}
 	if err == nil && boundary != "" {
+		// After the step: what it locks is free by then.
 		err = r.reached(m, boundary)
 	}
 	return result, err

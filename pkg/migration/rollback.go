@@ -70,8 +70,8 @@ func (st *step) rollback() Decision {
 }
 
 // isOnDeadNode reports whether a pod that was removed cannot end, since its node
-// does not answer. Kubernetes ends it when the node is back, or removed: what it
-// made for a migration does no work until then, and nobody has to wait for it.
+// does not answer. Kubernetes ends it when the node is back, or removed, and nobody
+// has to wait for that: where state is carried, its gate is closed.
 func (st *step) isOnDeadNode(pod *corev1.Pod, down time.Duration) bool {
 	return pod.DeletionTimestamp != nil && pod.Spec.NodeName != "" && down > st.Limits.AgentGrace
 }

@@ -206,8 +206,7 @@ func startScenes(t testing.TB, namespace, collector string, scenes []crashScene)
 	setCordon(t, env.nodes[1], true)
 	defer setCordon(t, env.nodes[1], false)
 	for _, scene := range scenes {
-		template := writerTemplate(scene.id(), collector)
-		template.Spec.InitContainers[0].Args = []string{"fill", "--dir=/data", "--bytes=8Mi", "--files=20"}
+		template := smallWriterTemplate(scene.id(), collector)
 		args := template.Spec.Containers[0].Args
 		args[len(args)-1] = "--every=20ms"
 		create(t, scene.kind.make(namespace, scene.id(), template))

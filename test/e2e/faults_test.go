@@ -37,8 +37,7 @@ func startWriter(t testing.TB) *faultScene {
 	t.Helper()
 	s := &faultScene{namespace: newNamespace(t)}
 	s.collector = startCollector(t, s.namespace)
-	template := writerTemplate(faultWriter, s.collector)
-	template.Spec.InitContainers[0].Args = []string{"fill", "--dir=/data", "--bytes=8Mi", "--files=20"}
+	template := smallWriterTemplate(faultWriter, s.collector)
 	s.pod = startOn(t, env.nodes[0], workloadKinds[0].make(s.namespace, faultWriter, template).(*corev1.Pod))
 	awaitProgress(t, s.collector, faultWriter)
 	return s

@@ -66,6 +66,13 @@ func writerTemplate(name, collector string) corev1.PodTemplateSpec {
 	})
 }
 
+// smallWriterTemplate has 8 MiB of other data, where how much there is does not matter.
+func smallWriterTemplate(name, collector string) corev1.PodTemplateSpec {
+	template := writerTemplate(name, collector)
+	template.Spec.InitContainers[0].Args = []string{"fill", "--dir=/data", "--bytes=8Mi", "--files=20"}
+	return template
+}
+
 // startCollector runs the collector on the third node and returns its address.
 func startCollector(t testing.TB, namespace string) string {
 	t.Helper()

@@ -154,8 +154,7 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 	namespace := newNamespace(t)
 	collector := startCollector(t, namespace)
 	const name = "database"
-	template := writerTemplate(name, collector)
-	template.Spec.InitContainers[0].Args = []string{"fill", "--dir=/data", "--bytes=8Mi", "--files=20"}
+	template := smallWriterTemplate(name, collector)
 	create(t, workloadKinds[3].make(namespace, name, template))
 	original := awaitOnly(t, namespace, name, time.Minute)
 	awaitProgress(t, collector, name)
