@@ -1,0 +1,93 @@
+package reassignment
+
+import (
+	"math"
+	"sync"
+)
+
+// Budget says how long a search may go on. One of its fields is set.
+type Budget struct {
+	// Iterations is the number of proposals that each chain looks at.
+	Iterations int64
+	// Spent returns which part of the time is used up: 0 at the beginning, 1
+	// and more when the search must stop. It is asked from several goroutines.
+	Spent func() float64
+}
+
+// Options steer a search.
+type Options struct {
+	Budget Budget
+	Seed   uint64
+	// Workers is how many chains run at once. It changes how long an
+	// iteration budget takes, never its result. Zero means one.
+	Workers int
+	// MaxMoves caps the number of processes that end elsewhere; zero means no cap.
+	MaxMoves int
+}
+
+const (
+	// chainCount is fixed, since it is part of what decides the result.
+	chainCount = 2
+	// sliceIterations are done between two looks at the budget, a fraction of
+	// a millisecond.
+	sliceIterations = 1 << 10
+	// rounds is how often chains compare what they have.
+	rounds = 8
+)
+
+// chain is one search that can be continued.
+type chain interface {
+	// run looks at so many proposals; progress is the part of the budget that
+	// was spent before.
+	run(iterations int64, progress float64)
+	// meet is called between rounds, when all chains rest, with the others.
+	meet(all []chain)
+}
+
+// runChains runs all chains until the budget is spent. Within a round no chain
+// sees another.
+func runChains(chains []chain, o Options) {
+	turns := make(chan struct{}, max(1, o.Workers))
+	for round := range rounds {
+		end := float64(round+1) / rounds
+		var all sync.WaitGroup
+		for _, c := range chains {
+			all.Go(func() { runRound(c, o.Budget, float64(round)/rounds, end, turns) })
+		}
+		all.Wait()
+		for _, c := range chains {
+			c.meet(chains)
+		}
+	}
+}
+
+// runRound takes a turn for each slice, so that few workers serve all chains alike.
+func runRound(c chain, b Budget, begin, end float64, turns chan struct{}) {
+	if b.Spent == nil {
+		done, last := int64(begin*float64(b.Iterations)), int64(end*float64(b.Iterations))
+		for done < last {
+			slice := min(sliceIterations, last-done)
+			turns <- struct{}{}
+			c.run(slice, float64(done)/float64(b.Iterations))
+			<-turns
+			done += slice
+		}
+		return
+	}
+	for progress := b.Spent(); progress < end; progress = b.Spent() {
+		turns <- struct{}{}
+		c.run(sliceIterations, progress)
+		<-turns
+	}
+}
+
+// temperature falls geometrically from first to last as progress goes from 0 to 1.
+func temperature(first, last, progress float64) float64 {
+	return first * math.Pow(last/first, min(1, progress))
+}
+
+// uphill is the largest loss that is accepted this time (Metropolis, with the
+// random number drawn first so that hopeless proposals are dropped early).
+func uphill(r *random, temperature float64) float64 {
+	return -temperature * math.Log(r.fraction())
+}
