@@ -1,6 +1,9 @@
 package reassignment
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // annealing is a chain of simulated annealing over shifts and swaps.
 type annealing struct {
@@ -8,7 +11,10 @@ type annealing struct {
 	random   *random
 	maxMoves int
 	relaxed  *relaxation
-	first    float64 // temperatures
+	bySize   []int32 // processes, small ones first
+	rank     []int32
+	size     []float64 // by rank
+	first    float64   // temperatures
 	last     float64
 
 	best     Assignment
@@ -18,13 +24,18 @@ type annealing struct {
 }
 
 var (
-	TuneFirst = 0.3
-	TuneLast  = 1e-5
+	TuneFirst  = 0.3
+	TuneLast   = 1e-5
+	TuneAlpha  = 0.0
+	TuneTol    = 0.1
+	TuneRise   = 1.02
+	TuneTolEnd = 0.4
 )
 
 func newAnnealing(l *layout, seed uint64, maxMoves int) *annealing {
 	s := newState(l)
 	a := &annealing{state: s, random: newRandom(seed), relaxed: newRelaxation(s), maxMoves: maxMoves, best: slices.Clone(s.at), bestCost: s.cost}
+	a.sortBySize()
 	typical := a.typicalLoss()
 	a.first, a.last = TuneFirst*typical, TuneLast*typical
 	return a
@@ -56,6 +67,38 @@ func (a *annealing) typicalLoss() float64 {
 func (a *annealing) randomProcess() int32 { return int32(a.random.below(len(a.service))) }
 func (a *annealing) randomMachine() int32 { return int32(a.random.below(a.machines)) }
 
+func (a *annealing) sortBySize() {
+	n := len(a.service)
+	sizes := make([]float64, n)
+	a.bySize, a.rank, a.size = make([]int32, n), make([]int32, n), make([]float64, n)
+	for p := range sizes {
+		a.bySize[p] = int32(p)
+		for r, need := range a.requirementOf(int32(p)) {
+			sizes[p] += float64(need) * float64(max(1, a.loadWeight[r]))
+		}
+	}
+	slices.SortFunc(a.bySize, func(x, y int32) int { return cmp.Or(cmp.Compare(sizes[x], sizes[y]), cmp.Compare(x, y)) })
+	for i, p := range a.bySize {
+		a.rank[p], a.size[i] = int32(i), sizes[p]
+	}
+}
+
+func (a *annealing) partner(p int32) int32 {
+	n := len(a.bySize)
+	u := a.random.fraction()
+	offset := int(float64(n) * u * u * u)
+	at := int(a.rank[p])
+	if a.random.next()&1 == 0 {
+		at += offset
+	} else {
+		at -= offset
+	}
+	if at < 0 || at >= n {
+		return int32(a.random.below(n))
+	}
+	return a.bySize[at]
+}
+
 func (a *annealing) run(iterations int64, progress float64) {
 	t := temperature(a.first, a.last, progress)
 	for range iterations {
@@ -65,7 +108,7 @@ func (a *annealing) run(iterations int64, progress float64) {
 			a.trySwap(t)
 		}
 	}
-	a.relaxed.adapt(progress < 0.9)
+	a.relaxed.adapt(int32(TuneTol*max(0, 1-progress/TuneTolEnd)*float64(a.machines)), progress < 0.9)
 }
 
 func (a *annealing) tryShift(t float64) {
@@ -92,7 +135,8 @@ func (a *annealing) tryShift(t float64) {
 }
 
 func (a *annealing) trySwap(t float64) {
-	p, q := a.randomProcess(), a.randomProcess()
+	p := a.randomProcess()
+	q := a.partner(p)
 	at, other := a.at[p], a.at[q]
 	if at == other {
 		return

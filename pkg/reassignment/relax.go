@@ -42,10 +42,10 @@ func (x *relaxation) count(s *state, machine, sign int32) {
 }
 
 // adapt moves the prices; mayFall is false near the end.
-func (x *relaxation) adapt(mayFall bool) {
-	const rise, fall = 1.05, 0.96
+func (x *relaxation) adapt(tolerated int32, mayFall bool) {
+	rise, fall := TuneRise, 1/TuneRise
 	for r, n := range x.over {
-		if n > 0 {
+		if n > tolerated {
 			x.price[r] *= rise
 		} else if mayFall {
 			x.price[r] *= fall

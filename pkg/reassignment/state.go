@@ -20,7 +20,7 @@ type layout struct {
 	moveCost     []int64 // of a process, weighted
 	dependsOn    [][]int32
 	dependents   [][]int32
-	single       []bool // services of one process: they cannot conflict
+	single       []bool  // services of one process: they cannot conflict
 	nothing      []int64 // a vector of zeros, one per resource
 }
 

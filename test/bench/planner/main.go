@@ -22,6 +22,10 @@ func main() {
 	seed := flag.Uint64("seed", 1, "")
 	flag.Float64Var(&reassignment.TuneFirst, "first", reassignment.TuneFirst, "")
 	flag.Float64Var(&reassignment.TuneLast, "last", reassignment.TuneLast, "")
+	flag.Float64Var(&reassignment.TuneTol, "tol", reassignment.TuneTol, "")
+	flag.Float64Var(&reassignment.TuneRise, "rise", reassignment.TuneRise, "")
+	flag.Float64Var(&reassignment.TuneTolEnd, "tolend", reassignment.TuneTolEnd, "")
+	iters := flag.Int64("iters", 0, "")
 	flag.Parse()
 	refs := map[string][]string{}
 	f, _ := os.Open(*data + "/roadef2012/reference.csv")
@@ -40,7 +44,9 @@ func main() {
 		a, err := roadef.ParseAssignment(g, p)
 		if err != nil { panic(err) }
 		begin := time.Now()
-		res, err := reassignment.Solve(p, a, reassignment.Options{Seed: *seed, Workers: 2, Budget: reassignment.Budget{Spent: func() float64 { return float64(time.Since(begin)) / float64(*limit) }}})
+		budget := reassignment.Budget{Iterations: *iters}
+		if *iters == 0 { budget = reassignment.Budget{Spent: func() float64 { return float64(time.Since(begin)) / float64(*limit) }} }
+		res, err := reassignment.Solve(p, a, reassignment.Options{Seed: *seed, Workers: 2, Budget: budget})
 		if err != nil { panic(err) }
 		b, _ := strconv.ParseFloat(refs[name][2], 64)
 		s, _ := strconv.ParseFloat(refs[name][3], 64)
