@@ -125,6 +125,15 @@ e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proo
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
 
+BENCH_DATA ?= ../shared/data
+TIME_LIMIT ?= 5s
+SEED ?= 1
+OUT ?= dist/bench
+
+.PHONY: bench-planner
+bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), results in OUT
+	$(GO) run ./test/bench/planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
+
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }

@@ -5,47 +5,54 @@ import (
 	"slices"
 )
 
-// annealing is a chain of simulated annealing over shifts and swaps.
+// The annealing schedule, tuned on the challenge's set A. Temperatures are in
+// units of what a typical random move loses.
+const (
+	firstTemperature = 1.0
+	lastTemperature  = 1e-3
+	// ejectShare of the proposals are ejection chains, which take a hundred
+	// times as long as a shift.
+	ejectShare = 0.1
+	// siblingShare of the swaps are between processes of one service, which no
+	// rule but capacity forbids.
+	siblingShare = 0.1
+)
+
+// annealing is one chain of simulated annealing over shifts, swaps and
+// ejections. It never leaves the feasible assignments.
 type annealing struct {
 	*state
-	random   *random
-	maxMoves int
-	relaxed  *relaxation
-	bySize   []int32 // processes, small ones first
-	rank     []int32
-	size     []float64 // by rank
-	first    float64   // temperatures
-	last     float64
+	random *random
+	// members are the processes of a service.
+	members [][]int32
+	bySize  []int32 // processes, small ones first
+	rank    []int32 // of a process in bySize
+	// typical is what a random feasible move loses, in units of cost.
+	typical float64
+	// steps of the compound move in hand.
+	steps []shift
 
 	best     Assignment
 	bestCost int64
-	// changed are the processes that may differ between the state and best.
-	dirty bool
 }
 
-var (
-	TuneFirst  = 0.3
-	TuneLast   = 1e-5
-	TuneAlpha  = 0.0
-	TuneTol    = 0.1
-	TuneRise   = 1.02
-	TuneTolEnd = 0.4
-)
-
-func newAnnealing(l *layout, seed uint64, maxMoves int) *annealing {
+func newAnnealing(l *layout, seed uint64) *annealing {
 	s := newState(l)
-	a := &annealing{state: s, random: newRandom(seed), relaxed: newRelaxation(s), maxMoves: maxMoves, best: slices.Clone(s.at), bestCost: s.cost}
+	a := &annealing{state: s, random: newRandom(seed), best: slices.Clone(s.at), bestCost: s.cost}
+	a.members = make([][]int32, len(l.problem.Services))
+	for p, service := range l.service {
+		a.members[service] = append(a.members[service], int32(p))
+	}
 	a.sortBySize()
-	typical := a.typicalLoss()
-	a.first, a.last = TuneFirst*typical, TuneLast*typical
+	a.typical = a.typicalLoss()
 	return a
 }
 
 // typicalLoss is the median of what random feasible moves lose.
 func (a *annealing) typicalLoss() float64 {
-	const samples = 200_000
+	const tries, enough = 200_000, 1000
 	var losses []int64
-	for range samples {
+	for range tries {
 		p, to := a.randomProcess(), a.randomMachine()
 		if to == a.at[p] || !a.canShift(p, to) {
 			continue
@@ -53,7 +60,7 @@ func (a *annealing) typicalLoss() float64 {
 		if d := a.shiftDelta(p, to); d > 0 {
 			losses = append(losses, d)
 		}
-		if len(losses) == 1000 {
+		if len(losses) == enough {
 			break
 		}
 	}
@@ -70,7 +77,7 @@ func (a *annealing) randomMachine() int32 { return int32(a.random.below(a.machin
 func (a *annealing) sortBySize() {
 	n := len(a.service)
 	sizes := make([]float64, n)
-	a.bySize, a.rank, a.size = make([]int32, n), make([]int32, n), make([]float64, n)
+	a.bySize, a.rank = make([]int32, n), make([]int32, n)
 	for p := range sizes {
 		a.bySize[p] = int32(p)
 		for r, need := range a.requirementOf(int32(p)) {
@@ -79,11 +86,17 @@ func (a *annealing) sortBySize() {
 	}
 	slices.SortFunc(a.bySize, func(x, y int32) int { return cmp.Or(cmp.Compare(sizes[x], sizes[y]), cmp.Compare(x, y)) })
 	for i, p := range a.bySize {
-		a.rank[p], a.size[i] = int32(i), sizes[p]
+		a.rank[p] = int32(i)
 	}
 }
 
+// partner picks a process to swap with: of the same service, or of about the
+// same size, since a swap of unlike ones rarely fits.
 func (a *annealing) partner(p int32) int32 {
+	if a.random.fraction() < siblingShare {
+		list := a.members[a.service[p]]
+		return list[a.random.below(len(list))]
+	}
 	n := len(a.bySize)
 	u := a.random.fraction()
 	offset := int(float64(n) * u * u * u)
@@ -100,84 +113,44 @@ func (a *annealing) partner(p int32) int32 {
 }
 
 func (a *annealing) run(iterations int64, progress float64) {
-	t := temperature(a.first, a.last, progress)
+	t := temperature(firstTemperature*a.typical, lastTemperature*a.typical, progress)
 	for range iterations {
-		if a.random.next()&1 == 0 {
+		switch {
+		case a.random.fraction() < ejectShare:
+			a.tryEject(t)
+		case a.random.next()&1 == 0:
 			a.tryShift(t)
-		} else {
+		default:
 			a.trySwap(t)
 		}
 	}
-	a.relaxed.adapt(int32(TuneTol*max(0, 1-progress/TuneTolEnd)*float64(a.machines)), progress < 0.9)
+	if a.cost < a.bestCost {
+		a.bestCost = a.cost
+		copy(a.best, a.at)
+	}
 }
 
 func (a *annealing) tryShift(t float64) {
 	p, to := a.randomProcess(), a.randomMachine()
-	from := a.at[p]
-	if from == to || !a.hasMovesLeft(movedChange(from, to, a.start[p])) {
-		return
-	}
-	limit := uphill(a.random, t)
-	x := a.relaxed
-	strain := x.penaltyWith(a.state, to, p, -1) - x.penalty(a.state, to)
-	if x.tight[from] > 0 {
-		strain += x.penaltyWith(a.state, from, -1, p) - x.penalty(a.state, from)
-	}
-	if strain > limit+float64(a.machineCost[from]) {
+	if a.at[p] == to || !a.fits(p, to) {
 		return
 	}
 	delta := a.shiftDelta(p, to)
-	if float64(delta)+strain > limit || !a.mayShift(p, to) {
-		return
+	if float64(delta) <= uphill(a.random, t) && a.mayShift(p, to) {
+		a.apply(p, to, delta)
 	}
-	a.move(p, to, delta)
-	a.remember()
 }
 
 func (a *annealing) trySwap(t float64) {
 	p := a.randomProcess()
 	q := a.partner(p)
 	at, other := a.at[p], a.at[q]
-	if at == other {
-		return
-	}
-	if !a.hasMovesLeft(movedChange(at, other, a.start[p]) + movedChange(other, at, a.start[q])) {
-		return
-	}
-	limit := uphill(a.random, t)
-	x := a.relaxed
-	strain := x.penaltyWith(a.state, at, q, p) - x.penalty(a.state, at) + x.penaltyWith(a.state, other, p, q) - x.penalty(a.state, other)
-	if strain > limit+float64(a.machineCost[at]+a.machineCost[other]) {
+	if at == other || !a.fitsInstead(p, q, other) || !a.fitsInstead(q, p, at) {
 		return
 	}
 	delta := a.swapDelta(p, q)
-	if float64(delta)+strain > limit || !a.maySwap(p, q) {
-		return
-	}
-	a.move(p, other, delta)
-	a.move(q, at, 0)
-	a.remember()
-}
-
-func (a *annealing) move(p, to int32, delta int64) {
-	from := a.at[p]
-	a.relaxed.count(a.state, from, -1)
-	a.relaxed.count(a.state, to, -1)
-	a.apply(p, to, delta)
-	a.relaxed.count(a.state, from, 1)
-	a.relaxed.count(a.state, to, 1)
-}
-
-func (a *annealing) hasMovesLeft(change int32) bool {
-	return a.maxMoves == 0 || change <= 0 || a.moved+int(change) <= a.maxMoves
-}
-
-func (a *annealing) remember() {
-	if a.cost < a.bestCost && a.relaxed.isFeasible() {
-		a.bestCost = a.cost
-		a.dirty = true
-		copy(a.best, a.at)
+	if float64(delta) <= uphill(a.random, t) && a.maySwap(p, q) {
+		a.apply(p, other, delta)
+		a.apply(q, at, 0)
 	}
 }
-
-func (a *annealing) meet([]chain) {}

@@ -21,60 +21,46 @@ type Options struct {
 	// Workers is how many chains run at once. It changes how long an
 	// iteration budget takes, never its result. Zero means one.
 	Workers int
-	// MaxMoves caps the number of processes that end elsewhere; zero means no cap.
+	// MaxMoves caps the moves of Repack; zero means no cap.
 	MaxMoves int
 }
 
 const (
 	// chainCount is fixed, since it is part of what decides the result.
 	chainCount = 2
-	// sliceIterations are done between two looks at the budget, a fraction of
-	// a millisecond.
+	// sliceIterations are done between two looks at the budget, about a
+	// millisecond.
 	sliceIterations = 1 << 10
-	// rounds is how often chains compare what they have.
-	rounds = 8
 )
 
-// chain is one search that can be continued.
+// chain is one search that can be continued. It looks at so many proposals;
+// progress is the part of the budget that was spent before.
 type chain interface {
-	// run looks at so many proposals; progress is the part of the budget that
-	// was spent before.
 	run(iterations int64, progress float64)
-	// meet is called between rounds, when all chains rest, with the others.
-	meet(all []chain)
 }
 
-// runChains runs all chains until the budget is spent. Within a round no chain
-// sees another.
+// runChains runs all chains until the budget is spent. No chain sees another.
 func runChains(chains []chain, o Options) {
 	turns := make(chan struct{}, max(1, o.Workers))
-	for round := range rounds {
-		end := float64(round+1) / rounds
-		var all sync.WaitGroup
-		for _, c := range chains {
-			all.Go(func() { runRound(c, o.Budget, float64(round)/rounds, end, turns) })
-		}
-		all.Wait()
-		for _, c := range chains {
-			c.meet(chains)
-		}
+	var all sync.WaitGroup
+	for _, c := range chains {
+		all.Go(func() { runChain(c, o.Budget, turns) })
 	}
+	all.Wait()
 }
 
-// runRound takes a turn for each slice, so that few workers serve all chains alike.
-func runRound(c chain, b Budget, begin, end float64, turns chan struct{}) {
+// runChain takes a turn for each slice, so that few workers serve all chains
+// alike.
+func runChain(c chain, b Budget, turns chan struct{}) {
 	if b.Spent == nil {
-		done, last := int64(begin*float64(b.Iterations)), int64(end*float64(b.Iterations))
-		for done < last {
-			slice := min(sliceIterations, last-done)
+		for done := int64(0); done < b.Iterations; done += sliceIterations {
 			turns <- struct{}{}
-			c.run(slice, float64(done)/float64(b.Iterations))
+			c.run(min(sliceIterations, b.Iterations-done), float64(done)/float64(b.Iterations))
 			<-turns
-			done += slice
 		}
 		return
 	}
-	for progress := b.Spent(); progress < end; progress = b.Spent() {
+	for progress := b.Spent(); progress < 1; progress = b.Spent() {
 		turns <- struct{}{}
 		c.run(sliceIterations, progress)
 		<-turns

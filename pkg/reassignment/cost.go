@@ -78,6 +78,9 @@ func (s *state) mostMovedAfter(a, changeA, b, changeB int32) int32 {
 	if changeA == 0 && changeB == 0 {
 		return s.mostMoved
 	}
+	if a == b {
+		changeA, b = changeA+changeB, -1
+	}
 	after, atMost := s.movedOf[a]+changeA, int32(0)
 	if s.movedOf[a] == s.mostMoved {
 		atMost++
@@ -89,9 +92,12 @@ func (s *state) mostMovedAfter(a, changeA, b, changeB int32) int32 {
 		}
 	}
 	// Where these two are all that had the most, no third has more than one
-	// less, which is the least that they have now.
+	// less. That is the least that they have now, unless one lost two.
 	if s.havingMove[s.mostMoved] > atMost {
 		return max(after, s.mostMoved)
+	}
+	if after == s.mostMoved-2 && s.havingMove[s.mostMoved-1] > 0 {
+		return s.mostMoved - 1
 	}
 	return after
 }

@@ -79,7 +79,8 @@ func (s *state) canSwap(p, q int32) bool {
 func (s *state) maySwap(p, q int32) bool {
 	a, b := s.at[p], s.at[q]
 	if s.service[p] == s.service[q] {
-		return false
+		// The service is then where it was.
+		return true
 	}
 	// Each is judged as if the other stayed. That is exact unless one's
 	// service needs the other's.

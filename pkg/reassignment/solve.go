@@ -23,7 +23,7 @@ func Solve(p *Problem, start Assignment, o Options) (Result, error) {
 	chains := make([]chain, chainCount)
 	searches := make([]*annealing, chainCount)
 	for i := range chains {
-		searches[i] = newAnnealing(l, o.Seed*chainCount+uint64(i), o.MaxMoves)
+		searches[i] = newAnnealing(l, o.Seed*chainCount+uint64(i))
 		chains[i] = searches[i]
 	}
 	initial := searches[0].bestCost

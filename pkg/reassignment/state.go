@@ -93,6 +93,9 @@ type state struct {
 	inNeighborhood *counter // service, neighborhood
 	locations      []int32  // distinct ones, of a service
 
+	on   [][]int32 // processes of a machine
+	slot []int32   // where a process is in on
+
 	movedOf    []int32 // moved processes of a service
 	havingMove []int32 // number of services with so many moved processes
 	mostMoved  int32
@@ -109,6 +112,7 @@ func newState(l *layout) *state {
 		onMachine:   newCounter(processes), inLocation: newCounter(processes), inNeighborhood: newCounter(processes),
 		locations: make([]int32, services), movedOf: make([]int32, services),
 		havingMove: make([]int32, processes+2),
+		on:         make([][]int32, l.machines), slot: make([]int32, processes),
 	}
 	s.havingMove[0] = int32(services)
 	for p := range int32(processes) {
@@ -118,6 +122,8 @@ func newState(l *layout) *state {
 			s.room[int(m)*l.resources+r] -= need
 		}
 		s.countArrival(l.service[p], m)
+		s.slot[p] = int32(len(s.on[m]))
+		s.on[m] = append(s.on[m], p)
 		s.cost += l.moveCostAt(p, m)
 	}
 	for m := range int32(l.machines) {
@@ -150,26 +156,55 @@ func (s *state) countDeparture(service, machine int32) {
 // apply moves the process; delta is what the move changes in cost. The rules
 // are not looked at: the caller asked before.
 func (s *state) apply(process, to int32, delta int64) {
+	cost := s.cost
+	s.lift(process)
+	s.place(process, to)
+	s.cost = cost + delta
+}
+
+// lift takes a process off its machine. Until it is placed again it is nowhere.
+func (s *state) lift(process int32) {
 	from, home := s.at[process], s.start[process]
-	need := s.requirementOf(process)
-	source, destination := int(from)*s.resources, int(to)*s.resources
-	for r, n := range need {
+	source := int(from) * s.resources
+	for r, n := range s.requirementOf(process) {
 		s.usage[source+r] -= n
-		s.usage[destination+r] += n
 		if !s.transient[r] || from != home {
 			s.room[source+r] += n
 		}
+	}
+	left := s.on[from]
+	last := left[len(left)-1]
+	left[s.slot[process]], s.slot[last] = last, s.slot[process]
+	s.on[from] = left[:len(left)-1]
+	s.countDeparture(s.service[process], from)
+	if from != home {
+		s.countMove(s.service[process], -1)
+	}
+	s.cost -= s.machineCost[from] + s.moveCostAt(process, from)
+	s.machineCost[from] = s.costOf(from)
+	s.cost += s.machineCost[from]
+}
+
+// place puts a lifted process on a machine.
+func (s *state) place(process, to int32) {
+	home := s.start[process]
+	destination := int(to) * s.resources
+	for r, n := range s.requirementOf(process) {
+		s.usage[destination+r] += n
 		if !s.transient[r] || to != home {
 			s.room[destination+r] -= n
 		}
 	}
-	service := s.service[process]
-	s.countDeparture(service, from)
-	s.countArrival(service, to)
-	s.countMove(service, movedChange(from, to, home))
 	s.at[process] = to
-	s.machineCost[from], s.machineCost[to] = s.costOf(from), s.costOf(to)
-	s.cost += delta
+	s.slot[process] = int32(len(s.on[to]))
+	s.on[to] = append(s.on[to], process)
+	s.countArrival(s.service[process], to)
+	if to != home {
+		s.countMove(s.service[process], 1)
+	}
+	s.cost += s.moveCostAt(process, to) - s.machineCost[to]
+	s.machineCost[to] = s.costOf(to)
+	s.cost += s.machineCost[to]
 }
 
 // movedChange is +1 for a process that leaves home, −1 for one that returns.
@@ -189,6 +224,7 @@ func (s *state) countMove(service, change int32) {
 		return
 	}
 	s.moved += int(change)
+	before := s.mostMoved
 	s.havingMove[s.movedOf[service]]--
 	s.movedOf[service] += change
 	s.havingMove[s.movedOf[service]]++
@@ -196,4 +232,5 @@ func (s *state) countMove(service, change int32) {
 		s.mostMoved--
 	}
 	s.mostMoved = max(s.mostMoved, s.movedOf[service])
+	s.cost += s.problem.ServiceMoveWeight * int64(s.mostMoved-before)
 }

@@ -1,58 +1,128 @@
+// Command planner measures the search core on public instances: machine
+// reassignment (ROADEF/EURO challenge 2012) and the repacking of fragmented
+// hosts (ByteDance's VM rescheduling data). It takes whatever instances of these
+// formats lie in a folder, prints a table, and writes JSON and every result in a
+// form that an outside checker can verify.
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
-	"encoding/csv"
-	"strconv"
 
 	"github.com/ai-storage/orchestrator/pkg/reassignment"
-	"github.com/ai-storage/orchestrator/test/bench/roadef"
 )
 
+type options struct {
+	data, out string
+	limit     time.Duration
+	seed      uint64
+}
+
 func main() {
-	limit := flag.Duration("limit", 5*time.Second, "")
-	data := flag.String("data", "/work/shared/data", "")
-	only := flag.String("only", "", "")
-	seed := flag.Uint64("seed", 1, "")
-	flag.Float64Var(&reassignment.TuneFirst, "first", reassignment.TuneFirst, "")
-	flag.Float64Var(&reassignment.TuneLast, "last", reassignment.TuneLast, "")
-	flag.Float64Var(&reassignment.TuneTol, "tol", reassignment.TuneTol, "")
-	flag.Float64Var(&reassignment.TuneRise, "rise", reassignment.TuneRise, "")
-	flag.Float64Var(&reassignment.TuneTolEnd, "tolend", reassignment.TuneTolEnd, "")
-	iters := flag.Int64("iters", 0, "")
+	o := options{}
+	flag.StringVar(&o.data, "data", "", "folder with instances, searched recursively")
+	flag.StringVar(&o.out, "out", "", "folder for results")
+	flag.DurationVar(&o.limit, "time-limit", 5*time.Second, "time for one search, reading and writing not counted")
+	flag.Uint64Var(&o.seed, "seed", 1, "seed of the search")
 	flag.Parse()
-	refs := map[string][]string{}
-	f, _ := os.Open(*data + "/roadef2012/reference.csv")
-	rows, _ := csv.NewReader(f).ReadAll()
-	for _, r := range rows { refs[r[0]] = r }
-	models, _ := filepath.Glob(*data + "/roadef2012/model_*.txt")
-	sort.Strings(models)
-	sum, sumS, n := 0.0, 0.0, 0.0
-	for _, m := range models {
-		name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(m), "model_"), ".txt")
-		if *only != "" && !strings.Contains(*only, name) { continue }
-		f, _ := os.Open(m)
-		p, err := roadef.ParseModel(f)
-		if err != nil { panic(err) }
-		g, _ := os.Open(filepath.Dir(m) + "/assignment_" + name + ".txt")
-		a, err := roadef.ParseAssignment(g, p)
-		if err != nil { panic(err) }
-		begin := time.Now()
-		budget := reassignment.Budget{Iterations: *iters}
-		if *iters == 0 { budget = reassignment.Budget{Spent: func() float64 { return float64(time.Since(begin)) / float64(*limit) }} }
-		res, err := reassignment.Solve(p, a, reassignment.Options{Seed: *seed, Workers: 2, Budget: budget})
-		if err != nil { panic(err) }
-		b, _ := strconv.ParseFloat(refs[name][2], 64)
-		s, _ := strconv.ParseFloat(refs[name][3], 64)
-		i := float64(res.InitialCost)
-		fmt.Printf("%s %d %d gap %.4f%% S41 %.4f%% moved %d check %v cost ok %v %.2fs\n", name, res.InitialCost, res.Cost, 100*(float64(res.Cost)-b)/i, 100*(s-b)/i, res.Moved, roadef.Check(p, a, res.Assignment), roadef.Cost(p, a, res.Assignment) == res.Cost, time.Since(begin).Seconds())
-		sum += 100*(float64(res.Cost)-b)/i; sumS += 100*(s-b)/i; n++
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "planner benchmark:", err)
+		os.Exit(1)
 	}
-	fmt.Printf("mean %.4f S41 %.4f\n", sum/n, sumS/n)
+}
+
+// results is what the JSON file holds.
+type results struct {
+	Command      string               `json:"command"`
+	Go           string               `json:"go"`
+	CPUs         int                  `json:"cpus"`
+	Date         time.Time            `json:"date"`
+	TimeLimit    string               `json:"timeLimit"`
+	Seed         uint64               `json:"seed"`
+	Generated    bool                 `json:"generated"`
+	Reassignment []reassignmentResult `json:"reassignment"`
+	Repacking    []repackingResult    `json:"repacking"`
+}
+
+func run(o options) error {
+	switch {
+	case o.out == "":
+		return errors.New("-out: name a folder for the results")
+	case o.limit <= 0:
+		return fmt.Errorf("-time-limit: %s is not positive", o.limit)
+	}
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return fmt.Errorf("making the folder for results: %w", err)
+	}
+	models, snapshots, err := find(o.data)
+	if err != nil {
+		return err
+	}
+	r := results{
+		Command: strings.Join(os.Args, " "), Go: runtime.Version(), CPUs: runtime.NumCPU(), Date: time.Now().UTC(),
+		TimeLimit: o.limit.String(), Seed: o.seed,
+	}
+	if len(models)+len(snapshots) == 0 {
+		fmt.Printf("no instances in %q: generated ones are used, seed %d\n", o.data, o.seed)
+		r.Generated = true
+		if models, snapshots, err = generate(o); err != nil {
+			return err
+		}
+	}
+	if r.Reassignment, err = reassignAll(models, o); err != nil {
+		return err
+	}
+	if r.Repacking, err = repackAll(snapshots, o); err != nil {
+		return err
+	}
+	return writeJSON(filepath.Join(o.out, "planner.json"), r)
+}
+
+// find lists the instances below a folder, in the order of their names.
+func find(folder string) (models, snapshots []string, err error) {
+	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch name := filepath.Base(path); {
+		case err != nil:
+			return err
+		case entry.IsDir():
+		case strings.HasPrefix(name, "model_") && strings.HasSuffix(name, ".txt"):
+			models = append(models, path)
+		case strings.HasSuffix(name, ".json") && isSnapshot(path):
+			snapshots = append(snapshots, path)
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	return models, snapshots, err
+}
+
+// budget starts now.
+func (o options) budget() reassignment.Budget {
+	begin := time.Now()
+	return reassignment.Budget{Spent: func() float64 { return float64(time.Since(begin)) / float64(o.limit) }}
+}
+
+// search runs one search with nothing left over from the one before.
+func (o options) search(maxMoves int) reassignment.Options {
+	debug.FreeOSMemory()
+	return reassignment.Options{Seed: o.seed, Workers: runtime.NumCPU(), MaxMoves: maxMoves, Budget: o.budget()}
+}
+
+func writeJSON(path string, value any) error {
+	data, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644)
 }

@@ -175,7 +175,7 @@ func (s *Snapshot) Packing(shapeCores int64) (*reassignment.Packing, Index) {
 			item := reassignment.Item{
 				Requirement: []int64{needOf(v.Parts[0].CPU), needOf(v.Parts[0].Memory)},
 				Host:        number[v.Host], Node: v.Parts[0].Node,
-				Fixed: !v.AllowMigration || width[v.Type] != len(v.Parts) && Strict,
+				Fixed: !v.AllowMigration || width[v.Type] != len(v.Parts),
 			}
 			if len(v.Parts) == nodesPerHost {
 				item.Node = reassignment.Split
@@ -187,9 +187,6 @@ func (s *Snapshot) Packing(shapeCores int64) (*reassignment.Packing, Index) {
 	}
 	return p, index
 }
-
-// Strict is for tuning.
-var Strict = true
 
 // Room is rounded down and need up, so that rounding never makes a move fit.
 func roomOf(f float64) int64 { return int64(math.Floor(f * thousandth)) }
