@@ -152,6 +152,12 @@ func sharePodLevel(want *corev1.Pod, keep *record.Record) {
 	}
 }
 
+func withAmounts(r, amounts corev1.ResourceRequirements) corev1.ResourceRequirements {
+	r = *r.DeepCopy()
+	record.Set(&r, amounts)
+	return r
+}
+
 func sameAmounts(a, b corev1.ResourceRequirements) bool {
 	same := func(a, b corev1.ResourceList) bool {
 		for _, name := range resizable {

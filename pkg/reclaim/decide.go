@@ -2,6 +2,7 @@ package reclaim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,10 +26,19 @@ type Decision struct {
 	Why string
 }
 
-// Decide looks at a pod. Only where allowed are containers shrunk; those that
-// were shrunk and start again get back what they had in any case. It fails when
-// the record on the pod cannot be read.
-func Decide(pod *corev1.Pod, allowed bool) (Decision, error) {
+// Facts are what the pod itself does not tell.
+type Facts struct {
+	// MayShrink allows to shrink containers. Those that were shrunk and start again
+	// get back what they had in any case.
+	MayShrink bool
+	// StartedAgain names containers that were started after they had finished. The
+	// API server does not let a kubelet report that of a container that, by its
+	// policy, would not start again: its status stays what it was.
+	StartedAgain map[string]bool
+}
+
+// Decide looks at a pod. It fails when the record on the pod cannot be read.
+func Decide(pod *corev1.Pod, facts Facts) (Decision, error) {
 	old, err := record.Of(pod)
 	if err != nil {
 		return Decision{}, err
@@ -37,28 +47,26 @@ func Decide(pod *corev1.Pod, allowed bool) (Decision, error) {
 	if stay.Why = notResizable(pod); stay.Why != "" {
 		return stay, nil
 	}
-	if d, give := giveUp(pod, old); give {
+	if d, give := giveUp(pod, old, facts); give {
 		return d, nil
 	}
 	finished := finishedContainers(pod)
 	if d, needed := restore(pod, old, finished); needed {
 		return d, nil
 	}
-	if !allowed || old.LeftAlone != "" {
+	if !facts.MayShrink || old.LeftAlone != "" {
 		stay.Why = old.LeftAlone
 		return stay, nil
 	}
 	return shrink(pod, old, finished), nil
 }
 
-// GiveUp is the decision for a pod that must not be resized, such as when the
-// API server refuses it: everything goes back, and nothing is tried again.
-func GiveUp(pod *corev1.Pod, why string) (Decision, error) {
+// LeaveAlone is the record of a pod that the API server does not let us shrink:
+// nothing more is tried, and what was shrunk before can still be given back.
+func LeaveAlone(pod *corev1.Pod, why string) (record.Record, error) {
 	old, err := record.Of(pod)
-	if err != nil {
-		return Decision{}, err
-	}
-	return putBack(pod, old, why), nil
+	old.LeftAlone = why
+	return old, err
 }
 
 // notResizable follows ValidatePodResize of the API server (1.35).
@@ -97,10 +105,17 @@ func finishedContainers(pod *corev1.Pod) map[string]bool {
 	return finished
 }
 
-// giveUp notices that the kubelet cannot do a resize of ours, or that somebody
-// else resizes the pod as well. Two that resize the same pod would not end.
-func giveUp(pod *corev1.Pod, old record.Record) (Decision, bool) {
-	if len(old.Containers) == 0 && old.Pod == nil {
+// giveUp notices that a container started again against its policy, that the
+// kubelet cannot do a resize of ours, or that somebody else resizes the pod as
+// well. Two that resize the same pod would not end.
+func giveUp(pod *corev1.Pod, old record.Record, facts Facts) (Decision, bool) {
+	isResized := len(old.Containers) > 0 || old.Pod != nil
+	if isResized || old.LeftAlone == "" {
+		for _, name := range slices.Sorted(maps.Keys(facts.StartedAgain)) {
+			return putBack(pod, old, fmt.Sprintf("container %s has started again after it had finished", name)), true
+		}
+	}
+	if !isResized {
 		return Decision{}, false
 	}
 	for _, c := range pod.Status.Conditions {
@@ -200,15 +215,16 @@ func shrink(pod *corev1.Pod, old record.Record, finished map[string]bool) Decisi
 				continue
 			}
 			keep.Containers[c.Name] = change
+		}
+		// What a crash kept from being resized is so now.
+		if !sameAmounts(withAmounts(c.Resources, change.Resized), c.Resources) {
 			d.Shrunk = append(d.Shrunk, c.Name)
 		}
-		record.Set(&c.Resources, change.Resized)
 	}
 	if len(d.Shrunk) > 0 && pod.Status.Resources != nil {
 		nudge(want, &keep, class)
 	}
 	for i := range want.Spec.Containers {
-		// What a crash kept from being resized is so now.
 		if change, known := keep.Containers[want.Spec.Containers[i].Name]; known {
 			record.Set(&want.Spec.Containers[i].Resources, change.Resized)
 		}

@@ -100,7 +100,7 @@ func TestDecide(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := test.pod.Obj()
-			d, err := Decide(pod, true)
+			d, err := Decide(pod, Facts{MayShrink: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -157,7 +157,7 @@ const all = 3
 
 func decide(t *testing.T, pod *corev1.Pod, allowed bool) Decision {
 	t.Helper()
-	d, err := Decide(pod, allowed)
+	d, err := Decide(pod, Facts{MayShrink: allowed})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,9 +221,34 @@ func TestWhatCannotBeResizedIsPutBackAndLeftAlone(t *testing.T) {
 	}
 }
 
+// The status still tells that the container has finished.
+func TestAContainerThatStartsAgainUnseen(t *testing.T) {
+	facts := Facts{MayShrink: true, StartedAgain: map[string]bool{"batch": true}}
+	for name, reclaimedBefore := range map[string]bool{"shrunk": true, "not yet shrunk": false} {
+		t.Run(name, func(t *testing.T) {
+			pod := training().Obj()
+			if reclaimedBefore {
+				pod = apply(t, pod, decide(t, pod, true), all)
+			}
+			for range 2 { // The second look is at what the first has made.
+				d, err := Decide(pod, facts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pod = apply(t, pod, d, all)
+				wantRequests(t, pod, "1600m 192Mi")
+			}
+			// Also after we have forgotten what we saw.
+			if d := decide(t, pod, true); d.Resized != nil || d.Why == "" {
+				t.Errorf("it is shrunk again (%t), why %q", d.Resized != nil, d.Why)
+			}
+		})
+	}
+}
+
 func TestABrokenRecordIsAnError(t *testing.T) {
 	pod := training().Annotation(v1alpha1.ReclaimedAnnotation, "{").Obj()
-	if _, err := Decide(pod, true); err == nil || !strings.Contains(err.Error(), v1alpha1.ReclaimedAnnotation) {
+	if _, err := Decide(pod, Facts{}); err == nil || !strings.Contains(err.Error(), v1alpha1.ReclaimedAnnotation) {
 		t.Errorf("error %v, want one that names the annotation", err)
 	}
 }
