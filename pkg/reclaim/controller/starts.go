@@ -78,7 +78,7 @@ func (s *starts) hear(ctx context.Context, e *corev1.Event) {
 		return
 	}
 	pod, err := s.lister.Pods(e.InvolvedObject.Namespace).Get(e.InvolvedObject.Name)
-	if err != nil || pod.UID != e.InvolvedObject.UID || !startedAfterItsEnd(pod, name, startOf(e)) {
+	if err != nil || pod.UID != e.InvolvedObject.UID || !startedAfterItsEnd(pod, name, e) {
 		return
 	}
 	s.mu.Lock()
@@ -108,11 +108,17 @@ func (s *starts) forgetGone() {
 	maps.DeleteFunc(s.seen, func(uid types.UID, _ map[string]bool) bool { return !there[uid] })
 }
 
-func startedAfterItsEnd(pod *corev1.Pod, name string, at time.Time) bool {
+// startedAfterItsEnd reports whether a container that ended with 0 was started
+// later. The first start that is heard of may be the one that came to this end.
+func startedAfterItsEnd(pod *corev1.Pod, name string, e *corev1.Event) bool {
+	margin := sameStart
+	if e.Count > 1 || e.Series != nil && e.Series.Count > 1 {
+		margin = 0
+	}
 	for i := range pod.Status.ContainerStatuses {
 		status := &pod.Status.ContainerStatuses[i]
 		if end := status.State.Terminated; status.Name == name && end != nil {
-			return end.ExitCode == 0 && at.After(end.FinishedAt.Add(sameStart))
+			return end.ExitCode == 0 && startOf(e).After(end.FinishedAt.Add(margin))
 		}
 	}
 	return false
