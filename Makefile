@@ -21,6 +21,10 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
 RUNS ?= 10
+# Benchmarks read what lies in BENCH_DATA, generate what is not there, and write to OUT.
+BENCH_DATA ?= ../shared/data
+OUT ?= dist/bench
+SEED ?= 1
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -124,6 +128,11 @@ e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proo
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
+
+.PHONY: bench-reclaim
+bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=folder, OUT=folder, SEED=n)
+	$(GO) build -trimpath -o $(BIN)/bench-reclaim ./test/bench/reclaim
+	$(BIN)/bench-reclaim -data $(BENCH_DATA) -out $(OUT) -seed $(SEED) -version "$$(git describe --always --dirty)"
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck

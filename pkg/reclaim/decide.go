@@ -193,7 +193,8 @@ func hasShrunk(r record.Record) bool {
 
 // shrink takes from finished containers what they do not need.
 func shrink(pod *corev1.Pod, old record.Record, finished map[string]bool) Decision {
-	if len(finished) == 0 {
+	// A pod of which all containers have finished is over in a moment.
+	if len(finished) == 0 || len(finished) == len(pod.Spec.Containers) {
 		return Decision{Remember: old, Keep: old}
 	}
 	class := qosClass(pod)

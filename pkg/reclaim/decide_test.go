@@ -89,6 +89,8 @@ func TestDecide(t *testing.T) {
 		{"Windows", training().With(func(pod *corev1.Pod) { pod.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }), nil, "1600m 192Mi", "Windows"},
 		{"node without support", training().With(func(pod *corev1.Pod) { pod.Status.ContainerStatuses[1].Resources = nil }), nil, "1600m 192Mi", "node"},
 		{"being deleted", training().With(func(pod *corev1.Pod) { now := metav1.NewTime(time.Unix(0, 0)); pod.DeletionTimestamp = &now }), nil, "1600m 192Mi", "deleted"},
+		{"all of its containers have finished", fixture.MakePod("o").Node("n").RestartPolicy(corev1.RestartPolicyNever).
+			Container("a", fixture.Exited(0), fixture.Requests("1", "1Gi")), nil, "1 1Gi", ""},
 		{"over", training().Phase(corev1.PodSucceeded), nil, "1600m 192Mi", "does not run"},
 		{"given up before", training().Annotation(v1alpha1.ReclaimedAnnotation, `{"leftAlone":"refused"}`), nil, "1600m 192Mi", "refused"},
 		{"guaranteed by the pod's own limits", training().With(func(pod *corev1.Pod) {
