@@ -91,11 +91,8 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	if err != nil {
 		return err
 	}
-	if err := reclaim.SetupWithManager(ctx, mgr, reclaim.Options{
-		Pods: factory.Core().V1().Pods(), Enabled: configuration.Rebalance.Reclaim.Enabled,
-		SchedulerName: v1alpha1.SchedulerName, Excluded: observe.Excluded, Registerer: metrics.Registry,
-	}); err != nil {
-		return fmt.Errorf("setting up reclaim in place: %w", err)
+	if err := setUpReclaim(ctx, mgr, configuration, factory); err != nil {
+		return err
 	}
 	loop.Writer = mgr.GetClient()
 	loop.Metrics = rebalance.NewMetrics(metrics.Registry)
@@ -103,6 +100,17 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+func setUpReclaim(ctx context.Context, mgr ctrl.Manager, configuration *load.Configuration, factory informers.SharedInformerFactory) error {
+	err := reclaim.SetupWithManager(ctx, mgr, reclaim.Options{
+		Pods: factory.Core().V1().Pods(), Enabled: configuration.Rebalance.Reclaim.Enabled,
+		SchedulerName: v1alpha1.SchedulerName, Excluded: observe.Excluded, Registerer: metrics.Registry,
+	})
+	if err != nil {
+		return fmt.Errorf("setting up reclaim in place: %w", err)
+	}
+	return nil
 }
 
 // dryRun prints one plan and changes nothing.

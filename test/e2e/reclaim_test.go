@@ -228,21 +228,7 @@ func TestAContainerThatStartsAgainHasItsRequestsBack(t *testing.T) {
 	})
 	t.Log("the pod asks for 301m, since its container batch has finished")
 
-	runtime := containerRuntime(t, node)
-	lost := findContainer(t, runtime, pod.UID, "batch")
-	if lost == nil {
-		t.Fatal("the runtime does not know container batch")
-	}
-	if _, err := runtime.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: lost.Id}); err != nil {
-		t.Fatal(err)
-	}
-	var again *runtimeapi.Container
-	eventually(t, 30*time.Second, "the kubelet starts the container again", func(context.Context) error {
-		if again = findContainer(t, runtime, pod.UID, "batch"); again == nil || again.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
-			return fmt.Errorf("it does not run: %v", again)
-		}
-		return nil
-	})
+	again := startAgain(t, containerRuntime(t, node), pod, "batch")
 	started := time.Now()
 	eventually(t, 10*time.Second, "the container has its requests back", func(ctx context.Context) error {
 		found, err := getPod(ctx, namespace, pod.Name)
@@ -263,6 +249,26 @@ func TestAContainerThatStartsAgainHasItsRequestsBack(t *testing.T) {
 	}
 	t.Logf("its status tells of container batch: %+v", statusOf(t, found, "batch").State.Terminated)
 	printEvents(t, namespace, pod.Name)
+}
+
+// startAgain lets the runtime lose its record of a finished container, and returns
+// the one that the kubelet then starts.
+func startAgain(t testing.TB, runtime runtimeapi.RuntimeServiceClient, pod *corev1.Pod, name string) (again *runtimeapi.Container) {
+	t.Helper()
+	lost := findContainer(t, runtime, pod.UID, name)
+	if lost == nil {
+		t.Fatalf("the runtime does not know container %s", name)
+	}
+	if _, err := runtime.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: lost.Id}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the kubelet starts the container again", func(context.Context) error {
+		if again = findContainer(t, runtime, pod.UID, name); again == nil || again.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			return fmt.Errorf("it does not run: %v", again)
+		}
+		return nil
+	})
+	return again
 }
 
 // containerRuntime connects to containerd of a node.

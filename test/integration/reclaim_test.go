@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/migration"
 	"github.com/ai-storage/orchestrator/pkg/observe"
 	reclaim "github.com/ai-storage/orchestrator/pkg/reclaim/controller"
 	"github.com/ai-storage/orchestrator/test/fixture"
@@ -272,6 +273,26 @@ func TestTurnedOffItStillGivesBack(t *testing.T) {
 	w.setStatus("train", 0, fixture.Exited(0))
 	time.Sleep(time.Second)
 	w.eventuallyPod("train", asks(0, "900m", "64Mi"))
+}
+
+// A move tells what its pod asked for at first: what is left behind for good.
+func TestTheMoveOfAReclaimedPodTellsWhatItAskedForAtFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.createOriginal(onResizingNode(threeContainers("train")))
+	registry := prometheus.NewRegistry()
+	stop := w.startReclaimer(true, registry)
+	w.eventuallyPod("train", asks(0, "1m", "1Mi"))
+	stop()
+	w.controller(migration.Options{})
+	w.request(newMigration(w.namespace, "m", "train"))
+	m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
+	if before, after := m.Status.Before.Requests.Cpu().String(), m.Status.After.Requests.Cpu().String(); before != "1600m" || after != "700m" {
+		t.Errorf("requests before %s and after %s, want 1600m and 700m", before, after)
+	}
+	if record := w.onlyPod().Annotations[v1alpha1.ReclaimedAnnotation]; record != "" {
+		t.Errorf("the replacement has the record %s", record)
+	}
 }
 
 func metricValue(t *testing.T, registry *prometheus.Registry, name string) (sum float64) {

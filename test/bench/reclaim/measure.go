@@ -50,62 +50,85 @@ type taskStage struct {
 	memoryCeiling, memoryCounted, memoryOriginal int64 // bytes
 }
 
+// world is a packed cluster and what became of it in three ways: without reclaim,
+// with it, and if exactly what finished steps asked for were free.
+type world struct {
+	tasks []task
+	alive []*live
+	pods  []placed
+	// kinds of pods wait for room.
+	kinds                []cluster.Resources
+	without, with, exact *rooms
+	// freed and ceiling of a pod of each task, at the stage before.
+	freed, ceiling []cluster.Resources
+	seed           uint64
+}
+
 // measure packs an instance on nodes and lets its steps finish.
 func measure(in instance, nodes []node, o options) (*result, error) {
 	full := newRooms(nodes, o.podsPerNode)
-	pods := full.fill(in.tasks, rand.New(rand.NewPCG(o.seed, 1)))
-	r := &result{Instance: in.Name, Tasks: len(in.tasks), Pods: len(pods), Nodes: len(nodes), Control: true}
-	alive, last := make([]*live, len(in.tasks)), 0
+	w := &world{tasks: in.tasks, seed: o.seed, pods: full.fill(in.tasks, rand.New(rand.NewPCG(o.seed, 1)))}
+	w.kinds = full.thatWait(in.tasks)
+	w.without, w.with, w.exact = full.clone(), full.clone(), full
+	w.freed, w.ceiling = make([]cluster.Resources, len(in.tasks)), make([]cluster.Resources, len(in.tasks))
+	r := &result{
+		Instance: in.Name, Tasks: len(in.tasks), Pods: len(w.pods), Nodes: len(nodes), WaitingKinds: len(w.kinds), Control: true,
+	}
+	last := 0
 	for i := range in.tasks {
-		t := &in.tasks[i]
-		alive[i] = newLive(t)
-		r.Steps += len(t.steps)
-		last = max(last, len(t.steps)-1)
-		r.Control = r.Control && len(t.steps) == 1
+		steps := len(in.tasks[i].steps)
+		w.alive = append(w.alive, newLive(&in.tasks[i]))
+		r.Steps, last, r.Control = r.Steps+steps, max(last, steps-1), r.Control && steps == 1
 	}
-	for _, p := range pods {
+	for _, p := range w.pods {
 		asks := in.tasks[p.task].asks()
-		r.CPURequested += cores(asks)
-		r.MemoryRequested += gibibytes(asks)
+		r.CPURequested, r.MemoryRequested = r.CPURequested+cores(asks), r.MemoryRequested+gibibytes(asks)
 	}
-	kinds := full.thatWait(in.tasks)
-	r.WaitingKinds = len(kinds)
-	without, with, exact := full.clone(), full.clone(), full
-	freedBefore, exactBefore := make([]cluster.Resources, len(alive)), make([]cluster.Resources, len(alive))
 	for number := 0; number <= last; number++ {
-		s := stage{Stage: number}
-		freed, ceiling := make([]cluster.Resources, len(alive)), make([]cluster.Resources, len(alive))
-		for i, l := range alive {
-			if err := l.advance(number); err != nil {
-				return nil, err
-			}
-			freed[i], ceiling[i] = l.task.asks().Sub(l.counted()), l.task.ceilingAt(number)
-			r.perTask = append(r.perTask, l.at(number))
+		s, err := w.advance(number)
+		if err != nil {
+			return nil, err
 		}
-		for _, p := range pods {
-			s.FinishedSteps += in.tasks[p.task].finishedAt(number)
-			s.CPUReclaimed, s.MemoryReclaimed = s.CPUReclaimed+cores(freed[p.task]), s.MemoryReclaimed+gibibytes(freed[p.task])
-			s.CPUCeiling, s.MemoryCeiling = s.CPUCeiling+cores(ceiling[p.task]), s.MemoryCeiling+gibibytes(ceiling[p.task])
-			with.free[p.node] = with.free[p.node].Add(freed[p.task].Sub(freedBefore[p.task]))
-			exact.free[p.node] = exact.free[p.node].Add(ceiling[p.task].Sub(exactBefore[p.task]))
-		}
-		freedBefore, exactBefore = freed, ceiling
-		// The same pods come in all three worlds.
-		arrivals := func() *rand.Rand { return rand.New(rand.NewPCG(o.seed, uint64(2+number))) }
-		s.ExtraWithout, s.Extra, s.ExtraCeiling = without.admit(kinds, arrivals()), with.admit(kinds, arrivals()), exact.admit(kinds, arrivals())
 		if number > 0 {
 			before := r.Stages[number-1]
 			s.ExtraWithout, s.Extra, s.ExtraCeiling = s.ExtraWithout+before.ExtraWithout, s.Extra+before.Extra, s.ExtraCeiling+before.ExtraCeiling
 		}
 		r.Stages = append(r.Stages, s)
+		for _, l := range w.alive {
+			r.perTask = append(r.perTask, l.at(number))
+		}
 	}
-	for i, l := range alive {
+	for _, l := range w.alive {
+		r.Resizes += l.resizes
 		if err := l.checkEnds(); err != nil {
 			return nil, err
 		}
-		r.Resizes += alive[i].resizes
 	}
 	return r, nil
+}
+
+// advance brings all pods to a stage and admits pods that wait.
+func (w *world) advance(number int) (stage, error) {
+	s := stage{Stage: number}
+	freed, ceiling := make([]cluster.Resources, len(w.alive)), make([]cluster.Resources, len(w.alive))
+	for i, l := range w.alive {
+		if err := l.advance(number); err != nil {
+			return s, err
+		}
+		freed[i], ceiling[i] = l.task.asks().Sub(l.counted()), l.task.ceilingAt(number)
+	}
+	for _, p := range w.pods {
+		s.FinishedSteps += w.tasks[p.task].finishedAt(number)
+		s.CPUReclaimed, s.MemoryReclaimed = s.CPUReclaimed+cores(freed[p.task]), s.MemoryReclaimed+gibibytes(freed[p.task])
+		s.CPUCeiling, s.MemoryCeiling = s.CPUCeiling+cores(ceiling[p.task]), s.MemoryCeiling+gibibytes(ceiling[p.task])
+		w.with.free[p.node] = w.with.free[p.node].Add(freed[p.task].Sub(w.freed[p.task]))
+		w.exact.free[p.node] = w.exact.free[p.node].Add(ceiling[p.task].Sub(w.ceiling[p.task]))
+	}
+	w.freed, w.ceiling = freed, ceiling
+	// The same pods come in all three ways.
+	arrivals := func() *rand.Rand { return rand.New(rand.NewPCG(w.seed, uint64(2+number))) }
+	s.ExtraWithout, s.Extra, s.ExtraCeiling = w.without.admit(w.kinds, arrivals()), w.with.admit(w.kinds, arrivals()), w.exact.admit(w.kinds, arrivals())
+	return s, nil
 }
 
 func (l *live) at(stage int) taskStage {
