@@ -21,6 +21,11 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
 RUNS ?= 10
+# Benchmarks read what lies in BENCH_DATA, generate what is not there, and write to OUT.
+BENCH_DATA ?= ../shared/data
+OUT ?= dist/bench
+SEED ?= 1
+TIME_LIMIT ?= 5s
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -125,14 +130,14 @@ e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proo
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
 
-BENCH_DATA ?= ../shared/data
-TIME_LIMIT ?= 5s
-SEED ?= 1
-OUT ?= dist/bench
-
 .PHONY: bench-planner
 bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), results in OUT
 	$(GO) run ./test/bench/planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
+
+.PHONY: bench-reclaim
+bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=folder, OUT=folder, SEED=n)
+	$(GO) build -trimpath -o $(BIN)/bench-reclaim ./test/bench/reclaim
+	$(BIN)/bench-reclaim -data $(BENCH_DATA) -out $(OUT) -seed $(SEED) -version "$$(git describe --always --dirty)"
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck

@@ -28,6 +28,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/migration"
 	"github.com/ai-storage/orchestrator/pkg/observe"
 	"github.com/ai-storage/orchestrator/pkg/rebalance"
+	reclaim "github.com/ai-storage/orchestrator/pkg/reclaim/controller"
 	"github.com/ai-storage/orchestrator/pkg/simulation"
 )
 
@@ -86,8 +87,11 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 			return fmt.Errorf("setting up the admission webhook: %w", err)
 		}
 	}
-	loop, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())
+	loop, factory, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())
 	if err != nil {
+		return err
+	}
+	if err := setUpReclaim(ctx, mgr, configuration, factory); err != nil {
 		return err
 	}
 	loop.Writer = mgr.GetClient()
@@ -96,6 +100,17 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+func setUpReclaim(ctx context.Context, mgr ctrl.Manager, configuration *load.Configuration, factory informers.SharedInformerFactory) error {
+	err := reclaim.SetupWithManager(ctx, mgr, reclaim.Options{
+		Pods: factory.Core().V1().Pods(), Enabled: configuration.Rebalance.Reclaim.Enabled,
+		SchedulerName: v1alpha1.SchedulerName, Excluded: observe.Excluded, Registerer: metrics.Registry,
+	})
+	if err != nil {
+		return fmt.Errorf("setting up reclaim in place: %w", err)
+	}
+	return nil
 }
 
 // dryRun prints one plan and changes nothing.
@@ -108,7 +123,7 @@ func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *
 	if err != nil {
 		return err
 	}
-	loop, err := newLoop(ctx, configuration, restConfig, live)
+	loop, _, err := newLoop(ctx, configuration, restConfig, live)
 	if err != nil {
 		return err
 	}
@@ -119,25 +134,26 @@ func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *
 	return rebalance.WritePlan(os.Stdout, plan)
 }
 
-// newLoop builds what plans, and waits until its informers have seen the cluster.
-func newLoop(ctx context.Context, configuration *load.Configuration, restConfig *rest.Config, live client.Reader) (*rebalance.Loop, error) {
+// newLoop builds what plans, and waits until its informers, which it returns too,
+// have seen the cluster.
+func newLoop(ctx context.Context, configuration *load.Configuration, restConfig *rest.Config, live client.Reader) (*rebalance.Loop, informers.SharedInformerFactory, error) {
 	kubeClient, err := kubernetes.NewForConfig(restConfig)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	metricsAPI, err := metricsclient.NewForConfig(restConfig)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	options, err := rebalance.ObserveOptions(configuration.Rebalance)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Nobody reads who wrote which field, and it is a large part of every object.
 	factory := informers.NewSharedInformerFactoryWithOptions(kubeClient, 0, informers.WithTransform(cache.TransformStripManagedFields()))
 	simulator, err := simulation.New(ctx, configuration.Scheduler, kubeClient, factory, restConfig)
 	if err != nil {
-		return nil, fmt.Errorf("setting up the simulation: %w", err)
+		return nil, nil, fmt.Errorf("setting up the simulation: %w", err)
 	}
 	loop := &rebalance.Loop{
 		Observer:  observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{}),
@@ -148,7 +164,7 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 		Clock:     clock.RealClock{},
 	}
 	factory.Start(ctx.Done())
-	return loop, waitForInformers(ctx, factory)
+	return loop, factory, waitForInformers(ctx, factory)
 }
 
 func waitForInformers(ctx context.Context, factory informers.SharedInformerFactory) error {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/reclaim/record"
 )
 
 // serviceAccountVolumePrefix marks the token volume that the ServiceAccount
@@ -57,6 +58,12 @@ func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev
 		return nil, fmt.Errorf("pod %s/%s cannot be moved: %s: %s", pod.Namespace, pod.Name, v.Refusal, v.Message)
 	}
 	if err := matchVerdicts(pod, v); err != nil {
+		return nil, err
+	}
+	// A container that moves is one that works: it asks for what its author said,
+	// whatever was taken from it in place.
+	pod, err := record.Original(pod)
+	if err != nil {
 		return nil, err
 	}
 	o.SourceNode, o.OriginalUID, o.Root = pod.Spec.NodeName, pod.UID, RootName(pod)
@@ -117,7 +124,7 @@ func stripped(pod *corev1.Pod, v Verdicts, gone func(volume string) bool) *corev
 		spec.InitContainers = nil
 	}
 	spec.EphemeralContainers = nil
-	spec.Resources = podLevelShare(&pod.Spec, spec)
+	spec.Resources = PodLevelShare(&pod.Spec, spec)
 
 	used := map[string]bool{}
 	devices := map[string]bool{}
@@ -193,6 +200,7 @@ func eachContainer(spec *corev1.PodSpec, visit func(*corev1.Container)) {
 var annotationsOfTheOriginal = []string{
 	// kubectl apply would read it as the replacement's.
 	corev1.LastAppliedConfigAnnotation,
+	v1alpha1.ReclaimedAnnotation,
 	"k8s.v1.cni.cncf.io/network-status",
 	// OVN-Kubernetes and Kube-OVN read theirs back.
 	"k8s.ovn.org/pod-networks",

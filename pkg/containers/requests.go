@@ -5,10 +5,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// podLevelShare returns the pod-level resources (KEP-2837) of the stripped
+// PodLevelShare returns the pod-level resources (KEP-2837) of the stripped
 // spec: those of the original less what the stripped containers asked for, as
 // far as the containers that remain allow.
-func podLevelShare(original, stripped *corev1.PodSpec) *corev1.ResourceRequirements {
+func PodLevelShare(original, stripped *corev1.PodSpec) *corev1.ResourceRequirements {
 	if original.Resources == nil {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/containers"
+	reclaimed "github.com/ai-storage/orchestrator/pkg/reclaim/record"
 )
 
 // defaultClaimSize is used where the API server did not fill in the default.
@@ -45,6 +46,17 @@ func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 // requestsOf counts the requests of a pod as the scheduler does.
 func requestsOf(pod *corev1.Pod) corev1.ResourceList {
 	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true})
+}
+
+// originalRequests counts what the author of a pod asked for: requests of
+// finished containers that were reclaimed in place are among what a move leaves
+// behind for good.
+func originalRequests(pod *corev1.Pod) corev1.ResourceList {
+	original, err := reclaimed.Original(pod)
+	if err != nil {
+		return requestsOf(pod) // The replacement cannot be built either, which is reported.
+	}
+	return requestsOf(original)
 }
 
 // requestsWithoutOverhead leaves out what the runtime class of the pod adds.

@@ -84,7 +84,7 @@ func (st *step) measuredBefore(r Result) (Decision, error) {
 	if start := st.Pod.Status.StartTime; start != nil && !sample.startedAfter(start.Time) {
 		sample = nil
 	}
-	st.status().Before = record(requestsOf(st.Pod), sample)
+	st.status().Before = record(originalRequests(st.Pod), sample)
 	return st.decision, nil
 }
 

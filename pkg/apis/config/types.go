@@ -63,6 +63,15 @@ type RebalanceArgs struct {
 	PriorityCeiling int32
 	// MigrationTimeout is the timeout of the PodMigrations the loop creates.
 	MigrationTimeout metav1.Duration
+	// Reclaim is about finished containers of pods that stay where they are.
+	Reclaim ReclaimArgs
+}
+
+// ReclaimArgs tunes the shrinking of finished containers in place.
+type ReclaimArgs struct {
+	// Enabled shrinks them. Containers that were shrunk before and start again get
+	// their requests back in any case.
+	Enabled bool
 }
 
 // UtilizationThresholds are percentages of a node's allocatable.

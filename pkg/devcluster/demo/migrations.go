@@ -7,9 +7,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/reclaim/record"
 )
 
 // tally sums up the PodMigrations there are.
@@ -21,6 +24,8 @@ type tally struct {
 	last time.Time
 	// freed are the requests that replacements no longer ask for.
 	freedCPU, freedMemory resource.Quantity
+	// reclaimed are requests of pods that stayed where they are.
+	reclaimedCPU, reclaimedMemory resource.Quantity
 }
 
 func readTally(ctx context.Context, reader client.Reader) (tally, error) {
@@ -28,7 +33,35 @@ func readTally(ctx context.Context, reader client.Reader) (tally, error) {
 	if err := reader.List(ctx, &migrations); err != nil {
 		return tally{}, fmt.Errorf("read migrations: %w", err)
 	}
-	return newTally(migrations.Items), nil
+	var pods corev1.PodList
+	if err := reader.List(ctx, &pods, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+		return tally{}, fmt.Errorf("read pods: %w", err)
+	}
+	t := newTally(migrations.Items)
+	return t, t.addReclaimed(pods.Items)
+}
+
+// addReclaimed adds up by how much pods ask for less than at first. A pod that
+// moved does not count: its migration tells what it asked for at first.
+func (t *tally) addReclaimed(pods []corev1.Pod) error {
+	for i := range pods {
+		original, err := record.Original(&pods[i])
+		if err != nil {
+			return err
+		}
+		before, now := specRequests(original), specRequests(&pods[i])
+		for name, sum := range map[corev1.ResourceName]*resource.Quantity{
+			corev1.ResourceCPU: &t.reclaimedCPU, corev1.ResourceMemory: &t.reclaimedMemory,
+		} {
+			sum.Add(before[name])
+			sum.Sub(now[name])
+		}
+	}
+	return nil
+}
+
+func specRequests(pod *corev1.Pod) corev1.ResourceList {
+	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 }
 
 func newTally(migrations []v1alpha1.PodMigration) tally {

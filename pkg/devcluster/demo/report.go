@@ -46,6 +46,8 @@ func (r report) write(out io.Writer) {
 	}
 	line("requests freed by stripping", "%.2f CPUs, %.2f GiB of memory",
 		r.moves.freedCPU.AsApproximateFloat64(), r.moves.freedMemory.AsApproximateFloat64()/(1<<30))
+	line("requests reclaimed in place", "%.2f CPUs, %.2f GiB of memory",
+		r.moves.reclaimedCPU.AsApproximateFloat64(), r.moves.reclaimedMemory.AsApproximateFloat64()/(1<<30))
 	line("time", "%s of rebalancing, %s in all", r.rebalancing.Round(time.Second), r.total.Round(time.Second))
 	line("end", "%s", r.end)
 	line("criterion", "%s", criterion[0])

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/test/fixture"
 )
 
 var (
@@ -95,6 +96,15 @@ func TestTally(t *testing.T) {
 	if diff := cmp.Diff([]string{"p: because", "p: because"}, got.failures); diff != "" {
 		t.Errorf("failures (-want +got):\n%s", diff)
 	}
+	reclaimed := fixture.MakePod("stays").Annotation(v1alpha1.ReclaimedAnnotation,
+		`{"containers":{"loader":{"original":{"requests":{"cpu":"500m"}},"resized":{"requests":{"cpu":"1m"}}}}}`).
+		Container("loader", nil, fixture.Requests("1m", "1Mi")).Obj()
+	if err := got.addReclaimed([]corev1.Pod{*reclaimed, *fixture.MakePod("whole").Container("c", nil, fixture.Requests("1", "1Gi")).Obj()}); err != nil {
+		t.Fatal(err)
+	}
+	if got.reclaimedCPU.MilliValue() != 499 || !got.reclaimedMemory.IsZero() {
+		t.Errorf("reclaimed %s CPU and %s, want 499m and nothing", got.reclaimedCPU.String(), got.reclaimedMemory.String())
+	}
 	if got.freedCPU.MilliValue() != 900 || got.freedMemory.Value() != 1<<30 {
 		t.Errorf("freed %s CPU and %s, want 900m and 1Gi", got.freedCPU.String(), got.freedMemory.String())
 	}
@@ -103,7 +113,8 @@ func TestTally(t *testing.T) {
 func TestReport(t *testing.T) {
 	better := report{
 		before: loads(begin, 0.2, 0.8), after: loads(begin, 0.45, 0.55), thresholds: thresholds, end: noneHot,
-		moves:       tally{succeeded: 3, failed: 1, failures: []string{"p: no room"}, freedCPU: resource.MustParse("900m"), freedMemory: resource.MustParse("1536Mi")},
+		moves: tally{succeeded: 3, failed: 1, failures: []string{"p: no room"}, freedCPU: resource.MustParse("900m"), freedMemory: resource.MustParse("1536Mi"),
+			reclaimedCPU: resource.MustParse("500m"), reclaimedMemory: resource.MustParse("256Mi")},
 		rebalancing: 61 * time.Second, total: 125 * time.Second,
 	}
 	var out strings.Builder
@@ -118,6 +129,7 @@ func TestReport(t *testing.T) {
   moves                         3 succeeded, 1 failed
                                 p: no room
   requests freed by stripping   0.90 CPUs, 1.50 GiB of memory
+  requests reclaimed in place   0.50 CPUs, 0.25 GiB of memory
   time                          1m1s of rebalancing, 2m5s in all
   end                           no node is above a threshold
   criterion                     a move succeeded, the standard deviation of CPU load fell, and

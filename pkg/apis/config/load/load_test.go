@@ -77,12 +77,14 @@ func defaults() *config.RebalanceArgs {
 		MinimumPodAge:    duration(time.Minute),
 		PriorityCeiling:  1_000_000_000,
 		MigrationTimeout: duration(10 * time.Minute),
+		Reclaim:          config.ReclaimArgs{Enabled: true},
 	}
 }
 
 func TestArguments(t *testing.T) {
 	some := defaults()
 	some.Thresholds.CPU = 50
+	some.Reclaim.Enabled = false
 	some.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"pool": "gpu"}}
 	for path, want := range map[string]*config.RebalanceArgs{
 		"testdata/defaults.good.yaml":       defaults(),

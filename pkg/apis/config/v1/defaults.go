@@ -31,6 +31,7 @@ func SetDefaults_RebalanceArgs(args *RebalanceArgs) {
 	setDefault(&args.MinimumPodAge, metav1.Duration{Duration: time.Minute})
 	setDefault(&args.PriorityCeiling, highestUserPriority)
 	setDefault(&args.MigrationTimeout, metav1.Duration{Duration: 10 * time.Minute})
+	setDefault(&args.Reclaim.Enabled, true)
 }
 
 func setDefault[T any](field **T, value T) {

@@ -50,6 +50,15 @@ type RebalanceArgs struct {
 	// migrationTimeout is the timeout of the PodMigrations that the loop
 	// creates. Default 10m.
 	MigrationTimeout *metav1.Duration `json:"migrationTimeout,omitempty"`
+	// reclaim is about finished containers of pods that stay where they are.
+	Reclaim ReclaimArgs `json:"reclaim,omitempty"`
+}
+
+// ReclaimArgs tunes the shrinking of finished containers in place.
+type ReclaimArgs struct {
+	// enabled shrinks them. Containers that were shrunk before and start again
+	// get their requests back in any case. Default true.
+	Enabled *bool `json:"enabled,omitempty"`
 }
 
 // UtilizationThresholds are percentages of a node's allocatable, 1 to 100.

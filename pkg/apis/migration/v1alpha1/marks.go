@@ -37,6 +37,10 @@ const (
 	// from a pod. A migration that somebody asks for is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"
 
+	// ReclaimedAnnotation holds, on a pod of which finished containers were shrunk
+	// in place, what they asked for (JSON, package reclaim/record).
+	ReclaimedAnnotation = GroupName + "/reclaimed"
+
 	// RoleLabel tells what a pod is to the migration in MigrationUIDLabel when it
 	// is not the replacement: RolePlaceholder or RoleCarrier.
 	RoleLabel       = GroupName + "/role"

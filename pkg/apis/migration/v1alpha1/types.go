@@ -323,7 +323,8 @@ const (
 
 // ResourceRecord holds what a pod asked for and what it was measured to use.
 type ResourceRecord struct {
-	// requests are those of the pod as the scheduler counts them.
+	// requests are those of the pod as the scheduler counts them; of an original
+	// whose finished containers were shrunk in place, those from before that.
 	// +optional
 	Requests corev1.ResourceList `json:"requests,omitempty"`
 	// usage is the measured use; absent when it could not be measured.
