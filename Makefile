@@ -132,7 +132,8 @@ bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-
 
 .PHONY: bench-planner
 bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), results in OUT
-	$(GO) run ./test/bench/planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
+	$(GO) build -trimpath -o $(BIN)/bench-planner ./test/bench/planner
+	$(BIN)/bench-planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
 
 .PHONY: bench-reclaim
 bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=folder, OUT=folder, SEED=n)
