@@ -1,6 +1,9 @@
 package reassignment
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // packingAnnealing is a chain of simulated annealing in the space of packings
 // with at most maxMoves displaced items. Proposals are compound: shifts,
@@ -43,6 +46,7 @@ const (
 	unevenBonus = 0.3
 	// displacedPrice is what a displaced item costs: a move must be worth it.
 	displacedPrice = 0.1
+	spotTries      = 4
 )
 
 func newPackingAnnealing(p *Packing, seed uint64, maxMoves int) *packingAnnealing {
@@ -73,10 +77,20 @@ func newPackingAnnealing(p *Packing, seed uint64, maxMoves int) *packingAnnealin
 
 // noteRoom updates what follows from the free room of a node.
 func (a *packingAnnealing) noteRoom(node int32) {
-	var energy float64
-	isOpen := false
+	energy, isOpen := a.energyWith(node, nil)
+	a.energy += energy - a.energies[node]
+	a.energies[node] = energy
+	a.open = setListed(a.open, a.openAt, node, isOpen)
+}
+
+// energyWith is the energy of a node once so much more of it is taken, and
+// whether it has room in a shape's resource then.
+func (a *packingAnnealing) energyWith(node int32, taken []int64) (energy float64, isOpen bool) {
 	for _, shape := range a.Shapes {
 		free := a.free[int(node)*a.resources+shape.Resource]
+		if taken != nil {
+			free -= taken[shape.Resource]
+		}
 		if free <= 0 {
 			continue
 		}
@@ -85,9 +99,7 @@ func (a *packingAnnealing) noteRoom(node int32) {
 		rest, size := float64(free%shape.Size), float64(shape.Size)
 		energy += float64(shape.Weight) * (rest - unevenBonus*rest*rest/size)
 	}
-	a.energy += energy - a.energies[node]
-	a.energies[node] = energy
-	a.open = setListed(a.open, a.openAt, node, isOpen)
+	return energy, isOpen
 }
 
 // setListed puts a number on a list or takes it off; at knows where it is.
@@ -217,20 +229,44 @@ func (a *packingAnnealing) isMovable(item int32) bool {
 	return !a.Items[item].Fixed && !a.Hosts[a.Items[item].Host].Closed
 }
 
-// randomSpot looks for a place with room.
+// randomSpot looks for a place with room, every other time for the best of a
+// few.
 func (a *packingAnnealing) randomSpot(item int32) (spot, bool) {
-	for range 6 {
+	wanted := 1
+	if a.random.next()&1 == 0 {
+		wanted = spotTries
+	}
+	var best spot
+	least, found := math.Inf(1), 0
+	for range 2 * spotTries {
 		node := a.open[a.random.below(len(a.open))]
 		host := int(node) / a.nodes
 		to := spot(node)
 		if a.Items[item].Node == Split {
 			to = spot(host)
 		}
-		if to != a.at[item] && a.accepts(item, host) && a.fits(item, to) {
-			return to, true
+		if to == a.at[item] || !a.accepts(item, host) || !a.fits(item, to) {
+			continue
+		}
+		if rise := a.rise(item, to); rise < least {
+			best, least = to, rise
+		}
+		if found++; found == wanted {
+			break
 		}
 	}
-	return 0, false
+	return best, found > 0
+}
+
+// rise is what the arrival of the item changes in energy.
+func (a *packingAnnealing) rise(item int32, to spot) float64 {
+	var sum float64
+	first, end := a.nodeRange(item, to)
+	for n := first; n < end; n++ {
+		energy, _ := a.energyWith(n, a.Items[item].Requirement)
+		sum += energy - a.energies[n]
+	}
+	return sum
 }
 
 // returnOne sends a displaced item home.

@@ -80,6 +80,6 @@ func generateSnapshot(w *bufio.Writer, random *rand.Rand) {
 		}
 		hostList += fmt.Sprintf(`{"node_id":"pm_%d","status":"ACTIVE","numa":[%s]},`, h, nodes[:len(nodes)-1])
 	}
-	fmt.Fprintf(w, `{"cluster_list":[{"cluster_name":"generated","host_info":[%s],"vm_instance":[%s]}],"vm_type_list":[{"vm_type":"t","numa":1}]}`,
+	fmt.Fprintf(w, `{"cluster_list":[{"cluster_name":"generated","host_info":[%s],"vm_instance":[%s]}]}`,
 		hostList[:len(hostList)-1], instanceList[:len(instanceList)-1])
 }

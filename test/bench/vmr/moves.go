@@ -92,7 +92,7 @@ func (s *Snapshot) Replay(moves []Move) (*Snapshot, error) {
 }
 
 func (s *Snapshot) clone() *Snapshot {
-	c := &Snapshot{Clusters: make([]Cluster, len(s.Clusters)), Types: s.Types}
+	c := &Snapshot{Clusters: make([]Cluster, len(s.Clusters))}
 	for i, from := range s.Clusters {
 		c.Clusters[i] = Cluster{Name: from.Name, Hosts: make([]Host, len(from.Hosts)), Instances: make([]Instance, len(from.Instances))}
 		for j, h := range from.Hosts {

@@ -19,7 +19,7 @@ const shape = 16
 
 func randomSnapshot(seed uint64) *Snapshot {
 	random := rand.New(rand.NewPCG(seed, 3))
-	s := &Snapshot{Types: []Type{{"one", 1}, {"two", 2}}}
+	s := &Snapshot{}
 	for c := range 2 {
 		cluster := Cluster{Name: fmt.Sprint("cluster", c)}
 		for h := range 8 {

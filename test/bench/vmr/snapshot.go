@@ -16,7 +16,6 @@ var ErrFormat = errors.New("malformed snapshot")
 // Snapshot is the part of the file that matters here. CPU is in cores, memory in MB.
 type Snapshot struct {
 	Clusters []Cluster `json:"cluster_list"`
-	Types    []Type    `json:"vm_type_list"`
 }
 
 // Cluster is a set of hosts that instances never leave.
@@ -54,12 +53,6 @@ type Part struct {
 	Node   int     `json:"node"`
 	CPU    float64 `json:"cpu"`
 	Memory float64 `json:"mem_mb"`
-}
-
-// Type is a flavour; NUMA is on how many nodes a new instance is put.
-type Type struct {
-	Name string `json:"vm_type"`
-	NUMA int    `json:"numa"`
 }
 
 const (
@@ -148,15 +141,11 @@ type Index struct {
 // in thousandths, and the shape is a number of cores on one NUMA node.
 //
 // An instance keeps its width: one that is on one NUMA node stays on one, one
-// that is split stays split. Where that contradicts its type the file allows
-// both readings, so such an instance is not moved at all.
+// that is split stays split, whatever its type says (some instances of the
+// published snapshot sit otherwise than their type).
 func (s *Snapshot) Packing(shapeCores int64) (*reassignment.Packing, Index) {
 	p := &reassignment.Packing{Shapes: []reassignment.Shape{{Resource: 0, Size: shapeCores * thousandth, Weight: 1}}}
 	var index Index
-	width := map[string]int{}
-	for _, t := range s.Types {
-		width[t.Name] = t.NUMA
-	}
 	for zone := range s.Clusters {
 		c := &s.Clusters[zone]
 		number := map[string]int{}
@@ -175,7 +164,7 @@ func (s *Snapshot) Packing(shapeCores int64) (*reassignment.Packing, Index) {
 			item := reassignment.Item{
 				Requirement: []int64{needOf(v.Parts[0].CPU), needOf(v.Parts[0].Memory)},
 				Host:        number[v.Host], Node: v.Parts[0].Node,
-				Fixed: !v.AllowMigration || width[v.Type] != len(v.Parts),
+				Fixed: !v.AllowMigration,
 			}
 			if len(v.Parts) == nodesPerHost {
 				item.Node = reassignment.Split
