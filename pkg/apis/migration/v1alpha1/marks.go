@@ -37,6 +37,11 @@ const (
 	// from a pod. A migration that somebody asks for is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"
 
+	// CreatedByLabel with the value CreatedByRebalancer marks the PodMigrations
+	// that the rebalancing loop asked for. Its circuit breaker counts no others.
+	CreatedByLabel      = GroupName + "/created-by"
+	CreatedByRebalancer = "rebalancer"
+
 	// RoleLabel tells what a pod is to the migration in MigrationUIDLabel when it
 	// is not the replacement: RolePlaceholder or RoleCarrier.
 	RoleLabel       = GroupName + "/role"
