@@ -137,6 +137,8 @@ func (p *Prometheus) measure(ctx context.Context, span promv1.Range, cpuQuery, m
 }
 
 func (p *Prometheus) query(ctx context.Context, span promv1.Range, query string, labels []model.LabelName) (map[moment]float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
 	value, warnings, err := p.api.QueryRange(ctx, query, span, promv1.WithTimeout(queryTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("query %s: %w", query, err)
