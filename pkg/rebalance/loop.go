@@ -125,9 +125,10 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 		status.Abnormal = l.abnormal.list()
 	}
 	status.allowed, status.Held = status.Breaker.mayMove(planning.MaxMoves)
+	// Where nothing may be carried out, there is a plan nevertheless, for people.
 	if status.allowed > 0 {
 		planning.MaxMoves = status.allowed
-	} // else the plan is made nevertheless, for people to see
+	}
 	status.Plan, err = makePlan(ctx, snapshot, l.Simulator.Session(snapshot), len(l.Args.NodePools), planning)
 	if err != nil {
 		return nil, fmt.Errorf("planning: %w", err)
