@@ -84,12 +84,9 @@ func (l *Loop) cycle(ctx context.Context) error {
 
 	// 2. Act on every move that still holds. One that fails, such as in a
 	// namespace whose quota is used up, does not stand in the way of the others.
-	// A move that has to wait for another is left to a later plan.
 	var failures []error
-	for i := range status.Plan.Moves[:status.allowed] {
-		if move := &status.Plan.Moves[i]; len(move.After) == 0 {
-			failures = append(failures, l.act(ctx, move))
-		}
+	for _, move := range status.startable() {
+		failures = append(failures, l.act(ctx, move))
 	}
 	return errors.Join(failures...)
 }

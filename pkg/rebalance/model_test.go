@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/klog/v2"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -69,7 +68,7 @@ type modelMove struct {
 
 func newModel(t *testing.T, nodes int) *model {
 	scheme := runtime.NewScheme()
-	must(t, clientgoscheme.AddToScheme(scheme))
+	must(t, corev1.AddToScheme(scheme))
 	must(t, v1alpha1.AddToScheme(scheme))
 	m := &model{
 		Client: fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.PodMigration{}).Build(),
@@ -139,7 +138,7 @@ func (m *model) run(args *config.RebalanceArgs, length, restart time.Duration) {
 		if (elapsed+8*time.Second)%scrapeInterval == 0 {
 			m.scrape()
 		}
-		if elapsed%(2*time.Second) == 0 {
+		if elapsed%(5*time.Second) == 0 {
 			m.migrate()
 		}
 	}

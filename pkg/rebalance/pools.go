@@ -68,9 +68,10 @@ func join(whole, plan *planner.Plan, pool map[string]bool) *planner.Plan {
 		whole.Before, whole.After = plan.Before, plan.Before
 		whole.Before.Nodes, whole.After.Nodes = []planner.NodeLoad{}, []planner.NodeLoad{}
 	}
+	before := len(whole.Moves)
 	for _, move := range plan.Moves {
 		for i := range move.After {
-			move.After[i] += len(whole.Moves)
+			move.After[i] += before
 		}
 		whole.Moves = append(whole.Moves, move)
 	}

@@ -85,6 +85,18 @@ func (s *Status) finish(migrations []v1alpha1.PodMigration) {
 	}
 }
 
+// startable are the moves that may begin now. One that needs the room of an
+// original that moves before it is left to a later plan.
+func (s *Status) startable() []*planner.Move {
+	var moves []*planner.Move
+	for i := range s.Plan.Moves[:s.allowed] {
+		if len(s.Plan.Moves[i].After) == 0 {
+			moves = append(moves, &s.Plan.Moves[i])
+		}
+	}
+	return moves
+}
+
 func predictionOf(summary planner.Summary) Prediction {
 	return Prediction{
 		Objective: summary.Objective, CPUDeviation: summary.CPUDeviation,

@@ -69,7 +69,7 @@ func duration(d time.Duration) metav1.Duration { return metav1.Duration{Duration
 // defaults are written out here once more: a change of them must be meant.
 func defaults() *config.RebalanceArgs {
 	return &config.RebalanceArgs{
-		Interval:      duration(30 * time.Second),
+		Interval:       duration(30 * time.Second),
 		Strategies:     []config.Strategy{{Name: "Balance", Weight: 1}},
 		Thresholds:     config.UtilizationThresholds{Mode: "Absolute", CPU: 70, Memory: 80},
 		AbnormalCycles: 3,
@@ -125,8 +125,8 @@ func TestArguments(t *testing.T) {
 	some.Thresholds.CPU = 50
 	some.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"pool": "gpu"}}
 	for path, want := range map[string]*config.RebalanceArgs{
-		"testdata/every-argument.good.yaml":     every(),
-		"testdata/deviation.good.yaml":          deviating(),
+		"testdata/every-argument.good.yaml": every(),
+		"testdata/deviation.good.yaml":      deviating(),
 		"testdata/defaults.good.yaml":       defaults(),
 		"testdata/plugins-off.good.yaml":    defaults(),
 		"testdata/some-arguments.good.yaml": some,

@@ -20,7 +20,9 @@ func wrong(kind field.ErrorType, fieldName string) *field.Error {
 
 func TestValidateHowTheLoopDecides(t *testing.T) {
 	type args = config.RebalanceArgs
-	shape := func(amount string) corev1.ResourceList { return corev1.ResourceList{"example.com/gpu": resource.MustParse(amount)} }
+	shape := func(amount string) corev1.ResourceList {
+		return corev1.ResourceList{"example.com/gpu": resource.MustParse(amount)}
+	}
 	prometheus := func(change func(*config.PrometheusArgs)) func(*args) {
 		return func(a *args) {
 			a.Signals.Prometheus = &config.PrometheusArgs{URL: "https://prometheus:9090/base", Queries: config.PrometheusQueries{

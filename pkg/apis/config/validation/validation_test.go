@@ -47,7 +47,7 @@ func TestValidateCheckpointVolumeArgs(t *testing.T) {
 
 func goodRebalanceArgs() *config.RebalanceArgs {
 	return &config.RebalanceArgs{
-		Interval:      duration(30 * time.Second),
+		Interval:       duration(30 * time.Second),
 		Strategies:     []config.Strategy{{Name: config.StrategyBalance, Weight: 1}},
 		Thresholds:     config.UtilizationThresholds{Mode: config.ThresholdsAbsolute, CPU: 70, Memory: 80},
 		AbnormalCycles: 3,
