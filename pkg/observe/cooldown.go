@@ -45,7 +45,10 @@ func Cooldowns(reading *Reading, options Options) []Cooldown {
 // has another name after every move, so that several names lead to it.
 func (h history) cooldown(pod *corev1.Pod, options Options) Cooldown {
 	root := budget.WorkloadOf(pod.Namespace, containers.RootName(pod), nil)
-	names := []string{root, h.origin(budget.WorkloadOf(pod.Namespace, pod.Name, nil))}
+	names := h.lineage(budget.WorkloadOf(pod.Namespace, pod.Name, nil))
+	if !slices.Contains(names, root) {
+		names = append(names, root)
+	}
 	c := Cooldown{Workload: root}
 	if controller := metav1.GetControllerOf(pod); controller != nil {
 		c.Workload = budget.WorkloadOf(pod.Namespace, pod.Name, controller)

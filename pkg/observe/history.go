@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -56,22 +57,22 @@ func (h history) addOrigin(m *v1alpha1.PodMigration) {
 	h.origins[budget.WorkloadOf(m.Namespace, m.Status.Replacement.Name, nil)] = budget.WorkloadOf(m.Namespace, m.Spec.PodName, nil)
 }
 
-// origin is the first original that the migrations know of.
-func (h history) origin(workload string) string {
-	for range len(h.origins) { // names may be given again, so a ring is possible
+// lineage is a bare pod under all the names that the migrations know it by.
+func (h history) lineage(workload string) []string {
+	names := []string{workload}
+	for {
 		original, ok := h.origins[workload]
-		if !ok {
-			break
+		if !ok || slices.Contains(names, original) { // names may be given again
+			return names
 		}
-		workload = original
+		names, workload = append(names, original), original
 	}
-	return workload
 }
 
 func (h history) add(index int, m *v1alpha1.PodMigration) {
 	move := budget.MoveOf(m)
 	if m.Status.Phase.IsFinished() {
-		h.addEnd(migrationEnd{index, endOf(m)}, move.Workload, h.origin(budget.WorkloadOf(m.Namespace, m.Spec.PodName, nil)))
+		h.addEnd(migrationEnd{index, endOf(m)}, move.Workload, budget.WorkloadOf(m.Namespace, m.Spec.PodName, nil))
 	} else {
 		for _, pod := range podsOf(m) {
 			h.migrating[pod] = true
