@@ -93,7 +93,10 @@ func TestCooldownFollowsTheWorkload(t *testing.T) {
 			r.Migrations = []v1alpha1.PodMigration{moved("p", "q", 9, nil), moved("q", "p", 8, nil)}
 		}, []Cooldown{{"Pod/ns/p", 2, now.Add(12 * time.Minute)}}},
 		"cooled down": {func(r *Reading) { r.Migrations = []v1alpha1.PodMigration{moved("p", "p", 10, nil)} }, []Cooldown{}},
-		"not ours":    {func(r *Reading) { r.Pods[0].Spec.SchedulerName = "other"; r.Migrations = []v1alpha1.PodMigration{moved("p", "p", 1, nil)} }, []Cooldown{}},
+		"not ours": {func(r *Reading) {
+			r.Pods[0].Spec.SchedulerName = "other"
+			r.Migrations = []v1alpha1.PodMigration{moved("p", "p", 1, nil)}
+		}, []Cooldown{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reading := testReading()

@@ -15,7 +15,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 )
 
-func files(t *testing.T, pattern string) []string {
+func files(t testing.TB, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join("testdata", pattern))
 	if err != nil || len(found) == 0 {
