@@ -104,6 +104,7 @@ func (o *Observer) claimLookup(namespace string) containers.ClaimLookup {
 func (o *Observer) readMetrics(ctx context.Context, reading *Reading) error {
 	nodes, err := o.metrics.NodeMetricses().List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) {
+		klog.FromContext(ctx).Info("The cluster has no metrics API, requests stand in for use", "err", err)
 		reading.Source = cluster.SourceRequests
 		return nil
 	}

@@ -206,6 +206,19 @@ func TestPlanningOptions(t *testing.T) {
 	}
 }
 
+func TestAMoveMustGainEnough(t *testing.T) {
+	w := newWorld(t, 6)
+	args := defaultArgs(t)
+	for minimum, want := range map[float64]int{1: 1, 12: 1, 15: 0} {
+		args.MinimumGain = minimum
+		status, err := newLoopWith(t, w, clocktesting.NewFakeClock(noon), args).DryRun(t.Context())
+		must(t, err)
+		if status.Moves != want {
+			t.Errorf("%d moves that gain %v times their cost, want %d", status.Moves, minimum, want)
+		}
+	}
+}
+
 // Without anything that measures, the same loop goes by requests, and says so.
 func TestRequestsStandIn(t *testing.T) {
 	w := newWorld(t, 7)
