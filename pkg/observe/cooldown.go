@@ -44,6 +44,9 @@ func Cooldowns(reading *Reading, options Options) []Cooldown {
 // cooldown of the workload of a pod. Its first pods may be gone, and a bare pod
 // has another name after every move, so that several names lead to it.
 func (h history) cooldown(pod *corev1.Pod, options Options) Cooldown {
+	if len(h.ends) == 0 && pod.Labels[v1alpha1.MigrationUIDLabel] == "" {
+		return Cooldown{}
+	}
 	root := budget.WorkloadOf(pod.Namespace, containers.RootName(pod), nil)
 	names := h.lineage(budget.WorkloadOf(pod.Namespace, pod.Name, nil))
 	if !slices.Contains(names, root) {
