@@ -127,11 +127,11 @@ func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *
 	if err != nil {
 		return err
 	}
-	plan, err := loop.Plan(ctx)
+	status, err := loop.DryRun(ctx)
 	if err != nil {
 		return err
 	}
-	return rebalance.WritePlan(os.Stdout, plan)
+	return rebalance.WriteStatus(os.Stdout, status)
 }
 
 // newLoop builds what plans, and waits until its informers, which it returns too,
@@ -155,8 +155,16 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 	if err != nil {
 		return nil, nil, fmt.Errorf("setting up the simulation: %w", err)
 	}
+	observer := observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{})
+	if options := rebalance.PrometheusOptions(configuration.Rebalance); options != nil {
+		prometheus, err := observe.NewPrometheus(*options)
+		if err != nil {
+			return nil, nil, err
+		}
+		observer.MeasureWith(prometheus)
+	}
 	loop := &rebalance.Loop{
-		Observer:  observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{}),
+		Observer:  observer,
 		Simulator: rebalance.SchedulerFilters(simulator),
 		Live:      live,
 		Args:      configuration.Rebalance,

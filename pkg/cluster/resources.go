@@ -56,6 +56,18 @@ func (r Resources) plus(other Resources, sign int64) Resources {
 	return sum
 }
 
+// Equal reports whether all amounts are the same. An amount that is not named is
+// zero.
+func (r Resources) Equal(other Resources) bool {
+	difference := r.Sub(other)
+	for _, amount := range difference.Scalar {
+		if amount != 0 {
+			return false
+		}
+	}
+	return difference.MilliCPU == 0 && difference.Memory == 0
+}
+
 // FitsIn reports whether no amount of r is above that of room. As for the
 // scheduler, zero always fits, also where room is overdrawn.
 func (r Resources) FitsIn(room Resources) bool {

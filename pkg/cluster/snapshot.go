@@ -9,20 +9,31 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// Where the figures of a snapshot come from.
+const (
+	// SourceMeasured figures were measured.
+	SourceMeasured = "Measured"
+	// SourceRequests figures are what pods ask for, since nothing measures them.
+	SourceRequests = "Requests"
+)
+
 // Snapshot is the cluster at one moment. Nodes and pods are sorted, so that
 // the same cluster always gives the same snapshot.
 type Snapshot struct {
 	// Time at which the snapshot was taken.
 	Time time.Time
+	// Source of all that is called measured in the snapshot.
+	Source string
 	// Nodes by name.
 	Nodes []*Node
 	// Pods that hold a place on a node, by namespace and name.
 	Pods []*Pod
 }
 
-// NewSnapshot sorts nodes and pods and returns them as a snapshot.
+// NewSnapshot sorts nodes and pods and returns them as a snapshot of measured
+// figures.
 func NewSnapshot(at time.Time, nodes []*Node, pods []*Pod) *Snapshot {
-	s := &Snapshot{Time: at, Nodes: slices.Clone(nodes), Pods: slices.Clone(pods)}
+	s := &Snapshot{Time: at, Source: SourceMeasured, Nodes: slices.Clone(nodes), Pods: slices.Clone(pods)}
 	slices.SortFunc(s.Nodes, func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Pods, func(a, b *Pod) int { return a.Key().Compare(b.Key()) })
 	return s
@@ -33,8 +44,17 @@ type Node struct {
 	Name string
 	// Allocatable is what pods may ask for.
 	Allocatable Resources
+	// Pool is the number of the node pool that the node is in, from 0. Moves stay
+	// within a pool.
+	Pool int
 	// Measured is what the node uses; nil when there is no fresh measurement.
 	Measured *Usage
+	// Smoothed is the mean of what the node uses, weighted by age. Measured may be
+	// above it, since peaks count there. Nil where Measured is nil.
+	Smoothed *Usage
+	// Settling marks a node that is left alone only because it has not been
+	// measured often enough yet.
+	Settling bool
 	// Schedulable tells whether new pods may come: Ready and not cordoned.
 	Schedulable bool
 	// LeftAlone says why no pod is moved from or to the node; empty when pods may

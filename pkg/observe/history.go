@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -17,8 +18,19 @@ type history struct {
 	lastChange map[string]time.Time
 	// migrating are the pods of unfinished migrations.
 	migrating map[cluster.PodKey]bool
-	// lastEnd is when the last migration of a pod ended, well or badly.
-	lastEnd map[cluster.PodKey]time.Time
+	// ends of the finished migrations of each workload. A migration that ended
+	// before the owner was known is filed under the pod alone.
+	ends map[string][]migrationEnd
+	// origins lead from the name of a replacement to that of its original, where
+	// they differ, as workloads.
+	origins map[string]string
+}
+
+// migrationEnd is when a migration ended, well or badly. The index tells
+// migrations apart that ended at the same moment.
+type migrationEnd struct {
+	index int
+	at    time.Time
 }
 
 func newHistory(migrations []v1alpha1.PodMigration) history {
@@ -26,22 +38,44 @@ func newHistory(migrations []v1alpha1.PodMigration) history {
 		inFlight:   map[string]bool{},
 		lastChange: map[string]time.Time{},
 		migrating:  map[cluster.PodKey]bool{},
-		lastEnd:    map[cluster.PodKey]time.Time{},
+		ends:       map[string][]migrationEnd{},
+		origins:    map[string]string{},
 	}
 	for i := range migrations {
-		h.add(&migrations[i])
+		h.addOrigin(&migrations[i])
+	}
+	for i := range migrations {
+		h.add(i, &migrations[i])
 	}
 	return h
 }
 
-func (h history) add(m *v1alpha1.PodMigration) {
+func (h history) addOrigin(m *v1alpha1.PodMigration) {
+	if m.Status.Replacement == nil || m.Status.Replacement.Name == "" || m.Status.Replacement.Name == m.Spec.PodName {
+		return
+	}
+	h.origins[budget.WorkloadOf(m.Namespace, m.Status.Replacement.Name, nil)] = budget.WorkloadOf(m.Namespace, m.Spec.PodName, nil)
+}
+
+// lineage is a bare pod under all the names that the migrations know it by.
+func (h history) lineage(workload string) []string {
+	names := []string{workload}
+	for {
+		original, ok := h.origins[workload]
+		if !ok || slices.Contains(names, original) { // names may be given again
+			return names
+		}
+		names, workload = append(names, original), original
+	}
+}
+
+func (h history) add(index int, m *v1alpha1.PodMigration) {
 	move := budget.MoveOf(m)
-	finished := m.Status.Phase.IsFinished()
-	for _, pod := range podsOf(m) {
-		if !finished {
+	if m.Status.Phase.IsFinished() {
+		h.addEnd(migrationEnd{index, endOf(m)}, move.Workload, budget.WorkloadOf(m.Namespace, m.Spec.PodName, nil))
+	} else {
+		for _, pod := range podsOf(m) {
 			h.migrating[pod] = true
-		} else if end := m.Status.Times.Finished; end != nil && end.After(h.lastEnd[pod]) {
-			h.lastEnd[pod] = end.Time
 		}
 	}
 	for _, node := range []string{move.From, move.To} {
@@ -52,6 +86,23 @@ func (h history) add(m *v1alpha1.PodMigration) {
 			h.lastChange[node] = changed
 		}
 	}
+}
+
+func (h history) addEnd(end migrationEnd, workload, pod string) {
+	if end.at.IsZero() {
+		return
+	}
+	h.ends[workload] = append(h.ends[workload], end)
+	if pod != workload {
+		h.ends[pod] = append(h.ends[pod], end)
+	}
+}
+
+func endOf(m *v1alpha1.PodMigration) time.Time {
+	if m.Status.Times.Finished == nil {
+		return time.Time{}
+	}
+	return m.Status.Times.Finished.Time
 }
 
 func podsOf(m *v1alpha1.PodMigration) []cluster.PodKey {

@@ -17,12 +17,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/cluster"
 	"github.com/ai-storage/orchestrator/pkg/containers"
 )
 
 // Observer reads a cluster: nodes, pods and disruption budgets from informers,
 // migrations past every cache, since budgets are counted from them, and
-// measurements from the metrics API.
+// measurements from the metrics API or from Prometheus.
 type Observer struct {
 	nodes      corelisters.NodeLister
 	pods       corelisters.PodLister
@@ -31,6 +32,7 @@ type Observer struct {
 	volumes    corelisters.PersistentVolumeLister
 	migrations client.Reader
 	metrics    metricsclient.MetricsV1beta1Interface
+	prometheus *Prometheus
 	clock      clock.PassiveClock
 }
 
@@ -48,8 +50,12 @@ func NewObserver(factory informers.SharedInformerFactory, migrations client.Read
 	}
 }
 
-// Observe reads everything once. Without a metrics API the reading has no
-// measurements: every node is then left alone.
+// MeasureWith asks Prometheus from now on, and not the metrics API.
+func (o *Observer) MeasureWith(prometheus *Prometheus) { o.prometheus = prometheus }
+
+// Observe reads everything once. In a cluster without a metrics API, requests
+// stand in for measurements. A source of measurements that is down for a while
+// adds none to the reading, which is no reason to plan by other figures.
 func (o *Observer) Observe(ctx context.Context) (*Reading, error) {
 	reading := &Reading{Claims: o.claimLookup}
 	var err error
@@ -67,6 +73,11 @@ func (o *Observer) Observe(ctx context.Context) (*Reading, error) {
 		return nil, fmt.Errorf("listing migrations: %w", err)
 	}
 	reading.Migrations = migrations.Items
+	reading.At = o.clock.Now()
+	if o.prometheus != nil {
+		o.prometheus.Read(ctx, reading)
+		return reading, nil
+	}
 	if err := o.readMetrics(ctx, reading); err != nil {
 		return nil, err
 	}
@@ -92,8 +103,14 @@ func (o *Observer) claimLookup(namespace string) containers.ClaimLookup {
 
 func (o *Observer) readMetrics(ctx context.Context, reading *Reading) error {
 	nodes, err := o.metrics.NodeMetricses().List(ctx, metav1.ListOptions{})
-	if isUnavailable(err) {
-		klog.FromContext(ctx).Info("The metrics API is not available, nothing will be moved", "err", err)
+	if apierrors.IsNotFound(err) {
+		klog.FromContext(ctx).Info("The cluster has no metrics API, requests stand in for use", "err", err)
+		reading.Source = cluster.SourceRequests
+		return nil
+	}
+	// A missing right, unlike an outage, does not end by itself: it must be seen.
+	if apierrors.IsServiceUnavailable(err) {
+		klog.FromContext(ctx).Info("The metrics API does not answer", "err", err)
 		return nil
 	}
 	if err != nil {
@@ -105,10 +122,4 @@ func (o *Observer) readMetrics(ctx context.Context, reading *Reading) error {
 	}
 	reading.NodeMetrics, reading.PodMetrics = nodes.Items, pods.Items
 	return nil
-}
-
-// isUnavailable tells a metrics API that is absent or down from one that
-// refuses us: a missing right must be seen.
-func isUnavailable(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.IsServiceUnavailable(err)
 }

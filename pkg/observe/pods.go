@@ -48,12 +48,13 @@ var rules = []func(*examination) string{
 	measured,
 }
 
-func buildPod(pod *corev1.Pod, usage *cluster.Usage, reading *Reading, history history, options Options) *cluster.Pod {
+func buildPod(pod *corev1.Pod, requests cluster.Resources, reading *Reading, history history, options Options) *cluster.Pod {
+	usage := podUsage(pod, requests, reading, options)
 	key := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
 	p := &cluster.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, NodeName: pod.Spec.NodeName,
 		Workload: budget.WorkloadOf(pod.Namespace, pod.Name, metav1.GetControllerOf(pod)),
-		Requests: requestsOf(pod), Measured: usage, Object: pod,
+		Requests: requests, Measured: usage, Object: pod,
 	}
 	e := &examination{
 		pod: pod, key: key, usage: usage, reading: reading, history: history, options: options,
@@ -136,17 +137,16 @@ func belowPriorityCeiling(e *examination) string {
 	return ""
 }
 
-// cooledDown also reads the age of a replacement: it is the trace of a move
-// that is left when its PodMigration was deleted.
 func cooledDown(e *examination) string {
-	last := e.history.lastEnd[e.key]
-	if e.pod.Labels[v1alpha1.MigrationUIDLabel] != "" && e.pod.CreationTimestamp.After(last) {
-		last = e.pod.CreationTimestamp.Time
+	c := e.history.cooldown(e.pod, e.options)
+	left := c.Until.Sub(e.reading.At)
+	switch {
+	case left <= 0:
+		return ""
+	case c.Migrations == 1:
+		return fmt.Sprintf("the workload was moved, or should have been, and stays for another %s", left.Round(time.Second))
 	}
-	if !last.IsZero() && e.reading.At.Sub(last) < e.options.Cooldown {
-		return fmt.Sprintf("the pod was moved, or should have been, less than %s ago", e.options.Cooldown.Round(time.Second))
-	}
-	return ""
+	return fmt.Sprintf("the workload was moved, or should have been, %d times and stays for another %s", c.Migrations, left.Round(time.Second))
 }
 
 // disruptable asks what the Eviction API will ask. It refuses a pod that more

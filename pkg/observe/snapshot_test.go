@@ -26,7 +26,7 @@ var now = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 func testOptions() Options {
 	return Options{
 		SchedulerName: v1alpha1.SchedulerName, Nodes: labels.Everything(),
-		MetricsMaxAge: 2 * time.Minute, MinimumPodAge: time.Minute, Cooldown: 10 * time.Minute, PriorityCeiling: 1000,
+		MetricsMaxAge: 2 * time.Minute, MinimumPodAge: time.Minute, Cooldown: 10 * time.Minute, MaxCooldown: time.Hour, PriorityCeiling: 1000,
 	}
 }
 
@@ -181,13 +181,13 @@ func TestImmovable(t *testing.T) {
 		{"important", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1001)) }, "above 1000"},
 		{"as important as may be", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1000)) }, ""},
 		{"migration in flight", migrated(v1alpha1.PhasePlacing, time.Time{}), "in flight"},
-		{"moved just now", migrated(v1alpha1.PhaseSucceeded, now.Add(-9*time.Minute)), "less than 10m0s ago"},
-		{"failed to move just now", migrated(v1alpha1.PhaseFailed, now.Add(-9*time.Minute)), "less than 10m0s ago"},
+		{"moved just now", migrated(v1alpha1.PhaseSucceeded, now.Add(-9*time.Minute)), "stays for another 1m0s"},
+		{"failed to move just now", migrated(v1alpha1.PhaseFailed, now.Add(-9*time.Minute)), "stays for another 1m0s"},
 		{"moved long ago", migrated(v1alpha1.PhaseSucceeded, now.Add(-11*time.Minute)), ""},
 		{"a young replacement whose migration was deleted", func(r *Reading) {
 			r.Pods[0].Labels[v1alpha1.MigrationUIDLabel] = "gone"
 			r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-9 * time.Minute))
-		}, "less than 10m0s ago"},
+		}, "stays for another 1m0s"},
 		{"no disruption allowed", pdb(0, map[string]string{"app": "web"}), "disruption budget pdb"},
 		{"disruption allowed", pdb(1, map[string]string{"app": "web"}), ""},
 		{"two disruption budgets", func(r *Reading) {

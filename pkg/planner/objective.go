@@ -18,6 +18,30 @@ type Thresholds struct {
 	Memory float64
 }
 
+// Weights of the strategies against each other.
+type Weights struct {
+	Balance, Consolidate, Defragment float64
+}
+
+// aboveMean turns a deviation into thresholds: that much above the mean load of
+// the measured nodes that are not left alone.
+func aboveMean(nodes []*cluster.Node, deviation Thresholds) Thresholds {
+	var sum Thresholds
+	n := 0.0
+	for _, node := range nodes {
+		if node.Measured == nil || node.LeftAlone != "" {
+			continue
+		}
+		sum.CPU += fraction(node.Measured.MilliCPU, node.Allocatable.MilliCPU)
+		sum.Memory += fraction(node.Measured.Memory, node.Allocatable.Memory)
+		n++
+	}
+	if n == 0 {
+		return Thresholds{CPU: 1, Memory: 1}
+	}
+	return Thresholds{CPU: sum.CPU/n + deviation.CPU, Memory: sum.Memory/n + deviation.Memory}
+}
+
 // NodeCost prices the load of a node: what is above the thresholds weighs
 // heavily, and the square of the load makes even loads cheaper than uneven
 // ones. A resource that the node has none of costs nothing.

@@ -19,6 +19,11 @@ type Plan struct {
 	After        Summary   `json:"after"`
 	// StillHot lists the nodes that the plan leaves hot, and why.
 	StillHot []HotNode `json:"stillHot,omitempty"`
+	// Source tells what the loads are made from: Measured or Requests.
+	Source string `json:"source"`
+	// ExpectedDowntime adds up what the moves are expected to take away from
+	// their pods. Make leaves it at zero: only who has carried out moves knows.
+	ExpectedDowntime time.Duration `json:"expectedDowntime"`
 }
 
 // Move takes one pod from one node to another.
@@ -30,6 +35,9 @@ type Move struct {
 	To       string         `json:"to"`
 	// Gain is what the objective falls by, the price of the move deducted.
 	Gain float64 `json:"gain"`
+	// After are the moves, by their index in the plan, that must have finished
+	// before this one may start.
+	After []int `json:"after,omitempty"`
 	// Usage is the measured load that moves along.
 	Usage cluster.Resources `json:"usage"`
 	// FreedRequests are the requests that stripping finished containers frees.
@@ -46,6 +54,8 @@ type Summary struct {
 	// fractions of what the nodes can allocate.
 	CPUDeviation    float64 `json:"cpuDeviation"`
 	MemoryDeviation float64 `json:"memoryDeviation"`
+	// Fragmentation is the price of room that the shapes cannot use.
+	Fragmentation float64 `json:"fragmentation"`
 	// Nodes in order of their names.
 	Nodes []NodeLoad `json:"nodes"`
 }

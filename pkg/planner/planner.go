@@ -24,7 +24,20 @@ type Feasibility interface {
 
 // Options tune a plan.
 type Options struct {
+	// Weights of the strategies; the zero value is Balance alone.
+	Weights    Weights
 	Thresholds Thresholds
+	// Deviation, when set, is used instead of Thresholds: a node is hot above the
+	// mean of the measured nodes that are not left alone plus the deviation.
+	Deviation *Thresholds
+	// Shapes of pods whose room must not be fragmented.
+	Shapes []cluster.Resources
+	// Sources are the only hot nodes that may give pods away; nil allows all.
+	Sources map[string]bool
+	// MinimumGain is how many times its cost a move must gain; 0 counts as 1.
+	MinimumGain float64
+	// Seed of the search.
+	Seed uint64
 	// MaxMoves caps the plan.
 	MaxMoves int
 	// Budget limits what is disrupted at once. The planner adds its moves to it.
@@ -36,7 +49,7 @@ type Options struct {
 // and the budget allow. It returns an error only when the Feasibility does.
 func Make(ctx context.Context, snapshot *cluster.Snapshot, feasibility Feasibility, options Options) (*Plan, error) {
 	s := newSearch(snapshot, options)
-	plan := &Plan{SnapshotTime: snapshot.Time, Moves: []Move{}, Before: s.summary()}
+	plan := &Plan{SnapshotTime: snapshot.Time, Source: snapshot.Source, Moves: []Move{}, Before: s.summary()}
 	for len(plan.Moves) < options.MaxMoves {
 		move, err := s.bestMove(ctx, feasibility)
 		if err != nil {
@@ -97,6 +110,9 @@ func newSearch(snapshot *cluster.Snapshot, options Options) *search {
 			state.room = state.room.Sub(pod.Requests)
 			state.pods = append(state.pods, pod)
 		}
+	}
+	if options.Deviation != nil {
+		s.options.Thresholds = aboveMean(snapshot.Nodes, *options.Deviation)
 	}
 	return s
 }
@@ -202,6 +218,10 @@ func (s *search) candidates() []candidate {
 			s.refuse(from, from.LeftAlone)
 			continue
 		}
+		if s.options.Sources != nil && !s.options.Sources[from.Name] {
+			s.refuse(from, "the node has not been hot for long enough")
+			continue
+		}
 		for _, pod := range from.pods {
 			if s.moved[pod] {
 				continue
@@ -239,7 +259,7 @@ func (s *search) destinations(pod *cluster.Pod, from *nodeState) []candidate {
 			s.refuse(from, "the other nodes would become hot")
 		default:
 			gain := relief - (s.cost(to, after) - s.cost(to, to.load)) - MoveCost
-			if gain > 0 {
+			if gain > max(0, s.options.MinimumGain-1)*MoveCost {
 				found = append(found, candidate{pod: pod, from: from, to: to, gain: gain})
 			} else {
 				s.refuse(from, "a move would gain less than it costs")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -35,11 +36,15 @@ type Loop struct {
 	// Live reads from the API server, past every cache.
 	Live client.Reader
 	// Writer creates PodMigrations.
-	Writer  client.Writer
-	Args    *config.RebalanceArgs
+	Writer client.Writer
+	Args   *config.RebalanceArgs
+	// Options must hold Signals: the loop records every reading in them.
 	Options observe.Options
 	Clock   clock.WithTicker
 	Metrics *Metrics
+
+	abnormal abnormality
+	status   atomic.Pointer[Status]
 }
 
 // Start runs a cycle now and then one every interval, until ctx ends. A cycle
@@ -69,38 +74,64 @@ func (l *Loop) cycle(ctx context.Context) error {
 	started := l.Clock.Now()
 
 	// 1. Observe and plan.
-	plan, err := l.Plan(ctx)
+	status, err := l.plan(ctx, false)
 	if err != nil {
 		return err
 	}
-	l.Metrics.observePlan(plan, l.Clock.Since(started))
-	logPlan(ctx, plan)
+	l.status.Store(status)
+	l.Metrics.observe(status, l.Clock.Since(started))
+	logStatus(ctx, status)
 
 	// 2. Act on every move that still holds. One that fails, such as in a
 	// namespace whose quota is used up, does not stand in the way of the others.
 	var failures []error
-	for i := range plan.Moves {
-		failures = append(failures, l.act(ctx, &plan.Moves[i]))
+	for _, move := range status.startable() {
+		failures = append(failures, l.act(ctx, move))
 	}
 	return errors.Join(failures...)
 }
 
-// Plan observes the cluster and plans, and changes nothing.
-func (l *Loop) Plan(ctx context.Context) (*planner.Plan, error) {
+// Status of the last cycle; nil before the first. It must not be changed. Safe
+// for use by several goroutines.
+func (l *Loop) Status() *Status { return l.status.Load() }
+
+// DryRun observes the cluster and plans, and changes nothing. It judges every
+// node by what is measured now, as if it had been so for long enough.
+func (l *Loop) DryRun(ctx context.Context) (*Status, error) { return l.plan(ctx, true) }
+
+func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 	reading, err := l.Observer.Observe(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("observing the cluster: %w", err)
 	}
-	snapshot := observe.Build(reading, l.Options)
-	plan, err := planner.Make(ctx, snapshot, l.Simulator.Session(snapshot), planner.Options{
-		Thresholds: Thresholds(l.Args),
-		MaxMoves:   int(l.Args.Budget.MaxMovesPerCycle),
-		Budget:     ledger(l.Args, reading.Migrations),
-	})
+	l.Options.Signals.Record(reading)
+	options := l.Options
+	if dryRun {
+		options.MinimumSamples = 1
+	}
+	snapshot := observe.Build(reading, options)
+	status := &Status{
+		Time: reading.At, DryRun: dryRun, Source: snapshot.Source, LeftAlone: leftAlone(snapshot),
+		Breaker:   breakerOf(reading.Migrations, l.Args.CircuitBreaker, reading.At),
+		Cooldowns: observe.Cooldowns(reading, options),
+	}
+	planning := planningOptions(l.Args, reading)
+	if !dryRun {
+		l.abnormal.watch(snapshot, l.Args)
+		planning.Sources = l.abnormal.sources(int(l.Args.AbnormalCycles))
+		status.Abnormal = l.abnormal.list()
+	}
+	status.allowed, status.Held = status.Breaker.mayMove(planning.MaxMoves)
+	// Where nothing may be carried out, there is a plan nevertheless, for people.
+	if status.allowed > 0 {
+		planning.MaxMoves = status.allowed
+	}
+	status.Plan, err = makePlan(ctx, snapshot, l.Simulator.Session(snapshot), len(l.Args.NodePools), planning)
 	if err != nil {
 		return nil, fmt.Errorf("planning: %w", err)
 	}
-	return plan, nil
+	status.finish(reading.Migrations)
+	return status, nil
 }
 
 // ledger counts every migration that may still disrupt, also those that wait
@@ -137,13 +168,13 @@ func (l *Loop) act(ctx context.Context, move *planner.Move) error {
 	return nil
 }
 
-func logPlan(ctx context.Context, plan *planner.Plan) {
-	logger := klog.FromContext(ctx)
+func logStatus(ctx context.Context, status *Status) {
+	logger, plan := klog.FromContext(ctx), status.Plan
 	level := 2
-	if len(plan.Moves) > 0 {
+	if status.allowed > 0 {
 		level = 0
 	}
-	logger.V(level).Info("Planned", "moves", len(plan.Moves),
+	logger.V(level).Info("Planned", "moves", len(plan.Moves), "source", status.Source, "held", status.Held,
 		"cpuDeviationBefore", plan.Before.CPUDeviation, "cpuDeviationAfter", plan.After.CPUDeviation,
 		"objectiveBefore", plan.Before.Objective, "objectiveAfter", plan.After.Objective)
 	for _, hot := range plan.StillHot {
@@ -152,10 +183,19 @@ func logPlan(ctx context.Context, plan *planner.Plan) {
 }
 
 // minimumHistory is how long a finished migration made by the loop is kept, at
-// least. The cooldown is read from it.
+// least.
 const minimumHistory = 24 * time.Hour
 
+// historySeconds is how long cooldowns and the circuit breaker are read from a
+// migration: until the longest cooldown that it is a part of has been reached
+// and has passed.
 func historySeconds(args *config.RebalanceArgs) *int32 {
-	seconds := int32(max(minimumHistory, 2*args.Cooldown.Duration).Seconds())
+	reset := observe.ResetWindow(args.MaxCooldown.Duration)
+	cooldowns := 2 * reset
+	for length := max(args.Cooldown.Duration, time.Second); length < args.MaxCooldown.Duration; length *= 2 {
+		cooldowns += reset
+	}
+	breaker := args.CircuitBreaker.Window.Duration + args.CircuitBreaker.OpenFor.Duration
+	seconds := int32(max(minimumHistory, cooldowns, breaker).Seconds())
 	return &seconds
 }

@@ -109,6 +109,12 @@ func defaultArgs(t *testing.T) *config.RebalanceArgs {
 func newLoop(t *testing.T, w *world, clock clock.WithTicker) *Loop {
 	t.Helper()
 	args := defaultArgs(t)
+	args.AbnormalCycles = 1
+	return newLoopWith(t, w, clock, args)
+}
+
+func newLoopWith(t *testing.T, w *world, clock clock.WithTicker, args *config.RebalanceArgs) *Loop {
+	t.Helper()
 	options, err := ObserveOptions(args)
 	if err != nil {
 		t.Fatal(err)
@@ -193,8 +199,9 @@ func TestCycleDropsStaleMoves(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, 6)
 			loop := newLoop(t, w, clocktesting.NewFakeClock(noon))
-			plan, err := loop.Plan(t.Context())
+			status, err := loop.DryRun(t.Context())
 			must(t, err)
+			plan := status.Plan
 			if len(plan.Moves) != 1 {
 				t.Fatalf("%d moves, want 1", len(plan.Moves))
 			}
@@ -227,8 +234,9 @@ func (r rejecting) Create(ctx context.Context, object client.Object, options ...
 func TestCycleGoesOnAfterAMoveThatFails(t *testing.T) {
 	w := newWorld(t, 7)
 	loop := newLoop(t, w, clocktesting.NewFakeClock(noon))
-	plan, err := loop.Plan(t.Context())
+	status, err := loop.DryRun(t.Context())
 	must(t, err)
+	plan := status.Plan
 	if len(plan.Moves) != 2 {
 		t.Fatalf("%d moves, want 2", len(plan.Moves))
 	}
@@ -249,6 +257,7 @@ func TestNothingMovesTwiceWithinItsCooldown(t *testing.T) {
 	seen := map[string]int{}
 	for range 20 {
 		loop := newLoop(t, w, clock) // a new one each time: it must remember nothing
+		loop.Args.CircuitBreaker.Migrations = 1000
 		must(t, loop.cycle(t.Context()))
 		for _, m := range migrations(t, w) {
 			if m.Status.Phase.IsFinished() {
@@ -304,18 +313,6 @@ type counting struct {
 func (c *counting) Observe(ctx context.Context) (*observe.Reading, error) {
 	c.seen <- struct{}{}
 	return c.Observer.Observe(ctx)
-}
-
-func TestWritePlan(t *testing.T) {
-	plan, err := newLoop(t, newWorld(t, 7), clocktesting.NewFakeClock(noon)).Plan(t.Context())
-	must(t, err)
-	var out strings.Builder
-	must(t, WritePlan(&out, plan))
-	for _, want := range []string{"ns/pod-0", "hot", "87.5%", "standard deviation of CPU load", "500m CPU, 1024Mi"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is missing in:\n%s", want, out.String())
-		}
-	}
 }
 
 func TestObserveOptionsRefusesABadSelector(t *testing.T) {

@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/ai-storage/orchestrator/pkg/planner"
 )
 
 // What became of a planned move.
@@ -21,6 +19,9 @@ type Metrics struct {
 	deviation    *prometheus.GaugeVec
 	objective    prometheus.Gauge
 	hotNodes     prometheus.Gauge
+	leftAlone    prometheus.Gauge
+	coolingDown  prometheus.Gauge
+	breaker      *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics of the loop.
@@ -45,14 +46,36 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		}),
 		hotNodes: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ai_storage_rebalance_hot_nodes",
-			Help: "Nodes whose measured load is above a threshold.",
+			Help: "Nodes whose load is above a threshold.",
 		}),
+		leftAlone: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_nodes_left_alone",
+			Help: "Nodes that no pod is moved from or to; the status says why.",
+		}),
+		coolingDown: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_workloads_cooling_down",
+			Help: "Workloads that stay where they are since a migration of them ended not long ago.",
+		}),
+		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_circuit_breaker",
+			Help: "1 for the state that the circuit breaker is in, 0 for the others.",
+		}, []string{"state"}),
 	}
-	registerer.MustRegister(m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes)
+	registerer.MustRegister(m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes, m.leftAlone, m.coolingDown, m.breaker)
 	return m
 }
 
-func (m *Metrics) observePlan(plan *planner.Plan, took time.Duration) {
+func (m *Metrics) observe(status *Status, took time.Duration) {
+	plan := status.Plan
+	m.leftAlone.Set(float64(len(status.LeftAlone)))
+	m.coolingDown.Set(float64(len(status.Cooldowns)))
+	for _, state := range []BreakerState{BreakerClosed, BreakerOpen, BreakerTrying} {
+		value := 0.0
+		if state == status.Breaker.State {
+			value = 1
+		}
+		m.breaker.WithLabelValues(string(state)).Set(value)
+	}
 	m.planDuration.Observe(took.Seconds())
 	m.deviation.WithLabelValues("cpu").Set(plan.Before.CPUDeviation)
 	m.deviation.WithLabelValues("memory").Set(plan.Before.MemoryDeviation)

@@ -52,7 +52,10 @@ func newMigration(move *planner.Move, args *config.RebalanceArgs) *v1alpha1.PodM
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:    move.Pod.Namespace,
 			GenerateName: move.Pod.Name + "-",
-			Labels:       map[string]string{v1alpha1.AppLabel: v1alpha1.AppLabelValue},
+			Labels: map[string]string{
+				v1alpha1.AppLabel:       v1alpha1.AppLabelValue,
+				v1alpha1.CreatedByLabel: v1alpha1.CreatedByRebalancer,
+			},
 		},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName:                 move.Pod.Name,

@@ -4,32 +4,63 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/ai-storage/orchestrator/pkg/cluster"
 	"github.com/ai-storage/orchestrator/pkg/planner"
 )
 
-// WritePlan writes a plan for a person to read: the moves, the predicted load
-// before and after, and why nodes stay hot.
-func WritePlan(w io.Writer, plan *planner.Plan) error {
+// WriteStatus writes a status for a person to read: the moves, what is predicted
+// before and after them, and why nodes stay hot or are left alone.
+func WriteStatus(w io.Writer, status *Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	writeMoves(table, plan)
-	writeLoads(table, plan)
-	fmt.Fprintf(table, "\nPREDICTED\tBEFORE\tAFTER\n")
-	fmt.Fprintf(table, "objective\t%.3f\t%.3f\n", plan.Before.Objective, plan.After.Objective)
-	fmt.Fprintf(table, "standard deviation of CPU load\t%s\t%s\n", percent(plan.Before.CPUDeviation), percent(plan.After.CPUDeviation))
-	fmt.Fprintf(table, "standard deviation of memory load\t%s\t%s\n", percent(plan.Before.MemoryDeviation), percent(plan.After.MemoryDeviation))
-	fmt.Fprintf(table, "moves\t\t%d\n", len(plan.Moves))
-	fmt.Fprintf(table, "requests freed by stripping\t\t%s\n", amounts(plan.FreedRequests()))
-	for i, hot := range plan.StillHot {
+	writeMoves(table, status.Plan)
+	writeLoads(table, status.Plan)
+	writePrediction(table, status)
+	writeReasons(table, status)
+	return table.Flush()
+}
+
+func writePrediction(w io.Writer, status *Status) {
+	before, after, plan := status.Before, status.After, status.Plan
+	fmt.Fprintf(w, "\nPREDICTED (source: %s)\tBEFORE\tAFTER\n", status.Source)
+	fmt.Fprintf(w, "objective\t%.3f\t%.3f\n", before.Objective, after.Objective)
+	fmt.Fprintf(w, "standard deviation of CPU load\t%s\t%s\n", percent(before.CPUDeviation), percent(after.CPUDeviation))
+	fmt.Fprintf(w, "standard deviation of memory load\t%s\t%s\n", percent(before.MemoryDeviation), percent(after.MemoryDeviation))
+	fmt.Fprintf(w, "fragmentation\t%s\t%s\n", percent(before.Fragmentation), percent(after.Fragmentation))
+	fmt.Fprintf(w, "number of moves\t\t%d\n", status.Moves)
+	downtime := "unknown"
+	if status.ExpectedDowntime != nil {
+		downtime = status.ExpectedDowntime.Duration.Round(time.Millisecond).String()
+	}
+	fmt.Fprintf(w, "expected downtime\t\t%s\n", downtime)
+	fmt.Fprintf(w, "requests freed by stripping\t\t%s\n", amounts(plan.FreedRequests()))
+}
+
+func writeReasons(w io.Writer, status *Status) {
+	if status.Held != "" {
+		fmt.Fprintf(w, "\nHELD BACK\n%s\n", status.Held)
+	}
+	for i, hot := range status.Plan.StillHot {
 		if i == 0 {
-			fmt.Fprint(table, "\nSTAYS HOT\tWHY\n")
+			fmt.Fprint(w, "\nSTAYS HOT\tWHY\n")
 		}
 		for _, reason := range hot.Reasons {
-			fmt.Fprintf(table, "%s\t%s\n", hot.Name, reason)
+			fmt.Fprintf(w, "%s\t%s\n", hot.Name, reason)
 		}
 	}
-	return table.Flush()
+	for i, node := range status.LeftAlone {
+		if i == 0 {
+			fmt.Fprint(w, "\nLEFT ALONE\tWHY\n")
+		}
+		fmt.Fprintf(w, "%s\t%s\n", node.Name, node.Reason)
+	}
+	for i, c := range status.Cooldowns {
+		if i == 0 {
+			fmt.Fprint(w, "\nCOOLING DOWN\tUNTIL\n")
+		}
+		fmt.Fprintf(w, "%s\t%s\n", c.Workload, c.Until.UTC().Format(time.RFC3339))
+	}
 }
 
 func writeMoves(w io.Writer, plan *planner.Plan) {

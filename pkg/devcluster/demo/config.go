@@ -17,7 +17,7 @@ import (
 // overrides are the arguments of the Rebalance plugin that a demo cannot wait
 // for, or that its machine has no cores for.
 func overrides(kind devcluster.NodeKind) map[string]any {
-	changed := map[string]any{"interval": "5s", "minimumPodAge": "20s"}
+	changed := map[string]any{"interval": "5s", "minimumPodAge": "20s", "abnormalCycles": 1}
 	if kind == devcluster.Real {
 		// The nodes share the machine's cores: loads are real, but must be low.
 		changed["thresholds"] = map[string]any{"cpu": 40, "memory": 80}

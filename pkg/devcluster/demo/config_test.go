@@ -17,7 +17,7 @@ func TestWriteConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if args.Interval.Duration != 5*time.Second || args.MinimumPodAge.Duration != 20*time.Second || args.Thresholds.CPU != 40 {
+	if args.Interval.Duration != 5*time.Second || args.MinimumPodAge.Duration != 20*time.Second || args.Thresholds.CPU != 40 || args.AbnormalCycles != 1 {
 		t.Errorf("arguments %+v", args)
 	}
 	if args.Budget.MaxInFlight == 0 || args.Cooldown.Duration == 0 {
@@ -42,7 +42,7 @@ func TestWriteConfigRefuses(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	if got, want := describe(overrides(devcluster.Real)), "interval=5s minimumPodAge=20s thresholds=cpu=40 memory=80"; got != want {
+	if got, want := describe(overrides(devcluster.Real)), "abnormalCycles=1 interval=5s minimumPodAge=20s thresholds=cpu=40 memory=80"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -59,10 +59,7 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 		return nil, errs.ToAggregate()
 	}
 	plugin := &Plugin{
-		thresholds: planner.Thresholds{
-			CPU:    float64(args.Thresholds.CPU) / 100,
-			Memory: float64(args.Thresholds.Memory) / 100,
-		},
+		thresholds:   thresholdsOf(args.Thresholds),
 		measurements: newMeasurements(clock.RealClock{}, args.MetricsMaxAge.Duration),
 	}
 	if handle.KubeConfig() == nil {
@@ -78,6 +75,16 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 	}
 	go plugin.measurements.run(klog.NewContext(ctx, klog.LoggerWithName(klog.FromContext(ctx), Name)), client.MetricsV1beta1().NodeMetricses())
 	return plugin, nil
+}
+
+// thresholdsOf the arguments. A score knows one node at a time, so that there is
+// no mean to deviate from: then only the square of the load counts, which draws
+// pods to the emptier nodes.
+func thresholdsOf(args config.UtilizationThresholds) planner.Thresholds {
+	if args.Mode == config.ThresholdsDeviation {
+		return planner.Thresholds{CPU: 1, Memory: 1}
+	}
+	return planner.Thresholds{CPU: float64(args.CPU) / 100, Memory: float64(args.Memory) / 100}
 }
 
 // Name returns the name of the plugin.

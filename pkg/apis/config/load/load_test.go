@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 )
 
-func files(t *testing.T, pattern string) []string {
+func files(t testing.TB, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join("testdata", pattern))
 	if err != nil || len(found) == 0 {
@@ -67,9 +69,15 @@ func duration(d time.Duration) metav1.Duration { return metav1.Duration{Duration
 // defaults are written out here once more: a change of them must be meant.
 func defaults() *config.RebalanceArgs {
 	return &config.RebalanceArgs{
-		Interval:      duration(30 * time.Second),
-		Thresholds:    config.UtilizationThresholds{CPU: 70, Memory: 80},
-		MetricsMaxAge: duration(2 * time.Minute),
+		Interval:       duration(30 * time.Second),
+		Strategies:     []config.Strategy{{Name: "Balance", Weight: 1}},
+		Thresholds:     config.UtilizationThresholds{Mode: "Absolute", CPU: 70, Memory: 80},
+		AbnormalCycles: 3,
+		MinimumGain:    1,
+		Signals:        config.SignalArgs{HalfLife: duration(time.Minute), Window: duration(5 * time.Minute), Percentile: 90},
+		MaxCooldown:    duration(2 * time.Hour),
+		CircuitBreaker: config.CircuitBreakerArgs{FailurePercent: 50, Migrations: 10, Window: duration(time.Hour), OpenFor: duration(30 * time.Minute)},
+		MetricsMaxAge:  duration(2 * time.Minute),
 		Budget: config.BudgetArgs{
 			MaxInFlight: 5, MaxInFlightPerNode: 2, MaxInFlightPerNamespace: 5, MaxInFlightPerWorkload: 1, MaxMovesPerCycle: 5,
 		},
@@ -81,12 +89,46 @@ func defaults() *config.RebalanceArgs {
 	}
 }
 
+// deviating shows the defaults that depend on other arguments.
+func deviating() *config.RebalanceArgs {
+	args := defaults()
+	args.Interval, args.Signals.Window = duration(5*time.Minute), duration(30*time.Minute)
+	args.Thresholds = config.UtilizationThresholds{Mode: "Deviation", CPU: 10, Memory: 10}
+	args.Cooldown, args.MaxCooldown = duration(3*time.Hour), duration(3*time.Hour)
+	args.Signals.Prometheus = &config.PrometheusArgs{URL: "http://prometheus:9090", Queries: config.PrometheusQueries{
+		NodeCPU:    `sum by (node) (rate(container_cpu_usage_seconds_total{id="/",node!=""}[$range]))`,
+		NodeMemory: `sum by (node) (container_memory_working_set_bytes{id="/",node!=""})`,
+		PodCPU:     `sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{container!="",pod!=""}[$range]))`,
+		PodMemory:  `sum by (namespace, pod) (container_memory_working_set_bytes{container!="",pod!=""})`,
+		Range:      duration(2 * time.Minute),
+	}}
+	return args
+}
+
+// every is everything that can be said of the loop's decisions.
+func every() *config.RebalanceArgs {
+	args := defaults()
+	args.NodePools = []metav1.LabelSelector{{MatchLabels: map[string]string{"pool": "gpu"}}, {MatchLabels: map[string]string{"pool": "cpu"}}}
+	args.Strategies = []config.Strategy{{Name: "Balance", Weight: 3}, {Name: "Defragment", Weight: 1}}
+	args.Shapes = []corev1.ResourceList{{"nvidia.com/gpu": resource.MustParse("8"), "cpu": resource.MustParse("32")}}
+	args.Thresholds = config.UtilizationThresholds{Mode: "Deviation", CPU: 15, Memory: 20}
+	args.AbnormalCycles, args.MinimumGain = 5, 2.5
+	args.Signals = config.SignalArgs{HalfLife: duration(2 * time.Minute), Window: duration(10 * time.Minute), Percentile: 95,
+		Prometheus: &config.PrometheusArgs{URL: "https://prometheus.monitoring:9090", BearerTokenFile: "/var/run/token", Queries: config.PrometheusQueries{
+			NodeCPU: "node_cpu", NodeMemory: "node_memory", PodCPU: "pod_cpu", PodMemory: "pod_memory", Range: duration(time.Minute)}}}
+	args.Cooldown, args.MaxCooldown = duration(5*time.Minute), duration(80*time.Minute)
+	args.CircuitBreaker = config.CircuitBreakerArgs{FailurePercent: 30, Migrations: 20, Window: duration(2 * time.Hour), OpenFor: duration(time.Hour)}
+	return args
+}
+
 func TestArguments(t *testing.T) {
 	some := defaults()
 	some.Thresholds.CPU = 50
 	some.Reclaim.Enabled = false
 	some.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"pool": "gpu"}}
 	for path, want := range map[string]*config.RebalanceArgs{
+		"testdata/every-argument.good.yaml": every(),
+		"testdata/deviation.good.yaml":      deviating(),
 		"testdata/defaults.good.yaml":       defaults(),
 		"testdata/plugins-off.good.yaml":    defaults(),
 		"testdata/some-arguments.good.yaml": some,

@@ -1,6 +1,7 @@
 package v1
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -32,16 +33,37 @@ type RebalanceArgs struct {
 	Interval *metav1.Duration `json:"interval,omitempty"`
 	// nodeSelector limits the loop to the nodes it selects. Default: all nodes.
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// nodePools divides the selected nodes: a pod moves only within the pool of
+	// its node. A node belongs to the first pool that selects it, and is left
+	// alone when none does. Default: one pool of all selected nodes.
+	NodePools []metav1.LabelSelector `json:"nodePools,omitempty"`
+	// strategies that the loop follows, by relative weight. Default: Balance alone.
+	Strategies []Strategy `json:"strategies,omitempty"`
+	// shapes of pods that the strategy Defragment keeps room for.
+	Shapes []corev1.ResourceList `json:"shapes,omitempty"`
 	// thresholds above which a node is hot.
 	Thresholds UtilizationThresholds `json:"thresholds,omitempty"`
+	// abnormalCycles is how many cycles in a row a node must be hot before pods
+	// leave it. Default 3.
+	AbnormalCycles *int32 `json:"abnormalCycles,omitempty"`
+	// minimumGain is how many times its cost a move must gain. Default 1.
+	MinimumGain *float64 `json:"minimumGain,omitempty"`
+	// signals say how measurements become the load that the loop plans with.
+	Signals SignalArgs `json:"signals,omitempty"`
 	// metricsMaxAge is the age at which a measurement is no longer used. A node
 	// without a fresh one is left alone. Default 2m.
 	MetricsMaxAge *metav1.Duration `json:"metricsMaxAge,omitempty"`
 	// budget limits how much is disrupted at once.
 	Budget BudgetArgs `json:"budget,omitempty"`
-	// cooldown is how long a workload is left alone after one of its pods
-	// moved. Default 10m.
+	// cooldown is how long a workload is left alone after a migration of one of
+	// its pods ended, well or badly. It doubles with every further migration that
+	// ends within twice maxCooldown of the one before. Default 10m.
 	Cooldown *metav1.Duration `json:"cooldown,omitempty"`
+	// maxCooldown is where the doubling ends. Default 2h, or cooldown where that
+	// is longer.
+	MaxCooldown *metav1.Duration `json:"maxCooldown,omitempty"`
+	// circuitBreaker stops the loop when too many of its migrations fail.
+	CircuitBreaker CircuitBreakerArgs `json:"circuitBreaker,omitempty"`
 	// minimumPodAge keeps younger pods where they are. Default 1m.
 	MinimumPodAge *metav1.Duration `json:"minimumPodAge,omitempty"`
 	// priorityCeiling is the highest pod priority that the loop moves.
@@ -61,12 +83,83 @@ type ReclaimArgs struct {
 	Enabled *bool `json:"enabled,omitempty"`
 }
 
+// Strategy is something that the loop strives for.
+type Strategy struct {
+	// name is Balance (even load), Consolidate (few nodes in use) or Defragment
+	// (room for shapes).
+	Name string `json:"name"`
+	// weight against the other strategies, 1 to 100. Default 1.
+	Weight *int32 `json:"weight,omitempty"`
+}
+
 // UtilizationThresholds are percentages of a node's allocatable, 1 to 100.
 type UtilizationThresholds struct {
-	// cpu defaults to 70.
+	// mode is Absolute, or Deviation: then cpu and memory are percentage points
+	// above the mean of the nodes. Default Absolute.
+	Mode string `json:"mode,omitempty"`
+	// cpu defaults to 70, in mode Deviation to 10.
 	CPU *int32 `json:"cpu,omitempty"`
-	// memory defaults to 80.
+	// memory defaults to 80, in mode Deviation to 10.
 	Memory *int32 `json:"memory,omitempty"`
+}
+
+// SignalArgs say how measurements become load. The load of a node or pod is the
+// larger of the smoothed value and the percentile.
+type SignalArgs struct {
+	// halfLife of the exponential smoothing: a measurement of that age counts
+	// half. Default 1m.
+	HalfLife *metav1.Duration `json:"halfLife,omitempty"`
+	// window is how far back measurements count at all. Default 5m, or twice
+	// abnormalCycles times interval where that is longer.
+	Window *metav1.Duration `json:"window,omitempty"`
+	// percentile of the measurements in the window, 1 to 100. Default 90.
+	Percentile *int32 `json:"percentile,omitempty"`
+	// prometheus, when set, is asked instead of the metrics API.
+	Prometheus *PrometheusArgs `json:"prometheus,omitempty"`
+}
+
+// PrometheusArgs name a Prometheus and what to ask it.
+type PrometheusArgs struct {
+	// url of the server, such as http://prometheus.monitoring:9090.
+	URL string `json:"url"`
+	// bearerTokenFile holds a token to send along. It is read for every request.
+	BearerTokenFile string `json:"bearerTokenFile,omitempty"`
+	// queries replace the defaults, which read what the kubelet's cAdvisor
+	// exports, with the label node that kube-prometheus gives it.
+	Queries PrometheusQueries `json:"queries,omitempty"`
+}
+
+// PrometheusQueries return one series for each node, with the label node, or
+// for each pod, with the labels namespace and pod.
+type PrometheusQueries struct {
+	// nodeCPU in cores.
+	NodeCPU string `json:"nodeCPU,omitempty"`
+	// nodeMemory in bytes.
+	NodeMemory string `json:"nodeMemory,omitempty"`
+	// podCPU in cores.
+	PodCPU string `json:"podCPU,omitempty"`
+	// podMemory in bytes.
+	PodMemory string `json:"podMemory,omitempty"`
+	// range that the queries look back over. A node that a migration changed
+	// within it is not judged. Default 2m.
+	Range *metav1.Duration `json:"range,omitempty"`
+}
+
+// CircuitBreakerArgs say when failures stop the loop. They are counted from the
+// PodMigrations that the loop created.
+type CircuitBreakerArgs struct {
+	// failurePercent of the last migrations that opens the breaker, 1 to 100.
+	// Default 50.
+	FailurePercent *int32 `json:"failurePercent,omitempty"`
+	// migrations that are looked at. Where fewer have finished, the others count
+	// as good. Default 10.
+	Migrations *int32 `json:"migrations,omitempty"`
+	// window is the age at which a finished migration is no longer looked at.
+	// Default 1h.
+	Window *metav1.Duration `json:"window,omitempty"`
+	// openFor is how long nothing is moved. Then one migration is tried: if it
+	// fails, the breaker opens again. Default 30m.
+	OpenFor *metav1.Duration `json:"openFor,omitempty"`
 }
 
 // BudgetArgs limits migrations. One is in flight from its acceptance until its

@@ -1,6 +1,7 @@
 package validation
 
 import (
+	"fmt"
 	"time"
 
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -28,11 +29,23 @@ func ValidateRebalanceArgs(path *field.Path, args *config.RebalanceArgs) field.E
 		errs = append(errs, metav1validation.ValidateLabelSelector(args.NodeSelector,
 			metav1validation.LabelSelectorValidationOptions{}, path.Child("nodeSelector"))...)
 	}
-	errs = append(errs, validatePercentage(path.Child("thresholds", "cpu"), args.Thresholds.CPU)...)
-	errs = append(errs, validatePercentage(path.Child("thresholds", "memory"), args.Thresholds.Memory)...)
+	for i := range args.NodePools {
+		errs = append(errs, metav1validation.ValidateLabelSelector(&args.NodePools[i],
+			metav1validation.LabelSelectorValidationOptions{}, path.Child("nodePools").Index(i))...)
+	}
+	errs = append(errs, validateStrategies(path.Child("strategies"), args.Strategies)...)
+	errs = append(errs, validateShapes(path, args)...)
+	errs = append(errs, validateThresholds(path.Child("thresholds"), args.Thresholds)...)
+	errs = append(errs, validateBetween(path.Child("abnormalCycles"), args.AbnormalCycles, 1, 100)...)
+	// Written so that what is not a number is refused too.
+	if !(args.MinimumGain >= 1 && args.MinimumGain <= 1000) {
+		errs = append(errs, field.Invalid(path.Child("minimumGain"), args.MinimumGain, "must be between 1 and 1000"))
+	}
+	errs = append(errs, validateSignals(path.Child("signals"), args)...)
 	errs = append(errs, validatePositive(path.Child("metricsMaxAge"), args.MetricsMaxAge.Duration)...)
 	errs = append(errs, validateBudget(path.Child("budget"), args.Budget)...)
-	errs = append(errs, validateNotNegative(path.Child("cooldown"), args.Cooldown.Duration)...)
+	errs = append(errs, validateCooldown(path, args)...)
+	errs = append(errs, validateCircuitBreaker(path.Child("circuitBreaker"), args.CircuitBreaker)...)
 	errs = append(errs, validateNotNegative(path.Child("minimumPodAge"), args.MinimumPodAge.Duration)...)
 	if args.PriorityCeiling > scheduling.HighestUserDefinablePriority {
 		errs = append(errs, field.Invalid(path.Child("priorityCeiling"), args.PriorityCeiling,
@@ -75,6 +88,13 @@ func validateMigrationTimeout(path *field.Path, value time.Duration) field.Error
 func validatePercentage(path *field.Path, value int32) field.ErrorList {
 	if value < 1 || value > 100 {
 		return field.ErrorList{field.Invalid(path, value, "must be a percentage between 1 and 100")}
+	}
+	return nil
+}
+
+func validateBetween(path *field.Path, value, lowest, highest int32) field.ErrorList {
+	if value < lowest || value > highest {
+		return field.ErrorList{field.Invalid(path, value, fmt.Sprintf("must be between %d and %d", lowest, highest))}
 	}
 	return nil
 }

@@ -47,9 +47,14 @@ func TestValidateCheckpointVolumeArgs(t *testing.T) {
 
 func goodRebalanceArgs() *config.RebalanceArgs {
 	return &config.RebalanceArgs{
-		Interval:      duration(30 * time.Second),
-		Thresholds:    config.UtilizationThresholds{CPU: 70, Memory: 80},
-		MetricsMaxAge: duration(time.Minute),
+		Interval:       duration(30 * time.Second),
+		Strategies:     []config.Strategy{{Name: config.StrategyBalance, Weight: 1}},
+		Thresholds:     config.UtilizationThresholds{Mode: config.ThresholdsAbsolute, CPU: 70, Memory: 80},
+		AbnormalCycles: 3,
+		MinimumGain:    1,
+		Signals:        config.SignalArgs{HalfLife: duration(time.Minute), Window: duration(5 * time.Minute), Percentile: 90},
+		CircuitBreaker: config.CircuitBreakerArgs{FailurePercent: 50, Migrations: 10, Window: duration(time.Hour), OpenFor: duration(time.Minute)},
+		MetricsMaxAge:  duration(time.Minute),
 		Budget: config.BudgetArgs{
 			MaxInFlight: 5, MaxInFlightPerNode: 2, MaxInFlightPerNamespace: 5, MaxInFlightPerWorkload: 1, MaxMovesPerCycle: 5,
 		},
@@ -67,7 +72,10 @@ func TestValidateRebalanceArgs(t *testing.T) {
 	}{
 		{"good", func(*args) {}, nil},
 		{"limits", func(a *args) {
-			a.Thresholds = config.UtilizationThresholds{CPU: 1, Memory: 100}
+			a.Thresholds = config.UtilizationThresholds{Mode: config.ThresholdsDeviation, CPU: 1, Memory: 100}
+			a.Cooldown, a.MaxCooldown = duration(168*time.Hour), duration(168*time.Hour)
+			a.MinimumGain = 1000
+			a.Signals.Window = duration(90 * time.Second)
 			a.PriorityCeiling = -10
 			a.MigrationTimeout = duration(24 * time.Hour)
 			a.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"pool": "gpu"}}

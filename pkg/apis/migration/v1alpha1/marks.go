@@ -41,6 +41,11 @@ const (
 	// in place, what they asked for (JSON, package reclaim/record).
 	ReclaimedAnnotation = GroupName + "/reclaimed"
 
+	// CreatedByLabel with the value CreatedByRebalancer marks the PodMigrations
+	// that the rebalancing loop asked for. Its circuit breaker counts no others.
+	CreatedByLabel      = GroupName + "/created-by"
+	CreatedByRebalancer = "rebalancer"
+
 	// RoleLabel tells what a pod is to the migration in MigrationUIDLabel when it
 	// is not the replacement: RolePlaceholder or RoleCarrier.
 	RoleLabel       = GroupName + "/role"
