@@ -101,6 +101,9 @@ $(BIN)/csi-resizer: SIDECAR := external-resizer/v2
 $(addprefix $(BIN)/,$(CSI_SIDECARS)): $(BIN)/%: test/tools/csi/go.mod test/tools/csi/go.sum
 	cd test/tools/csi && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/kubernetes-csi/$(SIDECAR)/cmd/$*
 
+$(BIN)/descheduler: test/tools/descheduler/go.mod test/tools/descheduler/go.sum
+	cd test/tools/descheduler && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ sigs.k8s.io/descheduler/cmd/descheduler
+
 $(BIN)/staticcheck: $(TOOLS_MODULE)
 	cd test/tools && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
 
