@@ -21,6 +21,11 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
 RUNS ?= 10
+# Benchmarks read real data here when the folder exists.
+BENCH_DATA ?= ../shared/data
+SEEDS ?= 1,2,3
+DURATION ?= 10m
+OUT ?= dist/bench
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -127,6 +132,14 @@ e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proo
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
+
+.PHONY: bench-rebalance
+bench-rebalance: ARMS ?= ours,descheduler,descheduler-deviation
+bench-rebalance: PARALLEL ?= 2
+bench-rebalance: BENCH_NODES ?= 80
+bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real descheduler on the same skewed cluster (BENCH_DATA, SEEDS, DURATION, BENCH_NODES, ARMS, PARALLEL, OUT; about 70 minutes)
+	$(GO) run ./test/bench/rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
+		--arms=$(ARMS) --parallel=$(PARALLEL) --out=$(OUT)/rebalance --version=$$(git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck

@@ -33,7 +33,6 @@ var hotLoad, coolLoad = [2]float64{0.75, 0.88}, [2]float64{0.15, 0.45}
 
 // scenario is a skewed cluster and its load over time.
 type scenario struct {
-	Seed  uint64
 	nodes []*node
 	// replicas are the slots of all workloads. Whichever pod is in a slot uses
 	// what the slot uses.
@@ -79,7 +78,7 @@ func (r *replica) memoryMiB() int64 { return int64(memoryUse * float64(r.request
 // newScenario draws a cluster of nodes with the given names and as many samples
 // of load as asked for. The same arguments give the same scenario.
 func newScenario(data *dataset, names []string, samples int, seed uint64) (*scenario, error) {
-	s := &scenario{Seed: seed}
+	s := &scenario{}
 	random := rand.New(rand.NewPCG(seed, 0x6f70656e62))
 	if err := s.drawNodes(data, names, random); err != nil {
 		return nil, fmt.Errorf("scenario of seed %d: %w", seed, err)
