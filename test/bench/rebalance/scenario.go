@@ -15,9 +15,9 @@ const (
 	largestGPUShare          = 1000
 
 	// requestedShare of all CPU, of all memory and of all GPUs is asked for at most.
-	requestedShare = 0.5
+	requestedShare = 0.6
 	// busyMean is the least mean of a trace, in percent: most PlanetLab machines idle.
-	busyMean = 20.0
+	busyMean = 30.0
 
 	// hotShare of the nodes start with a load in hotLoad, the others in coolLoad,
 	// by the mean over the run.
