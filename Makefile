@@ -135,9 +135,9 @@ bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-
 
 .PHONY: bench-rebalance
 bench-rebalance: ARMS ?= ours,descheduler,descheduler-deviation
-bench-rebalance: PARALLEL ?= 2
+bench-rebalance: PARALLEL ?= 3
 bench-rebalance: BENCH_NODES ?= 80
-bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real descheduler on the same skewed cluster (BENCH_DATA, SEEDS, DURATION, BENCH_NODES, ARMS, PARALLEL, OUT; about 70 minutes)
+bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real descheduler on the same skewed cluster (BENCH_DATA, SEEDS, DURATION, BENCH_NODES, ARMS, PARALLEL, OUT; 45 minutes)
 	$(GO) run ./test/bench/rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
 		--arms=$(ARMS) --parallel=$(PARALLEL) --out=$(OUT)/rebalance --version=$$(git describe --always --dirty 2>/dev/null || echo unknown)
 

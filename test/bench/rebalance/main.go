@@ -64,7 +64,7 @@ func parse(arguments []string) (options, error) {
 	flags.StringVar(&seeds, "seeds", "1,2,3", "seeds of the scenarios")
 	flags.StringVar(&names, "arms", "ours,descheduler,descheduler-deviation", "arms to run; the descheduler's can have the suffix -default-scheduler")
 	flags.IntVar(&o.nodes, "nodes", 80, "number of nodes")
-	flags.IntVar(&o.parallel, "parallel", 2, "arms that run at the same time, each in a cluster of its own")
+	flags.IntVar(&o.parallel, "parallel", 3, "arms that run at the same time, each in a cluster of its own")
 	flags.DurationVar(&o.duration, "duration", 10*time.Minute, "time that each tool has")
 	flags.DurationVar(&o.step, "step", time.Minute, "time that one sample of a trace counts")
 	if err := flags.Parse(arguments); err != nil {

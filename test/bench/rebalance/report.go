@@ -104,7 +104,38 @@ func (r *report) write(w io.Writer) error {
 			result.Seed, result.Arm, result.Pods, result.Before, result.LeftAlone, result.After, result.Average,
 			result.HotBefore, result.HotAfter, result.Moves, result.Undone, result.Back, result.Repeated, len(result.Failures), result.DownSeconds)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, line := range verdicts(r.Results) {
+		fmt.Fprintln(w, line)
+	}
+	return nil
+}
+
+// verdicts compare ours with every other arm of the same seed.
+func verdicts(results []*result) []string {
+	var lines []string
+	for _, ours := range results {
+		if ours.Arm != arms[0].name {
+			continue
+		}
+		for _, theirs := range results {
+			if theirs.Seed != ours.Seed || theirs == ours {
+				continue
+			}
+			lines = append(lines, fmt.Sprintf("seed %d, ours against %s: lower deviation %s, fewer moves %s, none back at its source %s, none undone %s",
+				ours.Seed, theirs.Arm, yes(ours.After < theirs.After), yes(ours.Moves < theirs.Moves), yes(ours.Back == 0), yes(ours.Undone == 0)))
+		}
+	}
+	return lines
+}
+
+func yes(is bool) string {
+	if is {
+		return "yes"
+	}
+	return "NO"
 }
 
 // save writes everything as JSON.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestFinish(t *testing.T) {
@@ -62,6 +64,22 @@ func TestReport(t *testing.T) {
 	var read report
 	if err := json.Unmarshal(content, &read); err != nil || read.Results[0].Moves != 41 {
 		t.Errorf("read %+v, %v", read, err)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	got := verdicts([]*result{
+		{Arm: "ours", Seed: 1, After: 10, Moves: 20}, {Arm: "descheduler", Seed: 1, After: 12, Moves: 30},
+		{Arm: "descheduler-deviation", Seed: 1, After: 10, Moves: 19},
+		{Arm: "ours", Seed: 2, After: 10, Moves: 20, Back: 1, Undone: 1}, {Arm: "descheduler", Seed: 2, After: 12, Moves: 30},
+	})
+	want := []string{
+		"seed 1, ours against descheduler: lower deviation yes, fewer moves yes, none back at its source yes, none undone yes",
+		"seed 1, ours against descheduler-deviation: lower deviation NO, fewer moves NO, none back at its source yes, none undone yes",
+		"seed 2, ours against descheduler: lower deviation yes, fewer moves yes, none back at its source NO, none undone NO",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("verdicts (-want +got):\n%s", diff)
 	}
 }
 
