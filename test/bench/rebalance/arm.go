@@ -32,6 +32,8 @@ const (
 // arm is one tool with one configuration.
 type arm struct {
 	name string
+	// configuration is that of our scheduler and rebalancer.
+	configuration string
 	// policy is the descheduler's; "" is our rebalancer.
 	policy string
 	// component is the scheduler that places the pods.
@@ -40,13 +42,18 @@ type arm struct {
 
 // arms that there are, by the files in testdata.
 var arms = []arm{
-	{name: "ours", component: devcluster.Scheduler},
-	{name: "descheduler", policy: "descheduler.yaml", component: devcluster.Scheduler},
-	{name: "descheduler-deviation", policy: "descheduler-deviation.yaml", component: devcluster.Scheduler},
+	{ours, configuration, "", devcluster.Scheduler},
+	{"descheduler", configuration, "descheduler.yaml", devcluster.Scheduler},
+	{"descheduler-deviation", configuration, "descheduler-deviation.yaml", devcluster.Scheduler},
 	// As most users have it: evicted pods are placed by requests alone.
-	{name: "descheduler-default-scheduler", policy: "descheduler.yaml", component: devcluster.DefaultScheduler},
-	{name: "descheduler-deviation-default-scheduler", policy: "descheduler-deviation.yaml", component: devcluster.DefaultScheduler},
+	{"descheduler-default-scheduler", configuration, "descheduler.yaml", devcluster.DefaultScheduler},
+	{"descheduler-deviation-default-scheduler", configuration, "descheduler-deviation.yaml", devcluster.DefaultScheduler},
 }
+
+const (
+	ours          = "ours"
+	configuration = "scheduler-configuration.yaml"
+)
 
 func armNamed(name string) (arm, error) {
 	for _, a := range arms {
@@ -120,7 +127,7 @@ func (t *trial) bringUp(ctx context.Context, stateDir string) (err error) {
 	defer bringUps.Unlock()
 	t.cluster, err = devcluster.Up(ctx, devcluster.Options{
 		StateDir: stateDir, BinDir: t.binDir, ManifestsDir: t.manifestsDir,
-		ConfigFile: filepath.Join(t.configDir, "scheduler-configuration.yaml"),
+		ConfigFile: filepath.Join(t.configDir, t.arm.configuration),
 		Nodes:      devcluster.NodeSpec{Kind: devcluster.Simulated, Count: t.nodes},
 		Components: []string{t.arm.component},
 	})

@@ -32,10 +32,10 @@ type options struct {
 	duration time.Duration
 	// step is how long one sample of a trace counts.
 	step time.Duration
-	// interval between two cycles of a tool, and hot, the share of CPU above which
-	// a node counts as hot: both are those of our configuration.
+	// interval between two cycles of a tool, that of our configuration.
 	interval time.Duration
-	hot      float64
+	// hot is the share of CPU above which the report counts a node as hot.
+	hot float64
 }
 
 func main() {
@@ -67,9 +67,11 @@ func parse(arguments []string) (options, error) {
 	flags.IntVar(&o.parallel, "parallel", 3, "arms that run at the same time, each in a cluster of its own")
 	flags.DurationVar(&o.duration, "duration", 10*time.Minute, "time that each tool has")
 	flags.DurationVar(&o.step, "step", time.Minute, "time that one sample of a trace counts")
+	hot := flags.Int("hot", 70, "percent of CPU above which the report counts a node as hot; no tool knows it")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
 	}
+	o.hot = float64(*hot) / 100
 	return o.complete(seeds, names)
 }
 
@@ -105,11 +107,11 @@ func (o options) complete(seeds, names string) (options, error) {
 		}
 		*path = absolute
 	}
-	read, err := load.File(filepath.Join(o.configDir, "scheduler-configuration.yaml"))
+	read, err := load.File(filepath.Join(o.configDir, configuration))
 	if err != nil {
 		return o, err
 	}
-	o.interval, o.hot = read.Rebalance.Interval.Duration, float64(read.Rebalance.Thresholds.CPU)/100
+	o.interval = read.Rebalance.Interval.Duration
 	return o, nil
 }
 

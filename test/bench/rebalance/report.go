@@ -116,16 +116,16 @@ func (r *report) write(w io.Writer) error {
 // verdicts compare ours with every other arm of the same seed.
 func verdicts(results []*result) []string {
 	var lines []string
-	for _, ours := range results {
-		if ours.Arm != arms[0].name {
+	for _, a := range results {
+		if a.Arm != ours {
 			continue
 		}
-		for _, theirs := range results {
-			if theirs.Seed != ours.Seed || theirs == ours {
+		for _, b := range results {
+			if b.Seed != a.Seed || b == a {
 				continue
 			}
 			lines = append(lines, fmt.Sprintf("seed %d, ours against %s: lower deviation %s, fewer moves %s, none back at its source %s, none undone %s",
-				ours.Seed, theirs.Arm, yes(ours.After < theirs.After), yes(ours.Moves < theirs.Moves), yes(ours.Back == 0), yes(ours.Undone == 0)))
+				a.Seed, b.Arm, yes(a.After < b.After), yes(a.Moves < b.Moves), yes(a.Back == 0), yes(a.Undone == 0)))
 		}
 	}
 	return lines
