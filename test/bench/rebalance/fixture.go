@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
@@ -80,16 +82,13 @@ func each[T any](ctx context.Context, items []T, do func(ctx context.Context, in
 // sizeNodes gives the simulated nodes the sizes of openb's.
 func (f *fixture) sizeNodes(ctx context.Context) error {
 	return each(ctx, f.scenario.nodes, func(ctx context.Context, _ int, n *node) error {
-		object, err := f.client.CoreV1().Nodes().Get(ctx, n.name, metav1.GetOptions{})
+		size := resourcesOf(n.shape.size)
+		// A merge: kwok and the node controllers write the same objects.
+		patch, err := json.Marshal(map[string]any{"status": map[string]any{"capacity": size, "allocatable": size}})
 		if err != nil {
 			return err
 		}
-		for _, list := range []corev1.ResourceList{object.Status.Capacity, object.Status.Allocatable} {
-			for name, quantity := range resourcesOf(n.shape.size) {
-				list[name] = quantity
-			}
-		}
-		_, err = f.client.CoreV1().Nodes().UpdateStatus(ctx, object, metav1.UpdateOptions{})
+		_, err = f.client.CoreV1().Nodes().Patch(ctx, n.name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 		return err
 	})
 }

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,35 +126,30 @@ func run(ctx context.Context, o options) error {
 	}
 	report := newReport(o, data)
 	var mu sync.Mutex
-	group, groupCtx := errgroup.WithContext(ctx)
+	var failures []error
+	var group errgroup.Group // a trial that fails does not take the others along
 	group.SetLimit(o.parallel)
 	for _, t := range trials(o) {
 		group.Go(func() error {
-			if groupCtx.Err() != nil {
-				return nil
-			}
-			r, err := t.start(groupCtx, data)
-			if err != nil {
-				return fmt.Errorf("%s, seed %d: %w", t.arm.name, t.seed, err)
-			}
+			r, err := t.start(ctx, data)
 			mu.Lock()
 			defer mu.Unlock()
-			report.LoadAverage = max(report.LoadAverage, r.loadAverage)
-			report.Results = append(report.Results, r)
-			slices.SortFunc(report.Results, func(a, b *result) int {
-				return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(a.Arm, b.Arm))
-			})
-			return report.save(filepath.Join(o.out, "rebalance.json"))
+			if err == nil {
+				report.add(r)
+				err = report.save(filepath.Join(o.out, "rebalance.json"))
+			}
+			if err != nil {
+				failures = append(failures, fmt.Errorf("%s, seed %d: %w", t.arm.name, t.seed, err))
+			}
+			return nil
 		})
 	}
-	err = group.Wait()
+	_ = group.Wait() // failures are collected
 	if len(report.Results) > 0 {
 		fmt.Println()
-		if writeErr := report.write(os.Stdout); writeErr != nil {
-			return writeErr
-		}
+		failures = append(failures, report.write(os.Stdout))
 	}
-	return err
+	return errors.Join(failures...)
 }
 
 // trials in an order in which the arms of one seed run side by side.
@@ -170,6 +164,9 @@ func trials(o options) []*trial {
 }
 
 func (t *trial) start(ctx context.Context, data *dataset) (*result, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	names := devcluster.NodeSpec{Kind: devcluster.Simulated, Count: t.nodes}.Names()
 	samples := int(t.duration/t.step) + 2
 	var err error

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -39,6 +41,15 @@ func newReport(o options, data *dataset) *report {
 		Command: strings.Join(os.Args, " "), Began: time.Now().UTC().Truncate(time.Second), Data: data.source,
 		Nodes: o.nodes, Duration: o.duration.String(), Step: o.step.String(), Interval: o.interval.String(),
 	}
+}
+
+// add keeps the results in order, whichever ended first.
+func (r *report) add(one *result) {
+	r.LoadAverage = max(r.LoadAverage, one.loadAverage)
+	r.Results = append(r.Results, one)
+	slices.SortFunc(r.Results, func(a, b *result) int {
+		return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(a.Arm, b.Arm))
+	})
 }
 
 func machine() string {
