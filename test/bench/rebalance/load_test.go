@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -61,5 +62,27 @@ func TestTemplateAsksForWhatTheScenarioSays(t *testing.T) {
 	}
 	if plain := f.template(&replica{request: amounts{1500, 2048, 0}}); len(plain.Spec.Containers[0].Resources.Limits) != 0 {
 		t.Errorf("a pod without GPU has limits %v", plain.Spec.Containers[0].Resources.Limits)
+	}
+}
+
+func TestNodesGetTheirSizes(t *testing.T) {
+	old := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Status: corev1.NodeStatus{
+		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("8"), corev1.ResourcePods: resource.MustParse("110")},
+	}}
+	client := fake.NewClientset(old)
+	f := &fixture{client: client, scenario: &scenario{nodes: []*node{{name: "n", shape: shape{size: amounts{96000, 393216, 8000}}}}}}
+	if err := f.sizeNodes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := client.CoreV1().Nodes().Get(t.Context(), "n", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[corev1.ResourceName]int64{
+		corev1.ResourceCPU: 96, corev1.ResourceMemory: 384 << 30, gpuResource: 8000, corev1.ResourcePods: 110,
+	} {
+		if quantity := got.Status.Allocatable[name]; quantity.Value() != want {
+			t.Errorf("%s is %v, want %d", name, quantity.String(), want)
+		}
 	}
 }

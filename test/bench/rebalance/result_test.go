@@ -53,6 +53,11 @@ func TestReport(t *testing.T) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
 		}
 	}
+	r.add(&result{Arm: "descheduler", Seed: 7, loadAverage: 3})
+	r.add(&result{Arm: "ours", Seed: 2, loadAverage: 1})
+	if r.Results[0].Seed != 2 || r.Results[1].Arm != "descheduler" || r.LoadAverage != 3 {
+		t.Errorf("results are not in order, or the load average is not the highest: %+v", r)
+	}
 	path := filepath.Join(t.TempDir(), "r.json")
 	if err := r.save(path); err != nil {
 		t.Fatal(err)
@@ -62,7 +67,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	var read report
-	if err := json.Unmarshal(content, &read); err != nil || read.Results[0].Moves != 41 {
+	if err := json.Unmarshal(content, &read); err != nil || read.Results[2].Moves != 41 {
 		t.Errorf("read %+v, %v", read, err)
 	}
 }
