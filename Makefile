@@ -26,6 +26,8 @@ BENCH_DATA ?= ../shared/data
 OUT ?= dist/bench
 SEED ?= 1
 TIME_LIMIT ?= 5s
+SEEDS ?= 1,2,3
+DURATION ?= 10m
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -106,6 +108,9 @@ $(BIN)/csi-resizer: SIDECAR := external-resizer/v2
 $(addprefix $(BIN)/,$(CSI_SIDECARS)): $(BIN)/%: test/tools/csi/go.mod test/tools/csi/go.sum
 	cd test/tools/csi && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/kubernetes-csi/$(SIDECAR)/cmd/$*
 
+$(BIN)/descheduler: test/tools/descheduler/go.mod test/tools/descheduler/go.sum
+	cd test/tools/descheduler && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ sigs.k8s.io/descheduler/cmd/descheduler
+
 $(BIN)/staticcheck: $(TOOLS_MODULE)
 	cd test/tools && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
 
@@ -139,6 +144,14 @@ bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, 
 bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=folder, OUT=folder, SEED=n)
 	$(GO) build -trimpath -o $(BIN)/bench-reclaim ./test/bench/reclaim
 	$(BIN)/bench-reclaim -data $(BENCH_DATA) -out $(OUT) -seed $(SEED) -version "$$(git describe --always --dirty)"
+
+.PHONY: bench-rebalance
+bench-rebalance: ARMS ?= ours,descheduler,descheduler-deviation
+bench-rebalance: PARALLEL ?= 3
+bench-rebalance: BENCH_NODES ?= 80
+bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real descheduler on the same skewed cluster (BENCH_DATA, SEEDS, DURATION, BENCH_NODES, ARMS, PARALLEL, OUT; 45 minutes)
+	$(GO) run ./test/bench/rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
+		--arms=$(ARMS) --parallel=$(PARALLEL) --out=$(OUT)/rebalance --version=$$(git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
