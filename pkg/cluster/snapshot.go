@@ -40,6 +40,8 @@ type Node struct {
 	// LeftAlone says why no pod is moved from or to the node; empty when pods may
 	// be.
 	LeftAlone string
+	// Zones is what is free on each NUMA node, where the node tells.
+	Zones []Resources
 	// Object is the node itself, for rules that read more than amounts.
 	Object *corev1.Node
 }
@@ -58,6 +60,9 @@ type Pod struct {
 	// StrippedRequests are those of the replacement, once finished containers
 	// are left out.
 	StrippedRequests Resources
+	// Zones are the NUMA nodes that the pod sits on, evenly; empty when it may be
+	// on any or is spread over all.
+	Zones []int
 	// Measured is what the pod uses; nil when there is no fresh measurement.
 	Measured *Usage
 	// Immovable says why the loop must not move the pod; empty when it may.

@@ -78,8 +78,12 @@ func (l *Loop) cycle(ctx context.Context) error {
 
 	// 2. Act on every move that still holds. One that fails, such as in a
 	// namespace whose quota is used up, does not stand in the way of the others.
+	// Moves that wait for others are for a later cycle, which plans anew.
 	var failures []error
 	for i := range plan.Moves {
+		if len(plan.Moves[i].After) > 0 {
+			continue
+		}
 		failures = append(failures, l.act(ctx, &plan.Moves[i]))
 	}
 	return errors.Join(failures...)

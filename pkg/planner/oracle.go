@@ -1,0 +1,161 @@
+package planner
+
+import (
+	"context"
+	"fmt"
+)
+
+// maxQuestions bounds what one search asks the scheduler: a cluster in which it
+// refuses everything must not keep the loop busy. Questions come best move
+// first, so what is left out matters least.
+const maxQuestions = 10_000
+
+const tooManyQuestions = "not asked, there were too many questions in one cycle"
+
+// oracle asks the scheduler and remembers its answers. During the search the
+// simulation stands as the cluster does; what moves do to each other is found
+// out when the whole plan is tried.
+type oracle struct {
+	feasibility Feasibility
+	refused     map[question]string
+	allowed     map[question]bool
+	questions   int
+}
+
+type question struct{ pod, node int32 }
+
+// refusal is why the scheduler would not put the pod on the node as things
+// stand; "" when it would.
+func (o *oracle) refusal(ctx context.Context, p *pod, n *node) (string, error) {
+	q := question{p.id, n.id}
+	if refusal, known := o.refused[q]; known {
+		return refusal, nil
+	}
+	if o.allowed[q] {
+		return "", nil
+	}
+	if o.questions >= maxQuestions {
+		return tooManyQuestions, nil
+	}
+	o.questions++
+	refusal, err := o.ask(ctx, p, n)
+	switch {
+	case err != nil:
+		return "", err
+	case refusal != "":
+		o.refused[q] = refusal
+	default:
+		o.allowed[q] = true
+	}
+	return refusal, nil
+}
+
+func (o *oracle) ask(ctx context.Context, p *pod, n *node) (string, error) {
+	refusal, err := o.feasibility.Fits(ctx, p.Replacement, n.Name)
+	if err != nil {
+		return "", fmt.Errorf("checking %s on node %s: %w", p.Key(), n.Name, err)
+	}
+	return refusal, nil
+}
+
+// refusalWithout asks the same with some originals gone. The answer holds only
+// for them, so only the search for one chain may use it.
+func (o *oracle) refusalWithout(ctx context.Context, p *pod, n *node, gone []*pod) (refusal string, err error) {
+	if o.questions >= maxQuestions {
+		return tooManyQuestions, nil
+	}
+	o.questions++
+	if err := o.removeAll(gone); err != nil {
+		return "", err
+	}
+	refusal, err = o.ask(ctx, p, n)
+	if err != nil {
+		return "", err
+	}
+	return refusal, o.putBack(gone)
+}
+
+func (o *oracle) removeAll(originals []*pod) error {
+	for _, p := range originals {
+		if err := o.feasibility.Remove(p.Object); err != nil {
+			return fmt.Errorf("taking %s off its node: %w", p.Key(), err)
+		}
+	}
+	return nil
+}
+
+func (o *oracle) putBack(originals []*pod) error {
+	for _, p := range originals {
+		if err := o.feasibility.Place(p.Object, p.NodeName); err != nil {
+			return fmt.Errorf("putting %s back on its node: %w", p.Key(), err)
+		}
+	}
+	return nil
+}
+
+// rehearse carries the plan out in the simulation, in order, and returns the
+// first pod that the scheduler refuses. Each move is asked about twice: while
+// all originals hold their places that it does not wait for, and when those of
+// all earlier moves are gone, since nobody knows how long a migration takes.
+func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused *pod, err error) {
+	placed := 0
+	for i := range ordered {
+		refusal, err := s.rehearseTurn(ctx, ordered, i)
+		if err != nil {
+			return nil, err
+		}
+		p, to := ordered[i].pod, &s.nodes[ordered[i].to]
+		if refusal != "" {
+			s.refused[question{p.id, to.id}] = refusal
+			refused = p
+			break
+		}
+		if err := s.feasibility.Place(p.Replacement, to.Name); err != nil {
+			return nil, fmt.Errorf("placing %s on node %s: %w", p.Key(), to.Name, err)
+		}
+		placed++
+	}
+	if refused == nil {
+		return nil, nil
+	}
+	for _, turn := range ordered[:placed] {
+		if err := s.feasibility.Remove(turn.pod.Replacement); err != nil {
+			return nil, fmt.Errorf("taking back the replacement of %s: %w", turn.pod.Key(), err)
+		}
+	}
+	return refused, nil
+}
+
+func (s *search) rehearseTurn(ctx context.Context, ordered []arranged, i int) (refusal string, err error) {
+	p, to := ordered[i].pod, &s.nodes[ordered[i].to]
+	if i == 0 && s.allowed[question{p.id, to.id}] {
+		return "", nil
+	}
+	var waitedFor, rest []*pod
+	must := closure(ordered, i)
+	for j := range ordered[:i] {
+		if must[j] {
+			waitedFor = append(waitedFor, ordered[j].pod)
+		} else {
+			rest = append(rest, ordered[j].pod)
+		}
+	}
+	if err := s.removeAll(waitedFor); err != nil {
+		return "", err
+	}
+	refusal, err = s.ask(ctx, p, to)
+	if err != nil {
+		return "", err
+	}
+	gone := waitedFor
+	if refusal == "" && len(rest) > 0 {
+		if err := s.removeAll(rest); err != nil {
+			return "", err
+		}
+		gone = append(gone, rest...)
+		if refusal, err = s.ask(ctx, p, to); err != nil {
+			return "", err
+		}
+	}
+	return refusal, s.putBack(gone)
+}

@@ -1,0 +1,279 @@
+package planner
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"slices"
+)
+
+// option is a destination and what the value falls by.
+type option struct {
+	to   int32
+	gain float64
+}
+
+// mayStart says by which rule a pod may be the first of a chain of moves, and
+// the most that its leaving can gain.
+func (s *search) mayStart(p *pod) (why rule, bound float64) {
+	n := &s.nodes[p.home]
+	if !p.movable || p.at != p.home {
+		return notAllowed, 0
+	}
+	cost, packing := s.costWith(n, p, -1)
+	price := s.markup * s.priceOf(p)
+	if n.source && s.isHot(n) {
+		if bound = n.cost - cost - price; bound > gainEpsilon {
+			return relief, bound
+		}
+		return notAllowed, 0
+	}
+	if s.weights.Consolidate <= 0 && s.weights.Defragment <= 0 {
+		return notAllowed, 0
+	}
+	// A destination can become less fragmented, too, by as much as it is now.
+	bound = n.packing - packing - price + s.mostWaste
+	if bound <= gainEpsilon {
+		return notAllowed, 0
+	}
+	return s.packingRule(), bound
+}
+
+func (s *search) packingRule() rule {
+	if s.weights.Consolidate >= s.weights.Defragment {
+		return consolidation
+	}
+	return defragmentation
+}
+
+// takes reports whether a node may take the pod in when the plan is done.
+func (s *search) takes(n *node, p *pod) bool {
+	if !n.usable || !n.Schedulable || n.id == p.home || !fits(p.stripped, n.free) {
+		return false
+	}
+	load := n.load
+	load[0] += p.usage[0]
+	load[1] += p.usage[1]
+	return !s.wouldFill(n, load) && (n.zones == nil || s.zoneOf(n, p, 1) != noZone)
+}
+
+// destinations lists the nodes, of all or of some, on which the pod would be better
+// than at home.
+func (s *search) destinations(p *pod, why rule, among []int32) []option {
+	home := &s.nodes[p.home]
+	leaving, leavingPacking := s.costWith(home, p, -1)
+	reliefGain, packingGain := home.cost-leaving, home.packing-leavingPacking
+	price := s.markup * s.priceOf(p)
+	var found []option
+	consider := func(n *node) {
+		if !s.takes(n, p) {
+			return
+		}
+		cost, packing := s.costWith(n, p, 1)
+		gain := reliefGain - (cost - n.cost) - price
+		if gain <= gainEpsilon {
+			return
+		}
+		if why != relief && packingGain-(packing-n.packing)-price <= gainEpsilon {
+			return
+		}
+		found = append(found, option{n.id, gain})
+	}
+	if among == nil {
+		s.effort -= len(s.nodes)
+		for i := range s.nodes {
+			consider(&s.nodes[i])
+		}
+		return found
+	}
+	s.effort -= len(among)
+	for _, id := range among {
+		consider(&s.nodes[id])
+	}
+	return found
+}
+
+// bestShift finds the best destination that budget, order and scheduler allow.
+func (s *search) bestShift(ctx context.Context, p *pod, why rule, among []int32) (option, bool, error) {
+	if s.budgetRefusal(p, &node{Node: emptyNode}) != "" {
+		return option{}, false, nil
+	}
+	found := s.destinations(p, why, among)
+	for len(found) > 0 {
+		best := 0
+		for i := range found {
+			if found[i].gain > found[best].gain || found[i].gain == found[best].gain && found[i].to < found[best].to {
+				best = i
+			}
+		}
+		allowed, err := s.allows(ctx, p, &s.nodes[found[best].to])
+		if err != nil || allowed {
+			return found[best], allowed, err
+		}
+		found[best] = found[len(found)-1]
+		found = found[:len(found)-1]
+	}
+	return option{}, false, nil
+}
+
+// allows reports whether budget, order and scheduler let the pod go to the node
+// after what is planned already.
+func (s *search) allows(ctx context.Context, p *pod, to *node) (bool, error) {
+	if s.budgetRefusal(p, to) != "" {
+		return false, nil
+	}
+	if _, known := s.refused[question{p.id, to.id}]; known {
+		return false, nil
+	}
+	s.move(p, to)
+	ordered, complete := s.arrange()
+	s.back(p)
+	if !complete {
+		return false, nil
+	}
+	if gone := s.waitedFor(p, ordered); len(gone) > 0 {
+		refusal, err := s.refusalWithout(ctx, p, to, gone)
+		return refusal == "", err
+	}
+	refusal, err := s.refusal(ctx, p, to)
+	return refusal == "", err
+}
+
+// waitedFor are the originals that must be gone before the pod may come.
+func (s *search) waitedFor(p *pod, ordered []arranged) []*pod {
+	for i := range ordered {
+		if ordered[i].pod != p {
+			continue
+		}
+		var gone []*pod
+		must := closure(ordered, i)
+		for j := range ordered {
+			if must[j] {
+				gone = append(gone, ordered[j].pod)
+			}
+		}
+		return gone
+	}
+	return nil
+}
+
+// apply puts a move into the plan.
+func (s *search) apply(p *pod, to int32, why rule) {
+	s.move(p, &s.nodes[to])
+	p.why = why
+}
+
+func (s *search) isFull() bool { return len(s.moved) >= s.options.MaxMoves }
+
+// waiting is a pod in the queue of shiftAll.
+type waiting struct {
+	pod *pod
+	why rule
+	// bound is the most the pod can gain; when version is current, it is exact and
+	// to is the destination.
+	bound   float64
+	to      int32
+	version int
+}
+
+type queue []waiting
+
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
+	return q[i].bound > q[j].bound || q[i].bound == q[j].bound && q[i].pod.id < q[j].pod.id
+}
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)   { *q = append(*q, x.(waiting)) }
+func (q *queue) Pop() any {
+	last := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return last
+}
+
+// starters are the pods that may be the first of a chain.
+func (s *search) starters() queue {
+	var q queue
+	for i := range s.pods {
+		if why, bound := s.mayStart(&s.pods[i]); why != notAllowed {
+			q = append(q, waiting{pod: &s.pods[i], why: why, bound: bound, version: -1})
+		}
+	}
+	return q
+}
+
+// shiftAll takes the best single move again and again. What a pod can gain only
+// falls as the plan grows, so pods are looked at anew only when they come first.
+func (s *search) shiftAll(ctx context.Context) error {
+	q := s.starters()
+	heap.Init(&q)
+	version := 0
+	for len(q) > 0 && !s.isFull() && s.effort > 0 {
+		top := &q[0]
+		if top.version == version {
+			s.apply(top.pod, top.to, top.why)
+			version++
+			heap.Pop(&q)
+			continue
+		}
+		why, _ := s.mayStart(top.pod)
+		if why == notAllowed {
+			heap.Pop(&q)
+			continue
+		}
+		best, ok, err := s.bestShift(ctx, top.pod, why, nil)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			heap.Pop(&q)
+			continue
+		}
+		top.bound, top.to, top.why, top.version = best.gain, best.to, why, version
+		heap.Fix(&q, 0)
+	}
+	return nil
+}
+
+// coolSample is how many destinations the later phases look at.
+const coolSample = 96
+
+// findCool lists open nodes, cheapest first for a pod of the usual size.
+func (s *search) findCool() {
+	s.mostWaste = 0
+	typical := s.typicalPod()
+	var found []option
+	for i := range s.nodes {
+		n := &s.nodes[i]
+		if n.usable && s.weights.Defragment > 0 {
+			s.mostWaste = max(s.mostWaste, s.weights.Defragment*s.wasteWith(n, n.free, nil, 0))
+		}
+		if n.usable && n.Schedulable && !s.wouldFill(n, n.load) {
+			cost, _ := s.costWith(n, typical, 1)
+			found = append(found, option{n.id, n.cost - cost})
+		}
+	}
+	slices.SortFunc(found, func(a, b option) int { return cmp.Or(cmp.Compare(b.gain, a.gain), cmp.Compare(a.to, b.to)) })
+	s.cool = s.cool[:0]
+	for _, o := range found[:min(len(found), coolSample)] {
+		s.cool = append(s.cool, o.to)
+	}
+}
+
+// typicalPod is the mean of the pods that may move.
+func (s *search) typicalPod() *pod {
+	size := int64(0)
+	p := &pod{requests: make([]int64, s.index.size()), stripped: make([]int64, s.index.size())}
+	for i := range s.pods {
+		if other := &s.pods[i]; other.movable {
+			size++
+			p.usage[0], p.usage[1] = p.usage[0]+other.usage[0], p.usage[1]+other.usage[1]
+			addTo(p.stripped, other.stripped, 1)
+		}
+	}
+	for r := range p.stripped {
+		p.stripped[r] /= max(1, size)
+	}
+	p.usage[0], p.usage[1] = p.usage[0]/max(1, size), p.usage[1]/max(1, size)
+	p.Pod, p.settles, p.home = emptyPod, true, -1
+	return p
+}
