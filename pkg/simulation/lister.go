@@ -45,8 +45,8 @@ func (l *lister) nodesWith(has func(fwk.NodeInfo) bool) ([]fwk.NodeInfo, error) 
 
 // Get returns one node.
 func (l *lister) Get(name string) (fwk.NodeInfo, error) {
-	if node, ok := l.session.nodes[name]; ok {
-		return node, nil
+	if i, ok := l.session.index[name]; ok {
+		return l.session.ordered[i], nil
 	}
 	return nil, fmt.Errorf("node %q is not in the snapshot", name)
 }

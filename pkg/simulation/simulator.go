@@ -20,6 +20,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/cluster"
 	"github.com/ai-storage/orchestrator/pkg/plugins"
 )
 
@@ -32,6 +33,17 @@ type Simulator struct {
 	// shows them the session at work.
 	mu     sync.Mutex
 	lister *lister
+
+	// baseMu guards base.
+	baseMu sync.Mutex
+	base   base
+}
+
+// views are the nodes of a snapshot as the framework sees them.
+func (s *Simulator) views(snapshot *cluster.Snapshot) []*framework.NodeInfo {
+	s.baseMu.Lock()
+	defer s.baseMu.Unlock()
+	return s.base.update(snapshot)
 }
 
 // New builds the framework of the profile ai-storage-scheduler as

@@ -143,8 +143,17 @@ func TestScores(t *testing.T) {
 			name:     "the pod itself counts",
 			measured: []metricsv1beta1.NodeMetrics{used("a", "0", "1Gi", now), used("b", "0", "1Gi", now)},
 			pod:      asking("p", "8").Obj(),
-			nodes:    []fwk.NodeInfo{nodeInfo("a"), nodeInfo("b", startedAt(asking("x", "5"), old))},
-			want:     map[string]int64{"a": 100, "b": 100},
+			nodes: []fwk.NodeInfo{nodeInfo("a"), nodeInfo("b", startedAt(
+				st.MakePod().Namespace("default").Name("x").UID("x").Req(map[corev1.ResourceName]string{"cpu": "1", "memory": "1Gi"}), old))},
+			want: map[string]int64{"a": 100, "b": 100},
+		},
+		{
+			name:     "CPU that no memory is left for makes a node a little worse",
+			measured: []metricsv1beta1.NodeMetrics{used("a", "0", "0", now), used("b", "0", "0", now)},
+			pod:      asking("p", "1").Obj(),
+			nodes: []fwk.NodeInfo{nodeInfo("a"), nodeInfo("b", startedAt(
+				st.MakePod().Namespace("default").Name("x").UID("x").Req(map[corev1.ResourceName]string{"memory": "4Gi"}), old))},
+			want: map[string]int64{"a": 100, "b": 60},
 		},
 		{
 			name:     "nearly alike nodes get nearly alike scores",
