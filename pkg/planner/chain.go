@@ -49,7 +49,7 @@ func (s *search) chainAll(ctx context.Context) error {
 				break
 			}
 			if why, _ := s.mayStart(p); why != notAllowed {
-				ok, err := s.applyChain(ctx, p, why)
+				ok, err := s.applyChain(p, why, func() (bool, error) { return s.confirm(ctx) })
 				if err != nil {
 					return err
 				}
@@ -79,18 +79,22 @@ func (s *search) chainStarters() []*pod {
 	return all
 }
 
-// applyChain puts the best chain that starts with the pod into the plan.
-func (s *search) applyChain(ctx context.Context, p *pod, why rule) (bool, error) {
+// applyChain puts the best chain that starts with the pod into the plan, if the
+// plan is then accepted.
+func (s *search) applyChain(p *pod, why rule, accept func() (bool, error)) (bool, error) {
 	if s.budgetRefusal(p, &node{Node: emptyNode}) != "" {
 		return false, nil
 	}
 	s.chains = chainSearch{why: why, before: s.value(), packed: s.packed, price: s.price, prefix: s.chains.prefix[:0], best: s.chains.best[:0]}
 	s.extend(p, chainDepth)
 	for _, c := range s.chains.best {
-		ok, err := s.tryChain(ctx, c)
-		if err != nil || ok {
-			return ok, err
+		kept := s.save()
+		if s.tryChain(c) {
+			if ok, err := accept(); err != nil || ok {
+				return ok, err
+			}
 		}
+		s.restore(kept)
 	}
 	return false, nil
 }
@@ -157,7 +161,7 @@ func (s *search) offer(p *pod, id int32) {
 	if !s.takes(n, p) || s.budgetRefusal(p, n) != "" {
 		return
 	}
-	if _, known := s.refused[question{p.id, id}]; known {
+	if s.isRefused(p, n) {
 		return
 	}
 	home := &s.nodes[p.home]
@@ -183,7 +187,7 @@ func (s *search) blocked(p *pod, width int) []int32 {
 		if !n.usable || !n.Schedulable || n.id == p.home || s.takes(n, p) {
 			continue
 		}
-		if _, known := s.refused[question{p.id, id}]; known {
+		if s.isRefused(p, n) {
 			continue
 		}
 		cost, _ := s.costWith(n, p, 1)
@@ -218,42 +222,20 @@ func (s *search) candidatesForBlocked(p *pod) []int32 {
 	return slices.Compact(ids)
 }
 
-// tryChain puts a chain into the plan if order, budget and scheduler allow it.
-func (s *search) tryChain(ctx context.Context, c chain) (bool, error) {
+// tryChain puts a chain into the plan and reports whether order and budget allow
+// it and it gains enough.
+func (s *search) tryChain(c chain) bool {
 	if len(s.moved)+len(c.moves) > s.options.MaxMoves {
-		return false, nil
+		return false
 	}
-	kept := s.save()
 	for _, r := range c.moves {
 		if s.budgetRefusal(r.pod, &s.nodes[r.to]) != "" {
-			s.restore(kept)
-			return false, nil
+			return false
 		}
 		s.apply(r.pod, r.to, r.why)
 	}
-	ordered, complete := s.arrange()
-	if !complete || !s.isWorth(c) {
-		s.restore(kept)
-		return false, nil
-	}
-	for _, r := range c.moves {
-		refusal, err := s.refusalInPlan(ctx, r.pod, ordered)
-		if err != nil {
-			return false, err
-		}
-		if refusal != "" {
-			s.restore(kept)
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func (s *search) refusalInPlan(ctx context.Context, p *pod, ordered []arranged) (string, error) {
-	if gone := s.waitedFor(p, ordered); len(gone) > 0 {
-		return s.refusalWithout(ctx, p, &s.nodes[p.at], gone)
-	}
-	return s.refusal(ctx, p, &s.nodes[p.at])
+	_, complete := s.arrange()
+	return complete && s.isWorth(c)
 }
 
 // isWorth reports whether a chain gains by the rule that it starts with: off a

@@ -181,6 +181,7 @@ func (s *state) leave(n *node, p *pod, sign int64) {
 func (s *state) arrive(n *node, p *pod, sign int64) {
 	for d := range n.load {
 		n.load[d] += sign * p.usage[d]
+		n.arrived[d] += sign * p.usage[d]
 		if p.settles {
 			n.evictable[d] += sign * p.stripped[d]
 		}

@@ -9,6 +9,9 @@ import (
 // nodesToEmpty is how many nodes one search tries to empty.
 const nodesToEmpty = 40
 
+// refugeTries is how often a node is tried when the scheduler refuses.
+const refugeTries = 8
+
 // emptyNodes tries to take all pods off lightly used nodes. The first moves off
 // such a node often gain less than they cost; only all of them together do.
 func (s *search) emptyNodes(ctx context.Context) error {
@@ -19,8 +22,12 @@ func (s *search) emptyNodes(ctx context.Context) error {
 		if s.isFull() || s.effort <= 0 {
 			return nil
 		}
-		if err := s.emptyNode(ctx, &s.nodes[id]); err != nil {
-			return err
+		// A refusal is remembered, so another try takes other destinations.
+		for again, try := true, 0; again && try < refugeTries; try++ {
+			var err error
+			if again, err = s.emptyNode(ctx, &s.nodes[id]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -43,28 +50,31 @@ func (s *search) lightest() []int32 {
 	return ids
 }
 
-// emptyNode moves all pods off a node, or none.
-func (s *search) emptyNode(ctx context.Context, n *node) error {
+// emptyNode moves all pods off a node, or none. It asks to be called again when
+// only the scheduler stood in the way.
+func (s *search) emptyNode(ctx context.Context, n *node) (again bool, err error) {
 	leaving := s.leaversOf(n)
 	if len(leaving) == 0 || len(s.moved)+len(leaving) > s.options.MaxMoves || s.takesIn(n) {
-		return nil
+		return false, nil
 	}
 	kept, before, packed, price := s.save(), s.value(), s.packed, s.price
 	for _, p := range leaving {
-		to, ok, err := s.bestRefuge(ctx, p)
-		if err != nil {
-			return err
-		}
+		to, ok := s.bestRefuge(p)
 		if !ok {
 			s.restore(kept)
-			return nil
+			return false, nil
 		}
 		s.apply(p, to, consolidation)
 	}
 	if s.value() >= before-gainEpsilon || packed-s.packed-s.markup*(s.price-price) <= gainEpsilon {
 		s.restore(kept)
+		return false, nil
 	}
-	return nil
+	ok, err := s.confirm(ctx)
+	if err == nil && !ok {
+		s.restore(kept)
+	}
+	return !ok, err
 }
 
 // leaversOf are the pods that would have to leave, the largest first: they are
@@ -87,22 +97,17 @@ func (s *search) takesIn(n *node) bool {
 
 // bestRefuge finds the node where a pod that has to leave costs least. Nodes
 // that are empty stay so.
-func (s *search) bestRefuge(ctx context.Context, p *pod) (int32, bool, error) {
-	var found []option
+func (s *search) bestRefuge(p *pod) (to int32, found bool) {
 	s.effort -= len(s.nodes)
+	best := 0.0
 	for i := range s.nodes {
 		n := &s.nodes[i]
-		if s.takes(n, p) && (n.pinned || n.evictable[0] > 0 || n.evictable[1] > 0) {
-			cost, _ := s.costWith(n, p, 1)
-			found = append(found, option{n.id, n.cost - cost})
+		if !s.takes(n, p) || !n.pinned && n.evictable[0] <= 0 && n.evictable[1] <= 0 {
+			continue
+		}
+		if cost, _ := s.costWith(n, p, 1); (!found || cost-n.cost < best) && s.isOrderly(p, n) {
+			to, best, found = n.id, cost-n.cost, true
 		}
 	}
-	slices.SortFunc(found, func(a, b option) int { return cmp.Or(cmp.Compare(b.gain, a.gain), cmp.Compare(a.to, b.to)) })
-	for _, o := range found {
-		ok, err := s.allows(ctx, p, &s.nodes[o.to])
-		if err != nil || ok {
-			return o.to, ok, err
-		}
-	}
-	return 0, false, nil
+	return to, found
 }

@@ -18,26 +18,31 @@ const tooManyQuestions = "not asked, there were too many questions in one cycle"
 type oracle struct {
 	feasibility Feasibility
 	refused     map[question]string
-	allowed     map[question]bool
-	questions   int
+	// allowed tells which originals had to be gone.
+	allowed   map[question]string
+	questions int
 }
 
 type question struct{ pod, node int32 }
 
-// refusal is why the scheduler would not put the pod on the node as things
-// stand; "" when it would.
-func (o *oracle) refusal(ctx context.Context, p *pod, n *node) (string, error) {
+// refusal is why the scheduler would not put the pod on the node once the given
+// originals are gone; "" when it would.
+func (o *oracle) refusal(ctx context.Context, p *pod, n *node, gone []*pod) (string, error) {
 	q := question{p.id, n.id}
 	if refusal, known := o.refused[q]; known {
 		return refusal, nil
 	}
-	if o.allowed[q] {
+	without := fmt.Sprint(idsOf(gone))
+	if answer, known := o.allowed[q]; known && answer == without {
 		return "", nil
 	}
 	if o.questions >= maxQuestions {
 		return tooManyQuestions, nil
 	}
 	o.questions++
+	if err := o.removeAll(gone); err != nil {
+		return "", err
+	}
 	refusal, err := o.ask(ctx, p, n)
 	switch {
 	case err != nil:
@@ -45,9 +50,22 @@ func (o *oracle) refusal(ctx context.Context, p *pod, n *node) (string, error) {
 	case refusal != "":
 		o.refused[q] = refusal
 	default:
-		o.allowed[q] = true
+		o.allowed[q] = without
 	}
-	return refusal, nil
+	return refusal, o.putBack(gone)
+}
+
+func (o *oracle) isRefused(p *pod, n *node) bool {
+	_, known := o.refused[question{p.id, n.id}]
+	return known
+}
+
+func idsOf(pods []*pod) []int32 {
+	ids := make([]int32, len(pods))
+	for i, p := range pods {
+		ids[i] = p.id
+	}
+	return ids
 }
 
 func (o *oracle) ask(ctx context.Context, p *pod, n *node) (string, error) {
@@ -56,23 +74,6 @@ func (o *oracle) ask(ctx context.Context, p *pod, n *node) (string, error) {
 		return "", fmt.Errorf("checking %s on node %s: %w", p.Key(), n.Name, err)
 	}
 	return refusal, nil
-}
-
-// refusalWithout asks the same with some originals gone. The answer holds only
-// for them, so only the search for one chain may use it.
-func (o *oracle) refusalWithout(ctx context.Context, p *pod, n *node, gone []*pod) (refusal string, err error) {
-	if o.questions >= maxQuestions {
-		return tooManyQuestions, nil
-	}
-	o.questions++
-	if err := o.removeAll(gone); err != nil {
-		return "", err
-	}
-	refusal, err = o.ask(ctx, p, n)
-	if err != nil {
-		return "", err
-	}
-	return refusal, o.putBack(gone)
 }
 
 func (o *oracle) removeAll(originals []*pod) error {
@@ -128,7 +129,7 @@ func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused *pod
 
 func (s *search) rehearseTurn(ctx context.Context, ordered []arranged, i int) (refusal string, err error) {
 	p, to := ordered[i].pod, &s.nodes[ordered[i].to]
-	if i == 0 && s.allowed[question{p.id, to.id}] {
+	if _, asked := s.allowed[question{p.id, to.id}]; i == 0 && asked {
 		return "", nil
 	}
 	var waitedFor, rest []*pod

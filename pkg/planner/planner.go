@@ -66,7 +66,7 @@ const (
 
 func newSearch(snapshot *cluster.Snapshot, feasibility Feasibility, options Options) *search {
 	s := &search{state: newState(snapshot, options), options: options, random: random{state: options.Seed}}
-	s.oracle = oracle{feasibility: feasibility, refused: map[question]string{}, allowed: map[question]bool{}}
+	s.oracle = oracle{feasibility: feasibility, refused: map[question]string{}, allowed: map[question]string{}}
 	return s
 }
 

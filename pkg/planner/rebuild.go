@@ -30,12 +30,17 @@ func (s *search) rebuild(ctx context.Context) error {
 			break
 		}
 		s.tearOut()
-		if err := s.refill(ctx, pool); err != nil {
-			return err
-		}
+		s.refill(pool)
 		s.prune()
-		if v := s.value(); v < best-gainEpsilon {
-			best, bestPlan = v, s.save()
+		isBetter := s.value() < best-gainEpsilon
+		if isBetter {
+			var err error
+			if isBetter, err = s.confirm(ctx); err != nil {
+				return err
+			}
+		}
+		if isBetter {
+			best, bestPlan = s.value(), s.save()
 		} else {
 			s.restore(bestPlan)
 		}
@@ -51,16 +56,14 @@ func (s *search) tearOut() {
 	}
 }
 
-// refill adds moves until none gains.
-func (s *search) refill(ctx context.Context, pool queue) error {
+// refill adds moves until none gains. The scheduler is asked later, if the plan
+// turns out better.
+func (s *search) refill(pool queue) {
 	for !s.isFull() && s.effort > 0 {
 		candidates := s.draw(pool)
 		bestGain, bestAt, bestTo := 0.0, -1, int32(0)
 		for i, c := range candidates {
-			o, ok, err := s.bestShift(ctx, c.pod, c.why, s.sample())
-			if err != nil {
-				return err
-			}
+			o, ok, _ := s.bestShift(c.pod, c.why, s.sample(), guess)
 			if noisy := o.gain * (1 - rebuildNoise*s.random.fraction()); ok && noisy > bestGain {
 				bestGain, bestAt, bestTo = noisy, i, o.to
 			}
@@ -69,19 +72,16 @@ func (s *search) refill(ctx context.Context, pool queue) error {
 			s.apply(candidates[bestAt].pod, bestTo, candidates[bestAt].why)
 			continue
 		}
-		chained := false
-		for _, c := range candidates[:min(1, len(candidates))] {
-			var err error
-			if chained, err = s.applyChain(ctx, c.pod, c.why); err != nil {
-				return err
-			}
+		if len(candidates) == 0 {
+			return
 		}
-		if !chained {
-			return nil
+		if chained, _ := s.applyChain(candidates[0].pod, candidates[0].why, unasked); !chained {
+			return
 		}
 	}
-	return nil
 }
+
+func unasked() (bool, error) { return true, nil }
 
 // draw picks pods at random and returns those of them with most to gain.
 func (s *search) draw(pool queue) []waiting {

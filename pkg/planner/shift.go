@@ -93,8 +93,12 @@ func (s *search) destinations(p *pod, why rule, among []int32) []option {
 	return found
 }
 
-// bestShift finds the best destination that budget, order and scheduler allow.
-func (s *search) bestShift(ctx context.Context, p *pod, why rule, among []int32) (option, bool, error) {
+// guess accepts what the scheduler has not refused yet, without asking.
+func guess(*node) (bool, error) { return true, nil }
+
+// bestShift finds the best destination that budget and order allow, that the
+// scheduler has not refused yet, and that is accepted.
+func (s *search) bestShift(p *pod, why rule, among []int32, accept func(*node) (bool, error)) (option, bool, error) {
 	if s.budgetRefusal(p, &node{Node: emptyNode}) != "" {
 		return option{}, false, nil
 	}
@@ -106,7 +110,11 @@ func (s *search) bestShift(ctx context.Context, p *pod, why rule, among []int32)
 				best = i
 			}
 		}
-		allowed, err := s.allows(ctx, p, &s.nodes[found[best].to])
+		to := &s.nodes[found[best].to]
+		allowed, err := s.isOrderly(p, to), error(nil)
+		if allowed {
+			allowed, err = accept(to)
+		}
 		if err != nil || allowed {
 			return found[best], allowed, err
 		}
@@ -116,27 +124,59 @@ func (s *search) bestShift(ctx context.Context, p *pod, why rule, among []int32)
 	return option{}, false, nil
 }
 
-// allows reports whether budget, order and scheduler let the pod go to the node
-// after what is planned already.
-func (s *search) allows(ctx context.Context, p *pod, to *node) (bool, error) {
-	if s.budgetRefusal(p, to) != "" {
-		return false, nil
+// isOrderly reports whether the pod may go to the node after what is planned
+// already, as far as is known without the scheduler.
+func (s *search) isOrderly(p *pod, to *node) bool {
+	if s.isRefused(p, to) || s.budgetRefusal(p, to) != "" {
+		return false
 	}
-	if _, known := s.refused[question{p.id, to.id}]; known {
-		return false, nil
+	if s.needsNoTurn(p, to) {
+		return true
 	}
 	s.move(p, to)
-	ordered, complete := s.arrange()
+	_, complete := s.arrange()
 	s.back(p)
+	return complete
+}
+
+// needsNoTurn reports whether there is room for the pod and all other arrivals
+// even if nothing ever leaves the node.
+func (s *search) needsNoTurn(p *pod, to *node) bool {
+	load := [2]int64{to.atStart[0] + to.arrived[0] + p.usage[0], to.atStart[1] + to.arrived[1] + p.usage[1]}
+	return to.zones == nil && fits(p.stripped, to.held) && !s.wouldFill(to, load)
+}
+
+// allows asks the scheduler about an orderly move.
+func (s *search) allows(ctx context.Context, p *pod, to *node) (bool, error) {
+	var gone []*pod
+	if !s.needsNoTurn(p, to) {
+		s.move(p, to)
+		ordered, _ := s.arrange()
+		s.back(p)
+		gone = s.waitedFor(p, ordered)
+	}
+	refusal, err := s.refusal(ctx, p, to, gone)
+	return refusal == "", err
+}
+
+// confirm asks the scheduler about every move of the plan that it was not asked
+// about yet.
+func (s *search) confirm(ctx context.Context) (bool, error) {
+	ordered, complete := s.arrange()
 	if !complete {
 		return false, nil
 	}
-	if gone := s.waitedFor(p, ordered); len(gone) > 0 {
-		refusal, err := s.refusalWithout(ctx, p, to, gone)
-		return refusal == "", err
+	for _, turn := range ordered {
+		var gone []*pod
+		if len(turn.after) > 0 {
+			gone = s.waitedFor(turn.pod, ordered)
+		}
+		refusal, err := s.refusal(ctx, turn.pod, &s.nodes[turn.to], gone)
+		if err != nil || refusal != "" {
+			return false, err
+		}
 	}
-	refusal, err := s.refusal(ctx, p, to)
-	return refusal == "", err
+	return true, nil
 }
 
 // waitedFor are the originals that must be gone before the pod may come.
@@ -170,10 +210,11 @@ type waiting struct {
 	pod *pod
 	why rule
 	// bound is the most the pod can gain; when version is current, it is exact and
-	// to is the destination.
-	bound   float64
-	to      int32
-	version int
+	// to is the destination, confirmed when the scheduler agrees.
+	bound     float64
+	to        int32
+	version   int
+	confirmed bool
 }
 
 type queue []waiting
@@ -202,14 +243,15 @@ func (s *search) starters() queue {
 }
 
 // shiftAll takes the best single move again and again. What a pod can gain only
-// falls as the plan grows, so pods are looked at anew only when they come first.
+// falls as the plan grows, so pods are looked at anew only when they come first,
+// and the scheduler is asked only about the move that comes out best.
 func (s *search) shiftAll(ctx context.Context) error {
 	q := s.starters()
 	heap.Init(&q)
 	version := 0
 	for len(q) > 0 && !s.isFull() && s.effort > 0 {
 		top := &q[0]
-		if top.version == version {
+		if top.version == version && top.confirmed {
 			s.apply(top.pod, top.to, top.why)
 			version++
 			heap.Pop(&q)
@@ -220,7 +262,11 @@ func (s *search) shiftAll(ctx context.Context) error {
 			heap.Pop(&q)
 			continue
 		}
-		best, ok, err := s.bestShift(ctx, top.pod, why, nil)
+		accept, asks := guess, top.version == version
+		if asks {
+			accept = func(to *node) (bool, error) { return s.allows(ctx, top.pod, to) }
+		}
+		best, ok, err := s.bestShift(top.pod, why, nil, accept)
 		if err != nil {
 			return err
 		}
@@ -228,7 +274,7 @@ func (s *search) shiftAll(ctx context.Context) error {
 			heap.Pop(&q)
 			continue
 		}
-		top.bound, top.to, top.why, top.version = best.gain, best.to, why, version
+		top.bound, top.to, top.why, top.version, top.confirmed = best.gain, best.to, why, version, asks
 		heap.Fix(&q, 0)
 	}
 	return nil

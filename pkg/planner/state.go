@@ -43,6 +43,8 @@ type node struct {
 	load   [2]int64
 	// atStart is the load before the plan.
 	atStart [2]int64
+	// arrived is the load that the plan brings.
+	arrived [2]int64
 	inverse []float64
 	// free is what is left for requests when the plan is done; held is what is
 	// left while the originals of all moves still hold their places.

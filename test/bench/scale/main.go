@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -69,6 +70,7 @@ type settings struct {
 	maxMoves      int
 	configuration string
 	out           string
+	profile       string
 }
 
 func main() {
@@ -80,6 +82,7 @@ func main() {
 	flag.IntVar(&s.maxMoves, "moves", 20, "cap on moves")
 	flag.StringVar(&s.configuration, "config", "config/scheduler-configuration.yaml", "scheduler configuration")
 	flag.StringVar(&s.out, "out", os.Getenv("OUT"), "folder for scale.json")
+	flag.StringVar(&s.profile, "profile", "", "with -one, a file for a CPU profile")
 	flag.Parse()
 	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
@@ -89,6 +92,17 @@ func main() {
 
 func run(s settings) error {
 	if s.one > 0 {
+		if s.profile != "" {
+			file, err := os.Create(s.profile)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			if err := pprof.StartCPUProfile(file); err != nil {
+				return err
+			}
+			defer pprof.StopCPUProfile()
+		}
 		result, err := measure(s)
 		if err != nil {
 			return err

@@ -85,7 +85,7 @@ func (w *World) addNode(i int) {
 	cores := []int64{16, 32, 32, 64}[w.random.IntN(4)]
 	p := &place{zone: i % zones, pool: "general", heat: 0.6 + 0.5*w.random.Float64(), occupied: map[int]bool{}}
 	if w.random.Float64() < hotShare {
-		p.heat = 1.5 + 0.4*w.random.Float64()
+		p.heat = 1.9 + 0.5*w.random.Float64()
 	}
 	name := fmt.Sprintf("node-%05d", i)
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
