@@ -37,25 +37,14 @@ type Session struct {
 	keys map[*corev1.Pod]cluster.PodKey
 	// unnamed counts the names given to pods that have none.
 	unnamed int
-	// known is what PreFilter said of pods, for as long as the placements stay
-	// the same: it is asked once for all nodes, as in the scheduler.
+	// known is what PreFilter said of pods: it is asked once for all nodes, as in
+	// the scheduler, and told of changes.
 	known map[*corev1.Pod]*preFiltered
 }
-
-// knownPods bounds known: what plugins note for a pod can be large.
-const knownPods = 64
 
 type placement struct {
 	pod  *corev1.Pod
 	node string
-}
-
-type preFiltered struct {
-	pod     *corev1.Pod
-	state   fwk.CycleState
-	result  *fwk.PreFilterResult
-	status  *fwk.Status
-	plugins sets.Set[string]
 }
 
 // Verdict is the answer to whether a pod fits.
@@ -108,7 +97,6 @@ func (s *Session) toChange(i int) *framework.NodeInfo {
 		view = view.SnapshotConcrete()
 		s.ordered[i], s.own[i] = view, true
 	}
-	clear(s.known)
 	return view
 }
 
@@ -220,7 +208,10 @@ func (s *Session) Place(pod *corev1.Pod, nodeName string) error {
 		}
 	}
 	placed = withUID(placed)
-	s.toChange(at).AddPod(placed)
+	// As in the scheduler's own view, a term that does not parse counts as absent.
+	info, _ := framework.NewPodInfo(placed)
+	s.toChange(at).AddPodInfo(info)
+	s.change(info, s.ordered[at], 1)
 	s.placed[key], s.keys[pod] = placement{pod: placed, node: nodeName}, key
 	return nil
 }
@@ -261,9 +252,12 @@ func (s *Session) Remove(pod *corev1.Pod) error {
 		}
 		found = placement{pod: withUID(original.Object), node: original.NodeName}
 	}
-	if err := s.toChange(s.index[found.node]).RemovePod(klog.Background(), found.pod); err != nil {
+	at := s.index[found.node]
+	if err := s.toChange(at).RemovePod(klog.Background(), found.pod); err != nil {
 		return fmt.Errorf("removing pod %s: %w", key, err)
 	}
+	info, _ := framework.NewPodInfo(found.pod)
+	s.change(info, s.ordered[at], -1)
 	if ok {
 		delete(s.placed, key)
 		delete(s.keys, pod)

@@ -29,6 +29,9 @@ type Simulator struct {
 	framework framework.Framework
 	claims    corelisters.PersistentVolumeClaimLister
 
+	// follows tells that PreFilter need not be asked anew after every change.
+	follows bool
+
 	// mu keeps sessions apart: the plugins were made with one lister, which
 	// shows them the session at work.
 	mu     sync.Mutex
@@ -85,6 +88,7 @@ func New(ctx context.Context, cfg *schedulerconfig.KubeSchedulerConfiguration, c
 	}
 	return &Simulator{
 		framework: built,
+		follows:   followsChanges(built),
 		claims:    informers.Core().V1().PersistentVolumeClaims().Lister(),
 		lister:    lister,
 	}, nil
