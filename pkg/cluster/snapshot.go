@@ -6,7 +6,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
+)
+
+// Where the figures of a snapshot come from.
+const (
+	// SourceMeasured figures were measured.
+	SourceMeasured = "Measured"
+	// SourceRequests figures are what pods ask for, since nothing measures them.
+	SourceRequests = "Requests"
 )
 
 // Snapshot is the cluster at one moment. Nodes and pods are sorted, so that
@@ -14,15 +23,18 @@ import (
 type Snapshot struct {
 	// Time at which the snapshot was taken.
 	Time time.Time
+	// Source of all that is called measured in the snapshot.
+	Source string
 	// Nodes by name.
 	Nodes []*Node
 	// Pods that hold a place on a node, by namespace and name.
 	Pods []*Pod
 }
 
-// NewSnapshot sorts nodes and pods and returns them as a snapshot.
+// NewSnapshot sorts nodes and pods and returns them as a snapshot of measured
+// figures.
 func NewSnapshot(at time.Time, nodes []*Node, pods []*Pod) *Snapshot {
-	s := &Snapshot{Time: at, Nodes: slices.Clone(nodes), Pods: slices.Clone(pods)}
+	s := &Snapshot{Time: at, Source: SourceMeasured, Nodes: slices.Clone(nodes), Pods: slices.Clone(pods)}
 	slices.SortFunc(s.Nodes, func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Pods, func(a, b *Pod) int { return a.Key().Compare(b.Key()) })
 	return s
@@ -69,9 +81,22 @@ type Pod struct {
 	Immovable string
 	// Object is the pod itself.
 	Object *corev1.Pod
-	// Replacement is the pod that would take over, before it is named; nil when
-	// the pod cannot be moved.
-	Replacement *corev1.Pod
+	// Replacement builds the pod that would take over, before it is named, and
+	// returns the same one every time; nil when the pod cannot be moved. Few pods
+	// of a large cluster are ever asked for it. It returns nil when it turns out
+	// that there can be none.
+	Replacement LazyPod
+}
+
+// LazyPod builds a pod when it is asked for it.
+type LazyPod func() *corev1.Pod
+
+// Equal reports whether both build the same pod.
+func (l LazyPod) Equal(other LazyPod) bool {
+	if l == nil || other == nil {
+		return l == nil && other == nil
+	}
+	return equality.Semantic.DeepEqual(l(), other())
 }
 
 // Key identifies a pod to people.

@@ -2,11 +2,13 @@ package observe
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/budget"
@@ -63,14 +65,29 @@ func buildPod(pod *corev1.Pod, usage *cluster.Usage, reading *Reading, history h
 			return p
 		}
 	}
-	replacement, err := containers.BuildReplacement(pod, e.verdicts, containers.ReplacementOptions{})
-	if err != nil {
-		p.Immovable = err.Error()
-		return p
-	}
-	p.Replacement = replacement
-	p.StrippedRequests = requestsOf(replacement)
+	p.Immovable = giveReplacement(p, e.verdicts)
 	return p
+}
+
+// giveReplacement says how the replacement is built and what it asks for. It is
+// built only when somebody asks for it, unless containers stay behind: then what
+// it asks for is not known before. It returns why there can be none.
+func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) {
+	var err error
+	p.Replacement = sync.OnceValue(func() (replacement *corev1.Pod) {
+		replacement, err = containers.BuildReplacement(p.Object, verdicts, containers.ReplacementOptions{})
+		return replacement
+	})
+	if verdicts.KeepsAll() {
+		p.StrippedRequests = cluster.ResourcesOf(resourcehelper.PodRequests(p.Object, resourcehelper.PodResourcesOptions{}))
+		return ""
+	}
+	if replacement := p.Replacement(); err == nil {
+		p.StrippedRequests = requestsOf(replacement)
+		return ""
+	}
+	p.Replacement = nil
+	return err.Error()
 }
 
 func optedIn(e *examination) string {

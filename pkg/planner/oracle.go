@@ -69,7 +69,11 @@ func idsOf(pods []*pod) []int32 {
 }
 
 func (o *oracle) ask(ctx context.Context, p *pod, n *node) (string, error) {
-	refusal, err := o.feasibility.Fits(ctx, p.Replacement, n.Name)
+	replacement := p.Replacement()
+	if replacement == nil {
+		return "there can be no replacement of the pod", nil
+	}
+	refusal, err := o.feasibility.Fits(ctx, replacement, n.Name)
 	if err != nil {
 		return "", fmt.Errorf("checking %s on node %s: %w", p.Key(), n.Name, err)
 	}
@@ -111,7 +115,7 @@ func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused *pod
 			refused = p
 			break
 		}
-		if err := s.feasibility.Place(p.Replacement, to.Name); err != nil {
+		if err := s.feasibility.Place(p.Replacement(), to.Name); err != nil {
 			return nil, fmt.Errorf("placing %s on node %s: %w", p.Key(), to.Name, err)
 		}
 		placed++
@@ -120,7 +124,7 @@ func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused *pod
 		return nil, nil
 	}
 	for _, turn := range ordered[:placed] {
-		if err := s.feasibility.Remove(turn.pod.Replacement); err != nil {
+		if err := s.feasibility.Remove(turn.pod.Replacement()); err != nil {
 			return nil, fmt.Errorf("taking back the replacement of %s: %w", turn.pod.Key(), err)
 		}
 	}

@@ -9,14 +9,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/cluster"
 )
 
-// What the figures of a plan are made from.
-const (
-	// SourceMeasured stands for measured use.
-	SourceMeasured = "Measured"
-	// SourceRequests stands for requests in place of use that nobody measured.
-	SourceRequests = "Requests"
-)
-
 // Plan is an ordered list of moves. Each finds room after the moves before it,
 // with their originals still in place, except for those in its After. So moves
 // without After may be carried out together, and the others when those they
@@ -29,8 +21,7 @@ type Plan struct {
 	After        Summary   `json:"after"`
 	// StillHot lists the nodes that the plan leaves hot, and why.
 	StillHot []HotNode `json:"stillHot,omitempty"`
-	// Source tells what the loads are made from. Make writes SourceMeasured; who
-	// built the snapshot from something else says so here.
+	// Source tells what the loads are made from: that of the snapshot.
 	Source string `json:"source"`
 	// ExpectedDowntime adds up what the moves are expected to take away from
 	// their pods. Make leaves it at zero: only who has carried out moves knows.

@@ -12,7 +12,7 @@ import (
 // only when the Feasibility does.
 func Make(ctx context.Context, snapshot *cluster.Snapshot, feasibility Feasibility, options Options) (*Plan, error) {
 	s := newSearch(snapshot, feasibility, options)
-	plan := &Plan{SnapshotTime: snapshot.Time, Moves: []Move{}, Before: s.summary(), Source: SourceMeasured}
+	plan := &Plan{SnapshotTime: snapshot.Time, Moves: []Move{}, Before: s.summary(), Source: snapshot.Source}
 	ordered, err := s.plan(ctx)
 	if err != nil {
 		return nil, err

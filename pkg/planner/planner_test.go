@@ -45,7 +45,7 @@ func aPod(name, nodeName string, milliCPU, memory int64) *cluster.Pod {
 		Namespace: "ns", Name: name, UID: types.UID(name), NodeName: nodeName, Workload: "Pod/ns/" + name,
 		Requests: requests, StrippedRequests: requests,
 		Measured: &cluster.Usage{MilliCPU: milliCPU, Memory: memory, At: noon},
-		Object:   object, Replacement: object,
+		Object:   object, Replacement: func() *corev1.Pod { return object },
 	}
 }
 

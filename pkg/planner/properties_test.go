@@ -115,7 +115,8 @@ func (m *moody) Remove(pod *corev1.Pod) error             { delete(m.placed, pod
 // withReplacements gives every pod a replacement that can be told from it.
 func withReplacements(snapshot *cluster.Snapshot) *cluster.Snapshot {
 	for _, p := range snapshot.Pods {
-		p.Replacement = p.Object.DeepCopy()
+		replacement := p.Object.DeepCopy()
+		p.Replacement = func() *corev1.Pod { return replacement }
 	}
 	return snapshot
 }

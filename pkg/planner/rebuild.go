@@ -9,6 +9,8 @@ import (
 const (
 	// rebuilds is how often a part of the plan is torn out and found anew.
 	rebuilds = 80
+	// confirmEvery is after how many of them the scheduler is asked.
+	confirmEvery = 16
 	// rebuildSample is how many pods are drawn each time, and rebuildWidth how many
 	// of them, those with most to gain, look for a place.
 	rebuildSample, rebuildWidth = 48, 8
@@ -18,31 +20,44 @@ const (
 )
 
 // rebuild tears out a part of the plan and finds it anew, a little at random,
-// and keeps what is better.
+// and keeps what is better. The scheduler is asked about what came out every few
+// turns; what it refuses is forgotten, and not found again.
 func (s *search) rebuild(ctx context.Context) error {
 	pool := s.starters()
 	for _, p := range s.moved {
 		pool = append(pool, waiting{pod: p})
 	}
+	if len(pool) == 0 || s.options.MaxMoves == 0 {
+		return nil
+	}
 	best, bestPlan := s.value(), s.save()
-	for range rebuilds {
-		if s.effort <= 0 || len(pool) == 0 || s.options.MaxMoves == 0 {
-			break
+	confirmed, confirmedPlan := best, bestPlan
+	for turn := range rebuilds {
+		if s.effort > 0 {
+			s.tearOut()
+			s.refill(pool)
+			s.prune()
 		}
-		s.tearOut()
-		s.refill(pool)
-		s.prune()
-		isBetter := s.value() < best-gainEpsilon
-		if isBetter {
-			var err error
-			if isBetter, err = s.confirm(ctx); err != nil {
-				return err
-			}
-		}
-		if isBetter {
-			best, bestPlan = s.value(), s.save()
+		if v := s.value(); v < best-gainEpsilon {
+			best, bestPlan = v, s.save()
 		} else {
 			s.restore(bestPlan)
+		}
+		isLast := turn == rebuilds-1 || s.effort <= 0
+		if best < confirmed-gainEpsilon && (isLast || turn%confirmEvery == confirmEvery-1) {
+			ok, err := s.confirm(ctx)
+			if err != nil {
+				return err
+			}
+			if ok {
+				confirmed, confirmedPlan = best, bestPlan
+			} else {
+				best, bestPlan = confirmed, confirmedPlan
+				s.restore(bestPlan)
+			}
+		}
+		if s.effort <= 0 {
+			break
 		}
 	}
 	return nil

@@ -24,20 +24,21 @@ type baseNode struct {
 	node *corev1.Node
 	pods []*corev1.Pod
 	view *framework.NodeInfo
+	// repels are the labels that anti-affinity terms of its pods ask for.
+	repels []labelPair
 }
 
-// update brings the base to a snapshot and returns the views of its nodes, in
-// their order.
-func (b *base) update(snapshot *cluster.Snapshot) []*framework.NodeInfo {
+// update brings the base to a snapshot and returns its nodes, in their order.
+func (b *base) update(snapshot *cluster.Snapshot) []*baseNode {
 	residents := residentsOf(snapshot)
 	nodes := make(map[string]*baseNode, len(snapshot.Nodes))
-	views := make([]*framework.NodeInfo, len(snapshot.Nodes))
+	ordered := make([]*baseNode, len(snapshot.Nodes))
 	for i, node := range snapshot.Nodes {
-		nodes[node.Name] = b.nodes[node.Name].renewed(node.Object, residents[i])
-		views[i] = nodes[node.Name].view
+		ordered[i] = b.nodes[node.Name].renewed(node.Object, residents[i])
+		nodes[node.Name] = ordered[i]
 	}
 	b.nodes = nodes
-	return views
+	return ordered
 }
 
 // residentsOf groups the pods by the index of their node. The scheduler does
@@ -66,7 +67,7 @@ func (n *baseNode) renewed(node *corev1.Node, pods []*corev1.Pod) *baseNode {
 		}
 		view := n.view.SnapshotConcrete()
 		view.SetNode(node)
-		return &baseNode{node: node, pods: pods, view: view}
+		return &baseNode{node: node, pods: pods, view: view, repels: n.repels}
 	}
 	view := framework.NewNodeInfo()
 	view.SetNode(node)
@@ -77,7 +78,7 @@ func (n *baseNode) renewed(node *corev1.Node, pods []*corev1.Pod) *baseNode {
 			view.AddPod(withUID(pod))
 		}
 	}
-	return &baseNode{node: node, pods: pods, view: view}
+	return &baseNode{node: node, pods: pods, view: view, repels: repelled(view.GetPodsWithRequiredAntiAffinity())}
 }
 
 func (n *baseNode) known(pod *corev1.Pod) fwk.PodInfo {

@@ -29,6 +29,9 @@ type Session struct {
 	ordered []fwk.NodeInfo
 	// own tells which nodes are the session's own and may be changed.
 	own []bool
+	// repellers narrow down the question that asked is in PreFilter with.
+	repellers *repellers
+	asked     *corev1.Pod
 	// removed are pods of the snapshot that are off their nodes, placed those
 	// that were put somewhere.
 	removed map[cluster.PodKey]bool
@@ -71,12 +74,15 @@ func (s *Session) begin() {
 	if s.index != nil {
 		return
 	}
-	views := s.simulator.views(s.snapshot)
-	s.index = make(map[string]int, len(views))
-	s.ordered, s.own = make([]fwk.NodeInfo, len(views)), make([]bool, len(views))
-	for i, view := range views {
+	nodes := s.simulator.nodes(s.snapshot)
+	s.index = make(map[string]int, len(nodes))
+	s.ordered, s.own = make([]fwk.NodeInfo, len(nodes)), make([]bool, len(nodes))
+	for i, node := range nodes {
 		s.index[s.snapshot.Nodes[i].Name] = i
-		s.ordered[i] = view
+		s.ordered[i] = node.view
+	}
+	if s.simulator.follows {
+		s.repellers = newRepellers(nodes)
 	}
 }
 
@@ -96,6 +102,9 @@ func (s *Session) toChange(i int) *framework.NodeInfo {
 	if !s.own[i] {
 		view = view.SnapshotConcrete()
 		s.ordered[i], s.own[i] = view, true
+		if s.repellers != nil {
+			s.repellers.changed[i] = true
+		}
 	}
 	return view
 }
@@ -148,6 +157,8 @@ func (s *Session) preFilter(ctx context.Context, pod *corev1.Pod) (*preFiltered,
 		return nil, err
 	}
 	before := &preFiltered{pod: unbound, state: framework.NewCycleState()}
+	s.asked = unbound
+	defer func() { s.asked = nil }()
 	before.result, before.status, before.plugins = s.simulator.framework.RunPreFilterPlugins(ctx, before.state, unbound)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)

@@ -42,8 +42,8 @@ type Simulator struct {
 	base   base
 }
 
-// views are the nodes of a snapshot as the framework sees them.
-func (s *Simulator) views(snapshot *cluster.Snapshot) []*framework.NodeInfo {
+// nodes are those of a snapshot, in order, as the framework sees them.
+func (s *Simulator) nodes(snapshot *cluster.Snapshot) []*baseNode {
 	s.baseMu.Lock()
 	defer s.baseMu.Unlock()
 	return s.base.update(snapshot)

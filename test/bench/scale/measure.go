@@ -136,7 +136,7 @@ func (b *bench) countRefused(ctx context.Context, snapshot *cluster.Snapshot, pl
 				}
 			}
 		}
-		refusal, err := session.Fits(ctx, pods[move.Pod].Replacement, move.To)
+		refusal, err := session.Fits(ctx, pods[move.Pod].Replacement(), move.To)
 		if err != nil {
 			return err
 		}
@@ -144,7 +144,7 @@ func (b *bench) countRefused(ctx context.Context, snapshot *cluster.Snapshot, pl
 			b.result.Refused++
 			fmt.Fprintf(os.Stderr, "refused: %s on %s: %s\n", move.Pod, move.To, refusal)
 		}
-		if err := session.Place(pods[move.Pod].Replacement, move.To); err != nil {
+		if err := session.Place(pods[move.Pod].Replacement(), move.To); err != nil {
 			return err
 		}
 	}
