@@ -2,6 +2,7 @@ package observe
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,7 +56,7 @@ func buildPod(pod *corev1.Pod, usage *cluster.Usage, reading *Reading, history h
 	p := &cluster.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, NodeName: pod.Spec.NodeName,
 		Workload: budget.WorkloadOf(pod.Namespace, pod.Name, metav1.GetControllerOf(pod)),
-		Requests: requestsOf(pod), Measured: usage, Object: pod,
+		Requests: options.Assessments.requests(pod), Measured: usage, Object: pod,
 	}
 	e := &examination{
 		pod: pod, key: key, usage: usage, reading: reading, history: history, options: options,
@@ -78,6 +79,10 @@ func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) 
 		replacement, err = containers.BuildReplacement(p.Object, verdicts, containers.ReplacementOptions{})
 		return replacement
 	})
+	if verdicts.KeepsAll() && !wasResized(p.Object) {
+		p.StrippedRequests = p.Requests
+		return ""
+	}
 	if verdicts.KeepsAll() {
 		p.StrippedRequests = cluster.ResourcesOf(resourcehelper.PodRequests(p.Object, resourcehelper.PodResourcesOptions{}))
 		return ""
@@ -88,6 +93,14 @@ func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) 
 	}
 	p.Replacement = nil
 	return err.Error()
+}
+
+// wasResized reports whether a container may have other requests than its spec
+// asks for: then the replacement, which knows only the spec, has others, too.
+func wasResized(pod *corev1.Pod) bool {
+	hasResources := func(s corev1.ContainerStatus) bool { return s.Resources != nil }
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, hasResources) ||
+		slices.ContainsFunc(pod.Status.InitContainerStatuses, hasResources) || pod.Status.Resources != nil
 }
 
 func optedIn(e *examination) string {
@@ -129,7 +142,7 @@ func movable(e *examination) string {
 		return "the pod would have to stop before it moves: " + why
 	}
 	var refusal *containers.Refusal
-	e.verdicts, refusal = containers.Assess(e.pod, loopPolicy, e.reading.Claims(e.pod.Namespace))
+	e.verdicts, refusal = e.options.Assessments.judge(e.pod, e.reading.Claims(e.pod.Namespace))
 	switch {
 	case refusal != nil:
 		return refusal.Message

@@ -30,6 +30,8 @@ type Options struct {
 	Cooldown time.Duration
 	// PriorityCeiling is the highest priority that moves.
 	PriorityCeiling int32
+	// Assessments are kept from cycle to cycle; nil assesses every pod anew.
+	Assessments *Assessments
 }
 
 // Reading is everything that was read of a cluster at one moment.
@@ -47,6 +49,7 @@ type Reading struct {
 
 // Build makes the snapshot of a reading.
 func Build(reading *Reading, options Options) *cluster.Snapshot {
+	options.Assessments.begin()
 	history := newHistory(reading.Migrations)
 	nodes := make([]*cluster.Node, 0, len(reading.Nodes))
 	nodeMetrics := map[string]*metricsv1beta1.NodeMetrics{}

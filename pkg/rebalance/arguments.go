@@ -29,6 +29,7 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 		MinimumPodAge:   args.MinimumPodAge.Duration,
 		Cooldown:        args.Cooldown.Duration,
 		PriorityCeiling: args.PriorityCeiling,
+		Assessments:     observe.NewAssessments(),
 	}, nil
 }
 

@@ -31,6 +31,7 @@ const replans = 5
 type bench struct {
 	settings
 	world     *world.World
+	options   observe.Options
 	simulator *simulation.Simulator
 	result    *Result
 }
@@ -42,7 +43,8 @@ func measure(s settings) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{settings: s, world: world.New(s.one, s.podsPerNode, s.seed), simulator: simulator}
+	b := &bench{settings: s, world: world.New(s.one, s.podsPerNode, s.seed), simulator: simulator, options: world.Options()}
+	b.options.Assessments = observe.NewAssessments()
 	b.result = &Result{Nodes: s.one, Pods: len(b.world.Pods)}
 	reading := b.world.Reading()
 	if b.result.InputMiB, err = peak(); err != nil {
@@ -81,7 +83,7 @@ func measure(s settings) (*Result, error) {
 // and the simulation session.
 func (b *bench) plan(ctx context.Context, reading *observe.Reading) (plan *planner.Plan, snapshot *cluster.Snapshot, took, building time.Duration, err error) {
 	started := time.Now()
-	snapshot = observe.Build(reading, world.Options())
+	snapshot = observe.Build(reading, b.options)
 	building = time.Since(started)
 	session := &counting{Feasibility: rebalance.SchedulerFilters(b.simulator).Session(snapshot)}
 	plan, err = planner.Make(ctx, snapshot, session, planner.Options{
