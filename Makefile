@@ -21,6 +21,8 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
 RUNS ?= 10
+# Where benchmarks write their results; empty prints them only.
+OUT ?=
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -124,6 +126,12 @@ e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proo
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
+
+.PHONY: bench-scale
+bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/scale.json
+	@mkdir -p $(BIN)
+	$(GO) build -o $(BIN)/bench-scale ./test/bench/scale
+	$(BIN)/bench-scale -out=$(OUT)
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck

@@ -65,10 +65,12 @@ func measure(s settings) (*Result, error) {
 	for range replans {
 		b.world.Change(0.01)
 		reading := b.world.Reading()
+		cpu := processorTime()
 		plan, snapshot, took, _, err := b.plan(ctx, reading)
 		if err != nil {
 			return nil, err
 		}
+		b.result.ReplanCPU += (processorTime() - cpu).Seconds() / replans
 		b.result.Replans = append(b.result.Replans, took.Seconds())
 		b.result.Replan = max(b.result.Replan, took.Seconds())
 		if err := b.countRefused(ctx, snapshot, plan); err != nil {
