@@ -22,12 +22,19 @@ type arranged struct {
 // Since a move counts all arrivals before it, a later move cannot take the room
 // of an earlier one, in whatever order they are really carried out.
 func (s *state) arrange() (ordered []arranged, complete bool) {
+	for _, p := range s.moved {
+		p.hasTurn = false
+	}
 	remaining := append([]*pod(nil), s.moved...)
+	take := func(p *pod, after []int) {
+		ordered = append(ordered, arranged{relocation{p, p.at, p.why}, after})
+		p.hasTurn = true
+	}
 	for len(remaining) > 0 {
 		var later []*pod
 		for _, p := range remaining {
 			if after, ready := s.waitsFor(p, ordered, remaining, false); ready {
-				ordered = append(ordered, arranged{relocation{p, p.at, p.why}, after})
+				take(p, after)
 			} else {
 				later = append(later, p)
 			}
@@ -36,7 +43,7 @@ func (s *state) arrange() (ordered []arranged, complete bool) {
 			taken := false
 			for i, p := range later {
 				if after, ready := s.waitsFor(p, ordered, later, true); ready {
-					ordered = append(ordered, arranged{relocation{p, p.at, p.why}, after})
+					take(p, after)
 					later = append(later[:i:i], later[i+1:]...)
 					taken = true
 					break
@@ -56,6 +63,9 @@ func (s *state) arrange() (ordered []arranged, complete bool) {
 // of them.
 func (s *state) waitsFor(p *pod, ordered []arranged, remaining []*pod, mayWait bool) (after []int, ready bool) {
 	n := &s.nodes[p.at]
+	if s.hasRoomForAll(n) {
+		return nil, true
+	}
 	room, load := append(s.roomRow[:0], n.held...), n.atStart
 	s.roomRow = room
 	addTo(room, p.stripped, 1)
@@ -63,7 +73,7 @@ func (s *state) waitsFor(p *pod, ordered []arranged, remaining []*pod, mayWait b
 	// held counts every arrival of the plan; those that are not ordered yet will
 	// look for themselves.
 	for _, other := range remaining {
-		if other != p && other.at == n.id && !isOrdered(other, ordered) {
+		if other != p && other.at == n.id && !other.hasTurn {
 			addTo(room, other.stripped, 1)
 		}
 	}
@@ -93,7 +103,7 @@ func (s *state) waitsFor(p *pod, ordered []arranged, remaining []*pod, mayWait b
 	}
 	if needsZone {
 		for _, other := range remaining {
-			if other != p && other.home == n.id && !isOrdered(other, ordered) {
+			if other != p && other.home == n.id && !other.hasTurn {
 				return nil, false
 			}
 		}
@@ -101,13 +111,18 @@ func (s *state) waitsFor(p *pod, ordered []arranged, remaining []*pod, mayWait b
 	return after, enough()
 }
 
-func isOrdered(p *pod, ordered []arranged) bool {
-	for i := range ordered {
-		if ordered[i].pod == p {
-			return true
+// hasRoomForAll reports whether there is room for all arrivals even if nothing
+// ever leaves the node.
+func (s *state) hasRoomForAll(n *node) bool {
+	if n.zones != nil || s.wouldFill(n, [2]int64{n.atStart[0] + n.arrived[0], n.atStart[1] + n.arrived[1]}) {
+		return false
+	}
+	for _, amount := range n.held {
+		if amount < 0 {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // leaves reports whether a pod of the plan leaves the node.

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"context"
+	"slices"
 
 	"github.com/ai-storage/orchestrator/pkg/cluster"
 )
@@ -86,7 +87,7 @@ func (s *search) plan(ctx context.Context) ([]arranged, error) {
 		s.prune()
 		ordered, complete := s.arrange()
 		if !complete {
-			s.takeOut(s.firstStuck(ordered))
+			s.takeOut(s.firstStuck())
 			continue
 		}
 		refused, err := s.rehearse(ctx, ordered)
@@ -125,18 +126,41 @@ func (s *search) prune() {
 	for again := true; again; {
 		again = false
 		for _, p := range append([]*pod(nil), s.moved...) {
-			if p.at == p.home {
-				continue
-			}
-			before, kept := s.value(), s.save()
-			s.takeOut(p)
-			if s.value() <= before+gainEpsilon {
+			if p.at != p.home && s.isBetterWithout(p) {
 				again = true
-				continue
 			}
-			s.restore(kept)
 		}
 	}
+}
+
+// isBetterWithout takes a move back if the plan is better then.
+func (s *search) isBetterWithout(p *pod) bool {
+	before, to := s.value(), &s.nodes[p.at]
+	s.effort -= 2
+	if s.isNeeded(p) {
+		kept := s.save()
+		s.effort -= len(kept)
+		s.takeOut(p)
+		if s.value() <= before+gainEpsilon {
+			return true
+		}
+		s.restore(kept)
+		return false
+	}
+	at := slices.Index(s.moved, p)
+	s.back(p)
+	if s.value() <= before+gainEpsilon {
+		return true
+	}
+	s.move(p, to)
+	s.moved = slices.Insert(s.moved[:len(s.moved)-1], at, p)
+	return false
+}
+
+// isNeeded reports whether a pod of the plan comes to the home of the pod, and
+// so perhaps for the room that it leaves.
+func (s *search) isNeeded(p *pod) bool {
+	return slices.ContainsFunc(s.moved, func(other *pod) bool { return other.at == p.home })
 }
 
 // takeOut takes a move back, and with it the moves that are not possible
@@ -145,20 +169,19 @@ func (s *search) takeOut(p *pod) {
 	s.back(p)
 	s.clear(&s.nodes[p.home])
 	for {
-		ordered, complete := s.arrange()
-		if complete {
+		if _, complete := s.arrange(); complete {
 			return
 		}
-		stuck := s.firstStuck(ordered)
+		stuck := s.firstStuck()
 		s.back(stuck)
 		s.clear(&s.nodes[stuck.home])
 	}
 }
 
-// firstStuck is a moved pod that found no turn in the order.
-func (s *search) firstStuck(ordered []arranged) *pod {
+// firstStuck is a moved pod that found no turn in the latest order.
+func (s *search) firstStuck() *pod {
 	for _, p := range s.moved {
-		if !isOrdered(p, ordered) {
+		if !p.hasTurn {
 			return p
 		}
 	}
