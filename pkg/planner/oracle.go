@@ -48,11 +48,16 @@ func (o *oracle) refusal(ctx context.Context, p *pod, n *node, gone []*pod) (str
 	case err != nil:
 		return "", err
 	case refusal != "":
-		o.refused[q] = refusal
+		o.refuse(p, n, refusal)
 	default:
 		o.allowed[q] = without
 	}
 	return refusal, o.putBack(gone)
+}
+
+func (o *oracle) refuse(p *pod, n *node, refusal string) {
+	o.refused[question{p.id, n.id}] = refusal
+	p.isChoosy = true
 }
 
 func (o *oracle) isRefused(p *pod, n *node) bool {
@@ -111,7 +116,7 @@ func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused *pod
 		}
 		p, to := ordered[i].pod, &s.nodes[ordered[i].to]
 		if refusal != "" {
-			s.refused[question{p.id, to.id}] = refusal
+			s.refuse(p, to, refusal)
 			refused = p
 			break
 		}

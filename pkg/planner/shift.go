@@ -71,7 +71,7 @@ func (s *search) destinations(p *pod, why rule, among []int32) []option {
 		}
 		cost, packing := s.costWith(n, p, 1)
 		gain := reliefGain - (cost - n.cost) - price
-		if gain <= gainEpsilon {
+		if gain <= gainEpsilon || p.isChoosy && s.isRefused(p, n) {
 			return
 		}
 		if why != relief && packingGain-(packing-n.packing)-price <= gainEpsilon {
@@ -103,23 +103,29 @@ func (s *search) bestShift(p *pod, why rule, among []int32, accept func(*node) (
 		return option{}, false, nil
 	}
 	found := s.destinations(p, why, among)
-	for len(found) > 0 {
-		best := 0
-		for i := range found {
-			if found[i].gain > found[best].gain || found[i].gain == found[best].gain && found[i].to < found[best].to {
-				best = i
+	better := func(a, b option) int { return cmp.Or(cmp.Compare(b.gain, a.gain), cmp.Compare(a.to, b.to)) }
+	for i := range found {
+		// Mostly the first will do; to sort them all is for when it does not.
+		switch {
+		case i == 0:
+			first := 0
+			for j := range found {
+				if better(found[j], found[first]) < 0 {
+					first = j
+				}
 			}
+			found[0], found[first] = found[first], found[0]
+		case i == 1:
+			slices.SortFunc(found[1:], better)
 		}
-		to := &s.nodes[found[best].to]
+		to := &s.nodes[found[i].to]
 		allowed, err := s.isOrderly(p, to), error(nil)
 		if allowed {
 			allowed, err = accept(to)
 		}
 		if err != nil || allowed {
-			return found[best], allowed, err
+			return found[i], allowed, err
 		}
-		found[best] = found[len(found)-1]
-		found = found[:len(found)-1]
 	}
 	return option{}, false, nil
 }
@@ -146,8 +152,12 @@ func (s *search) needsNoTurn(p *pod, to *node) bool {
 	return to.zones == nil && fits(p.stripped, to.held) && !s.wouldFill(to, load)
 }
 
+// askEffort is what a question to the scheduler counts in evaluations.
+const askEffort = 300
+
 // allows asks the scheduler about an orderly move.
 func (s *search) allows(ctx context.Context, p *pod, to *node) (bool, error) {
+	s.effort -= askEffort
 	var gone []*pod
 	if !s.needsNoTurn(p, to) {
 		s.move(p, to)

@@ -78,6 +78,8 @@ type pod struct {
 	settles bool
 	// why is the rule that allowed the latest move.
 	why rule
+	// isChoosy tells that the scheduler refused some node.
+	isChoosy bool
 	// hasTurn tells, while the plan is put into order, that the pod has its turn.
 	hasTurn bool
 }
