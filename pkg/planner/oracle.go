@@ -3,6 +3,7 @@ package planner
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // maxQuestions bounds what one search asks the scheduler: a cluster in which it
@@ -104,39 +105,43 @@ func (o *oracle) putBack(originals []*pod) error {
 }
 
 // rehearse carries the plan out in the simulation, in order, and returns the
-// first pod that the scheduler refuses. Each move is asked about twice: while
-// all originals hold their places that it does not wait for, and when those of
-// all earlier moves are gone, since nobody knows how long a migration takes.
-func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused *pod, err error) {
-	placed := 0
+// pods that the scheduler refuses. Each move is asked about twice: while all
+// originals hold their places that it does not wait for, and when those of all
+// earlier moves are gone, since nobody knows how long a migration takes.
+func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused []*pod, err error) {
+	var placed []*pod
 	for i := range ordered {
-		refusal, err := s.rehearseTurn(ctx, ordered, i)
+		p, to := ordered[i].pod, &s.nodes[ordered[i].to]
+		if slices.ContainsFunc(ordered[i].after, func(j int) bool { return !slices.Contains(placed, ordered[j].pod) }) {
+			continue
+		}
+		refusal, err := s.rehearseTurn(ctx, ordered, placed, i)
 		if err != nil {
 			return nil, err
 		}
-		p, to := ordered[i].pod, &s.nodes[ordered[i].to]
 		if refusal != "" {
 			s.refuse(p, to, refusal)
-			refused = p
-			break
+			refused = append(refused, p)
+			continue
 		}
 		if err := s.feasibility.Place(p.Replacement(), to.Name); err != nil {
 			return nil, fmt.Errorf("placing %s on node %s: %w", p.Key(), to.Name, err)
 		}
-		placed++
+		placed = append(placed, p)
 	}
-	if refused == nil {
+	if len(refused) == 0 {
 		return nil, nil
 	}
-	for _, turn := range ordered[:placed] {
-		if err := s.feasibility.Remove(turn.pod.Replacement()); err != nil {
-			return nil, fmt.Errorf("taking back the replacement of %s: %w", turn.pod.Key(), err)
+	for _, p := range placed {
+		if err := s.feasibility.Remove(p.Replacement()); err != nil {
+			return nil, fmt.Errorf("taking back the replacement of %s: %w", p.Key(), err)
 		}
 	}
 	return refused, nil
 }
 
-func (s *search) rehearseTurn(ctx context.Context, ordered []arranged, i int) (refusal string, err error) {
+// rehearseTurn asks about one move, with the replacements of others placed.
+func (s *search) rehearseTurn(ctx context.Context, ordered []arranged, placed []*pod, i int) (refusal string, err error) {
 	p, to := ordered[i].pod, &s.nodes[ordered[i].to]
 	if _, asked := s.allowed[question{p.id, to.id}]; i == 0 && asked {
 		return "", nil
@@ -144,10 +149,11 @@ func (s *search) rehearseTurn(ctx context.Context, ordered []arranged, i int) (r
 	var waitedFor, rest []*pod
 	must := closure(ordered, i)
 	for j := range ordered[:i] {
-		if must[j] {
-			waitedFor = append(waitedFor, ordered[j].pod)
-		} else {
-			rest = append(rest, ordered[j].pod)
+		switch other := ordered[j].pod; {
+		case must[j]:
+			waitedFor = append(waitedFor, other)
+		case slices.Contains(placed, other):
+			rest = append(rest, other)
 		}
 	}
 	if err := s.removeAll(waitedFor); err != nil {

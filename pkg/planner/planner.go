@@ -75,12 +75,15 @@ func newSearch(snapshot *cluster.Snapshot, feasibility Feasibility, options Opti
 // again. After that it only shrinks.
 const repairs = 4
 
+// repairShare is the part of the effort that is spent on each of them.
+const repairShare = 8
+
 // plan searches, and tries the result on the scheduler in order until nothing
 // is refused. Every try that fails takes a move out, so there is an end.
 func (s *search) plan(ctx context.Context) ([]arranged, error) {
 	for round := 0; ; round++ {
 		if round <= repairs {
-			if err := s.improve(ctx); err != nil {
+			if err := s.improve(ctx, round); err != nil {
 				return nil, err
 			}
 		}
@@ -94,27 +97,37 @@ func (s *search) plan(ctx context.Context) ([]arranged, error) {
 		if err != nil {
 			return nil, err
 		}
-		if refused == nil {
+		if len(refused) == 0 {
 			return ordered, nil
 		}
-		s.takeOut(refused)
+		for _, p := range refused {
+			if p.at != p.home {
+				s.takeOut(p)
+			}
+		}
 	}
 }
 
-func (s *search) improve(ctx context.Context) error {
+// improve makes the plan better. To fill up what the scheduler refused takes
+// less effort than to find the plan.
+func (s *search) improve(ctx context.Context, round int) error {
+	share := 1
+	if round > 0 {
+		share = repairShare
+	}
 	s.findCool()
-	s.effort = shiftEffort
+	s.effort = shiftEffort / share
 	if err := s.shiftAll(ctx); err != nil {
 		return err
 	}
-	s.effort = chainEffort
+	s.effort = chainEffort / share
 	if err := s.emptyNodes(ctx); err != nil {
 		return err
 	}
 	if err := s.chainAll(ctx); err != nil {
 		return err
 	}
-	s.effort = rebuildEffort
+	s.effort = rebuildEffort / share
 	return s.rebuild(ctx)
 }
 
