@@ -18,7 +18,7 @@ import (
 
 // knownPods bounds what a session remembers: what plugins note for a pod can be
 // large.
-const knownPods = 128
+const knownPods = 512
 
 // preFiltered is what PreFilter said of a pod.
 type preFiltered struct {
