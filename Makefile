@@ -153,6 +153,12 @@ bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real de
 	$(GO) run ./test/bench/rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
 		--arms=$(ARMS) --parallel=$(PARALLEL) --out=$(OUT)/rebalance --version=$$(git describe --always --dirty 2>/dev/null || echo unknown)
 
+.PHONY: bench-scale
+bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/scale.json
+	@mkdir -p $(BIN)
+	$(GO) build -o $(BIN)/bench-scale ./test/bench/scale
+	$(BIN)/bench-scale -out=$(OUT)
+
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }

@@ -39,13 +39,18 @@ func NewLedger(limits Limits, inFlight ...Move) *Ledger {
 }
 
 // Add counts a move as in flight.
-func (l *Ledger) Add(move Move) {
-	l.inFlight++
-	l.namespaces[move.Namespace]++
-	l.workloads[move.Workload]++
+func (l *Ledger) Add(move Move) { l.count(move, 1) }
+
+// Remove takes back an Add of the same move.
+func (l *Ledger) Remove(move Move) { l.count(move, -1) }
+
+func (l *Ledger) count(move Move, change int) {
+	l.inFlight += change
+	l.namespaces[move.Namespace] += change
+	l.workloads[move.Workload] += change
 	for _, node := range []string{move.From, move.To} {
 		if node != "" {
-			l.nodes[node]++
+			l.nodes[node] += change
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -60,6 +61,8 @@ type Node struct {
 	// LeftAlone says why no pod is moved from or to the node; empty when pods may
 	// be.
 	LeftAlone string
+	// Zones is what is free on each NUMA node, where the node tells.
+	Zones []Resources
 	// Object is the node itself, for rules that read more than amounts.
 	Object *corev1.Node
 }
@@ -78,15 +81,31 @@ type Pod struct {
 	// StrippedRequests are those of the replacement, once finished containers
 	// are left out.
 	StrippedRequests Resources
+	// Zones are the NUMA nodes that the pod sits on, evenly; empty when it may be
+	// on any or is spread over all.
+	Zones []int
 	// Measured is what the pod uses; nil when there is no fresh measurement.
 	Measured *Usage
 	// Immovable says why the loop must not move the pod; empty when it may.
 	Immovable string
 	// Object is the pod itself.
 	Object *corev1.Pod
-	// Replacement is the pod that would take over, before it is named; nil when
-	// the pod cannot be moved.
-	Replacement *corev1.Pod
+	// Replacement builds the pod that would take over, before it is named, and
+	// returns the same one every time; nil when the pod cannot be moved. Few pods
+	// of a large cluster are ever asked for it. It returns nil when it turns out
+	// that there can be none.
+	Replacement LazyPod
+}
+
+// LazyPod builds a pod when it is asked for it.
+type LazyPod func() *corev1.Pod
+
+// Equal reports whether both build the same pod.
+func (l LazyPod) Equal(other LazyPod) bool {
+	if l == nil || other == nil {
+		return l == nil && other == nil
+	}
+	return equality.Semantic.DeepEqual(l(), other())
 }
 
 // Key identifies a pod to people.

@@ -75,6 +75,13 @@ func (v Verdicts) Keeps(name string) bool {
 	})
 }
 
+// KeepsAll reports whether every container moves. Ephemeral ones do not count.
+func (v Verdicts) KeepsAll() bool {
+	return !slices.ContainsFunc(v.Containers, func(c v1alpha1.ContainerVerdict) bool {
+		return !c.ShouldMigrate && c.Kind != v1alpha1.KindEphemeral
+	})
+}
+
 // SameContainers reports whether both verdicts take the same containers along.
 func (v Verdicts) SameContainers(other Verdicts) bool {
 	return slices.Equal(v.kept(), other.kept())

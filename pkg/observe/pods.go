@@ -2,11 +2,14 @@ package observe
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/budget"
@@ -64,14 +67,41 @@ func buildPod(pod *corev1.Pod, requests cluster.Resources, reading *Reading, his
 			return p
 		}
 	}
-	replacement, err := containers.BuildReplacement(pod, e.verdicts, containers.ReplacementOptions{})
-	if err != nil {
-		p.Immovable = err.Error()
-		return p
-	}
-	p.Replacement = replacement
-	p.StrippedRequests = requestsOf(replacement)
+	p.Immovable = giveReplacement(p, e.verdicts)
 	return p
+}
+
+// giveReplacement says how the replacement is built and what it asks for. It is
+// built only when somebody asks for it, unless containers stay behind: then what
+// it asks for is not known before. It returns why there can be none.
+func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) {
+	var err error
+	p.Replacement = sync.OnceValue(func() (replacement *corev1.Pod) {
+		replacement, err = containers.BuildReplacement(p.Object, verdicts, containers.ReplacementOptions{})
+		return replacement
+	})
+	if verdicts.KeepsAll() && !wasResized(p.Object) {
+		p.StrippedRequests = p.Requests
+		return ""
+	}
+	if verdicts.KeepsAll() {
+		p.StrippedRequests = cluster.ResourcesOf(resourcehelper.PodRequests(p.Object, resourcehelper.PodResourcesOptions{}))
+		return ""
+	}
+	if replacement := p.Replacement(); err == nil {
+		p.StrippedRequests = requestsOf(replacement)
+		return ""
+	}
+	p.Replacement = nil
+	return err.Error()
+}
+
+// wasResized reports whether a container may have other requests than its spec
+// asks for: then the replacement, which knows only the spec, has others, too.
+func wasResized(pod *corev1.Pod) bool {
+	hasResources := func(s corev1.ContainerStatus) bool { return s.Resources != nil }
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, hasResources) ||
+		slices.ContainsFunc(pod.Status.InitContainerStatuses, hasResources) || pod.Status.Resources != nil
 }
 
 func optedIn(e *examination) string {
@@ -113,7 +143,7 @@ func movable(e *examination) string {
 		return "the pod would have to stop before it moves: " + why
 	}
 	var refusal *containers.Refusal
-	e.verdicts, refusal = containers.Assess(e.pod, loopPolicy, e.reading.Claims(e.pod.Namespace))
+	e.verdicts, refusal = e.options.Assessments.judge(e.pod, e.reading.Claims(e.pod.Namespace))
 	switch {
 	case refusal != nil:
 		return refusal.Message

@@ -39,6 +39,8 @@ type Options struct {
 	PriorityCeiling int32
 	// Signals that have recorded the reading; nil knows the reading alone.
 	Signals *Signals
+	// Assessments are kept from cycle to cycle; nil assesses every pod anew.
+	Assessments *Assessments
 }
 
 // Reading is everything that was read of a cluster at one moment.
@@ -65,6 +67,7 @@ func Build(reading *Reading, options Options) *cluster.Snapshot {
 		options.Signals = NewSignals(SignalOptions{Percentile: 100})
 		options.Signals.Record(reading)
 	}
+	options.Assessments.begin()
 	history := newHistory(reading.Migrations)
 	pods := make([]*cluster.Pod, 0, len(reading.Pods))
 	requested := map[string]cluster.Resources{}
@@ -72,7 +75,7 @@ func Build(reading *Reading, options Options) *cluster.Snapshot {
 		if !holdsPlace(pod) {
 			continue
 		}
-		requests := requestsOf(pod)
+		requests := options.Assessments.requests(pod)
 		pods = append(pods, buildPod(pod, requests, reading, history, options))
 		requested[pod.Spec.NodeName] = requested[pod.Spec.NodeName].Add(requests)
 	}

@@ -122,8 +122,8 @@ func TestBuildTakesAmounts(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", check.what, check.diff)
 		}
 	}
-	if len(pod.Replacement.Spec.Containers) != 1 || pod.Replacement.Spec.NodeName != "" {
-		t.Errorf("replacement has %d containers and node %q, want one container and no node", len(pod.Replacement.Spec.Containers), pod.Replacement.Spec.NodeName)
+	if replacement := pod.Replacement(); len(replacement.Spec.Containers) != 1 || replacement.Spec.NodeName != "" {
+		t.Errorf("replacement has %d containers and node %q, want one container and no node", len(replacement.Spec.Containers), replacement.Spec.NodeName)
 	}
 }
 

@@ -9,8 +9,10 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/cluster"
 )
 
-// Plan is an ordered list of moves. Every move was found feasible with all
-// originals still in place, so the moves may be carried out together.
+// Plan is an ordered list of moves. Each finds room after the moves before it,
+// with their originals still in place, except for those in its After. So moves
+// without After may be carried out together, and the others when those they
+// wait for have finished.
 type Plan struct {
 	// SnapshotTime is the moment the plan was made for.
 	SnapshotTime time.Time `json:"snapshotTime"`
@@ -19,7 +21,7 @@ type Plan struct {
 	After        Summary   `json:"after"`
 	// StillHot lists the nodes that the plan leaves hot, and why.
 	StillHot []HotNode `json:"stillHot,omitempty"`
-	// Source tells what the loads are made from: Measured or Requests.
+	// Source tells what the loads are made from: that of the snapshot.
 	Source string `json:"source"`
 	// ExpectedDowntime adds up what the moves are expected to take away from
 	// their pods. Make leaves it at zero: only who has carried out moves knows.
@@ -33,20 +35,24 @@ type Move struct {
 	Workload string         `json:"workload"`
 	From     string         `json:"from"`
 	To       string         `json:"to"`
-	// Gain is what the objective falls by, the price of the move deducted.
+	// Gain is by how much this move makes the nodes cheaper after the moves before
+	// it. A move that only makes room for a later one may have a negative gain.
 	Gain float64 `json:"gain"`
+	// Cost is the price of the move itself.
+	Cost float64 `json:"cost"`
 	// After are the moves, by their index in the plan, that must have finished
-	// before this one may start.
+	// before this one may start: it needs the room that their originals leave.
 	After []int `json:"after,omitempty"`
 	// Usage is the measured load that moves along.
 	Usage cluster.Resources `json:"usage"`
 	// FreedRequests are the requests that stripping finished containers frees.
 	FreedRequests cluster.Resources `json:"freedRequests"`
-	// Reason explains the move to a person.
+	// Reason explains the move to a person: what it gains, what it costs, and
+	// which rule allowed it.
 	Reason string `json:"reason"`
 }
 
-// Summary describes the load of the measured nodes.
+// Summary describes the measured nodes.
 type Summary struct {
 	// Objective is the sum of NodeCost over the measured nodes.
 	Objective float64 `json:"objective"`
@@ -54,7 +60,8 @@ type Summary struct {
 	// fractions of what the nodes can allocate.
 	CPUDeviation    float64 `json:"cpuDeviation"`
 	MemoryDeviation float64 `json:"memoryDeviation"`
-	// Fragmentation is the price of room that the shapes cannot use.
+	// Fragmentation is the share of the free room that holds no whole shape; 0
+	// when no shapes are given.
 	Fragmentation float64 `json:"fragmentation"`
 	// Nodes in order of their names.
 	Nodes []NodeLoad `json:"nodes"`

@@ -46,6 +46,7 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 			Window:     args.Signals.Window.Duration,
 			Percentile: int(args.Signals.Percentile),
 		}),
+		Assessments: observe.NewAssessments(),
 	}, nil
 }
 

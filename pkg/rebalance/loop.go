@@ -84,6 +84,7 @@ func (l *Loop) cycle(ctx context.Context) error {
 
 	// 2. Act on every move that still holds. One that fails, such as in a
 	// namespace whose quota is used up, does not stand in the way of the others.
+	// Moves that wait for others are for a later cycle, which plans anew.
 	var failures []error
 	for _, move := range status.startable() {
 		failures = append(failures, l.act(ctx, move))

@@ -56,6 +56,7 @@ type yes struct{}
 func (yes) Session(*cluster.Snapshot) planner.Feasibility                       { return yes{} }
 func (yes) Fits(context.Context, *corev1.Pod, string) (refusal string, _ error) { return "", nil }
 func (yes) Place(*corev1.Pod, string) error                                     { return nil }
+func (yes) Remove(*corev1.Pod) error                                            { return nil }
 
 func newWorld(t *testing.T, pods int) *world {
 	t.Helper()

@@ -28,8 +28,18 @@ func (l *lister) HavePodsWithAffinityList() ([]fwk.NodeInfo, error) {
 }
 
 // HavePodsWithRequiredAntiAffinityList returns the nodes that have a pod which
-// keeps others away.
+// keeps others away. While PreFilter plugins of the scheduler's own ask, nodes
+// are left out on which no such pod concerns the pod in question.
 func (l *lister) HavePodsWithRequiredAntiAffinityList() ([]fwk.NodeInfo, error) {
+	if l.session.asked != nil && l.session.repellers != nil {
+		var found []fwk.NodeInfo
+		for _, i := range l.session.repellers.concerning(l.session.asked) {
+			if node := l.session.ordered[i]; len(node.GetPodsWithRequiredAntiAffinity()) > 0 {
+				found = append(found, node)
+			}
+		}
+		return found, nil
+	}
 	return l.nodesWith(func(node fwk.NodeInfo) bool { return len(node.GetPodsWithRequiredAntiAffinity()) > 0 })
 }
 
@@ -45,8 +55,8 @@ func (l *lister) nodesWith(has func(fwk.NodeInfo) bool) ([]fwk.NodeInfo, error) 
 
 // Get returns one node.
 func (l *lister) Get(name string) (fwk.NodeInfo, error) {
-	if node, ok := l.session.nodes[name]; ok {
-		return node, nil
+	if i, ok := l.session.index[name]; ok {
+		return l.session.ordered[i], nil
 	}
 	return nil, fmt.Errorf("node %q is not in the snapshot", name)
 }

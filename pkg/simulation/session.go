@@ -19,31 +19,35 @@ import (
 )
 
 // Session is a copy of a snapshot to try placements on. It is not for
-// concurrent use; several sessions of one Simulator are.
+// concurrent use; several sessions of one Simulator are. It does nothing until
+// it is asked, and copies only the nodes that change.
 type Session struct {
 	simulator *Simulator
-	nodes     map[string]*framework.NodeInfo
-	ordered   []fwk.NodeInfo
-	pods      map[cluster.PodKey]placement
+	snapshot  *cluster.Snapshot
+	// index finds a node in ordered; both are nil until the first question.
+	index   map[string]int
+	ordered []fwk.NodeInfo
+	// own tells which nodes are the session's own and may be changed.
+	own []bool
+	// repellers narrow down the question that asked is in PreFilter with.
+	repellers *repellers
+	asked     *corev1.Pod
+	// removed are pods of the snapshot that are off their nodes, placed those
+	// that were put somewhere.
+	removed map[cluster.PodKey]bool
+	placed  map[cluster.PodKey]placement
+	// keys are those under which pods were placed.
+	keys map[*corev1.Pod]cluster.PodKey
 	// unnamed counts the names given to pods that have none.
 	unnamed int
-	// last is what PreFilter said, for as long as pod and placements stay the
-	// same: it is asked once for all nodes, as in the scheduler.
-	last *preFiltered
+	// known is what PreFilter said of pods: it is asked once for all nodes, as in
+	// the scheduler, and told of changes.
+	known map[*corev1.Pod]*preFiltered
 }
 
 type placement struct {
 	pod  *corev1.Pod
-	node *framework.NodeInfo
-}
-
-type preFiltered struct {
-	asked   *corev1.Pod
-	pod     *corev1.Pod
-	state   fwk.CycleState
-	result  *fwk.PreFilterResult
-	status  *fwk.Status
-	plugins sets.Set[string]
+	node string
 }
 
 // Verdict is the answer to whether a pod fits.
@@ -58,25 +62,51 @@ type Verdict struct {
 // Session starts from the pods and nodes of a snapshot, which stays as it is.
 // Every pod and node in it must have its Object.
 func (s *Simulator) Session(snapshot *cluster.Snapshot) *Session {
-	session := &Session{
-		simulator: s,
-		nodes:     make(map[string]*framework.NodeInfo, len(snapshot.Nodes)),
-		ordered:   make([]fwk.NodeInfo, 0, len(snapshot.Nodes)),
-		pods:      make(map[cluster.PodKey]placement, len(snapshot.Pods)),
+	return &Session{
+		simulator: s, snapshot: snapshot,
+		removed: map[cluster.PodKey]bool{}, placed: map[cluster.PodKey]placement{}, keys: map[*corev1.Pod]cluster.PodKey{},
+		known: map[*corev1.Pod]*preFiltered{},
 	}
-	for _, node := range snapshot.Nodes {
-		info := framework.NewNodeInfo()
-		info.SetNode(node.Object)
-		session.nodes[node.Name] = info
-		session.ordered = append(session.ordered, info)
+}
+
+// begin makes the framework's view of the snapshot, once.
+func (s *Session) begin() {
+	if s.index != nil {
+		return
 	}
-	for _, pod := range snapshot.Pods {
-		// The scheduler does not count pods on nodes that are gone, either.
-		if info, ok := session.nodes[pod.NodeName]; ok {
-			session.add(pod.Key(), pod.Object, info)
+	nodes := s.simulator.nodes(s.snapshot)
+	s.index = make(map[string]int, len(nodes))
+	s.ordered, s.own = make([]fwk.NodeInfo, len(nodes)), make([]bool, len(nodes))
+	for i, node := range nodes {
+		s.index[s.snapshot.Nodes[i].Name] = i
+		s.ordered[i] = node.view
+	}
+	if s.simulator.follows {
+		s.repellers = newRepellers(nodes)
+	}
+}
+
+// nodeAt finds a node by name.
+func (s *Session) nodeAt(name string) (int, error) {
+	s.begin()
+	i, ok := s.index[name]
+	if !ok {
+		return 0, fmt.Errorf("node %q is not in the snapshot", name)
+	}
+	return i, nil
+}
+
+// toChange returns a node that may be changed.
+func (s *Session) toChange(i int) *framework.NodeInfo {
+	view := s.ordered[i].(*framework.NodeInfo)
+	if !s.own[i] {
+		view = view.SnapshotConcrete()
+		s.ordered[i], s.own[i] = view, true
+		if s.repellers != nil {
+			s.repellers.changed[i] = true
 		}
 	}
-	return session
+	return view
 }
 
 // Fits asks the scheduler's PreFilter and Filter plugins whether the pod may go
@@ -86,9 +116,9 @@ func (s *Simulator) Session(snapshot *cluster.Snapshot) *Session {
 // A checkpoint claim that is not there yet is left out: a migration makes it
 // later, and where a new volume may come is for the scheduler to say then.
 func (s *Session) Fits(ctx context.Context, pod *corev1.Pod, nodeName string) (Verdict, error) {
-	node, ok := s.nodes[nodeName]
-	if !ok {
-		return Verdict{}, fmt.Errorf("node %q is not in the snapshot", nodeName)
+	at, err := s.nodeAt(nodeName)
+	if err != nil {
+		return Verdict{}, err
 	}
 	s.simulator.mu.Lock()
 	defer s.simulator.mu.Unlock()
@@ -110,7 +140,7 @@ func (s *Session) Fits(ctx context.Context, pod *corev1.Pod, nodeName string) (V
 			Reason: "node is filtered out by the prefilter result",
 		}, nil
 	}
-	status := s.simulator.framework.RunFilterPlugins(ctx, before.state, before.pod, node)
+	status := s.simulator.framework.RunFilterPlugins(ctx, before.state, before.pod, s.ordered[at])
 	if ctx.Err() != nil {
 		// A plugin that was cut short says no.
 		return Verdict{}, context.Cause(ctx)
@@ -119,19 +149,24 @@ func (s *Session) Fits(ctx context.Context, pod *corev1.Pod, nodeName string) (V
 }
 
 func (s *Session) preFilter(ctx context.Context, pod *corev1.Pod) (*preFiltered, error) {
-	if s.last != nil && s.last.asked == pod {
-		return s.last, nil
+	if before, ok := s.known[pod]; ok {
+		return before, nil
 	}
 	unbound, err := s.unbound(pod)
 	if err != nil {
 		return nil, err
 	}
-	before := &preFiltered{asked: pod, pod: unbound, state: framework.NewCycleState()}
+	before := &preFiltered{pod: unbound, state: framework.NewCycleState()}
+	s.asked = unbound
+	defer func() { s.asked = nil }()
 	before.result, before.status, before.plugins = s.simulator.framework.RunPreFilterPlugins(ctx, before.state, unbound)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	s.last = before
+	if len(s.known) >= knownPods {
+		clear(s.known)
+	}
+	s.known[pod] = before
 	return before, nil
 }
 
@@ -168,45 +203,87 @@ func verdictOf(status *fwk.Status) (Verdict, error) {
 // Place makes the pod hold room on the node, whether it fits or not. A pod
 // without a name, or with one that is taken, is given one.
 func (s *Session) Place(pod *corev1.Pod, nodeName string) error {
-	node, ok := s.nodes[nodeName]
-	if !ok {
-		return fmt.Errorf("node %q is not in the snapshot", nodeName)
+	at, err := s.nodeAt(nodeName)
+	if err != nil {
+		return err
 	}
-	placed := pod.DeepCopy()
-	placed.Spec.NodeName = nodeName
-	key := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
-	if _, taken := s.pods[key]; taken || key.Name == "" {
-		s.unnamed++
-		// Not a valid name of a pod, so that it can never be taken.
-		key.Name = fmt.Sprintf("%s#%d", pod.Name, s.unnamed)
-		placed.Name, placed.UID = key.Name, ""
+	key, placed := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}, pod
+	if taken := s.isTaken(key); taken || key.Name == "" || pod.Spec.NodeName != nodeName {
+		placed = pod.DeepCopy()
+		placed.Spec.NodeName = nodeName
+		if taken || key.Name == "" {
+			s.unnamed++
+			// Not a valid name of a pod, so that it can never be taken.
+			key.Name = fmt.Sprintf("%s#%d", pod.Name, s.unnamed)
+			placed.Name, placed.UID = key.Name, ""
+		}
 	}
-	s.add(key, placed, node)
+	placed = withUID(placed)
+	// As in the scheduler's own view, a term that does not parse counts as absent.
+	info, _ := framework.NewPodInfo(placed)
+	s.toChange(at).AddPodInfo(info)
+	s.change(info, s.ordered[at], 1)
+	s.placed[key], s.keys[pod] = placement{pod: placed, node: nodeName}, key
 	return nil
 }
 
-// Remove takes a pod of the snapshot, or one that was placed, off its node.
-func (s *Session) Remove(namespace, name string) error {
-	key := cluster.PodKey{Namespace: namespace, Name: name}
-	found, ok := s.pods[key]
-	if !ok {
-		return fmt.Errorf("pod %s is not on any node of the snapshot", key)
+// isTaken reports whether a pod of that name is on a node.
+func (s *Session) isTaken(key cluster.PodKey) bool {
+	if _, taken := s.placed[key]; taken {
+		return true
 	}
-	if err := found.node.RemovePod(klog.Background(), found.pod); err != nil {
+	return !s.removed[key] && s.original(key) != nil
+}
+
+// original finds a pod of the snapshot that is on one of its nodes.
+func (s *Session) original(key cluster.PodKey) *cluster.Pod {
+	i, found := slices.BinarySearchFunc(s.snapshot.Pods, key, func(pod *cluster.Pod, key cluster.PodKey) int { return pod.Key().Compare(key) })
+	if !found {
+		return nil
+	}
+	if _, known := s.index[s.snapshot.Pods[i].NodeName]; !known {
+		return nil
+	}
+	return s.snapshot.Pods[i]
+}
+
+// Remove takes a pod off its node: the latest placement of it, or else the pod
+// of that name in the snapshot.
+func (s *Session) Remove(pod *corev1.Pod) error {
+	s.begin()
+	key, wasPlaced := s.keys[pod]
+	if !wasPlaced {
+		key = cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
+	}
+	found, ok := s.placed[key]
+	if !ok {
+		original := s.original(key)
+		if original == nil || s.removed[key] {
+			return fmt.Errorf("pod %s is not on any node of the snapshot", key)
+		}
+		found = placement{pod: withUID(original.Object), node: original.NodeName}
+	}
+	at := s.index[found.node]
+	if err := s.toChange(at).RemovePod(klog.Background(), found.pod); err != nil {
 		return fmt.Errorf("removing pod %s: %w", key, err)
 	}
-	delete(s.pods, key)
-	s.last = nil
+	info, _ := framework.NewPodInfo(found.pod)
+	s.change(info, s.ordered[at], -1)
+	if ok {
+		delete(s.placed, key)
+		delete(s.keys, pod)
+	} else {
+		s.removed[key] = true
+	}
 	return nil
 }
 
-// add puts a pod on a node. The framework tells pods apart by UID.
-func (s *Session) add(key cluster.PodKey, pod *corev1.Pod, node *framework.NodeInfo) {
-	if pod.UID == "" {
-		pod = pod.DeepCopy()
-		pod.UID = types.UID("simulated/" + key.String())
+// withUID gives a pod without a UID one: the framework tells pods apart by it.
+func withUID(pod *corev1.Pod) *corev1.Pod {
+	if pod.UID != "" {
+		return pod
 	}
-	node.AddPod(pod)
-	s.pods[key] = placement{pod: pod, node: node}
-	s.last = nil
+	pod = pod.DeepCopy()
+	pod.UID = types.UID("simulated/" + pod.Namespace + "/" + pod.Name)
+	return pod
 }

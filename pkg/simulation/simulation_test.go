@@ -159,7 +159,7 @@ func TestPlaceAndRemove(t *testing.T) {
 			t.Errorf("with original and replacement in place, %s: %+v", name, got)
 		}
 	}
-	if err := session.Remove("default", "original"); err != nil {
+	if err := session.Remove(original); err != nil {
 		t.Fatal(err)
 	}
 	if got := mustFit(t, session, plain, "n0"); !got.Fits {
@@ -168,7 +168,7 @@ func TestPlaceAndRemove(t *testing.T) {
 	if got := mustFit(t, session, replacement, "n0"); !got.Fits {
 		t.Errorf("anti-affinity against a removed original: %+v", got)
 	}
-	if err := session.Remove("default", "original"); err == nil {
+	if err := session.Remove(original); err == nil {
 		t.Error("removed twice without an error")
 	}
 	if got := mustFit(t, simulator.Session(snapshot), plain, "n0"); got.Fits {
@@ -197,11 +197,12 @@ func TestAntiAffinityFollowsChanges(t *testing.T) {
 		}
 	}
 	check("empty", Verdict{Fits: true})
-	if err := session.Place(loner("first"), "n0"); err != nil {
+	first := loner("first")
+	if err := session.Place(first, "n0"); err != nil {
 		t.Fatal(err)
 	}
 	check("after Place", refused)
-	if err := session.Remove("default", "first"); err != nil {
+	if err := session.Remove(first); err != nil {
 		t.Fatal(err)
 	}
 	check("after Remove", Verdict{Fits: true})

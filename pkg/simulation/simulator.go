@@ -20,6 +20,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/cluster"
 	"github.com/ai-storage/orchestrator/pkg/plugins"
 )
 
@@ -28,10 +29,24 @@ type Simulator struct {
 	framework framework.Framework
 	claims    corelisters.PersistentVolumeClaimLister
 
+	// follows tells that PreFilter need not be asked anew after every change.
+	follows bool
+
 	// mu keeps sessions apart: the plugins were made with one lister, which
 	// shows them the session at work.
 	mu     sync.Mutex
 	lister *lister
+
+	// baseMu guards base.
+	baseMu sync.Mutex
+	base   base
+}
+
+// nodes are those of a snapshot, in order, as the framework sees them.
+func (s *Simulator) nodes(snapshot *cluster.Snapshot) []*baseNode {
+	s.baseMu.Lock()
+	defer s.baseMu.Unlock()
+	return s.base.update(snapshot)
 }
 
 // New builds the framework of the profile ai-storage-scheduler as
@@ -73,6 +88,7 @@ func New(ctx context.Context, cfg *schedulerconfig.KubeSchedulerConfiguration, c
 	}
 	return &Simulator{
 		framework: built,
+		follows:   followsChanges(built),
 		claims:    informers.Core().V1().PersistentVolumeClaims().Lister(),
 		lister:    lister,
 	}, nil

@@ -37,7 +37,7 @@ const (
 
 // Plugin scores nodes by what they would cost with the pod on them.
 type Plugin struct {
-	thresholds   planner.Thresholds
+	objective    planner.Objective
 	measurements *measurements
 }
 
@@ -59,7 +59,7 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 		return nil, errs.ToAggregate()
 	}
 	plugin := &Plugin{
-		thresholds:   thresholdsOf(args.Thresholds),
+		objective:    planner.Objective{Thresholds: thresholdsOf(args.Thresholds)},
 		measurements: newMeasurements(clock.RealClock{}, args.MetricsMaxAge.Duration),
 	}
 	if handle.KubeConfig() == nil {
@@ -110,11 +110,14 @@ func (p *Plugin) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, i
 	if err != nil {
 		return 0, fwk.AsStatus(fmt.Errorf("reading what PreScore found: %w", err))
 	}
-	allocatable := info.GetAllocatable()
-	cost := planner.NodeCost(
-		cluster.Resources{MilliCPU: allocatable.GetMilliCPU(), Memory: allocatable.GetMemory()},
-		p.load(info).Add(data.(*podState).requests),
-		p.thresholds)
+	asked := data.(*podState).requests
+	requested := amountsOf(info.GetRequested()).Add(asked)
+	cost := p.objective.NodeCost(planner.NodeState{
+		Allocatable: amountsOf(info.GetAllocatable()),
+		Used:        p.load(info).Add(asked),
+		Requested:   requested,
+		Evictable:   requested,
+	})
 	return int64(math.Round(cost * costUnit)), nil
 }
 
@@ -125,8 +128,7 @@ func (p *Plugin) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, i
 func (p *Plugin) load(info fwk.NodeInfo) cluster.Resources {
 	measured, ok := p.measurements.fresh(info.Node().Name)
 	if !ok {
-		requested := info.GetRequested()
-		return cluster.Resources{MilliCPU: requested.GetMilliCPU(), Memory: requested.GetMemory()}
+		return amountsOf(info.GetRequested())
 	}
 	used := measured.used
 	for _, podInfo := range info.GetPods() {
@@ -189,6 +191,10 @@ func (p *Plugin) SignPod(_ context.Context, pod *corev1.Pod) ([]fwk.SignFragment
 		{Key: Name + ".Requests()", Value: []int64{requests.MilliCPU, requests.Memory}},
 		{Key: Name + ".PlannedNode()", Value: pod.Labels[v1alpha1.TargetNodeLabel]},
 	}, nil
+}
+
+func amountsOf(r fwk.Resource) cluster.Resources {
+	return cluster.Resources{MilliCPU: r.GetMilliCPU(), Memory: r.GetMemory()}
 }
 
 // requestsOf adds up CPU and memory as the scheduler does.

@@ -47,7 +47,7 @@ func used(node, cpu, memory string, at time.Time) metricsv1beta1.NodeMetrics {
 func newPlugin(t *testing.T, items ...metricsv1beta1.NodeMetrics) *Plugin {
 	t.Helper()
 	p := &Plugin{
-		thresholds:   planner.Thresholds{CPU: 0.7, Memory: 0.8},
+		objective:    planner.Objective{Thresholds: planner.Thresholds{CPU: 0.7, Memory: 0.8}},
 		measurements: newMeasurements(clocktesting.NewFakeClock(now), time.Minute),
 	}
 	if err := p.measurements.poll(context.Background(), &answers{items: items}); err != nil {
@@ -143,8 +143,17 @@ func TestScores(t *testing.T) {
 			name:     "the pod itself counts",
 			measured: []metricsv1beta1.NodeMetrics{used("a", "0", "1Gi", now), used("b", "0", "1Gi", now)},
 			pod:      asking("p", "8").Obj(),
-			nodes:    []fwk.NodeInfo{nodeInfo("a"), nodeInfo("b", startedAt(asking("x", "5"), old))},
-			want:     map[string]int64{"a": 100, "b": 100},
+			nodes: []fwk.NodeInfo{nodeInfo("a"), nodeInfo("b", startedAt(
+				st.MakePod().Namespace("default").Name("x").UID("x").Req(map[corev1.ResourceName]string{"cpu": "1", "memory": "1Gi"}), old))},
+			want: map[string]int64{"a": 100, "b": 100},
+		},
+		{
+			name:     "CPU that no memory is left for makes a node a little worse",
+			measured: []metricsv1beta1.NodeMetrics{used("a", "0", "0", now), used("b", "0", "0", now)},
+			pod:      asking("p", "1").Obj(),
+			nodes: []fwk.NodeInfo{nodeInfo("a"), nodeInfo("b", startedAt(
+				st.MakePod().Namespace("default").Name("x").UID("x").Req(map[corev1.ResourceName]string{"memory": "4Gi"}), old))},
+			want: map[string]int64{"a": 100, "b": 60},
 		},
 		{
 			name:     "nearly alike nodes get nearly alike scores",
@@ -199,7 +208,11 @@ func TestScoreIsThePlannersCost(t *testing.T) {
 		t.Fatal(status)
 	}
 	const gi = 1 << 30
-	want := planner.NodeCost(cluster.Resources{MilliCPU: 10_000, Memory: 10 * gi}, cluster.Resources{MilliCPU: 8_000, Memory: 4 * gi}, p.thresholds)
+	requested := cluster.Resources{MilliCPU: 1_500}
+	want := p.objective.NodeCost(planner.NodeState{
+		Allocatable: cluster.Resources{MilliCPU: 10_000, Memory: 10 * gi}, Used: cluster.Resources{MilliCPU: 8_000, Memory: 4 * gi},
+		Requested: requested, Evictable: requested,
+	})
 	if diff := float64(got) - want*costUnit; diff > 1 || diff < -1 {
 		t.Errorf("cost %d, want %v", got, want*costUnit)
 	}
