@@ -8,8 +8,8 @@ import (
 // The annealing schedule, tuned on the challenge's set A. Temperatures are in
 // units of what a typical random move loses.
 const (
-	firstTemperature = 1.0
-	lastTemperature  = 1e-3
+	firstTemperature = 3.0
+	lastTemperature  = 0.1
 	// ejectShare of the proposals are ejection chains, which take a hundred
 	// times as long as a shift.
 	ejectShare = 0.1

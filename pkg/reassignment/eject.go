@@ -5,8 +5,10 @@ import "math"
 const (
 	// maxEjected bounds how many processes one process pushes out.
 	maxEjected = 8
+	// maxMisses is how many of them may find no refuge before it gives up.
+	maxMisses = 3
 	// Tournaments: the winner is the best of so many random ones.
-	sourceTries, processTries, destinationTries, refugeTries = 4, 2, 8, 64
+	sourceTries, processTries, destinationTries, refugeTries = 8, 2, 8, 64
 )
 
 // shift is one step of a compound move.
@@ -28,16 +30,16 @@ func (a *annealing) tryEject(t float64) {
 	limit := uphill(a.random, t)
 	a.steps = a.steps[:0]
 	total := a.step(p, to)
-	for range maxEjected {
+	for misses := 0; len(a.steps) <= maxEjected; {
 		q := a.inTheWay(to, p)
 		if q < 0 {
 			break
 		}
-		refuge := a.refugeFor(q)
-		if refuge < 0 {
+		if refuge := a.refugeFor(q); refuge >= 0 {
+			total += a.step(q, refuge)
+		} else if misses++; misses > maxMisses {
 			break
 		}
-		total += a.step(q, refuge)
 	}
 	if float64(total) > limit || a.isOverfull(to) {
 		a.takeBack()
