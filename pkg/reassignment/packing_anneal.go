@@ -22,7 +22,6 @@ type packingAnnealing struct {
 	movable   []int32
 
 	made      []step // of the proposal in hand
-	touched   []int32
 	energy    float64
 	energies  []float64 // by node
 	sequencer *sequencer

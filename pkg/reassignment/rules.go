@@ -66,15 +66,6 @@ func (s *state) keepsDependencies(service, from, to int32) bool {
 	return true
 }
 
-// canSwap checks all hard rules for an exchange of places.
-func (s *state) canSwap(p, q int32) bool {
-	a, b := s.at[p], s.at[q]
-	if a == b || !s.fitsInstead(p, q, b) || !s.fitsInstead(q, p, a) {
-		return false
-	}
-	return s.maySwap(p, q)
-}
-
 // maySwap checks conflict, spread and dependency of an exchange.
 func (s *state) maySwap(p, q int32) bool {
 	a, b := s.at[p], s.at[q]
