@@ -127,6 +127,11 @@ func (s *search) improve(ctx context.Context, round int) error {
 	if err := s.chainAll(ctx); err != nil {
 		return err
 	}
+	if round == 0 {
+		if err := s.repack(ctx); err != nil {
+			return err
+		}
+	}
 	s.effort = rebuildEffort / share
 	return s.rebuild(ctx)
 }

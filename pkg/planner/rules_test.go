@@ -79,6 +79,13 @@ func TestRules(t *testing.T) {
 			aPod("q", "b", 500, 0), fixed(aPod("g", "b", 3500, 0))},
 		options: Options{Weights: Weights{Defragment: 100}, Shapes: half},
 	}, {
+		name:  "two moves make a whole piece free of which neither gains alone",
+		nodes: []*cluster.Node{aNode("a", 0.1, 0), aNode("b", 0.1, 0), aNode("c", 0.1, 0)},
+		pods: []*cluster.Pod{aPod("p", "a", 500, 0), aPod("q", "a", 500, 0), fixed(aPod("f", "a", 2000, 0)),
+			fixed(aPod("g", "b", 3500, 0)), fixed(aPod("h", "c", 3500, 0))},
+		options: Options{Weights: Weights{Defragment: 1}, Shapes: half},
+		want:    "p→b q→c",
+	}, {
 		name: "a lightly used node is emptied", nodes: lightAndFull(), pods: drainable(), options: emptying,
 		want: "a→full b→full c→full",
 	}, {
