@@ -164,10 +164,15 @@ func (a *annealing) relief(q, machine int32) float64 {
 }
 
 // refugeFor picks the cheapest of some machines that have room for a process.
+// They are neighbors in memory: most of the time goes into finding that there
+// is no room.
 func (a *annealing) refugeFor(q int32) int32 {
 	best, least := int32(-1), int64(math.MaxInt64)
-	for range refugeTries {
-		to := a.randomMachine()
+	to := a.randomMachine()
+	for range min(refugeTries, a.machines) {
+		if to++; int(to) == a.machines {
+			to = 0
+		}
 		if to == a.at[q] || !a.canShift(q, to) {
 			continue
 		}
