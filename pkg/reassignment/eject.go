@@ -8,7 +8,7 @@ const (
 	// maxMisses is how many of them may find no refuge before it gives up.
 	maxMisses = 3
 	// Tournaments: the winner is the best of so many random ones.
-	sourceTries, processTries, destinationTries, refugeTries = 8, 2, 8, 64
+	sourceTries, processTries, destinationTries, refugeTries = 8, 2, 16, 64
 )
 
 // shift is one step of a compound move.
