@@ -136,9 +136,10 @@ bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
 
 .PHONY: bench-planner
-bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), results in OUT
+bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), then bench-scale; results in OUT
 	$(GO) build -trimpath -o $(BIN)/bench-planner ./test/bench/planner
 	$(BIN)/bench-planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
+	$(MAKE) bench-scale
 
 .PHONY: bench-reclaim
 bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=folder, OUT=folder, SEED=n)
@@ -157,7 +158,7 @@ bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real de
 bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/scale.json
 	@mkdir -p $(BIN)
 	$(GO) build -o $(BIN)/bench-scale ./test/bench/scale
-	$(BIN)/bench-scale -out=$(OUT)
+	$(BIN)/bench-scale -seed $(SEED) -out '$(OUT)'
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
