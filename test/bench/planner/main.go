@@ -78,13 +78,11 @@ func run(o options) error {
 			return err
 		}
 	}
-	if r.Reassignment, err = reassignAll(models, o); err != nil {
-		return err
-	}
-	if r.Repacking, err = repackAll(snapshots, o); err != nil {
-		return err
-	}
-	return writeJSON(filepath.Join(o.out, "planner.json"), r)
+	// An instance that fails does not stand in the way of the others.
+	var reassigning, repacking error
+	r.Reassignment, reassigning = reassignAll(models, o)
+	r.Repacking, repacking = repackAll(snapshots, o)
+	return errors.Join(reassigning, repacking, writeJSON(filepath.Join(o.out, "planner.json"), r))
 }
 
 // find lists the instances below a folder, in the order of their names.

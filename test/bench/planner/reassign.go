@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -63,10 +64,12 @@ func reassignAll(models []string, o options) ([]reassignmentResult, error) {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "INSTANCE\tPROCESSES\tMACHINES\tINITIAL COST\tCOST\tMOVED\tGAP\tS41 IN 300 S\tSECONDS")
 	var all []reassignmentResult
+	var failures []error
 	for _, model := range models {
 		result, err := reassignOne(model, o)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", model, err)
+			failures = append(failures, fmt.Errorf("%s: %w", model, err))
+			continue
 		}
 		all = append(all, result)
 		published := "-"
@@ -78,7 +81,7 @@ func reassignAll(models []string, o options) ([]reassignmentResult, error) {
 	}
 	ours, published := meanGaps(all)
 	fmt.Fprintf(table, "mean\t\t\t\t\t\t%.4f %%\t%.4f %%\t\n", 100*ours, 100*published)
-	return all, table.Flush()
+	return all, errors.Join(append(failures, table.Flush())...)
 }
 
 // meanGaps are over the instances that have a reference.

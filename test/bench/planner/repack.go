@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,16 +29,10 @@ type repackingResult struct {
 	Instances int     `json:"instances"`
 }
 
-// isSnapshot looks for the key that a snapshot begins with.
+// isSnapshot looks for the key that every snapshot has.
 func isSnapshot(path string) bool {
-	file, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	head := make([]byte, 256)
-	n, err := file.Read(head)
-	return err == nil && bytes.Contains(head[:n], []byte(`"cluster_list"`))
+	content, err := os.ReadFile(path)
+	return err == nil && bytes.Contains(content, []byte(`"cluster_list"`))
 }
 
 func repackAll(snapshots []string, o options) ([]repackingResult, error) {
@@ -48,22 +43,25 @@ func repackAll(snapshots []string, o options) ([]repackingResult, error) {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "INSTANCE\tCAP\tMOVES\tFR16 BEFORE\tFR16 AFTER\tSECONDS")
 	var all []repackingResult
+	var failures []error
 	for _, path := range snapshots {
 		snapshot, err := readSnapshot(path)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			failures = append(failures, fmt.Errorf("%s: %w", path, err))
+			continue
 		}
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
 		for _, moveCap := range moveCaps {
 			result, err := repackOne(name, snapshot, moveCap, o)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
+				failures = append(failures, fmt.Errorf("%s: %w", path, err))
+				break
 			}
 			all = append(all, result)
 			fmt.Fprintf(table, "%s\t%d\t%d\t%.4f\t%.4f\t%.1f\n", name, moveCap, result.Moves, result.Before, result.After, result.Seconds)
 		}
 	}
-	return all, table.Flush()
+	return all, errors.Join(append(failures, table.Flush())...)
 }
 
 func readSnapshot(path string) (*vmr.Snapshot, error) {
