@@ -5,11 +5,17 @@ import (
 	"slices"
 )
 
-// The annealing schedule, tuned on the challenge's set A. Temperatures are in
-// units of what a typical random move loses.
+// The annealing schedule, tuned on the challenge's set A and on larger made-up
+// instances. Temperatures are in units of what a typical random move loses.
 const (
-	firstTemperature = 3.0
-	lastTemperature  = 0.1
+	// A search with time for many proposals for each process begins hot; with
+	// little time it descends.
+	hottest, coldest = 3.0, 0.03
+	// sweepsPerDegree are the proposals for each process that a unit of the
+	// first temperature takes to cool down.
+	sweepsPerDegree = 1000
+	// cooling is the first temperature over the last.
+	cooling = 30
 	// ejectShare of the proposals are ejection chains, which take a hundred
 	// times as long as a shift.
 	ejectShare = 0.1
@@ -29,6 +35,8 @@ type annealing struct {
 	rank    []int32 // of a process in bySize
 	// typical is what a random feasible move loses, in units of cost.
 	typical float64
+	// done are the proposals so far.
+	done int64
 	// steps of the compound move in hand.
 	steps []shift
 
@@ -113,7 +121,9 @@ func (a *annealing) partner(p int32) int32 {
 }
 
 func (a *annealing) run(iterations int64, progress float64) {
-	t := temperature(firstTemperature*a.typical, lastTemperature*a.typical, progress)
+	first := a.firstTemperature(progress)
+	t := temperature(first, first/cooling, progress)
+	a.done += iterations
 	for range iterations {
 		switch {
 		case a.random.fraction() < ejectShare:
@@ -128,6 +138,16 @@ func (a *annealing) run(iterations int64, progress float64) {
 		a.bestCost = a.cost
 		copy(a.best, a.at)
 	}
+}
+
+// firstTemperature follows from how many proposals there is time for, going by
+// how many there were so far.
+func (a *annealing) firstTemperature(progress float64) float64 {
+	if progress <= 0 {
+		return coldest * a.typical
+	}
+	sweeps := float64(a.done) / progress / float64(len(a.service))
+	return a.typical * max(coldest, min(hottest, sweeps/sweepsPerDegree))
 }
 
 func (a *annealing) tryShift(t float64) {
