@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// repackIterations are the proposals of each chain of the repacking search,
-	// about a tenth of a second.
-	repackIterations = 30_000
+	// repackEffort are the proposals for each pod in each chain of the repacking
+	// search, up to repackIterations, which take about a tenth of a second.
+	repackEffort, repackIterations = 300, 30_000
 	// memoryUnit is the grain of memory in a packing, in bytes, and packingScale
 	// what a whole node of one resource weighs. Both keep sums within 64 bits.
 	memoryUnit   = 1 << 20
@@ -31,7 +31,7 @@ func (s *search) repack(ctx context.Context) error {
 		return nil
 	}
 	found, err := reassignment.Repack(packing, reassignment.Options{
-		Seed: s.options.Seed, MaxMoves: left, Budget: reassignment.Budget{Iterations: repackIterations},
+		Seed: s.options.Seed, MaxMoves: left, Budget: reassignment.Budget{Iterations: min(repackIterations, repackEffort*int64(len(pods)))},
 	})
 	if err != nil {
 		return fmt.Errorf("repacking: %w", err)
