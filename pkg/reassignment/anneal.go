@@ -157,7 +157,7 @@ func (a *annealing) tryShift(t float64) {
 	}
 	delta := a.shiftDelta(p, to)
 	if float64(delta) <= uphill(a.random, t) && a.mayShift(p, to) {
-		a.apply(p, to, delta)
+		a.apply(p, to)
 	}
 }
 
@@ -170,7 +170,7 @@ func (a *annealing) trySwap(t float64) {
 	}
 	delta := a.swapDelta(p, q)
 	if float64(delta) <= uphill(a.random, t) && a.maySwap(p, q) {
-		a.apply(p, other, delta)
-		a.apply(q, at, 0)
+		a.apply(p, other)
+		a.apply(q, at)
 	}
 }

@@ -1,6 +1,9 @@
 package reassignment
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 const (
 	// maxEjected bounds how many processes one process pushes out.
@@ -12,10 +15,7 @@ const (
 )
 
 // shift is one step of a compound move.
-type shift struct {
-	process, from int32
-	delta         int64
-}
+type shift struct{ process, from int32 }
 
 // tryEject pushes a process into a machine that has too little room for it and
 // sends those that are in its way elsewhere, as one move. In machines that are
@@ -27,37 +27,34 @@ func (a *annealing) tryEject(t float64) {
 	if to < 0 {
 		return
 	}
-	limit := uphill(a.random, t)
+	before, limit := a.cost, uphill(a.random, t)
 	a.steps = a.steps[:0]
-	total := a.step(p, to)
+	a.step(p, to)
 	for misses := 0; len(a.steps) <= maxEjected; {
 		q := a.inTheWay(to, p)
 		if q < 0 {
 			break
 		}
 		if refuge := a.refugeFor(q); refuge >= 0 {
-			total += a.step(q, refuge)
+			a.step(q, refuge)
 		} else if misses++; misses > maxMisses {
 			break
 		}
 	}
-	if float64(total) > limit || a.isOverfull(to) {
+	if float64(a.cost-before) > limit || a.isOverfull(to) {
 		a.takeBack()
 	}
 }
 
-// step moves a process and returns what that changes in cost.
-func (a *annealing) step(p, to int32) int64 {
-	from, delta := a.at[p], a.shiftDelta(p, to)
-	a.apply(p, to, delta)
-	a.steps = append(a.steps, shift{p, from, delta})
-	return delta
+// step moves a process and notes from where.
+func (a *annealing) step(p, to int32) {
+	a.steps = append(a.steps, shift{p, a.at[p]})
+	a.apply(p, to)
 }
 
 func (a *annealing) takeBack() {
-	for i := len(a.steps) - 1; i >= 0; i-- {
-		s := a.steps[i]
-		a.apply(s.process, s.from, -s.delta)
+	for _, s := range slices.Backward(a.steps) {
+		a.apply(s.process, s.from)
 	}
 }
 

@@ -99,7 +99,6 @@ type state struct {
 	movedOf    []int32 // moved processes of a service
 	havingMove []int32 // number of services with so many moved processes
 	mostMoved  int32
-	moved      int
 	cost       int64
 }
 
@@ -153,13 +152,10 @@ func (s *state) countDeparture(service, machine int32) {
 	}
 }
 
-// apply moves the process; delta is what the move changes in cost. The rules
-// are not looked at: the caller asked before.
-func (s *state) apply(process, to int32, delta int64) {
-	cost := s.cost
+// apply moves the process. The rules are not looked at: the caller asked before.
+func (s *state) apply(process, to int32) {
 	s.lift(process)
 	s.place(process, to)
-	s.cost = cost + delta
 }
 
 // lift takes a process off its machine. Until it is placed again it is nowhere.
@@ -220,10 +216,6 @@ func movedChange(from, to, home int32) int32 {
 }
 
 func (s *state) countMove(service, change int32) {
-	if change == 0 {
-		return
-	}
-	s.moved += int(change)
 	before := s.mostMoved
 	s.havingMove[s.movedOf[service]]--
 	s.movedOf[service] += change
