@@ -77,7 +77,9 @@ func Build(reading *Reading, options Options) *cluster.Snapshot {
 		}
 		requests := options.Assessments.requests(pod)
 		pods = append(pods, buildPod(pod, requests, reading, history, options))
-		requested[pod.Spec.NodeName] = requested[pod.Spec.NodeName].Add(requests)
+		if reading.usesRequests() {
+			requested[pod.Spec.NodeName] = requested[pod.Spec.NodeName].Add(requests)
+		}
 	}
 	nodes := make([]*cluster.Node, 0, len(reading.Nodes))
 	for _, node := range reading.Nodes {
