@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"debug/buildinfo"
 	"encoding/json"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/ai-storage/orchestrator/test/bench/machine"
 )
 
 // report is what the benchmark writes as JSON.
@@ -37,7 +38,7 @@ type report struct {
 
 func newReport(o options, data *dataset) *report {
 	return &report{
-		Machine: machine(), Go: runtime.Version(), Version: o.version, Descheduler: deschedulerVersion(o.binDir),
+		Machine: describeMachine(), Go: runtime.Version(), Version: o.version, Descheduler: deschedulerVersion(o.binDir),
 		Command: strings.Join(os.Args, " "), Began: time.Now().UTC().Truncate(time.Second), Data: data.source,
 		Nodes: o.nodes, Duration: o.duration.String(), Step: o.step.String(), Interval: o.interval.String(),
 	}
@@ -52,24 +53,8 @@ func (r *report) add(one *result) {
 	})
 }
 
-func machine() string {
-	return fmt.Sprintf("%d cores (%s), %s, %s", runtime.NumCPU(),
-		procField("/proc/cpuinfo", "model name"), procField("/proc/meminfo", "MemTotal"), runtime.GOOS)
-}
-
-// procField is a value of a file of lines "name : value"; "unknown" without it.
-func procField(path, name string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return "unknown"
-	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if key, value, found := strings.Cut(lines.Text(), ":"); found && strings.TrimSpace(key) == name {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
+func describeMachine() string {
+	return fmt.Sprintf("%d cores (%s), %s, %s", runtime.NumCPU(), machine.Processor(), machine.Memory(), runtime.GOOS)
 }
 
 // deschedulerVersion is the version of the module that the program was built from.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/ai-storage/orchestrator/test/bench/machine"
 )
 
 // report is what is written down.
@@ -28,7 +29,7 @@ type report struct {
 
 func newReport(o options, d *data) *report {
 	r := &report{
-		Machine: machine(), Go: runtime.Version(), Version: o.version, Kubernetes: "unknown", Command: o.command, Seed: o.seed,
+		Machine: describeMachine(), Go: runtime.Version(), Version: o.version, Kubernetes: "unknown", Command: o.command, Seed: o.seed,
 		Files: d.files, Generated: d.generated,
 	}
 	if build, ok := debug.ReadBuildInfo(); ok {
@@ -41,19 +42,9 @@ func newReport(o options, d *data) *report {
 	return r
 }
 
-// machine names the processor and counts the cores.
-func machine() string {
-	name := runtime.GOARCH
-	if file, err := os.Open("/proc/cpuinfo"); err == nil {
-		defer file.Close()
-		for lines := bufio.NewScanner(file); lines.Scan(); {
-			if key, value, found := strings.Cut(lines.Text(), ":"); found && strings.TrimSpace(key) == "model name" {
-				name = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	return fmt.Sprintf("%d cores, %s", runtime.NumCPU(), name)
+// describeMachine names the processor and counts the cores.
+func describeMachine() string {
+	return fmt.Sprintf("%d cores, %s", runtime.NumCPU(), machine.Processor())
 }
 
 func (r *report) writeHeading(w io.Writer) {

@@ -20,6 +20,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/ai-storage/orchestrator/test/bench/machine"
 )
 
 // Result is what one size gave.
@@ -112,7 +114,7 @@ func run(s settings) error {
 		return json.NewEncoder(os.Stdout).Encode(result)
 	}
 	report := Report{
-		Machine: machine(), Go: runtime.Version(), Command: strings.Join(os.Args, " "), Seed: s.seed, MaxMoves: s.maxMoves,
+		Machine: describeMachine(), Go: runtime.Version(), Command: strings.Join(os.Args, " "), Seed: s.seed, MaxMoves: s.maxMoves,
 	}
 	for _, size := range strings.Split(s.sizes, ",") {
 		result, err := inOwnProcess(s, size)
@@ -169,16 +171,7 @@ func print(report Report) {
 		report.Results[0].Nodes, report.Results[len(report.Results)-1].Nodes, report.Growth, report.NLogN)
 }
 
-// machine names the processor, the cores in use and the kernel.
-func machine() string {
-	model := "unknown processor"
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for _, line := range strings.Split(string(info), "\n") {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	return fmt.Sprintf("%s, %d cores, %s/%s", model, runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH)
+// describeMachine names the processor, the cores in use and the kernel.
+func describeMachine() string {
+	return fmt.Sprintf("%s, %d cores, %s/%s", machine.Processor(), runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH)
 }
