@@ -8,14 +8,14 @@ import (
 // The annealing schedule, tuned on the challenge's set A and on larger made-up
 // instances. Temperatures are in units of what a typical random move loses.
 const (
-	// A search with time for many proposals for each process begins hot; with
-	// little time it descends.
-	hottest, coldest = 3.0, 0.03
+	// A search with time for many proposals for each process begins so hot that
+	// big processes still change places; with little time it descends.
+	hottest, tepid = 30.0, 0.03
 	// sweepsPerDegree are the proposals for each process that a unit of the
 	// first temperature takes to cool down.
-	sweepsPerDegree = 1000
-	// cooling is the first temperature over the last.
-	cooling = 30
+	sweepsPerDegree = 200
+	// It ends that cold, or that many times colder than it began.
+	coldest, cooling = 0.05, 30
 	// ejectShare of the proposals are ejection chains, which take a hundred
 	// times as long as a shift.
 	ejectShare = 0.1
@@ -28,7 +28,8 @@ const (
 // ejections. It never leaves the feasible assignments.
 type annealing struct {
 	*state
-	random *random
+	random       *random
+	destinations *destinations
 	// members are the processes of a service.
 	members [][]int32
 	bySize  []int32 // processes, small ones first
@@ -37,8 +38,10 @@ type annealing struct {
 	typical float64
 	// done are the proposals so far.
 	done int64
-	// steps of the compound move in hand.
-	steps []shift
+	// steps of the compound move in hand, and the machines that it has made
+	// overfull.
+	steps    []shift
+	overfull []int32
 
 	best     Assignment
 	bestCost int64
@@ -46,7 +49,7 @@ type annealing struct {
 
 func newAnnealing(l *layout, seed uint64) *annealing {
 	s := newState(l)
-	a := &annealing{state: s, random: newRandom(seed), best: slices.Clone(s.at), bestCost: s.cost}
+	a := &annealing{state: s, random: newRandom(seed), destinations: newDestinations(l), best: slices.Clone(s.at), bestCost: s.cost}
 	a.members = make([][]int32, len(l.problem.Services))
 	for p, service := range l.service {
 		a.members[service] = append(a.members[service], int32(p))
@@ -122,7 +125,7 @@ func (a *annealing) partner(p int32) int32 {
 
 func (a *annealing) run(iterations int64, progress float64) {
 	first := a.firstTemperature(progress)
-	t := temperature(first, first/cooling, progress)
+	t := temperature(first, min(first/cooling, coldest*a.typical), progress)
 	a.done += iterations
 	for range iterations {
 		switch {
@@ -144,15 +147,16 @@ func (a *annealing) run(iterations int64, progress float64) {
 // how many there were so far.
 func (a *annealing) firstTemperature(progress float64) float64 {
 	if progress <= 0 {
-		return coldest * a.typical
+		return tepid * a.typical
 	}
 	sweeps := float64(a.done) / progress / float64(len(a.service))
-	return a.typical * max(coldest, min(hottest, sweeps/sweepsPerDegree))
+	return a.typical * max(tepid, min(hottest, sweeps/sweepsPerDegree))
 }
 
 func (a *annealing) tryShift(t float64) {
-	p, to := a.randomProcess(), a.randomMachine()
-	if a.at[p] == to || !a.fits(p, to) {
+	p := a.randomProcess()
+	to := a.destinations.pick(a.random, p)
+	if to < 0 || a.at[p] == to || !a.fits(p, to) {
 		return
 	}
 	delta := a.shiftDelta(p, to)

@@ -10,8 +10,11 @@ const (
 	maxEjected = 8
 	// maxMisses is how many of them may find no refuge before it gives up.
 	maxMisses = 3
+	// maxPushes is how many of them may push others out in their turn, into
+	// machines that lack at most tightest of what they need.
+	maxPushes, tightest = 2, 0.7
 	// Tournaments: the winner is the best of so many random ones.
-	sourceTries, processTries, destinationTries, refugeTries = 8, 2, 16, 64
+	sourceTries, processTries, destinationTries, refugeTries, pushTries = 8, 2, 16, 64, 4
 )
 
 // shift is one step of a compound move.
@@ -30,26 +33,53 @@ func (a *annealing) tryEject(t float64) {
 	before, limit := a.cost, uphill(a.random, t)
 	a.steps = a.steps[:0]
 	a.step(p, to)
-	for misses := 0; len(a.steps) <= maxEjected; {
-		q := a.inTheWay(to, p)
-		if q < 0 {
-			break
+	a.overfull = append(a.overfull[:0], to)
+	if !a.relieve() || float64(a.cost-before) > limit {
+		a.takeBack()
+	}
+}
+
+// relieve goes on with a compound move until no machine is overfull, and reports
+// whether that was reached.
+func (a *annealing) relieve() bool {
+	for misses, pushes := 0, 0; len(a.overfull) > 0; {
+		machine := a.overfull[len(a.overfull)-1]
+		if !a.isOverfull(machine) {
+			a.overfull = a.overfull[:len(a.overfull)-1]
+			continue
+		}
+		q := a.inTheWay(machine)
+		if q < 0 || len(a.steps) > maxEjected {
+			return false
 		}
 		if refuge := a.refugeFor(q); refuge >= 0 {
 			a.step(q, refuge)
+			continue
+		}
+		pushed := int32(-1)
+		if pushes < maxPushes {
+			pushed = a.tightRefuge(q)
+		}
+		if pushed >= 0 {
+			pushes++
+			a.step(q, pushed)
+			a.overfull = append(a.overfull, pushed)
 		} else if misses++; misses > maxMisses {
-			break
+			return false
 		}
 	}
-	if float64(a.cost-before) > limit || a.isOverfull(to) {
-		a.takeBack()
-	}
+	return true
 }
 
 // step moves a process and notes from where.
 func (a *annealing) step(p, to int32) {
 	a.steps = append(a.steps, shift{p, a.at[p]})
 	a.apply(p, to)
+}
+
+// hasMoved says whether a process is part of the compound move.
+func (a *annealing) hasMoved(p int32) bool {
+	return slices.ContainsFunc(a.steps, func(s shift) bool { return s.process == p })
 }
 
 func (a *annealing) takeBack() {
@@ -83,8 +113,8 @@ func (a *annealing) costlyProcess() int32 {
 func (a *annealing) attractiveMachine(p int32) int32 {
 	best, least := int32(-1), int64(math.MaxInt64)
 	for range destinationTries {
-		to := a.randomMachine()
-		if to == a.at[p] || !a.couldHold(p, to) || !a.mayShift(p, to) {
+		to := a.destinations.pick(a.random, p)
+		if to < 0 || to == a.at[p] || !a.mayShift(p, to) {
 			continue
 		}
 		if rise := a.costWith(to, a.requirementOf(p), a.nothing) - a.machineCost[to]; rise < least {
@@ -92,18 +122,6 @@ func (a *annealing) attractiveMachine(p int32) int32 {
 		}
 	}
 	return best
-}
-
-// couldHold says whether the machine would hold the process if it were empty.
-func (a *annealing) couldHold(p, machine int32) bool {
-	at := int(machine) * a.resources
-	capacity := a.capacity[at : at+a.resources]
-	for r, n := range a.requirementOf(p) {
-		if n > capacity[r] {
-			return false
-		}
-	}
-	return true
 }
 
 func (a *annealing) isOverfull(machine int32) bool {
@@ -117,14 +135,11 @@ func (a *annealing) isOverfull(machine int32) bool {
 }
 
 // inTheWay picks a process whose leaving helps an overfull machine; −1 when
-// there is room, or none helps.
-func (a *annealing) inTheWay(machine, stays int32) int32 {
-	if !a.isOverfull(machine) {
-		return -1
-	}
+// none helps.
+func (a *annealing) inTheWay(machine int32) int32 {
 	best, most := int32(-1), 0.0
 	for _, q := range a.on[machine] {
-		if q == stays {
+		if a.hasMoved(q) {
 			continue
 		}
 		if score := a.relief(q, machine) * (0.5 + a.random.fraction()); score > most {
@@ -165,11 +180,9 @@ func (a *annealing) relief(q, machine int32) float64 {
 // is no room.
 func (a *annealing) refugeFor(q int32) int32 {
 	best, least := int32(-1), int64(math.MaxInt64)
-	to := a.randomMachine()
-	for range min(refugeTries, a.machines) {
-		if to++; int(to) == a.machines {
-			to = 0
-		}
+	n := a.destinations.count(q)
+	for i, left := a.random.below(n), min(refugeTries, n); left > 0; i, left = i+1, left-1 {
+		to := a.destinations.at(q, i%n)
 		if to == a.at[q] || !a.canShift(q, to) {
 			continue
 		}
@@ -178,4 +191,32 @@ func (a *annealing) refugeFor(q int32) int32 {
 		}
 	}
 	return best
+}
+
+// tightRefuge picks, of a few machines that lack room for a process, the one
+// that lacks least of what it needs; −1 when all lack too much.
+func (a *annealing) tightRefuge(q int32) int32 {
+	best, least := int32(-1), tightest
+	for range pushTries {
+		to := a.destinations.pick(a.random, q)
+		if to < 0 || to == a.at[q] || !a.mayShift(q, to) {
+			continue
+		}
+		if lacks := a.lacking(q, to); lacks < least {
+			best, least = to, lacks
+		}
+	}
+	return best
+}
+
+// lacking is the part of what a process needs that a machine has no room for.
+func (a *annealing) lacking(q, machine int32) float64 {
+	at := int(machine) * a.resources
+	lacks, size := 0.0, 0.0
+	for r, need := range a.requirementOf(q) {
+		unit := 1 / float64(a.capacity[at+r]+1)
+		size += float64(need) * unit
+		lacks += float64(min(need, max(0, need-a.room[at+r]))) * unit
+	}
+	return lacks / size
 }
