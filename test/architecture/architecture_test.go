@@ -35,6 +35,7 @@ var worldly = []string{"os", "net", "syscall", "log", "math/rand", "crypto/rand"
 var layers = map[string]int{
 	"pkg/apis":               0,
 	"pkg/cluster":            0,
+	"pkg/dashboard":          0,
 	"pkg/containers":         1,
 	"pkg/budget":             1,
 	"pkg/checkpoint":         1,
