@@ -121,6 +121,21 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/ku
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
+.PHONY: test-page
+test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chromium)
+	@command -v npm >/dev/null || { echo "the page is tested with Node.js: apt-get install nodejs npm" >&2; exit 1; }
+	$(GO) build -o $(BIN)/page-server ./test/page/server
+	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent vendored && npm run --silent unit && npm run --silent browser
+
+.PHONY: vendor-page
+vendor-page: ## Take the page's libraries anew, at the versions of test/page/package.json
+	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent vendor
+
+.PHONY: screenshots
+screenshots: ## Pictures of the page in docs/images (PAGE_URL and PAGE_TOKEN of a rebalancer, else a made-up cluster)
+	$(GO) build -o $(BIN)/page-server ./test/page/server
+	cd test/page && npm ci --no-audit --no-fund --silent && node screenshots.mjs
+
 .PHONY: e2e
 e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
