@@ -31,8 +31,8 @@ type Appraisal struct {
 	Waits string
 }
 
-// NewAppraiser needs the cached reader of the manager that SetupWithManager was
-// called with, and the same budget and image. It may be used by several goroutines.
+// NewAppraiser needs a cached reader of a manager that SetupWithManager or Index was
+// called with, and the budget and the image of the controller. It may be used by several goroutines.
 func NewAppraiser(live, cached client.Reader, limits *budget.Limits, agentImage string) *Appraiser {
 	r := &reconciler{live: migrationsFrom{Reader: live, cached: cached}, clock: clock.RealClock{}, agentImage: agentImage}
 	if limits != nil {

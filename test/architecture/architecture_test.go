@@ -53,6 +53,8 @@ var layers = map[string]int{
 	"pkg/admission":          4,
 	"pkg/nodeagent":          4,
 	"pkg/rebalance":          5,
+	"pkg/restapi":            5,
+	"pkg/restapi/auth":       4,
 	"pkg/devcluster":         5,
 	"cmd":                    6,
 	"test":                   7,
