@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"net/http"
 
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -16,6 +15,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/admission"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/budget"
+	"github.com/ai-storage/orchestrator/pkg/dashboard"
 	"github.com/ai-storage/orchestrator/pkg/migration"
 	"github.com/ai-storage/orchestrator/pkg/rebalance"
 	"github.com/ai-storage/orchestrator/pkg/restapi"
@@ -24,9 +24,6 @@ import (
 
 // serviceName is the Service of the HTTP API and of the metrics.
 const serviceName = "ai-storage-rebalancer"
-
-// page is served at /; nil as long as there is none.
-var page http.Handler
 
 // serviceNames are those by which the API is reached in the cluster, and through
 // kubectl port-forward.
@@ -99,7 +96,7 @@ func setUpAPI(ctx context.Context, mgr ctrl.Manager, o *options, limits *budget.
 		Cached:    mgr.GetClient(), Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), Board: board,
 		Nodes: factory.Core().V1().Nodes().Lister(), Pods: factory.Core().V1().Pods().Lister(), Metrics: measured.MetricsV1beta1(),
 		// The factory has synced before the manager is started.
-		Synced: informer.HasSynced, Page: page, Rate: o.apiRate, Burst: o.apiBurst, Registerer: metrics.Registry,
+		Synced: informer.HasSynced, Page: dashboard.Handler(), Rate: o.apiRate, Burst: o.apiBurst, Registerer: metrics.Registry,
 	})
 	if err != nil {
 		return err

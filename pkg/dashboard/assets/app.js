@@ -13,6 +13,9 @@ import { start } from './sync.js';
 import { timelineView } from './timeline.js';
 import { headline } from './words.js';
 
+/** Two columns, each as long as what is in it; on a small screen the plan comes before what has ended. */
+const wide = matchMedia('(min-width: 1040px)');
+
 /** @param {string} id */
 const byID = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
@@ -23,7 +26,10 @@ function mainView() {
   return html`
     <p class="headline" id="headline">${words || (state.connection === 'lost' ? 'The cluster is not known.' : 'Looking at the cluster.')}</p>
     ${lostView()}
-    <div class="panels">${timelineView()}${nodesView()}${planView()}${recentView()}${savingsView()}</div>
+    ${timelineView()}
+    ${wide.matches
+      ? html`<div class="columns"><div>${nodesView()}${recentView()}</div><div>${planView()}${savingsView()}</div></div>`
+      : html`${nodesView()}${planView()}${recentView()}${savingsView()}`}
     ${detailsView()}`;
 }
 
@@ -38,6 +44,7 @@ onChange(() => {
 byID('main').textContent = '';
 setInterval(() => document.hidden || changed(), 1000);
 addEventListener('resize', changed);
+wide.addEventListener('change', changed);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', changed);
 document.addEventListener('visibilitychange', changed);
 start();

@@ -29,6 +29,7 @@ function chosen(nodes) {
 
 /** @param {import('./heat.js').Cell} cell @param {boolean} text */
 function cellView(cell, text) {
+  if (cell.name === 'GPU' && cell.requested === null) return html`<span class="cell gap"></span>`;
   // GPUs are not measured, so their requests stand in both views.
   const shown = state.view.colour === 'used' && cell.name !== 'GPU' ? cell.used : cell.requested;
   const other = state.view.colour === 'used' ? cell.requested : cell.used;
@@ -42,11 +43,13 @@ function cellView(cell, text) {
 /** @param {Node} node @param {boolean} withGPUs @param {string} density @param {boolean} reachable by the Tab key */
 function tile(node, withGPUs, density, reachable) {
   const marks = marksOf(node);
+  const words = nodeInWords(node, withGPUs);
   return html`<div role="option" class="tile ${marks.join(' ')}" data-node=${node.name} tabindex=${reachable ? 0 : -1}
-      aria-selected=${state.view.details.node === node.name} aria-label=${nodeInWords(node, withGPUs)} title=${density === 'roomy' ? nothing : nodeInWords(node, withGPUs)}>
-    ${density === 'dense' ? nothing : html`<span class="name">${density === 'roomy' ? node.name : ending(node.name)}</span>`}
+      aria-selected=${state.view.details.node === node.name} title=${density === 'roomy' ? nothing : words}>
+    <span class="unseen">${words}</span>
+    ${density === 'dense' ? nothing : html`<span class="name" aria-hidden="true">${density === 'roomy' ? node.name : ending(node.name)}</span>`}
     <span class="marks">${marks.map(icon)}</span>
-    <span class="cells">${cellsOf(node, withGPUs).map((c) => cellView(c, density !== 'dense'))}</span>
+    <span class="cells" aria-hidden="true">${cellsOf(node, withGPUs).map((c) => cellView(c, density !== 'dense'))}</span>
   </div>`;
 }
 

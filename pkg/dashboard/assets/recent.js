@@ -27,8 +27,8 @@ function outcome(m) {
 function containers(m) {
   const all = m.containers ?? [];
   const moved = all.filter((c) => c.should_migrate).length;
-  if (all.length === 0) return 'Containers';
-  return `${count(moved, 'container')} moved${moved < all.length ? `, ${all.length - moved} left out` : ''}`;
+  const left = all.length - moved;
+  return `${count(moved, 'container')} ${m.phase === 'Succeeded' ? 'moved' : 'would have moved'}${left > 0 ? `, ${left} left out` : ''}`;
 }
 
 /** @param {Migration} m */

@@ -73,7 +73,7 @@ function draw(at, data, words) {
     scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
     series: [{}, { stroke: colour('--accent'), width: 2, fill: colour('--chart-fill'), paths: stepped?.({ align: 1 }), points: { show: false }, value: (_, v) => (v === null ? '' : words(v)) }],
     axes: [
-      { ...axis, space: 60, values: [[3600 * 24 * 365, '{YYYY}', ...none], [3600 * 24, '{D} {MMM}', ...none], [60, '{HH}:{mm}', ...none], [1, '{HH}:{mm}:{ss}', ...none]] },
+      { ...axis, size: 26, space: 60, values: [[3600 * 24 * 365, '{YYYY}', ...none], [3600 * 24, '{D} {MMM}', ...none], [60, '{HH}:{mm}', ...none], [1, '{HH}:{mm}:{ss}', ...none]] },
       { ...axis, size: 44, space: 30 },
     ],
   }, /** @type {import('uplot').AlignedData} */ (data), at));

@@ -19,11 +19,11 @@ after(async () => {
   server?.stop();
 });
 
-/** All that axe finds fault with, however grave. */
+/** All that axe finds fault with, however grave. Of a thousand tiles that are alike it looks at some. */
 async function violations(page) {
   // evaluate runs in the debugger, which the content security policy lets pass.
   await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+  const { violations } = await page.evaluate(() => globalThis.axe.run({ exclude: ['.dense .tile:nth-child(n+30)'] }, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
   return violations.map((v) => `${v.impact} ${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.any.map((a) => a.message).join('; ')}`).join(' | ')}`);
 }
 

@@ -36,11 +36,11 @@ const refused = (code) => (fault) => fault.startsWith(`console: Failed to load r
 const until = (page, read, argument) => page.waitForFunction(read, argument, { polling: 100 });
 
 onPage('says in words how the cluster is', { token: 'rebalance' }, async (page) => {
-  await page.getByText(/^2 of 20 nodes hot, 1 not ready; .*the plan moves 4 pods$/).waitFor();
+  await page.locator('#headline', { hasText: /^2 of 20 nodes hot, 1 not ready; .*the plan moves 4 pods$/ }).waitFor();
   await page.locator('.connection.live').waitFor();
   assert.equal(await page.locator('[data-node]').count(), 20);
   assert.equal(await page.locator('.moves > li').count(), 4);
-  assert.match(await page.locator('[data-node="node-3"]').getAttribute('aria-label'), /^node-3; hot; CPU \d+\u202f% used/);
+  assert.match(await page.locator('[data-node="node-3"] .unseen').textContent(), /^node-3; hot; CPU \d+\u202f% used/);
   assert.match(await page.locator('.moves .why').first().innerText(), /is hot \(CPU 91%/);
 });
 
@@ -109,7 +109,7 @@ onPage('opens a node and a migration', { token: 'rebalance' }, async (page) => {
 
 onPage('filters, orders and tables nodes', { token: 'large' }, async (page) => {
   await until(page, () => document.querySelectorAll('[data-node]').length === 1200);
-  await page.getByText('hot', { exact: false }).and(page.locator('.choice span')).first().click();
+  await page.getByRole('radio', { name: /^hot/ }).check();
   await until(page, () => document.querySelectorAll('[data-node]').length < 100);
   assert.equal(await page.locator('[data-node]:not(.hot)').count(), 0);
   await page.getByRole('searchbox').fill('node-11');
@@ -143,11 +143,11 @@ onPage('asks for a token, and keeps it in the tab', {}, async (page) => {
   await page.getByRole('heading', { name: 'The token is not accepted' }).waitFor();
   await page.getByLabel('Token', { exact: true }).fill(' Bearer rebalance\n');
   await page.getByRole('button', { name: 'Show the cluster' }).click();
-  await page.getByText('2 of 20 nodes hot').waitFor();
+  await page.locator('#headline', { hasText: '2 of 20 nodes hot' }).waitFor();
   assert.deepEqual(await page.evaluate(() => [sessionStorage.getItem('ai-storage-token'), localStorage.length, document.cookie]), ['rebalance', 0, '']);
   await page.getByRole('button', { name: 'Forget token' }).click();
   await page.getByRole('heading', { name: 'A token is needed' }).waitFor();
-  assert.equal(await page.getByText('node-3').count(), 0);
+  assert.equal(await page.locator('main').getByText('node-3').count(), 0);
 }, refused(401));
 
 onPage('says who may not look, and what to do', { token: 'forbidden' }, async (page) => {
@@ -157,12 +157,12 @@ onPage('says who may not look, and what to do', { token: 'forbidden' }, async (p
 
 onPage('has words for an empty cluster', { token: 'empty' }, async (page) => {
   for (const words of ['There are no nodes; nothing is moving; no plan yet', 'The cluster has no nodes.', 'No migration is running.', 'No migration has ended yet.', 'No migration has freed requests yet.']) {
-    await page.getByText(words, { exact: true }).waitFor();
+    await page.locator('main').getByText(words, { exact: true }).waitFor();
   }
 });
 
 onPage('says that the loop is paused, by whom and why', { token: 'paused' }, async (page) => {
-  await page.getByText(/paused by jane: storage upgrade$/).first().waitFor();
+  await page.locator('#headline', { hasText: /paused by jane: storage upgrade$/ }).waitFor();
   await page.getByText('kubectl migrate resume').waitFor();
   await page.locator('.tag', { hasText: 'paused' }).first().waitFor();
 });
