@@ -136,11 +136,12 @@ function controls(all) {
   </div>`;
 }
 
-function legend() {
+/** @param {boolean} withGPUs */
+function legend(withGPUs) {
   const range = (/** @type {number} */ i) => (i + 1 < steps.length ? `${steps[i] * 100}–${percent(steps[i + 1])}` : `≥ ${percent(steps[i])}`);
   const other = state.view.colour === 'used' ? 'requests' : 'measured use';
   return html`<p class="legend">${steps.map((_, i) => html`<span><span class="swatch" data-heat=${i}></span>${range(i)}</span>`)}
-    <span><span class="swatch" data-heat="none"></span>not known</span><span>bar below: ${other}</span><span>GPUs: requests</span></p>`;
+    <span><span class="swatch" data-heat="none"></span>not known</span><span>figures in percent: CPU, memory${withGPUs ? ', GPUs' : ''}</span><span>bar below: ${other}</span>${withGPUs ? html`<span>GPUs are not measured: requests</span>` : nothing}</p>`;
 }
 
 /** Measurements are taken every 15 s; seconds. */
@@ -160,7 +161,7 @@ export function nodesView() {
         ${known.value.source === 'Unavailable' && all.length > 0 ? html`<p class="note">${icon('left')}Nothing measures the nodes now (no metrics.k8s.io): only requests are known.</p>` : nothing}
         ${all.length === 0 ? html`<p class="quiet">The cluster has no nodes.</p>` : controls(all)}
         ${all.length > 0 && shown.length === 0 ? html`<p class="quiet">No node matches.</p>` : nothing}
-        ${shown.length === 0 ? nothing : asTable ? table(shown) : html`${map(all, shown)}${legend()}`}
+        ${shown.length === 0 ? nothing : asTable ? table(shown) : html`${map(all, shown)}${legend(anyGPUs(all))}`}
         ${shown.length < all.length ? html`<p class="quiet" role="status">${shown.length} of ${count(all.length, 'node')} shown</p>` : nothing}`;
     })}
   </section>`;

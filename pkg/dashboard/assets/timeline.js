@@ -75,7 +75,7 @@ function row(m, from, to) {
 
 /** @param {number} span milliseconds */
 function axis(span) {
-  const step = [5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600].find((s) => span / (s * 1000) <= 6) ?? 86400;
+  const step = [5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600].find((s) => span / (s * 1000) <= 4) ?? 86400;
   const ticks = [];
   for (let s = 0; s * 1000 <= span; s += step) ticks.push(s);
   return html`<svg class="axis" width="100%" height="16" aria-hidden="true">${ticks.map((s) => {
