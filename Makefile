@@ -21,6 +21,8 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
 RUNS ?= 10
+POSTS ?= 1000
+CLIENTS ?= 50
 # Benchmarks read what lies in BENCH_DATA, generate what is not there, and write to OUT.
 BENCH_DATA ?= ../shared/data
 OUT ?= dist/bench
@@ -145,6 +147,10 @@ e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests o
 .PHONY: e2e-full
 e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
 	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
+
+.PHONY: bench-api
+bench-api: build $(CLUSTER_BINS) ## POSTS=1000 by CLIENTS=50 to the HTTP API, whose process is killed in the middle: nothing may be lost or doubled
+	$(GO) run ./test/bench/api -posts $(POSTS) -clients $(CLIENTS)
 
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)

@@ -24,22 +24,21 @@ func statusOf(hot string) *rebalance.Status {
 	}, LeftAlone: []rebalance.LeftAloneNode{{Name: nodeB, Reason: "cordoned"}}, Cooldowns: nil}
 }
 
-func TestAPINamesTheFieldAtFault(t *testing.T) {
-	a, w := startAPI(t, nil, nil), newWorld(t)
-	token := operator(t)
-	w.createOriginal(threeContainers("train").Obj())
-	w.createOriginal(fixture.MakePod("daemon").Node(nodeA).Controller("DaemonSet", "agents").Container("c", fixture.Running()).Obj())
+// fault is a wrong request and what has to be said about it.
+type fault struct {
+	name, body    string
+	code          int
+	reason, field string
+	words         string
+}
+
+func faults(namespace string) []fault {
 	body := func(fields string) string { return "{" + fields + "}" }
 	named := func(pod, source, target, more string) string {
-		return fmt.Sprintf(`{"pod_name":%q,"pod_namespace":%q,"source_node":%q,"target_node":%q%s}`, pod, w.namespace, source, target, more)
+		return fmt.Sprintf(`{"pod_name":%q,"pod_namespace":%q,"source_node":%q,"target_node":%q%s}`, pod, namespace, source, target, more)
 	}
 	move := func(more string) string { return named("train", nodeA, nodeB, more) }
-	tests := []struct {
-		name, body    string
-		code          int
-		reason, field string
-		words         string
-	}{
+	return []fault{
 		{"no JSON", "pod", 400, "MalformedBody", "", "no JSON"},
 		{"no object", "[]", 400, "MalformedBody", "", "one JSON object"},
 		{"two values", move("") + "{}", 400, "MalformedBody", "", "no JSON"},
@@ -70,7 +69,14 @@ func TestAPINamesTheFieldAtFault(t *testing.T) {
 		{"unknown target", named("train", nodeA, "ghost", ""), 422, "TargetNodeNotFound", "target_node", "node ghost does not exist"},
 		{"not movable", named("daemon", nodeA, nodeB, ""), 422, "OwnedByDaemonSet", "pod_name", "DaemonSet agents"},
 	}
-	for _, test := range tests {
+}
+
+func TestAPINamesTheFieldAtFault(t *testing.T) {
+	a, w := startAPI(t, nil, nil), newWorld(t)
+	token := operator(t)
+	w.createOriginal(threeContainers("train").Obj())
+	w.createOriginal(fixture.MakePod("daemon").Node(nodeA).Controller("DaemonSet", "agents").Container("c", fixture.Running()).Obj())
+	for _, test := range faults(w.namespace) {
 		t.Run(test.name, func(t *testing.T) {
 			a := *a
 			a.t = t
@@ -83,9 +89,9 @@ func TestAPINamesTheFieldAtFault(t *testing.T) {
 	if e := a.do(request{method: "POST", path: "/api/v1/migrations", body: "{}", token: token, wrong: true}).refusal(t, 400, "MissingField", "pod_name"); len(e.Fields) != 4 {
 		t.Errorf("all that is wrong: %+v", e.Fields)
 	}
-	a.do(request{method: "POST", path: "/api/v1/migrations", body: move(`,"x":"` + strings.Repeat("x", 1<<20) + `"`), token: token, wrong: true}).
+	a.do(request{method: "POST", path: "/api/v1/migrations", body: w.move(`,"x":"` + strings.Repeat("x", 1<<20) + `"`), token: token, wrong: true}).
 		refusal(t, http.StatusRequestEntityTooLarge, "BodyTooLarge", "")
-	a.do(request{method: "POST", path: "/api/v1/migrations", body: move(""), token: token, wrong: true, header: map[string]string{"Content-Type": "text/plain"}}).
+	a.do(request{method: "POST", path: "/api/v1/migrations", body: w.move(""), token: token, wrong: true, header: map[string]string{"Content-Type": "text/plain"}}).
 		refusal(t, http.StatusUnsupportedMediaType, "UnsupportedMediaType", "Content-Type")
 }
 
@@ -147,15 +153,7 @@ func TestAPIAsksWhoCalls(t *testing.T) {
 		}
 		as(r, nobody).refusal(t, http.StatusForbidden, "Forbidden", "")
 	}
-	// Who has rights in one namespace sees that one.
-	for _, r := range requests[3:] {
-		as(r, local).refusal(t, http.StatusForbidden, "Forbidden", "")
-	}
-	for _, path := range []string{"/api/v1/migrations?namespace=" + w.namespace, "/api/v1/metrics?namespace=" + w.namespace, one} {
-		if got := a.get(local, path); got.code != http.StatusOK {
-			t.Errorf("%s in the own namespace: %d %s", path, got.code, got.body)
-		}
-	}
+	a.seesItsOwn(w, local, one, requests[3:])
 	for _, r := range requests[:2] {
 		as(r, reader).refusal(t, http.StatusForbidden, "Forbidden", "")
 	}
@@ -174,6 +172,19 @@ func TestAPIAsksWhoCalls(t *testing.T) {
 	}
 	if n, err := testutil.GatherAndCount(prometheus.Gatherers{a.registry}, "ai_storage_api_requests_total"); err != nil || n == 0 {
 		t.Errorf("%d series of ai_storage_api_requests_total: %v", n, err)
+	}
+}
+
+// seesItsOwn checks what an account with rights in one namespace may look at.
+func (a *api) seesItsOwn(w *world, token, one string, everything []request) {
+	a.t.Helper()
+	for _, r := range everything {
+		a.get(token, r.path).refusal(a.t, http.StatusForbidden, "Forbidden", "")
+	}
+	for _, path := range []string{"/api/v1/migrations?namespace=" + w.namespace, "/api/v1/metrics?namespace=" + w.namespace, one} {
+		if got := a.get(token, path); got.code != http.StatusOK {
+			a.t.Errorf("%s in the own namespace: %d %s", path, got.code, got.body)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/legacy"
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -62,7 +64,7 @@ func startAPI(t *testing.T, limits *budget.Limits, change func(*restapi.Options)
 	kept, err := admission.KeepCertificates(mgr, admission.Options{Namespace: "ai-storage-system"}, "localhost")
 	must(t, err)
 	a := &api{t: t, url: "https://localhost:" + freePort(t), registry: prometheus.NewRegistry(), document: loadDocument(t)}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logr.Discard()))
 	server := a.server(ctx, mgr, kept, limits, change)
 	must(t, mgr.Add(server))
 	done := make(chan error, 1)
