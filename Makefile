@@ -134,8 +134,7 @@ vendor-page: ## Take the page's libraries anew, at the versions of test/page/pac
 	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent vendor
 
 .PHONY: screenshots
-screenshots: ## Pictures of the page in docs/images (PAGE_URL and PAGE_TOKEN of a rebalancer, else a made-up cluster)
-	$(GO) build -o $(BIN)/page-server ./test/page/server
+screenshots: build $(CLUSTER_BINS) ## The page of the real rebalancer during a demo: checks it, and writes docs/images (three minutes)
 	cd test/page && npm ci --no-audit --no-fund --silent && node screenshots.mjs
 
 .PHONY: e2e

@@ -114,6 +114,7 @@ onPage('filters, orders and tables nodes', { token: 'large' }, async (page) => {
   assert.equal(await page.locator('[data-node]:not(.hot)').count(), 0);
   await page.getByRole('searchbox').fill('node-11');
   await page.getByRole('button', { name: 'as a table' }).click();
+  await page.locator('.nodes tbody tr').first().waitFor();
   assert.equal(await page.locator('[data-node]').count(), 0);
   for (const name of await page.locator('.nodes tbody th').allInnerTexts()) assert.match(name, /^node-11/);
 });
@@ -174,8 +175,9 @@ onPage('marks what is out of date', { token: 'stale' }, async (page) => {
 
 onPage('polls where there is no stream', { token: 'no-stream' }, async (page) => {
   await page.locator('.connection.polling', { hasText: 'every 5 s' }).waitFor();
-  const before = await page.locator('.rows li').first().getAttribute('data-migration');
-  await until(page, (id) => document.querySelector('.rows li')?.getAttribute('data-migration') !== id, before);
+  // One more begins every 4 s.
+  const before = await page.locator('ol.rows li').last().getAttribute('data-migration');
+  await until(page, (id) => document.querySelector('ol.rows li:last-child')?.getAttribute('data-migration') !== id, before);
 }, refused(503));
 
 onPage('says that the connection is lost, and finds it again', { token: 'rebalance' }, async (page) => {
