@@ -37,6 +37,7 @@ async function reach(demo) {
 
 /** Follows one migration to its end, and returns the phases that the page showed. */
 async function follow(page) {
+  await page.evaluate(async () => (await import('/assets/state.js')).choose({ allRows: true }));
   const id = await (await page.waitForFunction(() => document.querySelector('[data-migration]:not(.ended)')?.getAttribute('data-migration'), undefined, { timeout: 240_000, polling: 50 })).jsonValue();
   const phases = [];
   for (let last; last !== 'Succeeded' && last !== 'Failed';) {
@@ -49,7 +50,7 @@ async function follow(page) {
   return phases;
 }
 
-const screens = { wide: { width: 1280, height: 1080 }, narrow: { width: 360, height: 1480 } };
+const screens = { wide: { width: 1280, height: 1240 }, narrow: { width: 360, height: 1480 } };
 
 const demo = spawn(join(root, 'bin/devcluster'), ['demo', '--nodes=simulated:20', `--state-dir=${state}`], { cwd: root, stdio: 'inherit' });
 const ended = new Promise((resolve) => demo.on('exit', resolve));
@@ -63,17 +64,18 @@ try {
     }
   }
   await mkdir(folder, { recursive: true });
-  const phases = await follow(opened[0].page);
-  for (const { page, name } of opened) {
-    await page.bringToFront();
+  const extra = await open(browser, address, { token, ignoreHTTPSErrors: true });
+  const followed = follow(extra.page);
+  await Promise.all(opened.map(async ({ page, name }) => {
     await page.locator('.connection.live').waitFor();
-    // A picture without a move that is under way would show little.
-    await page.waitForFunction(() => document.querySelector('.rows li:not(.ended)'), undefined, { timeout: 120_000, polling: 20 });
+    // A picture without a plan, a move that is under way and one that has ended would show little.
+    await page.waitForFunction(() => ['.moves > li', '[data-phase="HandingOver"]', 'ol.ended > li'].every((part) => document.querySelector(part)), undefined, { timeout: 240_000, polling: 50 });
     await page.screenshot({ path: join(folder, name) });
-  }
+  }));
+  const phases = await followed;
   assert.ok(phases.length > 1, `the page showed only ${phases}`);
-  assert.deepEqual(opened.flatMap((o) => o.faults), []);
-  console.log(`page: one migration went through ${phases.join(', ')}; ${await opened[0].page.locator('#headline').innerText()}`);
+  assert.deepEqual([...opened, extra].flatMap((o) => o.faults), []);
+  console.log(`page: one migration went through ${phases.join(', ')}; ${await extra.page.locator('#headline').innerText()}`);
 } finally {
   await browser.close();
   if (demo.exitCode === null) demo.kill('SIGINT');

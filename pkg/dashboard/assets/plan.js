@@ -50,18 +50,23 @@ function moveView(move) {
   </li>`;
 }
 
-/** @param {string} title @param {unknown[]} entries @param {boolean} [open] */
-function list(title, entries, open = false) {
+/** Nodes with the same reason stand together. @param {{name: string, reason: string}[]} nodes */
+function byReason(nodes) {
+  return [...Map.groupBy(nodes, (n) => n.reason)].map(([reason, same]) => html`<li><strong>${same.map((n) => n.name).join(', ')}</strong> ${reason}</li>`);
+}
+
+/** @param {string} title @param {unknown[]} entries @param {number} [size] where it is not that of the entries @param {boolean} [open] */
+function list(title, entries, size = entries.length, open = false) {
   if (entries.length === 0) return nothing;
-  return html`<details ?open=${open}><summary>${title} <span class="quiet">${entries.length}</span></summary><ul class="plain">${entries}</ul></details>`;
+  return html`<details ?open=${open}><summary>${title} <span class="quiet">${size}</span></summary><ul class="plain">${entries}</ul></details>`;
 }
 
 /** @param {Status} status */
 function around(status) {
   return html`
-    ${list('Stays hot after the plan', (status.plan.stillHot ?? []).map((n) => html`<li><strong>${n.name}</strong> ${n.reasons.join('; ')}</li>`), true)}
+    ${list('Stays hot after the plan', byReason((status.plan.stillHot ?? []).map((n) => ({ name: n.name, reason: n.reasons.join('; ') }))), status.plan.stillHot?.length, true)}
     ${list('Hot nodes', (status.abnormal ?? []).map((n) => html`<li><strong>${n.name}</strong> for ${count(n.cycles, 'cycle')} in a row</li>`))}
-    ${list('Nodes left alone', (status.leftAlone ?? []).map((n) => html`<li><strong>${n.name}</strong> ${n.reason}</li>`))}
+    ${list('Nodes left alone', byReason(status.leftAlone ?? []), status.leftAlone?.length)}
     ${list('Workloads that cool down', (status.cooldowns ?? []).map((c) => html`<li><strong>${c.workload}</strong> until ${clockTime(c.until)}
       (${secondsSince(c.until) < 0 ? `${ticking(-secondsSince(c.until))} more` : 'over'}) after ${count(c.migrations, 'migration')}</li>`))}`;
 }

@@ -31,6 +31,7 @@
  * @property {boolean} table nodes as a table
  * @property {string} focus the node that the arrow keys are at
  * @property {{node?: string, migration?: string}} details what the dialog shows
+ * @property {boolean} allRows of the timeline
  * @property {number} recent how many finished migrations are shown
  */
 
@@ -43,7 +44,7 @@ export const state = {
   problem: '',
   answeredAt: 0,
   retryAt: 0,
-  view: { colour: 'used', sort: 'name', only: 'all', search: '', table: false, focus: '', details: {}, recent: 10 },
+  view: { colour: 'used', sort: 'name', only: 'all', search: '', table: false, focus: '', details: {}, allRows: false, recent: 10 },
 };
 
 /** @type {() => void} */

@@ -11,10 +11,11 @@ import { count, isFinished, isQueued, phaseWords } from './words.js';
 /** @typedef {import('./types.js').Migration} Migration */
 
 /** One that has ended stays in the picture for so long, in milliseconds. */
-const lingers = 30_000;
+const lingers = 20_000;
 
-/** More than these would not be read; those that wait are counted. */
-const mostRows = 40;
+/** So many are shown at first, so that the nodes stay in sight; and at most. */
+const fewRows = 6;
+const mostRows = 60;
 
 const shortestAxis = 30_000;
 
@@ -25,10 +26,11 @@ const lingering = (m) => isFinished(m) && now() - Date.parse(m.finished_at ?? ''
 
 function rows() {
   const all = [...(state.migrations?.value.values() ?? [])];
-  const running = all.filter((m) => (!isFinished(m) && !isQueued(m)) || lingering(m));
-  const queued = all.filter((m) => isQueued(m));
+  const running = all.filter((m) => !isFinished(m) && !isQueued(m));
+  const queued = all.filter(isQueued);
+  const ended = all.filter(lingering);
   const byAge = (/** @type {Migration} */ a, /** @type {Migration} */ b) => a.created_at.localeCompare(b.created_at) || a.id.localeCompare(b.id);
-  return { shown: [...running.sort(byAge), ...queued.sort(byAge)].slice(0, mostRows), running: running.length, queued: queued.length };
+  return [...running.sort(byAge), ...queued.sort(byAge), ...ended.sort(byAge).reverse()];
 }
 
 /** @param {Migration} m @param {number} from @param {number} to milliseconds, the ends of the axis */
@@ -68,8 +70,8 @@ function row(m, from, to) {
     <span class="pod"><button class="link" @click=${() => choose({ details: { migration: m.id } })}>${m.pod_name}</button> <span class="quiet">${m.namespace}</span></span>
     ${way(m)}
     ${bar(m, from, to)}
-    <span class="state">${isFinished(m) ? verdictIcon(m) : nothing}<strong>${words.now}</strong>${words.past ? html` <span class="quiet">after ${words.past}</span>` : nothing}</span>
-    ${waits ? html`<span class="message quiet">${m.message}</span>` : nothing}
+    <span class="state" title=${words.past ? `after ${words.past}` : nothing}>${isFinished(m) ? verdictIcon(m) : nothing}<strong>${words.now}</strong><span class="unseen"> after ${words.past || 'nothing'}</span>
+      ${waits ? html`<span class="message quiet">${m.message}</span>` : nothing}</span>
   </li>`;
 }
 
@@ -86,10 +88,11 @@ function axis(span) {
 }
 
 export function timelineView() {
-  const { shown, running, queued } = rows();
+  const all = rows();
+  const shown = all.slice(0, state.view.allRows ? mostRows : fewRows);
   const to = now();
   const from = Math.min(to - shortestAxis, ...shown.map((m) => Date.parse(m.created_at)));
-  const more = running + queued - shown.length;
+  const more = all.length - shown.length;
   return html`<section class="panel timeline" aria-labelledby="timeline-title">
     <header><h2 id="timeline-title">Running migrations</h2>
       ${shown.length === 0 ? nothing : html`<p class="legend">${phases.map((p, i) => html`<span>
@@ -98,6 +101,7 @@ export function timelineView() {
     ${!state.migrations ? html`<p class="quiet">Migrations are being read.</p>` : shown.length === 0 ? html`<p class="quiet">No migration is running.</p>` : html`
       <ol class="rows">${repeat(shown, (m) => m.id, (m) => row(m, from, to))}</ol>
       <div class="rows foot"><span></span><span></span>${axis(to - from)}<span></span></div>
-      ${more > 0 ? html`<p class="quiet">and ${count(more, 'more migration')} that ${more === 1 ? 'waits' : 'wait'}</p>` : nothing}`}
+      ${more > 0 && state.view.allRows ? html`<p class="quiet">and ${count(more, 'more migration')}</p>` : nothing}
+      ${all.length > fewRows ? html`<button aria-expanded=${state.view.allRows} @click=${() => choose({ allRows: !state.view.allRows })}>${state.view.allRows ? 'Show fewer' : `Show ${more} more`}</button>` : nothing}`}
   </section>`;
 }

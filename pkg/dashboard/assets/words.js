@@ -39,11 +39,11 @@ function movesInWords(migrations) {
   return queued === 0 ? words : `${words}, ${queued} queued`;
 }
 
-/** @param {Plan} plan */
-function planInWords({ status, paused }) {
+/** @param {Plan} plan @param {boolean} moving whether something moves already */
+function planInWords({ status, paused }, moving) {
   const words = [];
   if (status === null) words.push('no plan yet');
-  else if (status.moves === 0) words.push('the plan moves nothing');
+  else if (status.moves === 0) words.push(moving ? 'nothing more is planned' : 'nothing is planned');
   else words.push(`${status.dryRun ? 'dry run: the plan would move' : 'the plan moves'} ${count(status.moves, 'pod')}`);
   if (paused.paused) words.push(pausedInWords(paused));
   else if (status?.held) words.push(`held back: ${status.held}`);
@@ -65,7 +65,7 @@ export function headline(nodes, migrations, plan) {
   const parts = [
     ...(nodes ? [nodesInWords(nodes)] : []),
     ...(migrations ? [movesInWords(migrations)] : []),
-    ...(plan ? planInWords(plan) : []),
+    ...(plan ? planInWords(plan, (migrations ?? []).some((m) => !isFinished(m))) : []),
   ];
   const line = parts.join('; ');
   return line && `${line[0].toUpperCase()}${line.slice(1)}`;

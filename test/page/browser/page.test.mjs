@@ -45,6 +45,8 @@ onPage('says in words how the cluster is', { token: 'rebalance' }, async (page) 
 });
 
 onPage('shows a running migration go through its phases', { token: 'rebalance' }, async (page) => {
+  await page.locator('ol.rows li').first().waitFor();
+  await page.evaluate(async () => (await import('/assets/state.js')).choose({ allRows: true }));
   const id = await (await until(page, () => document.querySelector('[data-migration][data-phase="Preparing"]')?.getAttribute('data-migration'))).jsonValue();
   const row = page.locator(`[data-migration="${id}"]`);
   assert.match(await row.locator('.state').innerText(), /^Preparing for \d+ s/);
@@ -62,6 +64,13 @@ onPage('shows a running migration go through its phases', { token: 'rebalance' }
   await ended.locator('summary').click();
   await ended.getByText('fetch-dataset').waitFor();
   assert.match(await ended.locator('.containers').innerText(), /is left out\s+Init, Completed: finished with exit code 0/);
+});
+
+onPage('keeps the timeline short until asked', { token: 'rebalance' }, async (page) => {
+  await page.getByRole('button', { name: /^Show \d+ more$/ }).click();
+  await until(page, () => document.querySelectorAll('ol.rows li').length > 6);
+  await page.getByRole('button', { name: 'Show fewer' }).click();
+  await until(page, () => document.querySelectorAll('ol.rows li').length === 6);
 });
 
 onPage('draws savings, with a table behind the charts', { token: 'rebalance' }, async (page) => {
@@ -175,9 +184,9 @@ onPage('marks what is out of date', { token: 'stale' }, async (page) => {
 
 onPage('polls where there is no stream', { token: 'no-stream' }, async (page) => {
   await page.locator('.connection.polling', { hasText: 'every 5 s' }).waitFor();
-  // One more begins every 4 s.
-  const before = await page.locator('ol.rows li').last().getAttribute('data-migration');
-  await until(page, (id) => document.querySelector('ol.rows li:last-child')?.getAttribute('data-migration') !== id, before);
+  // One begins and one ends every 4 s.
+  const before = await page.locator('ol.rows li').first().getAttribute('data-migration');
+  await until(page, (id) => document.querySelector('ol.rows li')?.getAttribute('data-migration') !== id, before);
 }, refused(503));
 
 onPage('says that the connection is lost, and finds it again', { token: 'rebalance' }, async (page) => {

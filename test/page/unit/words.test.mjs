@@ -38,10 +38,11 @@ test('the headline', () => {
   for (const [name, args, want] of [
     ['all of it', [[node(true), node(true), node()], migrations, plan({ moves: 4 }, { paused: true, by: 'jane', reason: 'upgrade' })],
       '2 of 3 nodes hot; 2 moves running, 1 queued; the plan moves 4 pods; paused by jane: upgrade'],
-    ['at rest', [[node()], [], plan({ moves: 0 })], 'None of 1 node hot; nothing is moving; the plan moves nothing'],
+    ['at rest', [[node()], [], plan({ moves: 0 })], 'None of 1 node hot; nothing is moving; nothing is planned'],
+    ['enough moves', [[node()], [{ phase: 'Placing' }], plan({ moves: 0 })], 'None of 1 node hot; 1 move running; nothing more is planned'],
     ['held back', [[node(false, false)], [], plan({ moves: 1, held: 'the circuit breaker is open' })],
       'None of 1 node hot, 1 not ready; nothing is moving; the plan moves 1 pod; held back: the circuit breaker is open'],
-    ['paused without a word', [undefined, [], plan({ moves: 0 }, { paused: true })], 'Nothing is moving; the plan moves nothing; paused'],
+    ['paused without a word', [undefined, [], plan({ moves: 0 }, { paused: true })], 'Nothing is moving; nothing is planned; paused'],
     ['dry run', [undefined, undefined, plan({ moves: 2, dryRun: true })], 'Dry run: the plan would move 2 pods'],
     ['empty', [[], [], plan(null)], 'There are no nodes; nothing is moving; no plan yet'],
     ['nothing known', [undefined, undefined, undefined], ''],
