@@ -67,7 +67,7 @@ onPage('shows a running migration go through its phases', { token: 'rebalance' }
 });
 
 onPage('keeps the timeline short until asked', { token: 'rebalance' }, async (page) => {
-  await page.getByRole('button', { name: /^Show \d+ more$/ }).click();
+  await page.getByRole('button', { name: /^Show \d+ more$/ }).click({ timeout: 40_000 });
   await until(page, () => document.querySelectorAll('ol.rows li').length > 6);
   await page.getByRole('button', { name: 'Show fewer' }).click();
   await until(page, () => document.querySelectorAll('ol.rows li').length === 6);
