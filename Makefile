@@ -21,6 +21,8 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
 RUNS ?= 10
+POSTS ?= 1000
+CLIENTS ?= 50
 # Benchmarks read what lies in BENCH_DATA, generate what is not there, and write to OUT.
 BENCH_DATA ?= ../shared/data
 OUT ?= dist/bench
@@ -121,6 +123,20 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/ku
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
+.PHONY: test-page
+test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chromium)
+	@command -v npm >/dev/null || { echo "the page is tested with Node.js: apt-get install nodejs npm" >&2; exit 1; }
+	$(GO) build -o $(BIN)/page-server ./test/page/server
+	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent vendored && npm run --silent unit && npm run --silent browser
+
+.PHONY: vendor-page
+vendor-page: ## Take the page's libraries anew, at the versions of test/page/package.json
+	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent vendor
+
+.PHONY: screenshots
+screenshots: build $(CLUSTER_BINS) ## The page of the real rebalancer during a demo: checks it, and writes docs/images (three minutes)
+	cd test/page && npm ci --no-audit --no-fund --silent && node screenshots.mjs
+
 .PHONY: e2e
 e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
@@ -130,6 +146,10 @@ e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests o
 .PHONY: e2e-full
 e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
 	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
+
+.PHONY: bench-api
+bench-api: build $(CLUSTER_BINS) ## POSTS=1000 by CLIENTS=50 to the HTTP API, whose process is killed in the middle: nothing may be lost or doubled
+	$(GO) run ./test/bench/api -posts $(POSTS) -clients $(CLIENTS)
 
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)

@@ -49,8 +49,11 @@ func newUpCommand(stateDir *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(command.OutOrStdout(), "\nTry:\n  %s --kubeconfig=%s get nodes\n",
-				filepath.Join(from.binDir, "kubectl"), cluster.AdminKubeconfig())
+			kubectl := filepath.Join(from.binDir, "kubectl") + " --kubeconfig=" + cluster.AdminKubeconfig()
+			fmt.Fprintf(command.OutOrStdout(), "\nTry:\n  %s get nodes\n", kubectl)
+			if slices.Contains(components, devcluster.Rebalancer) {
+				printAPI(command, cluster, kubectl)
+			}
 			return nil
 		},
 	}
@@ -60,6 +63,14 @@ func newUpCommand(stateDir *string) *cobra.Command {
 	command.Flags().BoolVar(&csi, "csi", false, "give real nodes a CSI driver whose volumes are really attached (classes csi-rwo and csi-wffc)")
 	command.Flags().StringSliceVar(&components, "components", devcluster.ComponentNames(), "our programs to start, or none")
 	return command
+}
+
+// printAPI tells where the HTTP API is and how to ask it.
+func printAPI(command *cobra.Command, cluster *devcluster.Cluster, kubectl string) {
+	fmt.Fprintf(command.OutOrStdout(), "\nThe HTTP API is at %s, and opens with a token:\n"+
+		"  TOKEN=$(%s create token -n kube-system %s)\n"+
+		"  curl --cacert %s -H \"Authorization: Bearer $TOKEN\" %s/api/v1/nodes\n",
+		cluster.APIURL(), kubectl, devcluster.AdminAccount, cluster.Authority(), cluster.APIURL())
 }
 
 func newDownCommand(stateDir *string) *cobra.Command {
@@ -106,8 +117,8 @@ func printStatus(command *cobra.Command, cluster *devcluster.Cluster) error {
 		return err
 	}
 	out := tabwriter.NewWriter(command.OutOrStdout(), 0, 0, 3, ' ', 0)
-	fmt.Fprintf(out, "State folder\t%s\nAPI server\t%s\nKubeconfig\t%s\nNodes\t%s, %d registered\n\nPROCESS\tPID\tSTATE\n",
-		cluster.StateDir(), config.Host, cluster.AdminKubeconfig(), cluster.Nodes(), len(nodes.Items))
+	fmt.Fprintf(out, "State folder\t%s\nAPI server\t%s\nKubeconfig\t%s\nHTTP API\t%s\nNodes\t%s, %d registered\n\nPROCESS\tPID\tSTATE\n",
+		cluster.StateDir(), config.Host, cluster.AdminKubeconfig(), cluster.APIURL(), cluster.Nodes(), len(nodes.Items))
 	for _, process := range processes {
 		state := "running"
 		if !process.Alive {

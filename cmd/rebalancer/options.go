@@ -18,6 +18,12 @@ type options struct {
 	leaderElect             bool
 	leaderElectionNamespace string
 	metricsBindAddress      string
+	metricsSecure           bool
+	apiBindAddress          string
+	apiRate                 float64
+	apiBurst                int
+	tlsCertFile             string
+	tlsPrivateKeyFile       string
 	healthProbeBindAddress  string
 	nodeAgentImage          string
 	webhookHost             string
@@ -30,6 +36,10 @@ func defaultOptions() *options {
 		leaderElect:             true,
 		leaderElectionNamespace: "ai-storage-system",
 		metricsBindAddress:      ":8080",
+		metricsSecure:           true,
+		apiBindAddress:          ":8443",
+		apiRate:                 20,
+		apiBurst:                100,
 		healthProbeBindAddress:  ":8081",
 		webhookPort:             admission.DefaultPort,
 	}
@@ -42,6 +52,12 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "act only while holding the lease ai-storage-rebalancer")
 	flags.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", o.leaderElectionNamespace, "namespace of the lease")
 	flags.StringVar(&o.metricsBindAddress, "metrics-bind-address", o.metricsBindAddress, "address for /metrics; 0 turns it off")
+	flags.BoolVar(&o.metricsSecure, "metrics-secure", o.metricsSecure, "serve /metrics over HTTPS, to those who may get the non-resource URL /metrics")
+	flags.StringVar(&o.apiBindAddress, "api-bind-address", o.apiBindAddress, "address for the HTTP API, over HTTPS; 0 turns it off")
+	flags.Float64Var(&o.apiRate, "api-rate", o.apiRate, "requests to the HTTP API that each caller may make in a second; 0 does not limit")
+	flags.IntVar(&o.apiBurst, "api-burst", o.apiBurst, "requests to the HTTP API that each caller may make at once")
+	flags.StringVar(&o.tlsCertFile, "tls-cert-file", o.tlsCertFile, "certificate of the HTTP API and of /metrics, read again when it changes; empty uses one that the rebalancer makes, in the Secret of its webhook")
+	flags.StringVar(&o.tlsPrivateKeyFile, "tls-private-key-file", o.tlsPrivateKeyFile, "key of --tls-cert-file")
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", o.healthProbeBindAddress, "address for /healthz and /readyz; 0 turns it off")
 	flags.StringVar(&o.nodeAgentImage, "node-agent-image", o.nodeAgentImage, "image of the node agent, which carries the content of emptyDirs; empty refuses pods that would lose some")
 	flags.StringVar(&o.webhookHost, "webhook-host", o.webhookHost, "address that the admission webhook listens on; empty listens on all")
@@ -58,6 +74,12 @@ func (o *options) validate(args []string) error {
 	}
 	if o.config == "" {
 		return errors.New("--config is required: name the KubeSchedulerConfiguration file of the scheduler")
+	}
+	if (o.tlsCertFile == "") != (o.tlsPrivateKeyFile == "") {
+		return errors.New("--tls-cert-file and --tls-private-key-file come together: name both or neither")
+	}
+	if o.apiRate < 0 || o.apiBurst < 1 {
+		return fmt.Errorf("--api-rate has to be 0 or more, and --api-burst 1 or more: they are %g and %d", o.apiRate, o.apiBurst)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/ai-storage/orchestrator/pkg/admission"
@@ -48,7 +50,7 @@ func run(ctx context.Context, o *options) error {
 	// Ours is one client for many rooms; the API server's own fairness limits it.
 	restConfig.QPS = -1
 	if o.dryRun {
-		return dryRun(ctx, configuration, restConfig)
+		return dryRun(ctx, o, configuration, restConfig)
 	}
 	return serve(ctx, o, configuration, restConfig)
 }
@@ -58,34 +60,20 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
-		Scheme:                        scheme,
-		LeaderElection:                o.leaderElect,
-		LeaderElectionID:              "ai-storage-rebalancer",
-		LeaderElectionNamespace:       o.leaderElectionNamespace,
-		LeaderElectionReleaseOnCancel: true,
-		Metrics:                       server.Options{BindAddress: o.metricsBindAddress},
-		HealthProbeBindAddress:        o.healthProbeBindAddress,
+	var certificate certificateSource
+	mgr, err := newManager(scheme, o, restConfig, func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		// Nobody asks before it is set: the manager has to be there first.
+		return certificate(hello)
 	})
 	if err != nil {
-		return fmt.Errorf("creating the manager: %w", err)
-	}
-	for _, add := range []func(string, healthz.Checker) error{mgr.AddHealthzCheck, mgr.AddReadyzCheck} {
-		if err := add("ping", healthz.Ping); err != nil {
-			return err
-		}
+		return err
 	}
 	limits := rebalance.Limits(configuration.Rebalance)
 	if err := migration.SetupWithManager(mgr, migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, OnStep: onStep}); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)
 	}
-	if o.webhookPort != 0 {
-		if err := admission.SetupWithManager(mgr, admission.Options{
-			Namespace: o.leaderElectionNamespace, URL: o.webhookURL, Host: o.webhookHost, Port: o.webhookPort,
-			AgentImage: o.nodeAgentImage, Registerer: metrics.Registry,
-		}); err != nil {
-			return fmt.Errorf("setting up the admission webhook: %w", err)
-		}
+	if certificate, err = setUpWebhook(mgr, o); err != nil {
+		return err
 	}
 	loop, factory, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())
 	if err != nil {
@@ -96,10 +84,67 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	}
 	loop.Writer = mgr.GetClient()
 	loop.Metrics = rebalance.NewMetrics(metrics.Registry)
+	loop.Board = &rebalance.Board{Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: o.leaderElectionNamespace}
+	if o.apiBindAddress != "0" {
+		if err := setUpAPI(ctx, mgr, o, &limits, certificate, factory, loop.Board); err != nil {
+			return fmt.Errorf("setting up the HTTP API: %w", err)
+		}
+	}
 	if err := mgr.Add(loop); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+func newManager(scheme *runtime.Scheme, o *options, restConfig *rest.Config, certificate certificateSource) (ctrl.Manager, error) {
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
+		Scheme:                        scheme,
+		LeaderElection:                o.leaderElect,
+		LeaderElectionID:              "ai-storage-rebalancer",
+		LeaderElectionNamespace:       o.leaderElectionNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		Metrics:                       metricsOptions(o, certificate),
+		HealthProbeBindAddress:        o.healthProbeBindAddress,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("creating the manager: %w", err)
+	}
+	for _, add := range []func(string, healthz.Checker) error{mgr.AddHealthzCheck, mgr.AddReadyzCheck} {
+		if err := add("ping", healthz.Ping); err != nil {
+			return nil, err
+		}
+	}
+	return mgr, nil
+}
+
+// setUpWebhook adds the admission webhook, and returns the certificate for all
+// else that is served.
+func setUpWebhook(mgr ctrl.Manager, o *options) (certificateSource, error) {
+	webhook := admission.Options{
+		Namespace: o.leaderElectionNamespace, URL: o.webhookURL, Host: o.webhookHost, Port: o.webhookPort,
+		AgentImage: o.nodeAgentImage, Registerer: metrics.Registry,
+	}
+	certificate, kept, err := setUpCertificates(mgr, o, webhook)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the certificates: %w", err)
+	}
+	if o.webhookPort == 0 {
+		return certificate, nil
+	}
+	webhook.Certificates = kept
+	if err := admission.SetupWithManager(mgr, webhook); err != nil {
+		return nil, fmt.Errorf("setting up the admission webhook: %w", err)
+	}
+	return certificate, nil
+}
+
+func metricsOptions(o *options, certificate certificateSource) server.Options {
+	served := server.Options{BindAddress: o.metricsBindAddress, SecureServing: o.metricsSecure}
+	if o.metricsSecure {
+		served.FilterProvider = filters.WithAuthenticationAndAuthorization
+		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) { c.GetCertificate, c.MinVersion = certificate, tls.VersionTLS12 }}
+	}
+	return served
 }
 
 func setUpReclaim(ctx context.Context, mgr ctrl.Manager, configuration *load.Configuration, factory informers.SharedInformerFactory) error {
@@ -114,7 +159,7 @@ func setUpReclaim(ctx context.Context, mgr ctrl.Manager, configuration *load.Con
 }
 
 // dryRun prints one plan and changes nothing.
-func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *rest.Config) error {
+func dryRun(ctx context.Context, o *options, configuration *load.Configuration, restConfig *rest.Config) error {
 	scheme, err := newScheme()
 	if err != nil {
 		return err
@@ -127,6 +172,7 @@ func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *
 	if err != nil {
 		return err
 	}
+	loop.Board = &rebalance.Board{Live: live, Namespace: o.leaderElectionNamespace}
 	status, err := loop.DryRun(ctx)
 	if err != nil {
 		return err

@@ -68,6 +68,9 @@ var components = []component{
 				"--kubeconfig=" + c.ComponentKubeconfig(Rebalancer),
 				"--metrics-bind-address=" + loopback(c.state.Ports.RebalancerMetrics),
 				"--health-probe-bind-address=" + loopback(c.state.Ports.RebalancerHealth),
+				"--api-bind-address=" + loopback(c.state.Ports.RebalancerAPI),
+				"--tls-cert-file=" + controlplane.CertificatePath(c.stateDir, controlplane.APICertificate),
+				"--tls-private-key-file=" + controlplane.KeyPath(c.stateDir, controlplane.APICertificate),
 				"--webhook-host=127.0.0.1",
 				"--webhook-port=" + strconv.Itoa(c.state.Ports.RebalancerWebhook),
 				"--webhook-url=https://" + net.JoinHostPort("localhost", strconv.Itoa(c.state.Ports.RebalancerWebhook)),
@@ -106,6 +109,20 @@ func ComponentNames() []string {
 
 // WebhookPort is where the rebalancer serves its admission webhook on loopback.
 func (c *Cluster) WebhookPort() int { return c.state.Ports.RebalancerWebhook }
+
+// APIURL is where the rebalancer serves its HTTP API, with a certificate of
+// Authority.
+func (c *Cluster) APIURL() string {
+	return "https://" + net.JoinHostPort("localhost", strconv.Itoa(c.state.Ports.RebalancerAPI))
+}
+
+// Authority is the path of the certificate that everything in the cluster is
+// trusted by.
+func (c *Cluster) Authority() string { return controlplane.CertificatePath(c.stateDir, "ca") }
+
+// AdminAccount is a service account with every right, in namespace kube-system:
+// the HTTP API knows callers by their tokens.
+const AdminAccount = "devcluster-admin"
 
 func componentNamed(name string) (component, error) {
 	for _, component := range components {

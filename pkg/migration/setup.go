@@ -87,10 +87,8 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		o.Metrics = metrics
 	}
 	r.metrics = o.Metrics
-	for index, keys := range map[string]client.IndexerFunc{podIndex: podKeys, placeIndex: placeKeys} {
-		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PodMigration{}, index, keys); err != nil {
-			return fmt.Errorf("indexing migrations by %s: %w", index, err)
-		}
+	if err := Index(mgr); err != nil {
+		return err
 	}
 	// Only that a pod changed matters: its content is read live.
 	return ctrl.NewControllerManagedBy(mgr).
@@ -99,6 +97,17 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.migrationsOf)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: retries()}).
 		Complete(r)
+}
+
+// Index prepares the cache of a manager for the controller, which calls it, and for
+// an Appraiser where the controller does not run.
+func Index(mgr ctrl.Manager) error {
+	for index, keys := range map[string]client.IndexerFunc{podIndex: podKeys, placeIndex: placeKeys} {
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PodMigration{}, index, keys); err != nil {
+			return fmt.Errorf("indexing migrations by %s: %w", index, err)
+		}
+	}
+	return nil
 }
 
 // retries backs off after errors, but never so long that a migration in flight

@@ -24,6 +24,9 @@ const (
 // metricsServerName is the name under which the API server reaches metrics-server.
 const metricsServerName = "metrics-server.kube-system.svc"
 
+// APICertificate is what the rebalancer serves its HTTP API with.
+const APICertificate = "rebalancer-api"
+
 // Credentials are the keys of one cluster. The files lie in <StateDir>/pki and
 // <StateDir>/kubeconfig.
 type Credentials struct {
@@ -85,6 +88,7 @@ func (c *Credentials) issueCertificates(authorities map[string]*pki.Authority) e
 		{"front-proxy-client", "front-proxy-ca", pki.Subject{CommonName: frontProxyUser}},
 		{"kube-controller-manager", "ca", pki.Subject{CommonName: "kube-controller-manager", Names: []string{"localhost"}, Addresses: loopback}},
 		{"metrics-server", "ca", pki.Subject{CommonName: "metrics-server", Names: []string{"localhost", metricsServerName}, Addresses: loopback}},
+		{APICertificate, "ca", pki.Subject{CommonName: "ai-storage-rebalancer", Names: []string{"localhost"}, Addresses: loopback}},
 		{"simulated-kubelet", "ca", pki.Subject{CommonName: "simulated-kubelet", Names: []string{"localhost"}, Addresses: loopback}},
 	} {
 		pair, err := authorities[certificate.authority].Issue(certificate.subject)

@@ -30,6 +30,7 @@ type Ports struct {
 	RebalancerMetrics int `json:"rebalancerMetrics"`
 	RebalancerHealth  int `json:"rebalancerHealth"`
 	RebalancerWebhook int `json:"rebalancerWebhook"`
+	RebalancerAPI     int `json:"rebalancerAPI"`
 }
 
 // Ports are chosen below those of NodePort services, and below those that Linux
@@ -44,7 +45,7 @@ func FreePorts() (Ports, error) {
 	for _, port := range []*int{
 		&ports.EtcdClient, &ports.EtcdPeer, &ports.EtcdMetrics, &ports.APIServer,
 		&ports.ControllerManager, &ports.MetricsServer, &ports.SimulatedKubelet,
-		&ports.Scheduler, &ports.DefaultScheduler, &ports.RebalancerMetrics, &ports.RebalancerHealth, &ports.RebalancerWebhook,
+		&ports.Scheduler, &ports.DefaultScheduler, &ports.RebalancerMetrics, &ports.RebalancerHealth, &ports.RebalancerWebhook, &ports.RebalancerAPI,
 	} {
 		listener, err := listenSomewhere()
 		if err != nil {

@@ -1,0 +1,58 @@
+package restapi
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// serverMetrics are those of the HTTP API.
+type serverMetrics struct {
+	requests  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	listeners prometheus.Gauge
+	dropped   prometheus.Counter
+}
+
+func newServerMetrics(registerer prometheus.Registerer) *serverMetrics {
+	m := &serverMetrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ai_storage_api_requests_total",
+			Help: "Requests to the HTTP API, by route, method and status code.",
+		}, []string{"route", "method", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "ai_storage_api_request_duration_seconds",
+			Help:    "Time to answer a request to the HTTP API, but for streams.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}, []string{"route", "method"}),
+		listeners: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_api_watchers",
+			Help: "Clients that listen to /api/v1/watch.",
+		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ai_storage_api_watchers_dropped_total",
+			Help: "Clients of /api/v1/watch that were dropped since they did not keep up.",
+		}),
+	}
+	registerer.MustRegister(m.requests, m.duration, m.listeners, m.dropped)
+	return m
+}
+
+// methods that have a value of their own: others are whatever a client makes up.
+var methods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true}
+
+func (m *serverMetrics) observe(method, pattern string, code int, took time.Duration) {
+	route := "none"
+	if _, path, found := strings.Cut(pattern, " "); found {
+		route = path
+	}
+	if !methods[method] {
+		method = "other"
+	}
+	m.requests.WithLabelValues(route, method, strconv.Itoa(code)).Inc()
+	if route != streamPath {
+		m.duration.WithLabelValues(route, method).Observe(took.Seconds())
+	}
+}

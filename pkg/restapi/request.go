@@ -1,0 +1,152 @@
+package restapi
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	kjson "sigs.k8s.io/json"
+)
+
+const (
+	// maxBody is the largest body that is read, in bytes.
+	maxBody = 1 << 20
+	// defaultTimeout and maxTimeout of a migration, in seconds.
+	defaultTimeout = 600
+	maxTimeout     = 86400
+)
+
+// MigrationRequest is the body of a POST.
+type MigrationRequest struct {
+	PodName      string `json:"pod_name"`
+	PodNamespace string `json:"pod_namespace"`
+	SourceNode   string `json:"source_node"`
+	TargetNode   string `json:"target_node"`
+	// PreservePV keeps the checkpoint claim after its pod is gone.
+	PreservePV bool `json:"preserve_pv,omitempty"`
+	// ForceRestart stops the original before anything else is begun.
+	ForceRestart bool `json:"force_restart,omitempty"`
+	// Timeout in seconds; 0 means 600.
+	Timeout int64 `json:"timeout,omitempty"`
+}
+
+// decodeRequest reads and checks a body. Names are exact, no field may be unknown
+// or come twice.
+func decodeRequest(w http.ResponseWriter, r *http.Request) (*MigrationRequest, error) {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return nil, fail(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Type", "send the header Content-Type: application/json")
+	}
+	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, fail(http.StatusRequestEntityTooLarge, reasonTooLarge, "", "the body is larger than %d bytes", tooLarge.Limit)
+	}
+	if err != nil {
+		return nil, fail(http.StatusBadRequest, reasonMalformed, "", "the body broke off: %v", err)
+	}
+	request := &MigrationRequest{}
+	strict, err := kjson.UnmarshalStrict(content, request)
+	if err != nil {
+		return nil, decodeError(err)
+	}
+	if len(strict) > 0 {
+		return nil, strictError(strict)
+	}
+	return request, request.validate()
+}
+
+func decodeError(err error) *Error {
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		if wrong.Field == "" {
+			return fail(http.StatusBadRequest, reasonMalformed, "", "the body has to be one JSON object, not a %s", wrong.Value)
+		}
+		return fail(http.StatusBadRequest, reasonInvalidField, wrong.Field, "%s has to be a %s, not a %s", wrong.Field, jsonType(wrong.Type.String()), wrong.Value)
+	}
+	return fail(http.StatusBadRequest, reasonMalformed, "", "the body is no JSON: %v", err)
+}
+
+func jsonType(goType string) string {
+	switch goType {
+	case "bool":
+		return "boolean"
+	case "int64":
+		return "whole number"
+	}
+	return goType
+}
+
+// strictError names the unknown fields, and those that come twice.
+func strictError(strict []error) *Error {
+	var fields []FieldError
+	reason := reasonUnknownField
+	for _, err := range strict {
+		name := ""
+		if strings.HasPrefix(err.Error(), "duplicate") {
+			reason = reasonInvalidField
+		}
+		if field := kjson.FieldError(nil); errors.As(err, &field) {
+			name = field.FieldPath()
+		}
+		fields = append(fields, FieldError{Field: name, Message: err.Error()})
+	}
+	return several(reason, fields)
+}
+
+// several is one error for all fields that are wrong, which leads with the first.
+func several(reason string, fields []FieldError) *Error {
+	e := fail(http.StatusBadRequest, reason, fields[0].Field, "%s", fields[0].Message)
+	if len(fields) > 1 {
+		e.Fields = fields
+	}
+	return e
+}
+
+// validate checks what can be told without the cluster.
+func (m *MigrationRequest) validate() error {
+	var missing, wrong []FieldError
+	for _, field := range []struct {
+		name, value string
+		problems    func(string) []string
+	}{
+		{"pod_name", m.PodName, validation.IsDNS1123Subdomain},
+		{"pod_namespace", m.PodNamespace, validation.IsDNS1123Label},
+		{"source_node", m.SourceNode, validation.IsDNS1123Subdomain},
+		{"target_node", m.TargetNode, validation.IsDNS1123Subdomain},
+	} {
+		if field.value == "" {
+			missing = append(missing, FieldError{field.name, field.name + " is required"})
+		} else if problems := field.problems(field.value); len(problems) > 0 {
+			wrong = append(wrong, FieldError{field.name, fmt.Sprintf("%s %q is no name: %s", field.name, field.value, strings.Join(problems, "; "))})
+		}
+	}
+	if m.TargetNode != "" && m.TargetNode == m.SourceNode {
+		wrong = append(wrong, FieldError{"target_node", "target_node has to differ from source_node"})
+	}
+	if m.Timeout < 0 || m.Timeout > maxTimeout {
+		wrong = append(wrong, FieldError{"timeout", fmt.Sprintf("timeout has to be from 0 to %d seconds; 0 or none means %d", maxTimeout, defaultTimeout)})
+	}
+	switch {
+	case len(missing) > 0:
+		return several(reasonMissingField, append(missing, wrong...))
+	case len(wrong) > 0:
+		return several(reasonInvalidField, wrong)
+	}
+	if m.Timeout == 0 {
+		m.Timeout = defaultTimeout
+	}
+	return nil
+}
+
+// digest is the same for requests that ask for the same.
+func (m *MigrationRequest) digest() string {
+	// A struct of plain fields is always encoded, and always in the same order.
+	encoded, _ := json.Marshal(m)
+	sum := sha256.Sum256(encoded)
+	return hex.EncodeToString(sum[:])
+}
