@@ -44,6 +44,7 @@ var layers = map[string]int{
 	"pkg/reclaim/controller": 4,
 	"pkg/reassignment":       1,
 	"pkg/planner":            2,
+	"pkg/nodeview":           3,
 	"pkg/plugins":            3,
 	"pkg/simulation":         4,
 	"pkg/observe":            4,
