@@ -14,6 +14,9 @@ import (
 
 // chooseOrder says whether original and replacement may overlap, and why.
 func chooseOrder(s *State, v containers.Verdicts) (v1alpha1.HandoverOrder, string) {
+	if s.Migration.Spec.ForceRestart {
+		return v1alpha1.OrderStopFirst, "the request asks for a restart (spec.forceRestart)"
+	}
 	if why := owners.StopsFirst(s.Owner); why != "" {
 		return v1alpha1.OrderStopFirst, why
 	}

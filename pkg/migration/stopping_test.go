@@ -300,6 +300,7 @@ func TestOrder(t *testing.T) {
 		}).Obj()
 		s.Claims = func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return claim, nil }
 	}
+	forceRestart := func(s *scene) { s.Migration.Spec.ForceRestart = true }
 	for name, test := range map[string]struct {
 		scene *scene
 		order v1alpha1.HandoverOrder
@@ -311,6 +312,8 @@ func TestOrder(t *testing.T) {
 		"checkpoint for one": {carrying(v1alpha1.PhasePending).with(func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = "" }), v1alpha1.OrderStopFirst, "work"},
 		"application saves":  {in(v1alpha1.PhasePending).with(func(s *scene) { s.Migration.Spec.Checkpoint.Mode = v1alpha1.CheckpointApplication }), v1alpha1.OrderStopFirst, "application saves"},
 		"StatefulSet":        {in(v1alpha1.PhasePending).with(func(s *scene) { s.Owner.Reference = &setReference }), v1alpha1.OrderStopFirst, "identity"},
+		"restart asked for":  {in(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
+		"with shared state":  {carrying(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 	} {
 		d, err := Settle(test.scene.State, Decision{Action: Action{Type: AskBudget}}, Result{Admitted: true})
 		if h := d.Status.Handover; err != nil || h == nil || h.Order != test.order || !strings.Contains(h.Reason, test.says) {

@@ -86,6 +86,7 @@ func TestSpecCannotBeChanged(t *testing.T) {
 		{"plannedNode", func(s *v1alpha1.PodMigrationSpec) { s.PlannedNode = "c" }, "plannedNode cannot be changed"},
 		{"timeout", func(s *v1alpha1.PodMigrationSpec) { s.TimeoutSeconds = 5 }, "only cancel can be changed"},
 		{"waiting", func(s *v1alpha1.PodMigrationSpec) { s.Waiting = v1alpha1.WaitingKeep }, "only cancel can be changed"},
+		{"forceRestart", func(s *v1alpha1.PodMigrationSpec) { s.ForceRestart = true }, "only cancel can be changed"},
 		{"checkpoint", func(s *v1alpha1.PodMigrationSpec) { s.Checkpoint.Size = ptr.To(resource.MustParse("2Gi")) }, "only cancel can be changed"},
 	}
 	for _, test := range tests {

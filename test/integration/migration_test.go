@@ -101,3 +101,26 @@ func TestNoPlaceIsRolledBack(t *testing.T) {
 	}
 	w.wantUntouched(original)
 }
+
+func TestForcedRestartNeverLetsTwoWork(t *testing.T) {
+	w := newWorld(t)
+	original := w.createOriginal(threeContainers("train").Obj())
+	w.controller(migration.Options{AgentImage: "docker.io/library/agent:1"})
+	m := newMigration(w.namespace, "m", "train")
+	m.Spec.ForceRestart = true
+	w.request(m)
+	m = w.waitForPhase("m", v1alpha1.PhaseSucceeded)
+	if h := m.Status.Handover; h == nil || h.Order != v1alpha1.OrderStopFirst || !strings.Contains(h.Reason, "spec.forceRestart") {
+		t.Errorf("handover %+v, want %s on request", h, v1alpha1.OrderStopFirst)
+	}
+	replacement := w.onlyPod()
+	if replacement.UID == original.UID || replacement.Spec.NodeName != nodeB {
+		t.Errorf("the pod left is %s on node %s", replacement.Name, replacement.Spec.NodeName)
+	}
+	if p := m.Status.Placeholder; p == nil || p.NodeName != nodeB {
+		t.Errorf("placeholder %+v, want one that held the place on node %s", p, nodeB)
+	}
+	if times := m.Status.Times; times.ReplacementReady.Before(times.OriginalGone) {
+		t.Errorf("the replacement worked at %s, before the original was gone at %s", times.ReplacementReady, times.OriginalGone)
+	}
+}

@@ -47,7 +47,7 @@ type PodMigrationList struct {
 // +kubebuilder:validation:XValidation:rule="has(self.sourceNode) == has(oldSelf.sourceNode) && (!has(self.sourceNode) || self.sourceNode == oldSelf.sourceNode)",message="sourceNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.targetNode) == has(oldSelf.targetNode) && (!has(self.targetNode) || self.targetNode == oldSelf.targetNode)",message="targetNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.plannedNode) == has(oldSelf.plannedNode) && (!has(self.plannedNode) || self.plannedNode == oldSelf.plannedNode)",message="plannedNode cannot be changed: create another PodMigration"
-// +kubebuilder:validation:XValidation:rule="self.waiting == oldSelf.waiting && self.timeoutSeconds == oldSelf.timeoutSeconds && self.checkpoint == oldSelf.checkpoint",message="only cancel can be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="self.waiting == oldSelf.waiting && self.timeoutSeconds == oldSelf.timeoutSeconds && self.forceRestart == oldSelf.forceRestart && self.checkpoint == oldSelf.checkpoint",message="only cancel can be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="!has(self.targetNode) || !has(self.sourceNode) || self.targetNode != self.sourceNode",message="targetNode must differ from sourceNode"
 // +kubebuilder:validation:XValidation:rule="!oldSelf.cancel || self.cancel",message="a cancelled migration cannot be taken up again: create another PodMigration"
 type PodMigrationSpec struct {
@@ -87,6 +87,12 @@ type PodMigrationSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Checkpoint CheckpointSpec `json:"checkpoint,omitempty"`
+
+	// forceRestart makes the original stop before its replacement starts, also
+	// where both could work side by side. State is carried as ever.
+	// +optional
+	// +kubebuilder:default=false
+	ForceRestart bool `json:"forceRestart,omitempty"`
 
 	// timeoutSeconds bounds the migration from its start to the eviction of the
 	// original, in seconds. When it runs out, everything is put back.
