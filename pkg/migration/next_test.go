@@ -73,6 +73,7 @@ func in(phase v1alpha1.Phase) *scene {
 	s.Replacement = workingReplacement().Obj()
 	m.Status.Replacement.NodeName = "b"
 	m.Status.Times.ReplacementReady = ago(20 * time.Second)
+	m.Status.Times.HandingOver = m.Status.Times.ReplacementReady
 	s.set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced)
 	s.set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady)
 	return s

@@ -152,16 +152,21 @@ func (st *step) placing() Decision {
 		if !st.isWarm() {
 			return st.awaitWarm(r)
 		}
-		st.status().Phase = v1alpha1.PhaseHandingOver
+		st.beginHandover()
 		st.say("the first copy is restored on node %s, handing over", r.Spec.NodeName)
 		return st.decision
 	}
 	if !isWorking(r) {
 		return st.wait(st.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
-	st.status().Phase = v1alpha1.PhaseHandingOver
+	st.beginHandover()
 	st.works(r)
 	return st.decision
+}
+
+func (st *step) beginHandover() {
+	st.status().Phase = v1alpha1.PhaseHandingOver
+	st.status().Times.HandingOver = st.microNow()
 }
 
 // works records that the replacement does.
@@ -227,7 +232,7 @@ func ReplacementOptions(m *v1alpha1.PodMigration, agentImage string) containers.
 
 // toStop goes on to the handover of a migration whose original has to stop.
 func (st *step) toStop() Decision {
-	st.status().Phase = v1alpha1.PhaseHandingOver
+	st.beginHandover()
 	st.say("the place on node %s is held, handing over", st.status().Placeholder.NodeName)
 	return st.decision
 }

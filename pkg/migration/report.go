@@ -55,10 +55,25 @@ func enteredAt(m *v1alpha1.PodMigration) time.Time {
 	case v1alpha1.PhasePlacing:
 		return orZero(t.Prepared)
 	case v1alpha1.PhaseHandingOver:
-		return orZero(t.ReplacementReady)
+		return orZero(t.HandingOver)
 	default:
 		return orZero(t.Finished)
 	}
+}
+
+// ReasonOf is the CamelCase reason of where a migration is: what ended it, or
+// else the condition that changed last. "" before there is one.
+func ReasonOf(m *v1alpha1.PodMigration) string {
+	if m.Status.Phase.IsFinished() {
+		return finalReason(m)
+	}
+	var last metav1.Condition
+	for _, c := range m.Status.Conditions {
+		if !c.LastTransitionTime.Before(&last.LastTransitionTime) {
+			last = c
+		}
+	}
+	return last.Reason
 }
 
 // finalReason is the reason of the condition that ended a migration.

@@ -366,6 +366,9 @@ type StepTimes struct {
 	Copied *metav1.MicroTime `json:"copied,omitempty"`
 	// +optional
 	Placed *metav1.MicroTime `json:"placed,omitempty"`
+	// handingOver is when the phase HandingOver began.
+	// +optional
+	HandingOver *metav1.MicroTime `json:"handingOver,omitempty"`
 	// stopped is the last moment at which the original could work.
 	// +optional
 	Stopped *metav1.MicroTime `json:"stopped,omitempty"`

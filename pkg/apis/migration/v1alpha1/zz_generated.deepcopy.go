@@ -366,6 +366,10 @@ func (in *StepTimes) DeepCopyInto(out *StepTimes) {
 		in, out := &in.Placed, &out.Placed
 		*out = (*in).DeepCopy()
 	}
+	if in.HandingOver != nil {
+		in, out := &in.HandingOver, &out.HandingOver
+		*out = (*in).DeepCopy()
+	}
 	if in.Stopped != nil {
 		in, out := &in.Stopped, &out.Stopped
 		*out = (*in).DeepCopy()
