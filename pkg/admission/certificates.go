@@ -40,12 +40,12 @@ const (
 	retryPeriod = 5 * time.Second
 )
 
-// certificates keeps the Secret with the certificate authority and the
+// Certificates keeps the Secret with the certificate authority and the
 // certificate of the webhook, and serves the latter. The certificates are made by
 // cert-controller. Its own controller is not used: that reads all Secrets of the
 // namespace and every webhook configuration, and needs the Secret as a mounted
 // folder, which a rebalancer outside of a pod does not have.
-type certificates struct {
+type Certificates struct {
 	live   client.Reader
 	writer client.Writer
 	secret types.NamespacedName
@@ -55,7 +55,7 @@ type certificates struct {
 }
 
 // Start keeps the certificate fresh until the context ends.
-func (c *certificates) Start(ctx context.Context) error {
+func (c *Certificates) Start(ctx context.Context) error {
 	var last string
 	for {
 		wait := reloadPeriod
@@ -75,10 +75,10 @@ func (c *certificates) Start(ctx context.Context) error {
 }
 
 // NeedLeaderElection makes every replica serve.
-func (c *certificates) NeedLeaderElection() bool { return false }
+func (c *Certificates) NeedLeaderElection() bool { return false }
 
-// get is asked at every TLS handshake.
-func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// Get is asked at every TLS handshake.
+func (c *Certificates) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if certificate := c.serves.Load(); certificate != nil {
 		return certificate, nil
 	}
@@ -88,7 +88,7 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // ensure makes what is missing or about to expire, serves it, and returns the
 // authority that the API server has to trust. When another replica was faster,
 // its certificates count.
-func (c *certificates) ensure(ctx context.Context) (authority []byte, err error) {
+func (c *Certificates) ensure(ctx context.Context) (authority []byte, err error) {
 	secret := &corev1.Secret{}
 	err = c.live.Get(ctx, c.secret, secret)
 	missing := apierrors.IsNotFound(err)
@@ -112,7 +112,7 @@ func (c *certificates) ensure(ctx context.Context) (authority []byte, err error)
 	return secret.Data[authorityCertificate], nil
 }
 
-func (c *certificates) write(ctx context.Context, secret *corev1.Secret, data map[string][]byte, missing bool) (*corev1.Secret, error) {
+func (c *Certificates) write(ctx context.Context, secret *corev1.Secret, data map[string][]byte, missing bool) (*corev1.Secret, error) {
 	written := secret.DeepCopy()
 	if written.Data == nil {
 		written.Data = map[string][]byte{}
@@ -141,7 +141,7 @@ func (c *certificates) write(ctx context.Context, secret *corev1.Secret, data ma
 }
 
 // renewed returns what the Secret should hold; nil when it does.
-func (c *certificates) renewed(data map[string][]byte) (map[string][]byte, error) {
+func (c *Certificates) renewed(data map[string][]byte) (map[string][]byte, error) {
 	usages := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	maker := rotator.CertRotator{
 		CAName: authorityName, CAOrganization: "ai-storage", DNSName: c.names[0], ExtraDNSNames: c.names[1:], ExtKeyUsages: &usages,
@@ -167,7 +167,7 @@ func (c *certificates) renewed(data map[string][]byte) (map[string][]byte, error
 }
 
 // isValid reports whether the certificate is good for all names until a moment.
-func (c *certificates) isValid(data map[string][]byte, usages *[]x509.ExtKeyUsage, until time.Time) bool {
+func (c *Certificates) isValid(data map[string][]byte, usages *[]x509.ExtKeyUsage, until time.Time) bool {
 	for _, name := range c.names {
 		if valid, err := rotator.ValidCert(data[authorityCertificate], data[serverCertificate], data[serverKey], name, usages, until); err != nil || !valid {
 			return false

@@ -18,14 +18,14 @@ import (
 
 const day = 24 * time.Hour
 
-func newCertificates(c client.Client, now *time.Time) *certificates {
-	return &certificates{
+func newCertificates(c client.Client, now *time.Time) *Certificates {
+	return &Certificates{
 		live: c, writer: c, names: []string{"webhook.ns.svc", "localhost"}, now: func() time.Time { return *now },
 		secret: types.NamespacedName{Namespace: "ns", Name: "webhook"},
 	}
 }
 
-func ensure(t *testing.T, c *certificates) []byte {
+func ensure(t *testing.T, c *Certificates) []byte {
 	t.Helper()
 	authority, err := c.ensure(t.Context())
 	if err != nil {
@@ -33,7 +33,7 @@ func ensure(t *testing.T, c *certificates) []byte {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(authority)
-	served, err := c.get(nil)
+	served, err := c.Get(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,21 +48,21 @@ func ensure(t *testing.T, c *certificates) []byte {
 func TestCertificatesAreRenewed(t *testing.T) {
 	now := time.Now()
 	c := newCertificates(fake.NewClientBuilder().WithScheme(testScheme(t)).Build(), &now)
-	if _, err := c.get(nil); err == nil {
+	if _, err := c.Get(nil); err == nil {
 		t.Error("a certificate before there is one")
 	}
 	authority := ensure(t, c)
-	first, _ := c.get(nil)
+	first, _ := c.Get(nil)
 	now = now.Add(200 * day)
 	ensure(t, c)
-	if second, _ := c.get(nil); !bytes.Equal(first.Certificate[0], second.Certificate[0]) {
+	if second, _ := c.Get(nil); !bytes.Equal(first.Certificate[0], second.Certificate[0]) {
 		t.Error("renewed without need")
 	}
 	now = now.Add(100 * day) // 65 days before its end
 	if again := ensure(t, c); !bytes.Equal(again, authority) {
 		t.Error("the authority was renewed without need")
 	}
-	if second, _ := c.get(nil); bytes.Equal(first.Certificate[0], second.Certificate[0]) {
+	if second, _ := c.Get(nil); bytes.Equal(first.Certificate[0], second.Certificate[0]) {
 		t.Error("not renewed before its end")
 	}
 	now = now.Add(9*365*day + 200*day)
@@ -99,8 +99,8 @@ func TestCertificatesOfTheFasterReplica(t *testing.T) {
 		},
 	}), &now)
 	ensure(t, slower)
-	a, _ := faster.get(nil)
-	b, _ := slower.get(&tls.ClientHelloInfo{})
+	a, _ := faster.Get(nil)
+	b, _ := slower.Get(&tls.ClientHelloInfo{})
 	if !bytes.Equal(a.Certificate[0], b.Certificate[0]) {
 		t.Error("the replicas serve different certificates")
 	}

@@ -64,7 +64,7 @@ func isPlain(uid types.UID) bool {
 type configurer struct {
 	live         client.Reader
 	writer       client.Client
-	certificates *certificates
+	certificates *Certificates
 	name         string
 	url          string
 }

@@ -56,25 +56,23 @@ type Options struct {
 	AgentImage string
 	// Registerer of the metrics; nil registers none.
 	Registerer prometheus.Registerer
+	// Certificates to serve; nil keeps them as KeepCertificates does.
+	Certificates *Certificates
 }
 
 // SetupWithManager adds the webhook and its upkeep to a manager whose scheme knows
 // Kubernetes and v1alpha1.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	o = o.withDefaults()
-	name, err := o.serverName()
-	if err != nil {
-		return err
-	}
-	kept := &certificates{
-		live: mgr.GetAPIReader(), writer: mgr.GetClient(), now: time.Now, names: []string{name},
-		secret: types.NamespacedName{Namespace: o.Namespace, Name: o.SecretName},
-	}
-	if err := mgr.Add(kept); err != nil {
-		return fmt.Errorf("adding the certificates of the webhook: %w", err)
+	kept := o.Certificates
+	if kept == nil {
+		var err error
+		if kept, err = KeepCertificates(mgr, o); err != nil {
+			return err
+		}
 	}
 	server := webhook.NewServer(webhook.Options{Host: o.Host, Port: o.Port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-		c.GetCertificate, c.MinVersion = kept.get, tls.VersionTLS12
+		c.GetCertificate, c.MinVersion = kept.Get, tls.VersionTLS12
 	}}})
 	server.Register(Path, &admission.Webhook{Handler: &podHandler{
 		live: mgr.GetAPIReader(), decoder: admission.NewDecoder(mgr.GetScheme()), agentImage: o.AgentImage, metrics: newMetrics(o.Registerer),
@@ -91,6 +89,24 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		c.url = o.URL + Path
 	}
 	return c.setup(mgr)
+}
+
+// KeepCertificates lets a manager keep the Secret of the webhook, with a
+// certificate for more names too: those of what else the rebalancer serves.
+func KeepCertificates(mgr ctrl.Manager, o Options, names ...string) (*Certificates, error) {
+	o = o.withDefaults()
+	name, err := o.serverName()
+	if err != nil {
+		return nil, err
+	}
+	kept := &Certificates{
+		live: mgr.GetAPIReader(), writer: mgr.GetClient(), now: time.Now, names: append([]string{name}, names...),
+		secret: types.NamespacedName{Namespace: o.Namespace, Name: o.SecretName},
+	}
+	if err := mgr.Add(kept); err != nil {
+		return nil, fmt.Errorf("adding the certificates of the webhook: %w", err)
+	}
+	return kept, nil
 }
 
 // setup lets every change of a migration, and the start, lead to one look at the

@@ -49,7 +49,7 @@ func (st *step) startOver() Decision {
 	}
 	st.status().Phase = v1alpha1.PhasePreparing
 	times := &st.status().Times
-	times.Prepared, times.Copied, times.Placed, times.ReplacementReady = nil, nil, nil, nil
+	times.Prepared, times.Copied, times.Placed, times.HandingOver, times.ReplacementReady = nil, nil, nil, nil, nil
 	if st.carries() {
 		// Reports about the attempt before are void; the agent of the source thaws.
 		c := st.status().Checkpoint

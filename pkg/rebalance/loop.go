@@ -42,6 +42,8 @@ type Loop struct {
 	Options observe.Options
 	Clock   clock.WithTicker
 	Metrics *Metrics
+	// Board is where the loop reads whether it is paused, and shows its status.
+	Board *Board
 
 	abnormal abnormality
 	status   atomic.Pointer[Status]
@@ -81,6 +83,10 @@ func (l *Loop) cycle(ctx context.Context) error {
 	l.status.Store(status)
 	l.Metrics.observe(status, l.Clock.Since(started))
 	logStatus(ctx, status)
+	// Nobody sees what is decided, but it is decided all the same.
+	if err := l.Board.Publish(ctx, status); err != nil {
+		klog.FromContext(ctx).Error(err, "The status of the loop is not shown to others")
+	}
 
 	// 2. Act on every move that still holds. One that fails, such as in a
 	// namespace whose quota is used up, does not stand in the way of the others.
@@ -105,6 +111,10 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("observing the cluster: %w", err)
 	}
+	pause, err := l.Board.Pause(ctx)
+	if err != nil {
+		return nil, err
+	}
 	l.Options.Signals.Record(reading)
 	options := l.Options
 	if dryRun {
@@ -123,6 +133,7 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 		status.Abnormal = l.abnormal.list()
 	}
 	status.allowed, status.Held = status.Breaker.mayMove(planning.MaxMoves)
+	status.hold(pause)
 	// Where nothing may be carried out, there is a plan nevertheless, for people.
 	if status.allowed > 0 {
 		planning.MaxMoves = status.allowed

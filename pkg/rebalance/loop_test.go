@@ -121,6 +121,7 @@ func newLoopWith(t *testing.T, w *world, clock clock.WithTicker, args *config.Re
 		t.Fatal(err)
 	}
 	return &Loop{Observer: w, Simulator: yes{}, Live: w, Writer: w, Args: args, Options: options,
+		Board: &Board{Live: w, Writer: w, Namespace: "system"},
 		Clock: clock, Metrics: NewMetrics(prometheus.NewRegistry())}
 }
 

@@ -22,6 +22,7 @@ type Metrics struct {
 	leftAlone    prometheus.Gauge
 	coolingDown  prometheus.Gauge
 	breaker      *prometheus.GaugeVec
+	paused       prometheus.Gauge
 }
 
 // NewMetrics registers the metrics of the loop.
@@ -60,13 +61,21 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Name: "ai_storage_rebalance_circuit_breaker",
 			Help: "1 for the state that the circuit breaker is in, 0 for the others.",
 		}, []string{"state"}),
+		paused: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_paused",
+			Help: "1 while somebody has paused the loop: it plans, and begins no migrations.",
+		}),
 	}
-	registerer.MustRegister(m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes, m.leftAlone, m.coolingDown, m.breaker)
+	registerer.MustRegister(m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes, m.leftAlone, m.coolingDown, m.breaker, m.paused)
 	return m
 }
 
 func (m *Metrics) observe(status *Status, took time.Duration) {
 	plan := status.Plan
+	m.paused.Set(0)
+	if status.Paused != nil {
+		m.paused.Set(1)
+	}
 	m.leftAlone.Set(float64(len(status.LeftAlone)))
 	m.coolingDown.Set(float64(len(status.Cooldowns)))
 	for _, state := range []BreakerState{BreakerClosed, BreakerOpen, BreakerTrying} {

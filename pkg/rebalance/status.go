@@ -32,6 +32,10 @@ type Status struct {
 	ExpectedDowntime *metav1.Duration `json:"expectedDowntime,omitempty"`
 	// Held says why not all moves of the plan are carried out.
 	Held string `json:"held,omitempty"`
+	// Paused tells who paused the loop; absent when nobody did.
+	Paused *Pause `json:"paused,omitempty"`
+	// Trimmed says what was left out of this status to make it fit; "" when it is whole.
+	Trimmed string `json:"trimmed,omitempty"`
 	// Plan in full.
 	Plan *planner.Plan `json:"plan"`
 	// LeftAlone lists the nodes that the loop does not touch, and why.
@@ -71,6 +75,13 @@ func leftAlone(snapshot *cluster.Snapshot) []LeftAloneNode {
 		}
 	}
 	return nodes
+}
+
+// hold keeps every move back while the loop is paused.
+func (s *Status) hold(pause Pause) {
+	if pause.Paused {
+		s.Paused, s.allowed, s.Held = &pause, 0, pause.String()
+	}
 }
 
 // finish fills in what follows from the plan.
