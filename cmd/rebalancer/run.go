@@ -48,7 +48,7 @@ func run(ctx context.Context, o *options) error {
 	// Ours is one client for many rooms; the API server's own fairness limits it.
 	restConfig.QPS = -1
 	if o.dryRun {
-		return dryRun(ctx, configuration, restConfig)
+		return dryRun(ctx, o, configuration, restConfig)
 	}
 	return serve(ctx, o, configuration, restConfig)
 }
@@ -96,6 +96,7 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	}
 	loop.Writer = mgr.GetClient()
 	loop.Metrics = rebalance.NewMetrics(metrics.Registry)
+	loop.Board = &rebalance.Board{Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: o.leaderElectionNamespace}
 	if err := mgr.Add(loop); err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func setUpReclaim(ctx context.Context, mgr ctrl.Manager, configuration *load.Con
 }
 
 // dryRun prints one plan and changes nothing.
-func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *rest.Config) error {
+func dryRun(ctx context.Context, o *options, configuration *load.Configuration, restConfig *rest.Config) error {
 	scheme, err := newScheme()
 	if err != nil {
 		return err
@@ -127,6 +128,7 @@ func dryRun(ctx context.Context, configuration *load.Configuration, restConfig *
 	if err != nil {
 		return err
 	}
+	loop.Board = &rebalance.Board{Live: live, Namespace: o.leaderElectionNamespace}
 	status, err := loop.DryRun(ctx)
 	if err != nil {
 		return err
