@@ -53,6 +53,7 @@ var layers = map[string]int{
 	"pkg/nodeagent":          4,
 	"pkg/rebalance":          5,
 	"pkg/devcluster":         5,
+	"pkg/kubectl":            5,
 	"cmd":                    6,
 	"test":                   7,
 }

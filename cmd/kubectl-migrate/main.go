@@ -1,0 +1,22 @@
+// Command kubectl-migrate is the kubectl plugin: kubectl migrate.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	// Clusters that people log in to.
+	_ "k8s.io/client-go/plugin/pkg/client/auth"
+
+	"github.com/ai-storage/orchestrator/pkg/kubectl"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := kubectl.Run(ctx, os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
+	stop()
+	os.Exit(code)
+}
