@@ -103,15 +103,8 @@ func (c *cli) waitForCancel(ctx context.Context, s *session, o *cancelOptions, m
 
 // tooLate says why a migration cannot be cancelled any more; "" while it can.
 func (s *session) tooLate(ctx context.Context, m *v1alpha1.PodMigration) (string, error) {
-	switch st := &m.Status; {
-	case st.Phase.IsFinished():
-		return fmt.Sprintf("it has ended: %s", st.Phase), nil
-	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionHandedOver):
-		return fmt.Sprintf("pod %s is gone, and its replacement takes over", m.Spec.PodName), nil
-	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionReleased):
-		return "the replacement was let go on with the carried state, and may have done work already", nil
-	case st.Phase == "" || st.Phase == v1alpha1.PhasePending:
-		return "", nil
+	if why := pastReturn(m); why != "" || m.Status.Original == nil {
+		return why, nil
 	}
 	past, err := s.judge.PastReturn(ctx, m)
 	if apierrors.IsForbidden(err) {
@@ -121,4 +114,18 @@ func (s *session) tooLate(ctx context.Context, m *v1alpha1.PodMigration) (string
 		return "", err
 	}
 	return fmt.Sprintf("pod %s is on its way out already", m.Spec.PodName), nil
+}
+
+// pastReturn says what in the status of a migration leaves no way back; "" when
+// nothing does.
+func pastReturn(m *v1alpha1.PodMigration) string {
+	switch st := &m.Status; {
+	case st.Phase.IsFinished():
+		return fmt.Sprintf("it has ended: %s", st.Phase)
+	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionHandedOver):
+		return fmt.Sprintf("pod %s is gone, and its replacement takes over", m.Spec.PodName)
+	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionReleased):
+		return "the replacement was let go on with the carried state, and may have done work already"
+	}
+	return ""
 }

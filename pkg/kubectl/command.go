@@ -46,8 +46,8 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	root := c.rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err != nil && err.Error() != "" {
-		fmt.Fprintln(c.ErrOut, "error:", explain(err))
+	for _, one := range all(err) {
+		fmt.Fprintln(c.ErrOut, "error:", explain(one))
 	}
 	if codeOf(err) == ExitUsage {
 		fmt.Fprintln(c.ErrOut, "See 'kubectl migrate --help'.")
@@ -66,8 +66,10 @@ work, and see what the rebalancer plans.
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl migrate"},
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noUnknownCommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// Typing errors, as cobra itself counts them.
+		SuggestionsMinimumDistance: 2,
+		Args:                       noUnknownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(c.In)
 	root.SetOut(c.Out)

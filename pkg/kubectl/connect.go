@@ -2,11 +2,9 @@ package kubectl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -107,11 +105,8 @@ func (s *session) migration(ctx context.Context, argument string) (*v1alpha1.Pod
 
 // explain adds to an error of the cluster what a person can do about it.
 func explain(err error) string {
-	var status apierrors.APIStatus
-	switch {
-	case meta.IsNoMatchError(err) && strings.Contains(err.Error(), v1alpha1.GroupName),
-		apierrors.IsNotFound(err) && errors.As(err, &status) && status.Status().Reason == "NotFound" && strings.Contains(err.Error(), "could not find the requested resource"):
-		return "this cluster does not know PodMigrations: apply the project's manifests first (" + err.Error() + ")"
+	if meta.IsNoMatchError(err) && strings.Contains(err.Error(), v1alpha1.GroupName) {
+		return fmt.Sprintf("this cluster does not know PodMigrations: apply the manifests of the orchestrator first (%v)", err)
 	}
 	return err.Error()
 }

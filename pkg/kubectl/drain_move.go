@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/budget"
 )
 
 // attempt is the migration of one pod of the node.
@@ -92,9 +93,11 @@ func (d *drain) check(ctx context.Context, flight []*attempt, busy map[string]bo
 			a.migration = current
 			d.advance(a)
 		}
-		if a.over {
+		// Once its original is gone a migration is in nobody's way.
+		if a.over || !budget.IsDisruptive(a.migration) {
 			delete(busy, a.pod.workload)
-		} else {
+		}
+		if !a.over {
 			left = append(left, a)
 		}
 	}

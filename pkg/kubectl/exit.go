@@ -58,3 +58,14 @@ func codeOf(err error) int {
 	}
 	return ExitError
 }
+
+// all takes joined errors apart.
+func all(err error) []error {
+	if joined, is := err.(interface{ Unwrap() []error }); is {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}

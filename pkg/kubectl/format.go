@@ -4,18 +4,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
+	"github.com/liggitt/tabwriter"
 	"golang.org/x/term"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/printers"
 )
 
-// newTable lines up columns with three spaces between them, as kubectl does. The
-// last column has no tab behind it, so lines have no blanks at their end.
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 3, ' ', 0) }
+// newTable lines up columns as kubectl does. Rows that come after a Flush keep the
+// widths of those before.
+func newTable(w io.Writer) *tabwriter.Writer { return printers.GetNewTabWriter(w) }
 
 // terminalWidth is 0 for what is no terminal.
 func terminalWidth(w io.Writer) int {
@@ -75,6 +76,8 @@ func millicores(m int64) string { return fmt.Sprintf("%dm", m) }
 func bytesOf(b int64) string {
 	const mi, gi = 1 << 20, 1 << 30
 	switch {
+	case b == 0:
+		return "0"
 	case b >= 10*gi || b <= -10*gi:
 		return fmt.Sprintf("%.1fGi", float64(b)/gi)
 	case b >= mi || b <= -mi:

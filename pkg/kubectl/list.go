@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/liggitt/tabwriter"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -26,6 +27,8 @@ type listOptions struct {
 	watch  bool
 	phases []string
 	print  *genericclioptions.PrintFlags
+	// table knows the widths of the rows before.
+	table *tabwriter.Writer
 }
 
 func (c *cli) listCommand() *cobra.Command {
@@ -79,6 +82,9 @@ func (c *cli) list(ctx context.Context, o *listOptions) error {
 	if err != nil {
 		return err
 	}
+	if _, err := o.print.ToPrinter(); err != nil && !o.isTable() {
+		return usage("%w", err)
+	}
 	s, err := c.connect()
 	if err != nil {
 		return err
@@ -95,6 +101,7 @@ func (c *cli) list(ctx context.Context, o *listOptions) error {
 	slices.SortStableFunc(found.Items, func(a, b v1alpha1.PodMigration) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	o.table = newTable(c.Out)
 	if err := c.writeList(o, s, found); err != nil || !o.watch {
 		return err
 	}
@@ -108,24 +115,37 @@ func isWanted(wanted map[v1alpha1.Phase]bool, m *v1alpha1.PodMigration) bool {
 func (c *cli) writeList(o *listOptions, s *session, found *v1alpha1.PodMigrationList) error {
 	switch {
 	case !o.isTable():
-		found.SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind("PodMigrationList"))
-		for i := range found.Items {
-			found.Items[i].SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind("PodMigration"))
-		}
-		return print(c.Out, o.print, found)
+		return c.printList(o, found)
 	case len(found.Items) == 0 && o.all:
 		fmt.Fprintln(c.ErrOut, "No migrations found.")
 	case len(found.Items) == 0:
 		fmt.Fprintf(c.ErrOut, "No migrations found in namespace %s.\n", s.namespace)
 	default:
-		table := newTable(c.Out)
-		o.writeHeader(table)
+		o.writeHeader(o.table)
 		for i := range found.Items {
-			c.writeRow(table, o, &found.Items[i])
+			c.writeRow(o.table, o, &found.Items[i])
 		}
-		return table.Flush()
+		return o.table.Flush()
 	}
 	return nil
+}
+
+// printList is for programs. Names come one by one, as kubectl prints them.
+func (c *cli) printList(o *listOptions, found *v1alpha1.PodMigrationList) error {
+	found.SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind("PodMigrationList"))
+	for i := range found.Items {
+		m := &found.Items[i]
+		m.SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind("PodMigration"))
+		if *o.print.OutputFormat == "name" {
+			if err := print(c.Out, o.print, m); err != nil {
+				return err
+			}
+		}
+	}
+	if *o.print.OutputFormat == "name" {
+		return nil
+	}
+	return print(c.Out, o.print, found)
 }
 
 func (o *listOptions) writeHeader(w io.Writer) {
@@ -195,9 +215,8 @@ func (c *cli) writeChange(o *listOptions, m *v1alpha1.PodMigration) error {
 		m.SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind("PodMigration"))
 		return print(c.Out, o.print, m)
 	}
-	table := newTable(c.Out)
-	c.writeRow(table, o, m)
-	return table.Flush()
+	c.writeRow(o.table, o, m)
+	return o.table.Flush()
 }
 
 // sourceNode is where the pod was found, or is said to be.

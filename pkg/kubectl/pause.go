@@ -56,7 +56,7 @@ func (c *cli) setPause(ctx context.Context, paused bool, reason string, dry dryR
 	}
 	switch {
 	case paused && was.Paused && reason == "":
-		fmt.Fprintf(c.Out, "rebalancing was %s already\n", was)
+		fmt.Fprintf(c.Out, "rebalancing is already %s\n", was)
 		return nil
 	case !paused && !was.Paused:
 		fmt.Fprintln(c.Out, "rebalancing was not paused")

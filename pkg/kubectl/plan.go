@@ -3,6 +3,7 @@ package kubectl
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,8 +57,8 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	case published == nil:
 		return fmt.Errorf("there is no plan yet: the rebalancer writes its first one to ConfigMap %s in namespace %s after its first cycle. Does it run there? (--system-namespace names another)", rebalance.StatusName, c.systemNamespace)
 	}
-	status := &rebalance.Status{}
-	if err := json.Unmarshal(published, status); err != nil || status.Plan == nil {
+	status, err := readStatus(published)
+	if err != nil {
 		return fmt.Errorf("the plan in ConfigMap %s cannot be read, it may be of another version of the rebalancer: %w", rebalance.StatusName, err)
 	}
 	pause, err := board.Pause(ctx)
@@ -70,6 +71,17 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	}
 	c.writePlanHead(status, pause, age)
 	return rebalance.WriteStatus(c.Out, status)
+}
+
+func readStatus(published []byte) (*rebalance.Status, error) {
+	status := &rebalance.Status{}
+	if err := json.Unmarshal(published, status); err != nil {
+		return nil, err
+	}
+	if status.Plan == nil {
+		return nil, errors.New("it has no field plan")
+	}
+	return status, nil
 }
 
 func (c *cli) writePlanHead(status *rebalance.Status, pause rebalance.Pause, age time.Duration) {

@@ -107,6 +107,9 @@ func (c *cli) movePod(ctx context.Context, o *podOptions, name string) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
+	if _, err := o.print.ToPrinter(); err != nil {
+		return usage("%w", err)
+	}
 	s, err := c.connect()
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package kubectl
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -17,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/nodeview"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
 )
 
 type topOptions struct {
@@ -124,8 +122,11 @@ func (c *cli) viewNodes(ctx context.Context, s *session, selector labels.Selecto
 // judgeNodes adds what the rebalancer said of the nodes, where it can be read.
 func (c *cli) judgeNodes(ctx context.Context, s *session, views []nodeview.Node) {
 	published, err := c.board(s).Published(ctx)
-	status := &rebalance.Status{}
-	if err != nil || published == nil || json.Unmarshal(published, status) != nil || status.Plan == nil {
+	if err != nil || published == nil {
+		return
+	}
+	status, err := readStatus(published)
+	if err != nil {
 		return
 	}
 	leftAlone, hot := map[string]string{}, map[string]bool{}

@@ -55,6 +55,9 @@ func (c *cli) wait(ctx context.Context, s *session, m *v1alpha1.PodMigration, li
 // notOver is the answer when the waiting ends before the migration.
 func (c *cli) notOver(ctx context.Context, m *v1alpha1.PodMigration, limit time.Duration) error {
 	goesOn := fmt.Sprintf("the migration goes on; cancel it with: kubectl migrate cancel %s -n %s", m.Name, m.Namespace)
+	if pastReturn(m) != "" {
+		goesOn = fmt.Sprintf("the migration goes on, and is past the point of no return; see kubectl migrate describe %s -n %s", m.Name, m.Namespace)
+	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return exitWith(ExitInterrupted, "interrupted: %s", goesOn)
 	}
@@ -139,7 +142,10 @@ func carried(m *v1alpha1.PodMigration) string {
 	if c == nil || len(c.Volumes) == 0 {
 		return ""
 	}
-	text := "volumes " + strings.Join(c.Volumes, ", ")
+	text := "volume " + c.Volumes[0]
+	if len(c.Volumes) > 1 {
+		text = "volumes " + strings.Join(c.Volumes, ", ")
+	}
 	if c.Source != nil {
 		text += fmt.Sprintf(" (%s in %s)", bytesOf(c.Source.Bytes), plural(int(c.Source.Files), "file"))
 	}
