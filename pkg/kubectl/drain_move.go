@@ -28,10 +28,11 @@ type attempt struct {
 // workload there is one at a time: the next would wait for it all the same, and
 // its time would run.
 func (d *drain) moveAll(ctx context.Context, moving []*drainPod) error {
-	waiting, busy := moving, map[string]bool{}
+	waiting := moving
 	var flight []*attempt
 	for len(waiting)+len(flight) > 0 {
 		var later []*drainPod
+		busy := busyWorkloads(flight)
 		for _, p := range waiting {
 			if busy[p.workload] {
 				later = append(later, p)
@@ -52,11 +53,23 @@ func (d *drain) moveAll(ctx context.Context, moving []*drainPod) error {
 			return exitWith(ExitTimedOut, "not over within %s: %s", d.options.waitTimeout, goesOn(flight))
 		}
 		var err error
-		if flight, err = d.check(ctx, flight, busy); err != nil {
+		if flight, err = d.check(ctx, flight); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// busyWorkloads have a pod that is about to go. Once the original is gone, its
+// migration is in nobody's way.
+func busyWorkloads(flight []*attempt) map[string]bool {
+	busy := map[string]bool{}
+	for _, a := range flight {
+		if budget.IsDisruptive(a.migration) {
+			busy[a.pod.workload] = true
+		}
+	}
+	return busy
 }
 
 // begin asks for the migration of a pod, unless there is one.
@@ -73,7 +86,7 @@ func (d *drain) begin(ctx context.Context, p *drainPod) (*attempt, error) {
 }
 
 // check looks at all migrations in flight and returns those that still are.
-func (d *drain) check(ctx context.Context, flight []*attempt, busy map[string]bool) ([]*attempt, error) {
+func (d *drain) check(ctx context.Context, flight []*attempt) ([]*attempt, error) {
 	byUID, err := d.migrations(ctx, flight)
 	if err != nil {
 		if isLasting(err) {
@@ -92,10 +105,6 @@ func (d *drain) check(ctx context.Context, flight []*attempt, busy map[string]bo
 		} else {
 			a.migration = current
 			d.advance(a)
-		}
-		// Once its original is gone a migration is in nobody's way.
-		if a.over || !budget.IsDisruptive(a.migration) {
-			delete(busy, a.pod.workload)
 		}
 		if !a.over {
 			left = append(left, a)
