@@ -46,7 +46,11 @@ func TestCompletion(t *testing.T) {
 
 func TestRoot(t *testing.T) {
 	b := newBench(t)
-	golden(t, "help", b.run())
+	for _, args := range [][]string{{}, {"--help"}} {
+		if got := b.run(args...); got.code != ExitDone || !strings.Contains(got.out, exitCodesHelp) || !strings.Contains(got.out, "kubectl migrate [command]") {
+			t.Errorf("%v: %s", args, got)
+		}
+	}
 	for args, says := range map[string]string{"lst": "did you mean list?", "nonsense": `unknown command "nonsense"`, "list extra": "takes no arguments"} {
 		if got := b.run(strings.Fields(args)...); got.code != ExitUsage || !strings.Contains(got.err, says) {
 			t.Errorf("%s: %s", args, got)

@@ -128,7 +128,7 @@ func (b *bench) runContext(ctx context.Context, args ...string) result {
 	var out, errOut bytes.Buffer
 	c := *b.cli
 	c.IOStreams = genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut}
-	code := c.run(ctx, args)
+	code := c.run(ctx, append([]string{}, args...)) // cobra takes nil for the program's own
 	return result{code, out.String(), errOut.String()}
 }
 
