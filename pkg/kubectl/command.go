@@ -12,7 +12,6 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/klog/v2"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // defaultSystemNamespace is where the manifests put the rebalancer.
@@ -91,13 +90,9 @@ func addVerbosity(root *cobra.Command) {
 	klog.InitFlags(klogFlags)
 	root.PersistentFlags().AddGoFlag(klogFlags.Lookup("v"))
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
-		logger := logr.Discard()
-		if v := cmd.Flags().Lookup("v"); v != nil && v.Value.String() != "0" {
-			logger = klog.Background()
-		} else {
-			klog.SetLogger(logger)
+		if cmd.Flags().Lookup("v").Value.String() == "0" {
+			cmd.SetContext(klog.NewContext(cmd.Context(), logr.Discard()))
 		}
-		ctrllog.SetLogger(logger)
 	}
 }
 

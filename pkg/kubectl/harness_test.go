@@ -45,6 +45,8 @@ type bench struct {
 	once    sync.Once
 	// refuse returns the error for a request; nil lets it pass.
 	refuse func(verb string, object any) error
+	// onCreate hears of every migration that is created.
+	onCreate func(*v1alpha1.PodMigration)
 }
 
 func newBench(t *testing.T, objects ...client.Object) *bench {
@@ -82,6 +84,9 @@ func (b *bench) create(ctx context.Context, c client.WithWatch, object client.Ob
 	object.SetUID(types.UID(fmt.Sprintf("made-%d", b.made)))
 	b.mu.Unlock()
 	object.SetCreationTimestamp(metav1.NewTime(noon))
+	if m, is := object.(*v1alpha1.PodMigration); is && b.onCreate != nil {
+		b.onCreate(m)
+	}
 	return c.Create(ctx, object, options...)
 }
 

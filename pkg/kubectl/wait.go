@@ -19,11 +19,8 @@ const redraw = 200 * time.Millisecond
 // wait shows on out how a migration goes on, and returns its final state. A limit
 // of 0 waits as long as it takes.
 func (c *cli) wait(ctx context.Context, s *session, m *v1alpha1.PodMigration, limit time.Duration, out io.Writer) (*v1alpha1.PodMigration, error) {
-	waiting, stop := ctx, context.CancelFunc(func() {})
-	if limit > 0 {
-		waiting, stop = context.WithTimeout(ctx, limit)
-	}
-	defer stop()
+	waiting, stop := within(ctx, limit)
+	defer stop() // also what follows the migration
 	show := newProgress(out, c.now, c.width())
 	defer show.end()
 	tick := time.NewTicker(redraw)
@@ -50,6 +47,14 @@ func (c *cli) wait(ctx context.Context, s *session, m *v1alpha1.PodMigration, li
 			}
 		}
 	}
+}
+
+// within bounds a context; a limit of 0 does not.
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // notOver is the answer when the waiting ends before the migration.
