@@ -15,7 +15,8 @@ for platform in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 
 	program=kubectl-migrate
 	[ "$os" = windows ] && program=kubectl-migrate.exe
 	stage=$(mktemp -d)
-	GOOS=$os GOARCH=$arch CGO_ENABLED=0 "${GO:-go}" build -trimpath -ldflags '-s -w' -o "$stage/$program" ./cmd/kubectl-migrate
+	GOOS=$os GOARCH=$arch CGO_ENABLED=0 "${GO:-go}" build -trimpath \
+		-ldflags "-s -w -X github.com/ai-storage/orchestrator/pkg/kubectl.version=$version" -o "$stage/$program" ./cmd/kubectl-migrate
 	cp "$root/LICENSE" "$here/kubectl_complete-migrate" "$stage/"
 	archive=$out/kubectl-migrate_${version}_${os}_${arch}.tar.gz
 	# The same files give the same archive, and so the same digest.

@@ -1,6 +1,7 @@
 package kubectl
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -76,16 +77,17 @@ func (c *cli) writeVersion(view versionView) {
 	fmt.Fprintf(c.Out, "The cluster %s %s.\n", served, view.API)
 }
 
-// ownVersion is what the Go linker wrote down.
+// version is that of a release, set by the linker (krew.sh).
+var version string
+
+// ownVersion is what the linker wrote down.
 func ownVersion() versionView {
 	view := versionView{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, API: v1alpha1.SchemeGroupVersion.String()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return view
 	}
-	if info.Main.Version != "" {
-		view.Version = info.Main.Version
-	}
+	view.Version = cmp.Or(version, info.Main.Version, view.Version)
 	for _, setting := range info.Settings {
 		if setting.Key == "vcs.revision" {
 			view.Commit = setting.Value
