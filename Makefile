@@ -18,8 +18,10 @@ KUBE_VERSION_PKG := k8s.io/component-base/version
 KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 	-X $(KUBE_VERSION_PKG).gitMajor=1 -X $(KUBE_VERSION_PKG).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
 
-PRODUCT := scheduler rebalancer node-agent devcluster
+PRODUCT := scheduler rebalancer node-agent devcluster kubectl-migrate
 NODES ?= simulated:20
+# Of a release: v, and a semantic version.
+VERSION ?= v0.0.0
 RUNS ?= 10
 POSTS ?= 1000
 CLIENTS ?= 50
@@ -57,10 +59,14 @@ demo: build $(CLUSTER_BINS) $(if $(filter real:%,$(NODES)),$(NODE_BINS)) ## Reba
 	$(BIN)/devcluster demo --nodes=$(NODES) --pods=$(PODS)
 
 .PHONY: build
-build: $(addprefix $(BIN)/,$(PRODUCT) workload) ## Build our programs into bin/
+build: $(addprefix $(BIN)/,$(PRODUCT) workload kubectl_complete-migrate) ## Build our programs into bin/
 
 $(addprefix $(BIN)/,$(PRODUCT)): $(BIN)/%: go.mod go.sum $(SOURCES)
 	$(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./cmd/$*
+
+# kubectl looks for it on the PATH when it completes the arguments of the plugin.
+$(BIN)/kubectl_complete-migrate: cmd/kubectl-migrate/kubectl_complete-migrate
+	install -m 755 $< $@
 
 # The rebalancer that lets a test stop it at every step. It is never shipped.
 $(BIN)/rebalancer-breakpoints: go.mod go.sum $(SOURCES)
@@ -205,6 +211,10 @@ verify-generated: generate ## Fail when generated code is not up to date
 .PHONY: images
 images: build ## Build the container images into dist/, without Docker
 	$(BIN)/devcluster images --output dist
+
+.PHONY: krew
+krew: ## Archives of kubectl migrate for six platforms and their krew manifest, in dist/krew (VERSION=v1.2.3)
+	GO='$(GO)' cmd/kubectl-migrate/krew.sh '$(VERSION)' dist/krew
 
 .PHONY: clean
 clean: ## Stop a local cluster and remove what was built

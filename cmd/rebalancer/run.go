@@ -211,7 +211,7 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 	}
 	loop := &rebalance.Loop{
 		Observer:  observer,
-		Simulator: rebalance.SchedulerFilters(simulator),
+		Simulator: simulation.Filters{Simulator: simulator},
 		Live:      live,
 		Args:      configuration.Rebalance,
 		Options:   options,

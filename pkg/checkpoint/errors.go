@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 // Reasons of an Error.
 const (
 	// ReasonNoSpace: the claim, or the volume restored into, is full.
-	ReasonNoSpace = "NoSpace"
+	ReasonNoSpace = v1alpha1.ReportNoSpace
 	// ReasonCorrupt: what is on the claim is not what was written there.
 	ReasonCorrupt = "Corrupt"
 	// ReasonUnsupportedFile: a file that cannot be carried, such as a device.

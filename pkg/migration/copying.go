@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/checkpoint"
 	"github.com/ai-storage/orchestrator/pkg/containers"
 )
 
@@ -89,7 +88,7 @@ func (st *step) sourceFailed() (Decision, bool) {
 		return Decision{}, false
 	}
 	reason := ReasonCheckpointFailed
-	if s.Reason == checkpoint.ReasonNoSpace {
+	if s.Reason == v1alpha1.ReportNoSpace {
 		reason = ReasonClaimTooSmall
 	}
 	return st.giveUp(reason, fmt.Sprintf("the checkpoint could not be made on node %s (%s): %s", s.Node, s.Reason, s.Message)), true

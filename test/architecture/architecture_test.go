@@ -56,6 +56,7 @@ var layers = map[string]int{
 	"pkg/restapi":            5,
 	"pkg/restapi/auth":       4,
 	"pkg/devcluster":         5,
+	"pkg/kubectl":            5,
 	"cmd":                    6,
 	"test":                   7,
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/cluster"
 	"github.com/ai-storage/orchestrator/pkg/observe"
 	"github.com/ai-storage/orchestrator/pkg/planner"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
 	"github.com/ai-storage/orchestrator/pkg/simulation"
 	"github.com/ai-storage/orchestrator/test/bench/world"
 )
@@ -87,7 +86,7 @@ func (b *bench) plan(ctx context.Context, reading *observe.Reading) (plan *plann
 	started := time.Now()
 	snapshot = observe.Build(reading, b.options)
 	building = time.Since(started)
-	session := &counting{Feasibility: rebalance.SchedulerFilters(b.simulator).Session(snapshot)}
+	session := &counting{Feasibility: simulation.Filters{Simulator: b.simulator}.Session(snapshot)}
 	plan, err = planner.Make(ctx, snapshot, session, planner.Options{
 		Thresholds: planner.Thresholds{CPU: 0.7, Memory: 0.8}, MaxMoves: b.maxMoves, Seed: b.seed,
 		Budget: budget.NewLedger(budget.Limits{InFlight: b.maxMoves, PerNode: 2, PerNamespace: b.maxMoves, PerWorkload: 1}),
@@ -125,7 +124,7 @@ func (b *bench) describe(plan *planner.Plan) {
 // asked about with everything in its place, and each original goes at the end,
 // or before a move that waits for it.
 func (b *bench) countRefused(ctx context.Context, snapshot *cluster.Snapshot, plan *planner.Plan) error {
-	session := rebalance.SchedulerFilters(b.simulator).Session(snapshot)
+	session := simulation.Filters{Simulator: b.simulator}.Session(snapshot)
 	pods := make(map[cluster.PodKey]*cluster.Pod, len(snapshot.Pods))
 	for _, pod := range snapshot.Pods {
 		pods[pod.Key()] = pod

@@ -152,6 +152,9 @@ const (
 	SourceFailed SourcePhase = "Failed"
 )
 
+// ReportNoSpace is the reason of a report that the claim is full.
+const ReportNoSpace = "NoSpace"
+
 // SourceReport is what the agent of the source node tells.
 type SourceReport struct {
 	Node    string      `json:"node"`

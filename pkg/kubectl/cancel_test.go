@@ -1,0 +1,62 @@
+package kubectl
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+func TestCancel(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), through(asked("m", 0), accept))
+	golden(t, "cancel-dry-run", b.run("cancel", "m", "--dry-run"))
+	if b.migration("m").Spec.Cancel {
+		t.Error("the dry run has cancelled the migration")
+	}
+	done := b.control("m", cancelled)
+	golden(t, "cancel", b.run("cancel", "podmigration/m", "--wait"))
+	<-done
+	if !b.migration("m").Spec.Cancel {
+		t.Error("the migration was not cancelled")
+	}
+}
+
+func TestCancelTooLate(t *testing.T) {
+	released := func(m *v1alpha1.PodMigration) {
+		condition(m, v1alpha1.ConditionReleased, metav1.ConditionTrue, "Released", "")
+	}
+	handedOver := func(m *v1alpha1.PodMigration) {
+		condition(m, v1alpha1.ConditionHandedOver, metav1.ConditionTrue, "HandedOver", "")
+	}
+	evicted := func(m *v1alpha1.PodMigration) {
+		m.Status.Handover.Order, m.Status.Checkpoint.Volumes = v1alpha1.OrderStartFirst, nil
+	}
+	ending := trainer().With(func(p *corev1.Pod) {
+		now := metav1.NewTime(noon)
+		p.DeletionTimestamp, p.Finalizers = &now, []string{"test/hold"}
+	}).Obj()
+	b := newBench(t, ending, node("node-a"), node("node-b"),
+		through(asked("succeeded", 0), accept, place, handOver, succeed), through(asked("released", 0), accept, place, handOver, released),
+		through(asked("handed-over", 0), accept, place, handOver, handedOver), through(asked("evicted", 0), accept, place, handOver, evicted),
+		through(asked("early", 0), accept))
+	golden(t, "cancel-too-late", b.run("cancel", "succeeded", "released", "handed-over", "evicted", "early"))
+	for _, name := range []string{"succeeded", "released", "handed-over", "evicted"} {
+		if b.migration(name).Spec.Cancel {
+			t.Errorf("%s was cancelled", name)
+		}
+	}
+	if !b.migration("early").Spec.Cancel {
+		t.Error("one that is too late stands in the way of the others")
+	}
+}
+
+func TestCancelLosesTheRace(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"), through(asked("m", 0), accept))
+	b.control("m", place, handOver, succeed)
+	if got := b.run("cancel", "m", "--wait"); got.code != ExitRefused || !strings.Contains(got.err, "had passed the point of no return") {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,88 @@
+package kubectl
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/containers"
+	"github.com/ai-storage/orchestrator/pkg/owners"
+)
+
+// judgement is what will most likely become of a request.
+type judgement struct {
+	pod      *corev1.Pod
+	verdicts []v1alpha1.ContainerVerdict
+	// refusal is nil when the pod can be moved.
+	refusal *containers.Refusal
+	// waits says what the migration would wait for; "" when nothing.
+	waits string
+	// unchecked is why not everything could be looked at; nil when it was.
+	unchecked error
+}
+
+// judgeRequest looks at a request as the controller will. Where the caller may not
+// read all that the controller reads, it says so and judges by the pod alone.
+func (s *session) judgeRequest(ctx context.Context, request *v1alpha1.PodMigration) (judgement, error) {
+	pod := &corev1.Pod{}
+	if err := s.client.Get(ctx, client.ObjectKey{Namespace: request.Namespace, Name: request.Spec.PodName}, pod); err != nil {
+		return judgement{}, err
+	}
+	j := judgement{pod: pod, verdicts: containers.Judge(pod, containers.PolicyOf(request)).Containers}
+	appraisal, err := s.judge.Appraise(ctx, request)
+	switch {
+	case apierrors.IsForbidden(err):
+		j.unchecked, j.refusal = err, refusalOfPod(pod, request)
+	case err != nil:
+		return judgement{}, err
+	default:
+		j.refusal, j.waits = appraisal.Refusal, appraisal.Waits
+	}
+	return j, nil
+}
+
+func refusalOfPod(pod *corev1.Pod, request *v1alpha1.PodMigration) *containers.Refusal {
+	if r := containers.Refuse(pod); r != nil {
+		return r
+	}
+	if v := containers.Judge(pod, containers.PolicyOf(request)); v.Refusal != "" {
+		return &containers.Refusal{Reason: v.Refusal, Message: v.Message}
+	}
+	return owners.RefuseKind(pod)
+}
+
+// write shows a judgement to a person.
+func (j judgement) write(w io.Writer) {
+	fmt.Fprintf(w, "Pod %s/%s on node %s:\n\n", j.pod.Namespace, j.pod.Name, orNone(j.pod.Spec.NodeName))
+	writeVerdicts(w, "MOVES", j.verdicts)
+	switch {
+	case j.refusal != nil:
+		fmt.Fprintf(w, "\nCannot be moved (%s): %s\n", j.refusal.Reason, j.refusal.Message)
+	case j.waits != "":
+		fmt.Fprintf(w, "\nCan be moved, and waits first: %s\n", j.waits)
+	default:
+		fmt.Fprintln(w, "\nCan be moved.")
+	}
+	if j.unchecked != nil {
+		fmt.Fprintf(w, "Not everything could be checked beforehand: %v\n", j.unchecked)
+	}
+}
+
+// writeVerdicts is a table of containers.
+func writeVerdicts(w io.Writer, column string, verdicts []v1alpha1.ContainerVerdict) {
+	table := newTable(w)
+	fmt.Fprintf(table, "CONTAINER\tKIND\tSTATE\t%s\tREASON\tWHY\n", column)
+	for _, v := range verdicts {
+		answer := "no"
+		if v.ShouldMigrate {
+			answer = "yes"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", v.Name, v.Kind, v.State, answer, v.Reason, v.Message)
+	}
+	table.Flush()
+}

@@ -1,0 +1,198 @@
+package kubectl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// createdByKubectl is the value of the label v1alpha1.CreatedByLabel.
+const createdByKubectl = "kubectl"
+
+// requestFlags say how a pod moves; the commands pod and drain have them.
+type requestFlags struct {
+	timeout      time.Duration
+	waitTimeout  time.Duration
+	forceRestart bool
+	keepClaim    bool
+	reason       string
+	dryRun       dryRun
+}
+
+func (f *requestFlags) add(cmd *cobra.Command, reason string) {
+	flags := cmd.Flags()
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long one migration may take from its start; when it runs out, everything is put back")
+	flags.DurationVar(&f.waitTimeout, "wait-timeout", 0, "How long to wait; then the command ends with code 5 and the migration goes on (0 waits as long as it takes)")
+	flags.BoolVar(&f.forceRestart, "force-restart", false, "Stop the original before its replacement starts, even where both could work side by side")
+	flags.BoolVar(&f.keepClaim, "keep-claim", false, "Keep the checkpoint claim when the replacement is gone")
+	flags.StringVar(&f.reason, "reason", reason, "Why; it is written on the migration and in its events")
+	f.dryRun.add(cmd)
+}
+
+func (f *requestFlags) validate() error {
+	if f.timeout < time.Second || f.timeout > 24*time.Hour || f.timeout%time.Second != 0 {
+		return usage("--timeout %s: give whole seconds from 1s to 24h", f.timeout)
+	}
+	if f.waitTimeout < 0 {
+		return usage("--wait-timeout %s: must not be negative", f.waitTimeout)
+	}
+	return f.dryRun.validate()
+}
+
+// request asks for the move of a pod.
+func (f *requestFlags) request(pod client.ObjectKey, target string) *v1alpha1.PodMigration {
+	m := &v1alpha1.PodMigration{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.Namespace, GenerateName: pod.Name + "-",
+			Labels: map[string]string{v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByKubectl},
+		},
+		Spec: v1alpha1.PodMigrationSpec{
+			PodName: pod.Name, TargetNode: target, ForceRestart: f.forceRestart,
+			TimeoutSeconds: int32(f.timeout / time.Second), Reason: f.reason,
+		},
+	}
+	if f.keepClaim {
+		m.Spec.Checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
+	}
+	return m
+}
+
+type podOptions struct {
+	requestFlags
+	target string
+	wait   bool
+	print  *genericclioptions.PrintFlags
+}
+
+func (c *cli) podCommand() *cobra.Command {
+	o := &podOptions{print: genericclioptions.NewPrintFlags("created").WithTypeSetter(scheme)}
+	cmd := &cobra.Command{
+		Use:   "pod NAME [--to NODE]",
+		Short: "Move a pod to another node",
+		Long: `Move a pod to another node. The scheduler finds the place unless --to names it; nothing is
+stopped before there is one. Containers that have finished stay behind.
+
+A pod that cannot be moved is refused at once, with the reason, and no migration is created.
+With --wait the phases are shown as they pass; Ctrl-C ends the waiting, not the migration.`,
+		Example: `  # Move pod trainer away from its node, and watch
+  kubectl migrate pod trainer --wait
+
+  # To a node of your choice
+  kubectl migrate pod trainer --to node-b --wait
+
+  # What would move, and what would stay behind?
+  kubectl migrate pod trainer --dry-run`,
+		Args: exactly(1, "the name of one pod"),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.movePod(cmd.Context(), o, args[0]) },
+	}
+	o.requestFlags.add(cmd, "asked for with kubectl migrate")
+	cmd.Flags().StringVar(&o.target, "to", "", "The only node that the scheduler may choose; empty leaves it to the scheduler")
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until the migration is over, and show how it goes on")
+	o.print.AddFlags(cmd)
+	cmd.ValidArgsFunction = c.completeOne(completePods)
+	c.completeFlag(cmd, "to", completeNodes)
+	return cmd
+}
+
+func (c *cli) movePod(ctx context.Context, o *podOptions, name string) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	if _, err := o.print.ToPrinter(); err != nil {
+		return usage("%w", err)
+	}
+	s, err := c.connect()
+	if err != nil {
+		return err
+	}
+	key, err := s.key(name, "pod", "pods", "po")
+	if err != nil {
+		return err
+	}
+	request := o.request(key, o.target)
+	judged, err := s.judgeRequest(ctx, request)
+	if err != nil {
+		return err
+	}
+	request.Spec.PodUID, request.Spec.SourceNode = judged.pod.UID, judged.pod.Spec.NodeName
+	words := o.words(c)
+	if o.dryRun.on() {
+		judged.write(words)
+	}
+	if judged.refusal != nil {
+		return exitWith(ExitRefused, "pod %s cannot be moved (%s): %s", key.Name, judged.refusal.Reason, judged.refusal.Message)
+	}
+	if judged.unchecked != nil && !o.dryRun.on() {
+		fmt.Fprintf(c.ErrOut, "Not everything could be checked beforehand: %v\n", judged.unchecked)
+	}
+	if err := s.client.Create(ctx, request, o.dryRun.create()...); err != nil {
+		return fmt.Errorf("asking for the migration: %w", hint(err))
+	}
+	if o.dryRun.on() {
+		fmt.Fprintln(words)
+		return o.printObject(c, request)
+	}
+	if !o.wait {
+		if judged.waits != "" {
+			fmt.Fprintf(c.ErrOut, "The migration waits first: %s\n", judged.waits)
+		}
+		return o.printObject(c, request)
+	}
+	return c.waitForPod(ctx, s, o, request, words)
+}
+
+func (c *cli) waitForPod(ctx context.Context, s *session, o *podOptions, request *v1alpha1.PodMigration, words io.Writer) error {
+	if !o.printsObject() {
+		if err := o.printObject(c, request); err != nil {
+			return err
+		}
+	}
+	final, err := c.wait(ctx, s, request, o.waitTimeout, words)
+	if err != nil {
+		return err
+	}
+	writeOutcome(words, final)
+	if o.printsObject() {
+		if err := o.printObject(c, final); err != nil {
+			return err
+		}
+	}
+	return outcome(final)
+}
+
+// printsObject tells that standard output is for a program.
+func (o *podOptions) printsObject() bool { return *o.print.OutputFormat != "" }
+
+// words is where a person reads.
+func (o *podOptions) words(c *cli) io.Writer {
+	if o.printsObject() {
+		return c.ErrOut
+	}
+	return c.Out
+}
+
+func (o *podOptions) printObject(c *cli, m *v1alpha1.PodMigration) error {
+	if o.dryRun.on() {
+		if err := o.print.Complete("%s (server dry run)"); err != nil {
+			return err
+		}
+	}
+	return print(c.Out, o.print, m)
+}
+
+// hint says what right is missing.
+func hint(err error) error {
+	if apierrors.IsForbidden(err) {
+		return fmt.Errorf("%w. You need the right to create podmigrations.%s in this namespace", err, v1alpha1.GroupName)
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package kubectl
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/test/fixture"
+)
+
+func TestPodAsksForAMigration(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	golden(t, "pod", b.run("pod", "pod/trainer", "--to", "node-b", "--force-restart", "--keep-claim", "--timeout=90s", "--reason=maintenance"))
+	m := b.migration("trainer-1")
+	want := v1alpha1.PodMigrationSpec{
+		PodName: "trainer", PodUID: "uid-trainer", SourceNode: "node-a", TargetNode: "node-b", ForceRestart: true, TimeoutSeconds: 90,
+		Reason: "maintenance", Checkpoint: v1alpha1.CheckpointSpec{ReclaimPolicy: v1alpha1.ClaimRetain},
+	}
+	if m.Spec != want {
+		t.Errorf("spec %+v, want %+v", m.Spec, want)
+	}
+	if m.Labels[v1alpha1.CreatedByLabel] != createdByKubectl {
+		t.Errorf("labels %v", m.Labels)
+	}
+}
+
+func TestPodWaits(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	done := b.control("trainer-1", accept, place, handOver, succeed)
+	golden(t, "pod-wait", b.run("pod", "trainer", "--to=node-b", "--wait"))
+	<-done
+}
+
+func TestPodWaitsForAFailure(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	b.control("trainer-1", accept, place, rollBack)
+	golden(t, "pod-wait-failed", b.run("pod", "trainer", "--wait"))
+}
+
+func TestPodWaitsForARefusal(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	b.control("trainer-1", func(m *v1alpha1.PodMigration) {
+		m.Status.Phase, m.Status.Message = v1alpha1.PhaseFailed, "what is in work would have to be carried, and there is no node agent"
+		condition(m, v1alpha1.ConditionAccepted, metav1.ConditionFalse, "NodeAgentMissing", m.Status.Message)
+	})
+	if got := b.run("pod", "trainer", "--wait"); got.code != ExitRefused || !strings.Contains(got.err, "was not moved (NodeAgentMissing)") {
+		t.Error(got)
+	}
+}
+
+func TestPodThatCannotBeMoved(t *testing.T) {
+	pod := trainer().Volume("host", fixture.HostPath("/data")).With(func(p *corev1.Pod) {
+		p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "host", MountPath: "/data"}}
+	}).Obj()
+	b := newBench(t, pod, node("node-a"))
+	golden(t, "pod-refused", b.run("pod", "trainer"))
+	golden(t, "pod-refused-dry-run", b.run("pod", "trainer", "--dry-run"))
+	if made := b.migrations(); len(made) > 0 {
+		t.Errorf("%d migrations were created", len(made))
+	}
+}
+
+func TestPodDryRun(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	golden(t, "pod-dry-run", b.run("pod", "trainer", "--dry-run=server", "--to=node-b"))
+	if made := b.migrations(); len(made) > 0 {
+		t.Errorf("%d migrations were stored", len(made))
+	}
+}
+
+func TestPodBadUsage(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	for _, test := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"pod", ExitUsage, "needs the name of one pod"},
+		{"pod a b", ExitUsage, "2 arguments were given"},
+		{"pod deployment/web", ExitUsage, "expected a name, or pod/NAME"},
+		{"pod trainer --timeout=500ms", ExitUsage, "--timeout 500ms"},
+		{"pod trainer --timeout=25h", ExitUsage, "from 1s to 24h"},
+		{"pod trainer --wait-timeout=-1s", ExitUsage, "must not be negative"},
+		{"pod trainer --dry-run=client", ExitUsage, `must be "none" or "server"`},
+		{"pod trainer --nonsense", ExitUsage, "unknown flag"},
+		{"pod trainer --output=nonsense", ExitUsage, "nonsense"},
+		{"pod nobody", ExitError, `"nobody" not found`},
+		{"pod trainer --to=node-a", ExitRefused, "TargetIsSource"},
+		{"pod trainer --to=node-z", ExitRefused, "TargetNodeNotFound"},
+	} {
+		got := b.run(strings.Fields(test.args)...)
+		if got.code != test.code || !strings.Contains(got.err, test.says) {
+			t.Errorf("%s: code %d, %q; want %d and %q", test.args, got.code, got.err, test.code, test.says)
+		}
+	}
+	if made := b.migrations(); len(made) > 0 {
+		t.Errorf("%d migrations were created", len(made))
+	}
+}
+
+func TestWaitingEndsBeforeTheMigration(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	if got := b.run("pod", "trainer", "--wait", "--wait-timeout=50ms"); got.code != ExitTimedOut ||
+		!strings.Contains(got.err, "kubectl migrate cancel trainer-1 -n default") {
+		t.Error(got)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, interrupt)
+	b = newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	if got := b.runContext(ctx, "pod", "trainer", "--wait"); got.code != ExitInterrupted || !strings.Contains(got.err, "the migration goes on") {
+		t.Error(got)
+	}
+}
+
+// An API server that does not answer for a moment ends nothing.
+func TestWaitingSurvivesErrors(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	failures := 0
+	b.refuse = func(verb string, object any) error {
+		if _, is := object.(*v1alpha1.PodMigration); is && verb == "get" && failures < 1 {
+			failures++
+			return apierrors.NewServiceUnavailable("the API server starts")
+		}
+		return nil
+	}
+	b.control("trainer-1", accept, place, handOver, succeed)
+	if got := b.run("pod", "trainer", "--wait"); got.code != ExitDone || !strings.Contains(got.out, "looking again: the API server starts") {
+		t.Error(got)
+	}
+}
+
+func TestJudgingWithoutAllRights(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	b.refuse = func(_ string, object any) error {
+		if _, is := object.(*corev1.Node); is {
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "node-b", nil)
+		}
+		return nil
+	}
+	if got := b.run("pod", "trainer", "--to=node-b"); got.code != ExitDone || !strings.Contains(got.err, "Not everything could be checked beforehand") {
+		t.Error(got)
+	}
+}
+
+func TestMissingRight(t *testing.T) {
+	b := newBench(t, trainer().Obj(), node("node-a"))
+	b.refuse = func(verb string, _ any) error {
+		if verb == "create" {
+			return apierrors.NewForbidden(schema.GroupResource{Group: v1alpha1.GroupName, Resource: "podmigrations"}, "", nil)
+		}
+		return nil
+	}
+	if got := b.run("pod", "trainer"); got.code != ExitError || !strings.Contains(got.err, "You need the right to create podmigrations.migration.ai-storage") {
+		t.Error(got)
+	}
+}
