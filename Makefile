@@ -108,6 +108,9 @@ $(BIN)/csi-resizer: SIDECAR := external-resizer/v2
 $(addprefix $(BIN)/,$(CSI_SIDECARS)): $(BIN)/%: test/tools/csi/go.mod test/tools/csi/go.sum
 	cd test/tools/csi && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/kubernetes-csi/$(SIDECAR)/cmd/$*
 
+$(BIN)/helm: test/tools/helm/go.mod test/tools/helm/go.sum
+	cd test/tools/helm && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
+
 $(BIN)/descheduler: test/tools/descheduler/go.mod test/tools/descheduler/go.sum
 	cd test/tools/descheduler && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ sigs.k8s.io/descheduler/cmd/descheduler
 
@@ -171,16 +174,18 @@ lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 presubmit: lint test e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
-generate: $(GENERATOR_BINS) ## Write generated code and the CRD anew
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD and the rendered manifests anew
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1
 	$(BIN)/controller-gen object paths=./pkg/apis/migration/...
 	$(BIN)/controller-gen crd paths=./pkg/apis/migration/... output:crd:dir=manifests/crd
+	manifests/render.sh $(BIN)/helm
 
 .PHONY: verify-generated
-verify-generated: generate ## Fail when generated code is not up to date
-	git diff --exit-code -- 'pkg/**/zz_generated*' manifests/crd
+verify-generated: generate ## Fail when what is generated is not up to date
+	git diff --exit-code -- 'pkg/**/zz_generated*' manifests
+	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images
 images: build ## Build the container images into dist/, without Docker
