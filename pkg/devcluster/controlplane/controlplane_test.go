@@ -121,7 +121,7 @@ func TestAuditPolicy(t *testing.T) {
 
 func TestManifestOrder(t *testing.T) {
 	folder := t.TempDir()
-	for _, file := range []string{"namespace.yaml", "crd/b.yaml", "crd/a.yaml", "rebalancer/rbac.yaml", "other/x.yaml", "crd/notes.txt"} {
+	for _, file := range []string{"namespace.yaml", "crd/b.yaml", "crd/a.yaml", "base/rebalancer-rbac.yaml", "base/rebalancer.yaml", "other/x.yaml", "crd/notes.txt"} {
 		path := filepath.Join(folder, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -144,7 +144,7 @@ func TestManifestOrder(t *testing.T) {
 			got = append(got, relative)
 		}
 	}
-	want := []string{"namespace.yaml", "crd/a.yaml", "crd/b.yaml", "rebalancer/rbac.yaml"}
+	want := []string{"namespace.yaml", "crd/a.yaml", "crd/b.yaml", "base/rebalancer-rbac.yaml"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
