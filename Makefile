@@ -21,6 +21,8 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 PRODUCT := scheduler rebalancer node-agent devcluster
 NODES ?= simulated:20
 RUNS ?= 10
+IMAGE_ARCHS ?= amd64 arm64
+SKEW_VERSIONS ?= 1.33.13 $(KUBERNETES_VERSION:v%=%) 1.37.2
 # Benchmarks read what lies in BENCH_DATA, generate what is not there, and write to OUT.
 BENCH_DATA ?= ../shared/data
 OUT ?= dist/bench
@@ -111,6 +113,10 @@ $(addprefix $(BIN)/,$(CSI_SIDECARS)): $(BIN)/%: test/tools/csi/go.mod test/tools
 $(BIN)/helm: test/tools/helm/go.mod test/tools/helm/go.sum
 	cd test/tools/helm && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
 
+# With the dependencies of Kubernetes' own go.mod: the module of the others lacks some.
+$(BIN)/kube-proxy: test/tools/build-kubernetes.sh
+	test/tools/build-kubernetes.sh $(KUBERNETES_VERSION) $(BIN) kube-proxy
+
 $(BIN)/descheduler: test/tools/descheduler/go.mod test/tools/descheduler/go.sum
 	cd test/tools/descheduler && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ sigs.k8s.io/descheduler/cmd/descheduler
 
@@ -133,6 +139,22 @@ e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests o
 .PHONY: e2e-full
 e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
 	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
+
+.PHONY: test-install
+test-install: build tools $(BIN)/kube-proxy $(BIN)/helm ## Install as users do, by kustomize and by Helm, into real nodes (root, Linux; 10 minutes)
+	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/install
+
+.PHONY: test-skew
+test-skew: build $(CLUSTER_BINS) $(foreach version,$(SKEW_VERSIONS),$(BIN)/skew/v$(version)/kube-controller-manager) ## Against API servers of other versions (SKEW_VERSIONS; the first run builds them)
+	SKEW_VERSIONS='$(SKEW_VERSIONS)' $(GO) test -tags skew -count=1 -timeout 30m -v ./test/skew
+
+# Explicit rules come first: the version of all else is built already.
+$(BIN)/skew/$(KUBERNETES_VERSION)/kube-controller-manager: $(BIN)/kube-apiserver $(BIN)/kube-controller-manager
+	mkdir -p $(@D)
+	ln -sf ../../kube-apiserver ../../kube-controller-manager $(@D)
+
+$(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
+	test/tools/build-kubernetes.sh $* $(@D) kube-apiserver kube-controller-manager
 
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
@@ -166,9 +188,9 @@ bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/sca
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
-	$(GO) vet -tags e2e ./...
+	$(GO) vet -tags "e2e skew" ./...
 	$(GO) vet -tags breakpoints ./cmd/rebalancer
-	$(BIN)/staticcheck -tags e2e ./...
+	$(BIN)/staticcheck -tags "e2e skew" ./...
 
 .PHONY: presubmit
 presubmit: lint test e2e ## What a change must pass; .ci/run installs and runs the same
@@ -188,8 +210,13 @@ verify-generated: generate ## Fail when what is generated is not up to date
 	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images
-images: build ## Build the container images into dist/, without Docker
-	$(BIN)/devcluster images --output dist
+images: $(BIN)/devcluster $(foreach arch,$(IMAGE_ARCHS),image-programs-$(arch)) ## Build the container images into dist/, without Docker (IMAGE_ARCHS="amd64 arm64")
+	$(BIN)/devcluster images $(foreach arch,$(IMAGE_ARCHS),--bin-dir=dist/bin/$(arch)) --output=dist
+
+.PHONY: $(foreach arch,amd64 arm64,image-programs-$(arch))
+image-programs-%:
+	for program in scheduler rebalancer node-agent; do \
+		GOOS=linux GOARCH=$* $(GO_STATIC) $(SMALL) -o dist/bin/$*/$$program ./cmd/$$program; done
 
 .PHONY: clean
 clean: ## Stop a local cluster and remove what was built

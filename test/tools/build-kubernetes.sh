@@ -3,7 +3,7 @@
 # that version: its own go.mod and go.sum, with its staging folders replaced by
 # the modules that are published from them.
 #
-#   test/skew/build-kubernetes.sh v1.33.13 bin/skew/v1.33.13 kube-apiserver kube-controller-manager
+#   test/tools/build-kubernetes.sh v1.33.13 bin/skew/v1.33.13 kube-apiserver kube-controller-manager
 set -euo pipefail
 
 version=${1:?usage: build-kubernetes.sh KUBERNETES_VERSION FOLDER PROGRAM...}

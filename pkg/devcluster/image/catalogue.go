@@ -52,8 +52,8 @@ func BuildLocal(binDir, outDir string) ([]string, error) {
 	return buildEntries(localEntries, binDir, outDir)
 }
 
-// BuildAll writes the images of our programs, for users' clusters, and returns
-// the paths of the archives.
+// BuildAll writes the images of our programs for the architecture that they were
+// built for, and returns the paths of the archives. See BuildIndexes.
 func BuildAll(binDir, outDir string) ([]string, error) {
 	return buildEntries(productEntries, binDir, outDir)
 }
@@ -62,15 +62,18 @@ func buildEntries(entries []entry, binDir, outDir string) ([]string, error) {
 	var archives []string
 	for _, e := range entries {
 		archive := filepath.Join(outDir, e.archive)
-		contents := Contents{
-			Binaries:   map[string]string{"/" + e.binary: filepath.Join(binDir, e.binary)},
-			Entrypoint: append([]string{"/" + e.binary}, e.arguments...),
-			User:       e.user,
-		}
-		if err := contents.Write(archive, e.reference); err != nil {
+		if err := e.contents(binDir).Write(archive, e.reference); err != nil {
 			return nil, err
 		}
 		archives = append(archives, archive)
 	}
 	return archives, nil
+}
+
+func (e entry) contents(binDir string) Contents {
+	return Contents{
+		Binaries:   map[string]string{"/" + e.binary: filepath.Join(binDir, e.binary)},
+		Entrypoint: append([]string{"/" + e.binary}, e.arguments...),
+		User:       e.user,
+	}
 }
