@@ -210,11 +210,12 @@ verify-generated: generate ## Fail when what is generated is not up to date
 	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images
-images: $(BIN)/devcluster $(foreach arch,$(IMAGE_ARCHS),image-programs-$(arch)) ## Build the container images into dist/, without Docker (IMAGE_ARCHS="amd64 arm64")
+images: $(BIN)/devcluster $(addprefix image-programs-,$(IMAGE_ARCHS)) ## Build the container images into dist/, without Docker (IMAGE_ARCHS="amd64 arm64")
 	$(BIN)/devcluster images $(foreach arch,$(IMAGE_ARCHS),--bin-dir=dist/bin/$(arch)) --output=dist
 
-.PHONY: $(foreach arch,amd64 arm64,image-programs-$(arch))
-image-programs-%:
+IMAGE_PROGRAMS := $(addprefix image-programs-,$(IMAGE_ARCHS))
+.PHONY: $(IMAGE_PROGRAMS)
+$(IMAGE_PROGRAMS): image-programs-%:
 	for program in scheduler rebalancer node-agent; do \
 		GOOS=linux GOARCH=$* $(GO_STATIC) $(SMALL) -o dist/bin/$*/$$program ./cmd/$$program; done
 
