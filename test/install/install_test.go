@@ -27,7 +27,7 @@ import (
 
 const (
 	root          = "../.."
-	configuration = root + "/test/e2e/testdata/scheduler-configuration.yaml"
+	configuration = "testdata/scheduler-configuration.yaml"
 	chart         = root + "/manifests/chart/ai-storage-orchestrator"
 )
 
@@ -48,6 +48,7 @@ func TestInstall(t *testing.T) {
 			if !t.Run("a bare pod moves with its state", func(t *testing.T) { moveBarePod(t, c) }) ||
 				!t.Run("a pod of a Deployment moves through the webhook", func(t *testing.T) { moveDeploymentPod(t, c) }) ||
 				!t.Run("a hot node is relieved", func(t *testing.T) { relieveHotNode(t, c) }) {
+				t.Log(c.Kubectl(t, "top", "nodes"))
 				t.Log(c.Kubectl(t, "logs", "-n", "ai-storage-system", "-l", "app.kubernetes.io/name=ai-storage-rebalancer", "--tail=40"))
 			}
 			checkLogs(t, c)
@@ -257,8 +258,8 @@ func relieveHotNode(t *testing.T, c *product.Cluster) {
 	namespace := c.Namespace(t, "install-")
 	nodes := c.Nodes().Names()
 	setCordon(t, c, nodes[1], true)
-	for _, name := range []string{"ballast", "training"} {
-		template := product.Template(name, product.Container("burn", 100, "--cpu=450m"))
+	for name, memory := range map[string]string{"ballast": "800Mi", "training": "500Mi"} {
+		template := product.Template(name, product.Container("hold", 100, "--memory="+memory))
 		template.Spec.RestartPolicy = corev1.RestartPolicyNever
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: template.Labels}, Spec: template.Spec}
 		if name == "ballast" {
@@ -271,7 +272,7 @@ func relieveHotNode(t *testing.T, c *product.Cluster) {
 	migration := c.AwaitMigration(t, namespace, 4*time.Minute)
 	c.AwaitRunning(t, namespace, "training", nodes[0])
 	t.Logf("%s\n%s", migration.Spec.Reason, c.Kubectl(t, "get", "podmigrations", "-n", namespace, "-o", "wide"))
-	// The burning pods go, whatever comes next.
+	// The pods go, whatever comes next.
 	if err := c.Client.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
 		t.Error(err)
 	}
