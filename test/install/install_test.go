@@ -62,7 +62,7 @@ func TestInstall(t *testing.T) {
 func up(t *testing.T) *product.Cluster {
 	t.Helper()
 	binDir := filepath.Join(root, "bin")
-	archives, err := image.BuildAll(binDir, t.TempDir())
+	archives, err := image.BuildIndexes([]string{binDir}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,18 +49,8 @@ var productEntries = []entry{
 // BuildLocal writes the images that real nodes need to run pods of demos and
 // tests, from <binDir>/workload and <binDir>/node-agent, and returns the paths of the archives.
 func BuildLocal(binDir, outDir string) ([]string, error) {
-	return buildEntries(localEntries, binDir, outDir)
-}
-
-// BuildAll writes the images of our programs for the architecture that they were
-// built for, and returns the paths of the archives. See BuildIndexes.
-func BuildAll(binDir, outDir string) ([]string, error) {
-	return buildEntries(productEntries, binDir, outDir)
-}
-
-func buildEntries(entries []entry, binDir, outDir string) ([]string, error) {
 	var archives []string
-	for _, e := range entries {
+	for _, e := range localEntries {
 		archive := filepath.Join(outDir, e.archive)
 		if err := e.contents(binDir).Write(archive, e.reference); err != nil {
 			return nil, err

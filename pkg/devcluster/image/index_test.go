@@ -40,7 +40,10 @@ func TestBuildIndexes(t *testing.T) {
 		if output, err := exec.Command("tar", "-xf", archive, "-C", unpacked).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, output)
 		}
-		if diff := cmp.Diff([]string{productEntries[i].reference, "linux/amd64", "linux/arm64"}, platforms(t, unpacked)); diff != "" {
+		// Only the node agent is root: it reads every pod's volumes.
+		user := map[string]string{"scheduler.tar": nonRoot, "rebalancer.tar": nonRoot, "node-agent.tar": ""}[filepath.Base(archive)]
+		want := []string{productEntries[i].reference, "linux/amd64 as " + user, "linux/arm64 as " + user}
+		if diff := cmp.Diff(want, platforms(t, unpacked)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", archive, diff)
 		}
 	}
@@ -51,7 +54,7 @@ func TestBuildIndexes(t *testing.T) {
 }
 
 // platforms reads an OCI layout as a registry would get it: the name of its one
-// index and what that is for.
+// index, and for and as what each of its images runs.
 func platforms(t *testing.T, folder string) []string {
 	t.Helper()
 	outer, err := layout.ImageIndexFromPath(folder)
@@ -72,7 +75,15 @@ func platforms(t *testing.T, folder string) []string {
 		t.Fatal(err)
 	}
 	for _, image := range inner.Manifests {
-		found = append(found, image.Platform.String())
+		built, err := index.Image(image.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config, err := built.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, image.Platform.String()+" as "+config.Config.User)
 	}
 	return found
 }
