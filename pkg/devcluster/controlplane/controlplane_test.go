@@ -87,8 +87,10 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// What the log must hold for tests to prove how a pod came to its node.
+// What the log must hold for tests to prove how a pod came to its node, and which
+// rights our programs use.
 func TestAuditPolicy(t *testing.T) {
+	const ours = "system:serviceaccount:ai-storage-system:ai-storage-rebalancer"
 	parsed, err := policy.LoadPolicyFromBytes(auditPolicy)
 	if err != nil {
 		t.Fatal(err)
@@ -96,21 +98,25 @@ func TestAuditPolicy(t *testing.T) {
 	evaluator := policy.NewPolicyRuleEvaluator(parsed)
 	for _, test := range []struct {
 		verb, group, resource, subresource string
+		user                               string
 		want                               audit.Level
 	}{
-		{"create", "", "pods", "", audit.LevelRequestResponse},
-		{"create", "", "pods", "binding", audit.LevelRequestResponse},
-		{"create", "", "pods", "eviction", audit.LevelRequestResponse},
-		{"create", "migration.ai-storage", "podmigrations", "", audit.LevelRequestResponse},
-		{"patch", "migration.ai-storage", "podmigrations", "status", audit.LevelRequestResponse},
-		{"create", "", "persistentvolumes", "", audit.LevelRequestResponse},
-		{"delete", "", "pods", "", audit.LevelMetadata},
-		{"get", "", "pods", "", audit.LevelNone},
-		{"patch", "", "pods", "status", audit.LevelNone},
-		{"update", "coordination.k8s.io", "leases", "", audit.LevelNone},
+		{"create", "", "pods", "", "somebody", audit.LevelRequestResponse},
+		{"create", "", "pods", "binding", "somebody", audit.LevelRequestResponse},
+		{"create", "", "pods", "eviction", "somebody", audit.LevelRequestResponse},
+		{"create", "migration.ai-storage", "podmigrations", "", "somebody", audit.LevelRequestResponse},
+		{"patch", "migration.ai-storage", "podmigrations", "status", "somebody", audit.LevelRequestResponse},
+		{"create", "", "persistentvolumes", "", "somebody", audit.LevelRequestResponse},
+		{"delete", "", "pods", "", "somebody", audit.LevelMetadata},
+		{"get", "", "pods", "", "somebody", audit.LevelNone},
+		{"patch", "", "pods", "status", "somebody", audit.LevelNone},
+		{"update", "coordination.k8s.io", "leases", "", "somebody", audit.LevelNone},
+		{"update", "coordination.k8s.io", "leases", "", ours, audit.LevelMetadata},
+		{"watch", "", "nodes", "", ours, audit.LevelMetadata},
+		{"create", "", "pods", "eviction", ours, audit.LevelRequestResponse},
 	} {
 		got := evaluator.EvaluatePolicyRule(authorizer.AttributesRecord{
-			User: &user.DefaultInfo{Name: "somebody"}, Verb: test.verb, APIGroup: test.group,
+			User: &user.DefaultInfo{Name: test.user}, Verb: test.verb, APIGroup: test.group,
 			Resource: test.resource, Subresource: test.subresource, ResourceRequest: true,
 		})
 		if got.Level != test.want {
