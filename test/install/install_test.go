@@ -23,6 +23,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/devcluster"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
 	"github.com/ai-storage/orchestrator/test/product"
+	"github.com/ai-storage/orchestrator/test/rights"
 )
 
 const (
@@ -51,7 +52,7 @@ func TestInstall(t *testing.T) {
 				t.Log(c.Kubectl(t, "top", "nodes"))
 				t.Log(c.Kubectl(t, "logs", "-n", "ai-storage-system", "-l", "app.kubernetes.io/name=ai-storage-rebalancer", "--tail=40"))
 			}
-			checkLogs(t, c)
+			checkRights(t, c)
 			t.Logf("\n%s", c.Kubectl(t, "get", "pods", "-A", "-o", "wide"))
 			way.uninstall(t, c)
 		})
@@ -287,18 +288,17 @@ func setCordon(t *testing.T, c *product.Cluster, node string, cordoned bool) {
 	c.Kubectl(t, verb, node)
 }
 
-// checkLogs looks whether a program of ours missed a right.
-func checkLogs(t *testing.T, c *product.Cluster) {
+// checkRights looks whether a program missed a right.
+func checkRights(t *testing.T, c *product.Cluster) {
 	t.Helper()
-	for _, name := range []string{"ai-storage-scheduler", "ai-storage-rebalancer", "ai-storage-node-agent"} {
-		namespace := "ai-storage-system"
-		if name == "ai-storage-node-agent" {
-			namespace = name
-		}
-		for line := range strings.Lines(c.Kubectl(t, "logs", "-n", namespace, "-l", "app.kubernetes.io/name="+name, "--tail=-1", "--prefix")) {
-			if strings.Contains(line, "forbidden") {
-				t.Errorf("%s", line)
-			}
+	uses, err := rights.Compare(filepath.Join(root, "manifests"), c.AuditLogPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, use := range uses {
+		t.Logf("%s: %d of its own rights used, not needed here: %v", use.User, len(use.Granted)-len(use.Unused()), use.Unused())
+		if len(use.Used) == 0 || len(use.Forbidden) > 0 {
+			t.Errorf("%s used %d rights and was refused %v", use.User, len(use.Used), use.Forbidden.Sorted())
 		}
 	}
 }

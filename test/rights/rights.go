@@ -9,12 +9,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
+
+// Programs are ours: the user that each is, and the file of its rights in
+// manifests/base.
+var Programs = []struct{ User, File string }{
+	{"system:serviceaccount:ai-storage-system:ai-storage-scheduler", "scheduler-rbac.yaml"},
+	{"system:serviceaccount:ai-storage-system:ai-storage-rebalancer", "rebalancer-rbac.yaml"},
+	{"system:serviceaccount:ai-storage-node-agent:ai-storage-node-agent", "node-agent-rbac.yaml"},
+}
 
 // Right is a verb on a resource of a group. A subresource is named as RBAC names
 // it, like pods/eviction.
@@ -70,11 +80,51 @@ func Granted(manifest []byte) (Set, error) {
 	}
 }
 
-// Use is what the audit log tells of one user.
+// Use is what the audit log tells of one program.
 type Use struct {
-	Used Set
+	User string
+	// Granted are the rights of its own roles. What Kubernetes' own roles grant
+	// that it is bound to is not among them.
+	Granted Set
+	Used    Set
 	// Forbidden are requests that were refused for want of a right.
 	Forbidden Set
+}
+
+// Unused are the rights that were granted and not used, in order.
+func (u *Use) Unused() []Right {
+	unused := Set{}
+	for right := range u.Granted {
+		if !u.Used[right] {
+			unused[right] = true
+		}
+	}
+	return unused.Sorted()
+}
+
+// Compare reads the rights of our programs and an audit log.
+func Compare(manifestsDir, auditLog string) ([]*Use, error) {
+	log, err := os.Open(auditLog)
+	if err != nil {
+		return nil, fmt.Errorf("rights: %w", err)
+	}
+	defer log.Close()
+	var uses []*Use
+	for _, program := range Programs {
+		manifest, err := os.ReadFile(filepath.Join(manifestsDir, "base", program.File))
+		if err != nil {
+			return nil, fmt.Errorf("rights: %w", err)
+		}
+		granted, err := Granted(manifest)
+		if err != nil {
+			return nil, fmt.Errorf("rights: %s: %w", program.File, err)
+		}
+		uses = append(uses, &Use{User: program.User, Granted: granted, Used: Set{}, Forbidden: Set{}})
+	}
+	if err := addUses(uses, log); err != nil {
+		return nil, fmt.Errorf("rights: %s: %w", auditLog, err)
+	}
+	return uses, nil
 }
 
 type event struct {
@@ -85,18 +135,17 @@ type event struct {
 	Annotations map[string]string
 }
 
-// Uses reads an audit log: what each of the users asked for and what was refused.
-// The last line may still be being written.
-func Uses(log io.Reader, users ...string) (map[string]*Use, error) {
-	uses := map[string]*Use{}
-	for _, user := range users {
-		uses[user] = &Use{Used: Set{}, Forbidden: Set{}}
-	}
+// addUses reads an audit log. Its last line may still be being written.
+func addUses(uses []*Use, log io.Reader) error {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		var e event
-		if json.Unmarshal(lines.Bytes(), &e) != nil || e.ObjectRef == nil || uses[e.User.Username] == nil {
+		if json.Unmarshal(lines.Bytes(), &e) != nil || e.ObjectRef == nil {
+			continue
+		}
+		i := slices.IndexFunc(uses, func(u *Use) bool { return u.User == e.User.Username })
+		if i < 0 {
 			continue
 		}
 		resource := e.ObjectRef.Resource
@@ -104,12 +153,11 @@ func Uses(log io.Reader, users ...string) (map[string]*Use, error) {
 			resource += "/" + e.ObjectRef.Subresource
 		}
 		right := Right{e.ObjectRef.APIGroup, resource, e.Verb}
-		use := uses[e.User.Username]
 		if e.Annotations["authorization.k8s.io/decision"] == "forbid" {
-			use.Forbidden[right] = true
+			uses[i].Forbidden[right] = true
 			continue
 		}
-		use.Used[right] = true
+		uses[i].Used[right] = true
 	}
-	return uses, lines.Err()
+	return lines.Err()
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/simnode"
 	"github.com/ai-storage/orchestrator/test/product"
+	"github.com/ai-storage/orchestrator/test/rights"
 )
 
 const root = "../.."
@@ -42,7 +43,7 @@ var checks = []struct {
 	{"dry-run plan", checkPlan},
 	{"loop migrates", checkLoop},
 	{"webhook (Job)", checkWebhook},
-	{"no Forbidden", checkForbidden},
+	{"rights", checkForbidden},
 }
 
 func TestSkew(t *testing.T) {
@@ -265,17 +266,21 @@ func checkWebhook(t *testing.T, c *product.Cluster) string {
 	return "ok"
 }
 
-// checkForbidden looks whether the programs missed a right.
+// checkForbidden looks whether a program missed a right.
 func checkForbidden(t *testing.T, c *product.Cluster) string {
-	for _, name := range []string{devcluster.Scheduler, devcluster.Rebalancer} {
-		for line := range strings.Lines(c.LogTail(name, 100000)) {
-			if strings.Contains(line, "forbidden") {
-				t.Errorf("%s: %s", name, line)
-			}
+	uses, err := rights.Compare(filepath.Join(root, "manifests"), c.AuditLogPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := 0
+	for _, use := range uses {
+		used += len(use.Used)
+		if len(use.Forbidden) > 0 {
+			t.Fatalf("%s was refused %v", use.User, use.Forbidden.Sorted())
 		}
 	}
-	if t.Failed() {
-		return "FAILED"
+	if used == 0 {
+		t.Fatal("the audit log tells nothing of our programs")
 	}
-	return "ok"
+	return fmt.Sprintf("%d used", used)
 }
