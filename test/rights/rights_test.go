@@ -41,13 +41,14 @@ func TestAddUses(t *testing.T) {
 	log := `{"verb":"create","user":{"username":"us"},"objectRef":{"resource":"pods","subresource":"eviction"},"responseStatus":{"code":429},"annotations":{"authorization.k8s.io/decision":"allow"}}
 {"verb":"watch","user":{"username":"us"},"objectRef":{"apiGroup":"batch","resource":"jobs"},"annotations":{"authorization.k8s.io/decision":"forbid"}}
 {"verb":"get","user":{"username":"us"},"requestURI":"/version"}
+{"verb":"watch","user":{"username":"us"},"objectRef":{"resource":"nodes"},"annotations":{"authorization.k8s.io/decision":"allow"}}
 {"verb":"get","user":{"username":"others"},"objectRef":{"resource":"secrets"}}
 {"verb":"ge`
-	use := &Use{User: "us", Granted: Set{{"", "pods/eviction", "create"}: true, {"batch", "jobs", "watch"}: true}, Used: Set{}, Forbidden: Set{}}
+	use := &Use{User: "us", Granted: Set{{"", "pods/eviction", "create"}: true, {"batch", "jobs", "watch"}: true, {"", "nodes", "list"}: true}, Used: Set{}, Forbidden: Set{}}
 	if err := addUses([]*Use{use}, strings.NewReader(log)); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Set{{"", "pods/eviction", "create"}: true}, use.Used); diff != "" {
+	if diff := cmp.Diff(Set{{"", "pods/eviction", "create"}: true, {"", "nodes", "watch"}: true}, use.Used); diff != "" {
 		t.Errorf("used (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(Set{{"batch", "jobs", "watch"}: true}, use.Forbidden); diff != "" {

@@ -268,7 +268,7 @@ func checkWebhook(t *testing.T, c *product.Cluster) string {
 
 // checkForbidden looks whether a program missed a right.
 func checkForbidden(t *testing.T, c *product.Cluster) string {
-	uses, err := rights.Compare(filepath.Join(root, "manifests"), c.AuditLogPath())
+	uses, err := rights.Compare(filepath.Join(root, "manifests"), c.AuditLogPath(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
