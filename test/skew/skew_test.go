@@ -107,13 +107,6 @@ func up(t *testing.T, version string) *product.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Simulated nodes carry nothing; the image names the placeholders'.
-	if err := c.StartComponent(devcluster.Rebalancer, "--node-agent-image="+image.NodeAgentReference); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.AwaitComponent(t.Context(), devcluster.Rebalancer); err != nil {
-		t.Fatal(err)
-	}
 	return c
 }
 
@@ -143,6 +136,14 @@ func programs(t *testing.T, version string) string {
 
 func checkApply(t *testing.T, c *product.Cluster) string {
 	output := c.Kubectl(t, "apply", "--server-side", "--force-conflicts", "-k", filepath.Join(root, "manifests"))
+	// After that: outside of the cluster, it makes the webhook's Service a URL.
+	// Simulated nodes carry nothing; the image is that of placeholders.
+	if err := c.StartComponent(devcluster.Rebalancer, "--node-agent-image="+image.NodeAgentReference); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitComponent(t.Context(), devcluster.Rebalancer); err != nil {
+		t.Fatal(err)
+	}
 	return fmt.Sprintf("%d objects", strings.Count(output, "serverside-applied"))
 }
 
