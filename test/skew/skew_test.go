@@ -217,7 +217,7 @@ func checkPlan(t *testing.T, c *product.Cluster) string {
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
-	if !strings.Contains(string(output), "sim-1") && !strings.Contains(strings.ToLower(string(output)), "objective") {
+	if !strings.Contains(string(output), "sim-1") || !strings.Contains(string(output), "objective") {
 		t.Fatalf("no plan:\n%s", output)
 	}
 	return "ok"
