@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/yaml"
 
+	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
 	"github.com/ai-storage/orchestrator/pkg/skew"
 )
 
@@ -43,10 +42,13 @@ func fitToAPIServer(command *cobra.Command) {
 
 func askAPIServer(config, kubeconfig, master string) (skew.Emulation, error) {
 	if config != "" {
-		var err error
-		if kubeconfig, err = kubeconfigIn(config); err != nil {
+		// What is wrong in it is said before the API server is asked anything.
+		configuration, err := load.Scheduler(config)
+		if err != nil {
 			return skew.Emulation{}, err
 		}
+		// kube-scheduler ignores --kubeconfig beside --config.
+		kubeconfig = configuration.ClientConnection.Kubeconfig
 	}
 	restConfig, err := clientcmd.BuildConfigFromFlags(master, kubeconfig)
 	if err != nil {
@@ -57,22 +59,4 @@ func askAPIServer(config, kubeconfig, master string) (skew.Emulation, error) {
 		return skew.Emulation{}, err
 	}
 	return skew.Ask(context.Background(), client, utilfeature.DefaultMutableFeatureGate.EmulationVersion())
-}
-
-// kubeconfigIn reads clientConnection.kubeconfig alone: kube-scheduler judges the
-// rest, and ignores --kubeconfig beside --config.
-func kubeconfigIn(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("reading --config: %w", err)
-	}
-	var configuration struct {
-		ClientConnection struct {
-			Kubeconfig string `json:"kubeconfig"`
-		} `json:"clientConnection"`
-	}
-	if err := yaml.Unmarshal(data, &configuration); err != nil {
-		return "", fmt.Errorf("reading --config %s: %w", path, err)
-	}
-	return configuration.ClientConnection.Kubeconfig, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,7 @@ func write(t *testing.T, server string) (kubeconfig, configuration string) {
 	for path, content := range map[string]string{
 		kubeconfig: "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: '" + server + "'}}]\n" +
 			"contexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n",
-		configuration: "clientConnection: {kubeconfig: '" + kubeconfig + "'}\n",
+		configuration: "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nclientConnection: {kubeconfig: '" + kubeconfig + "'}\n",
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -59,6 +60,16 @@ func emulated(t *testing.T, arguments ...string) string {
 		t.Fatal(err)
 	}
 	return seen
+}
+
+// Nobody waits for an API server to hear of a field that does not exist.
+func TestABadConfigurationIsRefusedAtOnce(t *testing.T) {
+	command := app.NewSchedulerCommand()
+	fitToAPIServer(command)
+	command.SetArgs([]string{"--config=../../pkg/apis/config/load/testdata/negative-duration.bad.yaml", "--master=https://localhost:1"})
+	if err := command.Execute(); err == nil || !strings.Contains(err.Error(), "attachTimeout") {
+		t.Errorf("error %v, want one that names the field", err)
+	}
 }
 
 func TestFitToAPIServer(t *testing.T) {
