@@ -37,9 +37,9 @@ func checkRights() error {
 		}
 		unused := use.Unused()
 		for _, right := range unused {
-			why, known := unusedHere[right]
-			fmt.Printf("rights: %s does not use here: %s: %s\n", use.User, right, why)
-			if !known && ranAll {
+			if why, known := unusedHere[right]; known {
+				fmt.Printf("rights: %s does not use here: %s: %s\n", use.User, right, why)
+			} else if ranAll {
 				failures = append(failures, fmt.Errorf("%s has a right that it does not use: %s", use.User, right))
 			}
 		}
