@@ -25,6 +25,8 @@ VERSION ?= v0.0.0
 RUNS ?= 10
 POSTS ?= 1000
 CLIENTS ?= 50
+IMAGE_ARCHS ?= amd64 arm64
+SKEW_VERSIONS ?= 1.33.13 $(KUBERNETES_VERSION:v%=%) 1.37.2
 # Benchmarks read what lies in BENCH_DATA, generate what is not there, and write to OUT.
 BENCH_DATA ?= ../shared/data
 OUT ?= dist/bench
@@ -116,6 +118,13 @@ $(BIN)/csi-resizer: SIDECAR := external-resizer/v2
 $(addprefix $(BIN)/,$(CSI_SIDECARS)): $(BIN)/%: test/tools/csi/go.mod test/tools/csi/go.sum
 	cd test/tools/csi && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/kubernetes-csi/$(SIDECAR)/cmd/$*
 
+$(BIN)/helm: test/tools/helm/go.mod test/tools/helm/go.sum
+	cd test/tools/helm && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
+
+# With the dependencies of Kubernetes' own go.mod: the module of the others lacks some.
+$(BIN)/kube-proxy: test/tools/build-kubernetes.sh
+	test/tools/build-kubernetes.sh $(KUBERNETES_VERSION) $(BIN) kube-proxy
+
 $(BIN)/descheduler: test/tools/descheduler/go.mod test/tools/descheduler/go.sum
 	cd test/tools/descheduler && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ sigs.k8s.io/descheduler/cmd/descheduler
 
@@ -125,7 +134,7 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 ##@ Develop
 
 .PHONY: test
-test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl ## Unit and integration tests with the race detector
+test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl $(BIN)/helm ## Unit and integration tests with the race detector
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
@@ -156,6 +165,22 @@ e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proo
 .PHONY: bench-api
 bench-api: build $(CLUSTER_BINS) ## POSTS=1000 by CLIENTS=50 to the HTTP API, whose process is killed in the middle: nothing may be lost or doubled
 	$(GO) run ./test/bench/api -posts $(POSTS) -clients $(CLIENTS)
+
+.PHONY: test-install
+test-install: build tools $(BIN)/kube-proxy $(BIN)/helm ## Install as users do, by kustomize and by Helm, into real nodes (root, Linux; 10 minutes)
+	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/install
+
+.PHONY: test-skew
+test-skew: build $(CLUSTER_BINS) $(foreach version,$(SKEW_VERSIONS),$(BIN)/skew/v$(version)/kube-controller-manager) ## Against API servers of other versions (SKEW_VERSIONS; the first run builds them)
+	SKEW_VERSIONS='$(SKEW_VERSIONS)' $(GO) test -tags skew -count=1 -timeout 30m -v ./test/skew
+
+# Explicit rules come first: the version of all else is built already.
+$(BIN)/skew/$(KUBERNETES_VERSION)/kube-controller-manager: $(BIN)/kube-apiserver $(BIN)/kube-controller-manager
+	mkdir -p $(@D)
+	ln -sf ../../kube-apiserver ../../kube-controller-manager $(@D)
+
+$(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
+	test/tools/build-kubernetes.sh $* $(@D) kube-apiserver kube-controller-manager
 
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
@@ -189,28 +214,36 @@ bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/sca
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
-	$(GO) vet -tags e2e ./...
+	$(GO) vet -tags "e2e skew" ./...
 	$(GO) vet -tags breakpoints ./cmd/rebalancer
-	$(BIN)/staticcheck -tags e2e ./...
+	$(BIN)/staticcheck -tags "e2e skew" ./...
 
 .PHONY: presubmit
 presubmit: lint test e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
-generate: $(GENERATOR_BINS) ## Write generated code and the CRD anew
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD and the rendered manifests anew
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1
 	$(BIN)/controller-gen object paths=./pkg/apis/migration/...
 	$(BIN)/controller-gen crd paths=./pkg/apis/migration/... output:crd:dir=manifests/crd
+	manifests/render.sh $(BIN)/helm
 
 .PHONY: verify-generated
-verify-generated: generate ## Fail when generated code is not up to date
-	git diff --exit-code -- 'pkg/**/zz_generated*' manifests/crd
+verify-generated: generate ## Fail when what is generated is not up to date
+	git diff --exit-code -- 'pkg/**/zz_generated*' manifests
+	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images
-images: build ## Build the container images into dist/, without Docker
-	$(BIN)/devcluster images --output dist
+images: $(BIN)/devcluster $(addprefix image-programs-,$(IMAGE_ARCHS)) ## Build the container images into dist/, without Docker (IMAGE_ARCHS="amd64 arm64")
+	$(BIN)/devcluster images $(foreach arch,$(IMAGE_ARCHS),--bin-dir=dist/bin/$(arch)) --output=dist
+
+IMAGE_PROGRAMS := $(addprefix image-programs-,$(IMAGE_ARCHS))
+.PHONY: $(IMAGE_PROGRAMS)
+$(IMAGE_PROGRAMS): image-programs-%:
+	for program in scheduler rebalancer node-agent; do \
+		GOOS=linux GOARCH=$* $(GO_STATIC) $(SMALL) -o dist/bin/$*/$$program ./cmd/$$program; done
 
 .PHONY: krew
 krew: ## Archives of kubectl migrate for six platforms and their krew manifest, in dist/krew (VERSION=v1.2.3)

@@ -21,7 +21,7 @@ type sources struct {
 func (s *sources) addFlags(command *cobra.Command) {
 	flags := command.Flags()
 	flags.StringVar(&s.binDir, "bin-dir", "bin", "folder of the programs (make tools build)")
-	flags.StringVar(&s.manifestsDir, "manifests", "manifests", "folder of the manifests to apply")
+	flags.StringVar(&s.manifestsDir, "manifests", "manifests", "folder of the manifests to apply; empty installs nothing of ours")
 	flags.StringVar(&s.configFile, "config", filepath.Join("config", "scheduler-configuration.yaml"), "configuration of the scheduler and the rebalancer")
 }
 
@@ -29,7 +29,7 @@ func newUpCommand(stateDir *string) *cobra.Command {
 	var from sources
 	var nodes string
 	var images, components []string
-	var csi bool
+	var csi, services bool
 	command := &cobra.Command{
 		Use:   "up",
 		Short: "Start a cluster",
@@ -44,7 +44,7 @@ func newUpCommand(stateDir *string) *cobra.Command {
 			}
 			cluster, err := devcluster.Up(command.Context(), devcluster.Options{
 				StateDir: *stateDir, BinDir: from.binDir, ManifestsDir: from.manifestsDir, ConfigFile: from.configFile,
-				Nodes: spec, Images: images, CSI: csi, Components: components, Progress: command.OutOrStdout(),
+				Nodes: spec, Images: images, CSI: csi, Services: services, Components: components, Progress: command.OutOrStdout(),
 			})
 			if err != nil {
 				return err
@@ -61,6 +61,7 @@ func newUpCommand(stateDir *string) *cobra.Command {
 	command.Flags().StringVar(&nodes, "nodes", "simulated:3", "simulated:N, or real:N (Linux, as root)")
 	command.Flags().StringSliceVar(&images, "image", nil, "archive of a container image that real nodes get; can be repeated")
 	command.Flags().BoolVar(&csi, "csi", false, "give real nodes a CSI driver whose volumes are really attached (classes csi-rwo and csi-wffc)")
+	command.Flags().BoolVar(&services, "services", false, "make Services of real nodes work, by kube-proxy; the API server listens on all addresses then")
 	command.Flags().StringSliceVar(&components, "components", devcluster.ComponentNames(), "our programs to start, or none")
 	return command
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -32,6 +34,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/rebalance"
 	reclaim "github.com/ai-storage/orchestrator/pkg/reclaim/controller"
 	"github.com/ai-storage/orchestrator/pkg/simulation"
+	"github.com/ai-storage/orchestrator/pkg/skew"
 )
 
 // informerTimeout bounds the first listing of everything the planner reads. A
@@ -49,10 +52,30 @@ func run(ctx context.Context, o *options) error {
 	}
 	// Ours is one client for many rooms; the API server's own fairness limits it.
 	restConfig.QPS = -1
+	if err := fitToAPIServer(ctx, restConfig); err != nil {
+		return err
+	}
 	if o.dryRun {
 		return dryRun(ctx, o, configuration, restConfig)
 	}
 	return serve(ctx, o, configuration, restConfig)
+}
+
+// fitToAPIServer keeps the scheduler's filters, which the loop asks, from watching
+// what an older API server does not serve.
+func fitToAPIServer(ctx context.Context, restConfig *rest.Config) error {
+	api, err := discovery.NewDiscoveryClientForConfig(restConfig)
+	if err != nil {
+		return err
+	}
+	emulated, err := skew.Ask(ctx, api, utilfeature.DefaultMutableFeatureGate.EmulationVersion())
+	if err != nil {
+		return err
+	}
+	if err := utilfeature.DefaultMutableFeatureGate.SetEmulationVersion(emulated.Version); err != nil {
+		return fmt.Errorf("behaving as Kubernetes %s: %w", emulated.Version, err)
+	}
+	return nil
 }
 
 func serve(ctx context.Context, o *options, configuration *load.Configuration, restConfig *rest.Config) error {

@@ -20,5 +20,7 @@ func main() {
 	for name, factory := range plugins.Registry() {
 		options = append(options, app.WithPlugin(name, factory))
 	}
-	os.Exit(cli.Run(app.NewSchedulerCommand(options...)))
+	command := app.NewSchedulerCommand(options...)
+	fitToAPIServer(command)
+	os.Exit(cli.Run(command))
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // readTimeout leaves the handler time to answer: the API server waits for 2 s
-// (timeoutSeconds in manifests/rebalancer/webhook.yaml).
+// (timeoutSeconds in manifests/base/webhook.yaml).
 const readTimeout = 1500 * time.Millisecond
 
 // podHandler answers the API server about one pod.

@@ -26,7 +26,7 @@ import (
 // Path is where the webhook is served.
 const Path = "/mutate-pods"
 
-// Defaults of Options, as in manifests/rebalancer/webhook.yaml.
+// Defaults of Options, as in manifests/base/webhook.yaml.
 const (
 	DefaultConfigurationName = "ai-storage-rebalancer"
 	DefaultSecretName        = "ai-storage-rebalancer-webhook"

@@ -15,7 +15,7 @@ func (c *Cluster) KillAPIServer() error { return process.Kill(c.stateDir, contro
 // StartAPIServer starts the API server again and waits until it is ready.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	return controlplane.StartAPIServer(ctx, controlplane.Options{
-		StateDir: c.stateDir, BinDir: c.state.BinDir, Ports: c.state.Ports, Report: func(string, ...any) {},
+		StateDir: c.stateDir, BinDir: c.state.BinDir, Ports: c.state.Ports, Address: apiServerAddress(c.state.Services), Report: func(string, ...any) {},
 	})
 }
 

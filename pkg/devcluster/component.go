@@ -264,6 +264,9 @@ func (b *bringUp) writeComponentKubeconfigs(ctx context.Context) error {
 			}
 			continue
 		}
+		if b.ManifestsDir == "" {
+			continue
+		}
 		token, err := controlplane.ServiceAccountToken(ctx, b.client, componentNamespace, component.serviceAccount)
 		if apierrors.IsNotFound(err) {
 			b.say("%s make no service account %s, so %s cannot run", b.ManifestsDir, component.serviceAccount, component.name)

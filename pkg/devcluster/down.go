@@ -100,7 +100,7 @@ func isOnMachine(stateDir string) (bool, error) {
 func tearDown(ctx context.Context, stateDir string, say reporter, keep ...string) error {
 	failures := []error{stopNodes(ctx, stateDir, say), stopProcesses(ctx, stateDir, say), endStrays(ctx, stateDir, say)}
 	// Only now, when nobody makes another one.
-	failures = append(failures, removeVolumes(stateDir, say), detachCSIVolumes(ctx, stateDir, say))
+	failures = append(failures, removeVolumes(stateDir, say), detachCSIVolumes(ctx, stateDir, say), withdrawServices(ctx, stateDir, say))
 	if err := errors.Join(failures...); err != nil {
 		return fmt.Errorf("clean up %s: %w", stateDir, err)
 	}

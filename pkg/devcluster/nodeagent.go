@@ -27,16 +27,18 @@ import (
 
 const (
 	nodeAgentProgram = "node-agent"
-	nodeAgentName    = "ai-storage-node-agent"
-	nodeAgentLabel   = "app.kubernetes.io/name=" + nodeAgentName
+	// nodeAgentNamespace is where manifests/ puts the node agents.
+	nodeAgentNamespace = "ai-storage-node-agent"
+	nodeAgentName      = "ai-storage-node-agent"
+	nodeAgentLabel     = "app.kubernetes.io/name=" + nodeAgentName
 )
 
 // startNodeAgents applies the DaemonSet of manifests/, whose pods our scheduler
 // places, and returns when there is an agent on every real node. The API server
 // is on loopback, which the agents share with the machine.
 func (b *bringUp) startNodeAgents(ctx context.Context) error {
-	folder := filepath.Join(b.ManifestsDir, nodeAgentProgram)
-	if _, err := os.Stat(folder); err != nil || b.Nodes.Kind != Real || !slices.Contains(b.Components, Scheduler) {
+	manifest := filepath.Join(b.ManifestsDir, "base", "node-agent.yaml")
+	if _, err := os.Stat(manifest); err != nil || b.Nodes.Kind != Real || !slices.Contains(b.Components, Scheduler) {
 		return nil
 	}
 	config, err := b.cluster.AdminConfig()
@@ -47,11 +49,11 @@ func (b *bringUp) startNodeAgents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rights, err := os.ReadFile(filepath.Join(folder, "rbac.yaml"))
+	rights, err := os.ReadFile(filepath.Join(b.ManifestsDir, "base", "node-agent-rbac.yaml"))
 	if err != nil {
 		return fmt.Errorf("install the node agents: %w", err)
 	}
-	agents, err := b.localNodeAgents(filepath.Join(folder, "daemonset.yaml"))
+	agents, err := b.localNodeAgents(manifest)
 	if err != nil {
 		return fmt.Errorf("install the node agents: %w", err)
 	}
@@ -89,7 +91,7 @@ func (b *bringUp) localNodeAgents(path string) ([]byte, error) {
 func (b *bringUp) awaitNodeAgents(ctx context.Context) error {
 	var ready int32
 	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
-		agents, err := b.client.AppsV1().DaemonSets(componentNamespace).Get(ctx, nodeAgentName, metav1.GetOptions{})
+		agents, err := b.client.AppsV1().DaemonSets(nodeAgentNamespace).Get(ctx, nodeAgentName, metav1.GetOptions{})
 		if err != nil {
 			return false, nil
 		}
@@ -127,7 +129,7 @@ func (c *Cluster) nodeAgentProcess(ctx context.Context, node string) (int, error
 	if err != nil {
 		return 0, err
 	}
-	pods, err := client.CoreV1().Pods(componentNamespace).List(ctx, metav1.ListOptions{
+	pods, err := client.CoreV1().Pods(nodeAgentNamespace).List(ctx, metav1.ListOptions{
 		LabelSelector: nodeAgentLabel, FieldSelector: "spec.nodeName=" + node,
 	})
 	if err != nil {
@@ -146,7 +148,7 @@ func (c *Cluster) ReplaceNodeAgents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pods := client.CoreV1().Pods(componentNamespace)
+	pods := client.CoreV1().Pods(nodeAgentNamespace)
 	old, err := pods.List(ctx, metav1.ListOptions{LabelSelector: nodeAgentLabel})
 	if err != nil {
 		return fmt.Errorf("replace the node agents: %w", err)

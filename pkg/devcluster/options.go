@@ -70,7 +70,8 @@ type Options struct {
 	StateDir string
 	// BinDir holds the programs.
 	BinDir string
-	// ManifestsDir holds what a user of the product applies.
+	// ManifestsDir holds what a user of the product applies. Empty leaves that to
+	// the caller: the cluster has nothing of ours but what is no part of the product.
 	ManifestsDir string
 	// ConfigFile is the configuration of both the scheduler and the rebalancer.
 	ConfigFile string
@@ -81,6 +82,9 @@ type Options struct {
 	// CSI gives real nodes volumes of the tests' own CSI driver, which are really
 	// attached and detached: see CSIClass and CSILateClass.
 	CSI bool
+	// Services makes the addresses of Services work, on real nodes: see startServices.
+	// The API server then listens on all addresses of the machine.
+	Services bool
 	// Components are those of our own programs that Up starts; see StartComponent.
 	Components []string
 	// Progress gets a line for each step; nil is silence.
@@ -90,6 +94,9 @@ type Options struct {
 // complete makes paths absolute: processes have working folders of their own.
 func (o Options) complete() (Options, error) {
 	for _, path := range []*string{&o.StateDir, &o.BinDir, &o.ManifestsDir, &o.ConfigFile} {
+		if *path == "" && path == &o.ManifestsDir && o.installsNothing() {
+			continue
+		}
 		if *path == "" {
 			return o, errors.New("StateDir, BinDir, ManifestsDir and ConfigFile must all be set")
 		}
@@ -108,6 +115,11 @@ func (o Options) complete() (Options, error) {
 	}
 	_, err = ParseNodeSpec(o.Nodes.String())
 	return o, err
+}
+
+// installsNothing tells whether no component needs a service account of manifests/.
+func (o Options) installsNothing() bool {
+	return !slices.Contains(o.Components, Scheduler) && !slices.Contains(o.Components, Rebalancer)
 }
 
 // checkPrerequisites names everything that is missing at once, with the
@@ -142,11 +154,11 @@ func (o Options) checkPrerequisites() error {
 		}
 	}
 	for _, path := range []string{o.ManifestsDir, o.ConfigFile} {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(path); path != "" && errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, fmt.Errorf("%s is missing: run this in the project's folder, or name the path", path))
 		}
 	}
-	missing = append(missing, o.checkCSI())
+	missing = append(missing, o.checkCSI(), o.checkServices())
 	if o.Nodes.Kind == Real {
 		missing = append(missing, realnode.CheckPrerequisites(o.BinDir))
 	}

@@ -106,7 +106,7 @@ func TestOptionsMustBeComplete(t *testing.T) {
 	for name, spoil := range map[string]func(*Options){
 		"no state folder": func(o *Options) { o.StateDir = "" },
 		"no programs":     func(o *Options) { o.BinDir = "" },
-		"no manifests":    func(o *Options) { o.ManifestsDir = "" },
+		"no manifests":    func(o *Options) { o.ManifestsDir, o.Components = "", []string{Scheduler} },
 		"no config":       func(o *Options) { o.ConfigFile = "" },
 		"no nodes":        func(o *Options) { o.Nodes = NodeSpec{} },
 	} {

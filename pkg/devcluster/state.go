@@ -19,6 +19,7 @@ type state struct {
 	BinDir     string             `json:"binDir"`
 	ConfigFile string             `json:"configFile"`
 	Nodes      NodeSpec           `json:"nodes"`
+	Services   bool               `json:"services,omitempty"`
 	Ports      controlplane.Ports `json:"ports"`
 	// Complete says that Up reached its end.
 	Complete bool `json:"complete"`

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ai-storage/orchestrator/pkg/devcluster/controlplane"
@@ -93,6 +94,7 @@ func (b *bringUp) run(ctx context.Context) (*Cluster, error) {
 		b.install,
 		b.buildCSIImage,
 		b.startNodes,
+		b.startServices,
 		b.startCSI,
 		b.serveMetrics,
 		b.startComponents,
@@ -111,7 +113,7 @@ func (b *bringUp) prepare(context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.state = state{BinDir: b.BinDir, ConfigFile: b.ConfigFile, Nodes: b.Nodes, Ports: ports}
+	b.state = state{BinDir: b.BinDir, ConfigFile: b.ConfigFile, Nodes: b.Nodes, Services: b.Services, Ports: ports}
 	if err := os.MkdirAll(b.StateDir, 0o755); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
@@ -128,7 +130,9 @@ func (b *bringUp) prepare(context.Context) error {
 }
 
 func (b *bringUp) plane() controlplane.Options {
-	return controlplane.Options{StateDir: b.StateDir, BinDir: b.BinDir, Ports: b.state.Ports, Report: b.say}
+	return controlplane.Options{
+		StateDir: b.StateDir, BinDir: b.BinDir, Ports: b.state.Ports, Address: apiServerAddress(b.Services), Report: b.say,
+	}
 }
 
 func (b *bringUp) startControlPlane(ctx context.Context) error {
@@ -155,12 +159,16 @@ func (b *bringUp) install(ctx context.Context) error {
 	if err := controlplane.ApplyBase(ctx, applier, b.plane()); err != nil {
 		return fmt.Errorf("install the base: %w", err)
 	}
-	count, err := applier.ApplyFolder(ctx, b.ManifestsDir)
-	if err != nil {
-		return err
+	namespaces := []string{metav1.NamespaceDefault}
+	if b.ManifestsDir != "" {
+		count, err := applier.ApplyFolder(ctx, b.ManifestsDir)
+		if err != nil {
+			return err
+		}
+		b.say("%d objects of %s are applied", count, b.ManifestsDir)
+		namespaces = append(namespaces, componentNamespace, nodeAgentNamespace)
 	}
-	b.say("%d objects of %s are applied", count, b.ManifestsDir)
-	if err := controlplane.AwaitNamespaces(ctx, b.client, "default", componentNamespace); err != nil {
+	if err := controlplane.AwaitNamespaces(ctx, b.client, namespaces...); err != nil {
 		return err
 	}
 	if err := b.writeComponentKubeconfigs(ctx); err != nil {

@@ -48,6 +48,7 @@ var layers = map[string]int{
 	"pkg/nodeview":           3,
 	"pkg/plugins":            3,
 	"pkg/simulation":         4,
+	"pkg/skew":               1,
 	"pkg/observe":            4,
 	"pkg/migration":          4,
 	"pkg/admission":          4,

@@ -150,7 +150,7 @@ func TestAnOriginalDoesNotStandStillForLong(t *testing.T) {
 func TestANodeWithoutAnAgentKeepsItsPod(t *testing.T) {
 	s := startWriter(t)
 	agents := &appsv1.DaemonSet{}
-	key := client.ObjectKey{Namespace: "ai-storage-system", Name: "ai-storage-node-agent"}
+	key := client.ObjectKey{Namespace: "ai-storage-node-agent", Name: "ai-storage-node-agent"}
 	keepAgentsFrom := func(node string) {
 		t.Helper()
 		patch := fmt.Appendf(nil, `{"spec":{"template":{"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":

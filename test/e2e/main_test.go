@@ -105,7 +105,8 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 		os.Exit(130)
 	})
 	defer endWatch()
-	return m.Run(), nil
+	code = m.Run()
+	return code, checkRights()
 }
 
 // takeDown has a time of its own: what was started must go also after an

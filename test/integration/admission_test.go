@@ -65,7 +65,7 @@ func startWebhook(t *testing.T) *webhook {
 // webhookConfiguration reads the configuration that users apply.
 func webhookConfiguration(t *testing.T) *admissionv1.MutatingWebhookConfiguration {
 	t.Helper()
-	for _, object := range readManifests(t, "rebalancer/webhook.yaml") {
+	for _, object := range readManifests(t, "base/webhook.yaml") {
 		if object.GetKind() == "MutatingWebhookConfiguration" {
 			configuration := &admissionv1.MutatingWebhookConfiguration{}
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, configuration); err != nil {

@@ -122,7 +122,7 @@ func rebalancerConfig(t *testing.T) *rest.Config {
 		if err := k8s.Create(t.Context(), ns); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatal(err)
 		}
-		for _, object := range readManifests(t, "rebalancer/rbac.yaml") {
+		for _, object := range readManifests(t, "base/rebalancer-rbac.yaml") {
 			if err := k8s.Create(t.Context(), object); err != nil && !apierrors.IsAlreadyExists(err) {
 				t.Fatalf("applying %s %s: %v", object.GetKind(), object.GetName(), err)
 			}

@@ -44,7 +44,7 @@ func buildScheduler(t *testing.T) string {
 func startScheduler(t *testing.T, program string) {
 	t.Helper()
 	applyManifest(t, "manifests/namespace.yaml")
-	applyManifest(t, "manifests/scheduler/rbac.yaml")
+	applyManifest(t, "manifests/base/scheduler-rbac.yaml")
 	var output lockedBuffer
 	command := exec.Command(program, "--config="+schedulerConfiguration(t, "config/scheduler-configuration.yaml"), "--secure-port=0", "-v=3")
 	command.Stdout, command.Stderr = &output, &output
@@ -64,7 +64,7 @@ func startScheduler(t *testing.T, program string) {
 			t.Error("the scheduler does not end")
 		}
 		if strings.Contains(output.String(), "forbidden") {
-			t.Errorf("a right is missing in manifests/scheduler:\n%s", linesWith(output.String(), "forbidden"))
+			t.Errorf("a right is missing in the scheduler's rights:\n%s", linesWith(output.String(), "forbidden"))
 		}
 		if t.Failed() {
 			t.Logf("the scheduler says:\n%s", output.String())

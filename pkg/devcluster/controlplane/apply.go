@@ -26,8 +26,11 @@ import (
 
 const fieldManager = "devcluster"
 
-// manifestOrder is the order in which the parts of a manifests folder are applied.
-var manifestOrder = []string{"namespace.yaml", "crd", "scheduler", "rebalancer"}
+// manifestOrder are the parts of a manifests folder that programs need which run
+// outside of the cluster, in the order in which they are applied.
+var manifestOrder = []string{
+	"namespace.yaml", "crd", "base/scheduler-rbac.yaml", "base/rebalancer-rbac.yaml", "base/webhook.yaml", "base/roles.yaml",
+}
 
 // Applier applies manifests with server-side apply.
 type Applier struct {
@@ -49,8 +52,8 @@ func NewApplier(config *rest.Config) (*Applier, error) {
 	return &Applier{client: client, mapper: mapper}, nil
 }
 
-// ApplyFolder applies what a user of the product applies. Parts that are not
-// there are skipped. It returns the number of objects.
+// ApplyFolder applies what a user of the product applies, but for what makes
+// pods. Parts that are not there are skipped. It returns the number of objects.
 func (a *Applier) ApplyFolder(ctx context.Context, folder string) (int, error) {
 	if _, err := os.Stat(folder); err != nil {
 		return 0, fmt.Errorf("manifests: %w", err)

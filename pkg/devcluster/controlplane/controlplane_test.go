@@ -87,8 +87,10 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// What the log must hold for tests to prove how a pod came to its node.
+// What the log must hold for tests to prove how a pod came to its node, and which
+// rights our programs use.
 func TestAuditPolicy(t *testing.T) {
+	const ours = "system:serviceaccount:ai-storage-system:ai-storage-rebalancer"
 	parsed, err := policy.LoadPolicyFromBytes(auditPolicy)
 	if err != nil {
 		t.Fatal(err)
@@ -96,21 +98,25 @@ func TestAuditPolicy(t *testing.T) {
 	evaluator := policy.NewPolicyRuleEvaluator(parsed)
 	for _, test := range []struct {
 		verb, group, resource, subresource string
+		user                               string
 		want                               audit.Level
 	}{
-		{"create", "", "pods", "", audit.LevelRequestResponse},
-		{"create", "", "pods", "binding", audit.LevelRequestResponse},
-		{"create", "", "pods", "eviction", audit.LevelRequestResponse},
-		{"create", "migration.ai-storage", "podmigrations", "", audit.LevelRequestResponse},
-		{"patch", "migration.ai-storage", "podmigrations", "status", audit.LevelRequestResponse},
-		{"create", "", "persistentvolumes", "", audit.LevelRequestResponse},
-		{"delete", "", "pods", "", audit.LevelMetadata},
-		{"get", "", "pods", "", audit.LevelNone},
-		{"patch", "", "pods", "status", audit.LevelNone},
-		{"update", "coordination.k8s.io", "leases", "", audit.LevelNone},
+		{"create", "", "pods", "", "somebody", audit.LevelRequestResponse},
+		{"create", "", "pods", "binding", "somebody", audit.LevelRequestResponse},
+		{"create", "", "pods", "eviction", "somebody", audit.LevelRequestResponse},
+		{"create", "migration.ai-storage", "podmigrations", "", "somebody", audit.LevelRequestResponse},
+		{"patch", "migration.ai-storage", "podmigrations", "status", "somebody", audit.LevelRequestResponse},
+		{"create", "", "persistentvolumes", "", "somebody", audit.LevelRequestResponse},
+		{"delete", "", "pods", "", "somebody", audit.LevelMetadata},
+		{"get", "", "pods", "", "somebody", audit.LevelNone},
+		{"patch", "", "pods", "status", "somebody", audit.LevelNone},
+		{"update", "coordination.k8s.io", "leases", "", "somebody", audit.LevelNone},
+		{"update", "coordination.k8s.io", "leases", "", ours, audit.LevelMetadata},
+		{"watch", "", "nodes", "", ours, audit.LevelMetadata},
+		{"create", "", "pods", "eviction", ours, audit.LevelRequestResponse},
 	} {
 		got := evaluator.EvaluatePolicyRule(authorizer.AttributesRecord{
-			User: &user.DefaultInfo{Name: "somebody"}, Verb: test.verb, APIGroup: test.group,
+			User: &user.DefaultInfo{Name: test.user}, Verb: test.verb, APIGroup: test.group,
 			Resource: test.resource, Subresource: test.subresource, ResourceRequest: true,
 		})
 		if got.Level != test.want {
@@ -121,7 +127,7 @@ func TestAuditPolicy(t *testing.T) {
 
 func TestManifestOrder(t *testing.T) {
 	folder := t.TempDir()
-	for _, file := range []string{"namespace.yaml", "crd/b.yaml", "crd/a.yaml", "rebalancer/rbac.yaml", "other/x.yaml", "crd/notes.txt"} {
+	for _, file := range []string{"namespace.yaml", "crd/b.yaml", "crd/a.yaml", "base/rebalancer-rbac.yaml", "base/rebalancer.yaml", "other/x.yaml", "crd/notes.txt"} {
 		path := filepath.Join(folder, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -144,7 +150,7 @@ func TestManifestOrder(t *testing.T) {
 			got = append(got, relative)
 		}
 	}
-	want := []string{"namespace.yaml", "crd/a.yaml", "crd/b.yaml", "rebalancer/rbac.yaml"}
+	want := []string{"namespace.yaml", "crd/a.yaml", "crd/b.yaml", "base/rebalancer-rbac.yaml"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}

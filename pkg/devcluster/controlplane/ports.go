@@ -24,6 +24,9 @@ type Ports struct {
 	MetricsServer     int `json:"metricsServer"`
 	// SimulatedKubelet serves the metrics of all simulated nodes.
 	SimulatedKubelet int `json:"simulatedKubelet"`
+	// kube-proxy, where Services work.
+	ServiceProxy        int `json:"serviceProxy"`
+	ServiceProxyMetrics int `json:"serviceProxyMetrics"`
 	// Those of our own components.
 	Scheduler         int `json:"scheduler"`
 	DefaultScheduler  int `json:"defaultScheduler"`
@@ -45,6 +48,7 @@ func FreePorts() (Ports, error) {
 	for _, port := range []*int{
 		&ports.EtcdClient, &ports.EtcdPeer, &ports.EtcdMetrics, &ports.APIServer,
 		&ports.ControllerManager, &ports.MetricsServer, &ports.SimulatedKubelet,
+		&ports.ServiceProxy, &ports.ServiceProxyMetrics,
 		&ports.Scheduler, &ports.DefaultScheduler, &ports.RebalancerMetrics, &ports.RebalancerHealth, &ports.RebalancerWebhook, &ports.RebalancerAPI,
 	} {
 		listener, err := listenSomewhere()

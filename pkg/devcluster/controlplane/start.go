@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -35,6 +36,8 @@ type Options struct {
 	StateDir string
 	BinDir   string
 	Ports    Ports
+	// Address is where the API server listens; empty is loopback.
+	Address string
 	// Report tells a person about a finished step.
 	Report func(format string, args ...any)
 }
@@ -109,7 +112,7 @@ func (o Options) etcd() process.Spec {
 
 func (o Options) apiServer() process.Spec {
 	return process.Spec{Name: APIServer, Path: filepath.Join(o.BinDir, APIServer), Env: noProxy, Args: []string{
-		"--bind-address=127.0.0.1",
+		"--bind-address=" + cmp.Or(o.Address, "127.0.0.1"),
 		fmt.Sprintf("--secure-port=%d", o.Ports.APIServer),
 		"--tls-cert-file=" + o.certificate("kube-apiserver"),
 		"--tls-private-key-file=" + o.key("kube-apiserver"),
@@ -125,7 +128,7 @@ func (o Options) apiServer() process.Spec {
 		"--service-account-key-file=" + o.key("service-account"),
 		"--service-account-signing-key-file=" + o.key("service-account"),
 		"--service-cluster-ip-range=" + serviceAddresses,
-		// An endpoint on loopback is refused, and nothing here uses it.
+		// An endpoint on loopback is refused. Where Services work, devcluster makes one.
 		"--endpoint-reconciler-type=none",
 		"--requestheader-client-ca-file=" + o.certificate("front-proxy-ca"),
 		"--requestheader-allowed-names=" + frontProxyUser,

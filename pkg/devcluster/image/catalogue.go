@@ -49,28 +49,21 @@ var productEntries = []entry{
 // BuildLocal writes the images that real nodes need to run pods of demos and
 // tests, from <binDir>/workload and <binDir>/node-agent, and returns the paths of the archives.
 func BuildLocal(binDir, outDir string) ([]string, error) {
-	return buildEntries(localEntries, binDir, outDir)
-}
-
-// BuildAll writes the images of our programs, for users' clusters, and returns
-// the paths of the archives.
-func BuildAll(binDir, outDir string) ([]string, error) {
-	return buildEntries(productEntries, binDir, outDir)
-}
-
-func buildEntries(entries []entry, binDir, outDir string) ([]string, error) {
 	var archives []string
-	for _, e := range entries {
+	for _, e := range localEntries {
 		archive := filepath.Join(outDir, e.archive)
-		contents := Contents{
-			Binaries:   map[string]string{"/" + e.binary: filepath.Join(binDir, e.binary)},
-			Entrypoint: append([]string{"/" + e.binary}, e.arguments...),
-			User:       e.user,
-		}
-		if err := contents.Write(archive, e.reference); err != nil {
+		if err := e.contents(binDir).Write(archive, e.reference); err != nil {
 			return nil, err
 		}
 		archives = append(archives, archive)
 	}
 	return archives, nil
+}
+
+func (e entry) contents(binDir string) Contents {
+	return Contents{
+		Binaries:   map[string]string{"/" + e.binary: filepath.Join(binDir, e.binary)},
+		Entrypoint: append([]string{"/" + e.binary}, e.arguments...),
+		User:       e.user,
+	}
 }

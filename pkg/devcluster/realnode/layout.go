@@ -78,7 +78,7 @@ const (
 	// plugins with.
 	cniCache = "/var/lib/cni"
 	// agentState is where the node agent remembers what it froze on its node
-	// (manifests/node-agent).
+	// (manifests/base/node-agent.yaml).
 	agentState = "/var/lib/ai-storage"
 
 	containerdSocket = "/run/containerd/containerd.sock"

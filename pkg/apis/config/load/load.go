@@ -43,8 +43,21 @@ func File(path string) (*Configuration, error) {
 	return configuration, nil
 }
 
-// Bytes reads a configuration from YAML or JSON. Errors name the field.
-func Bytes(data []byte) (*Configuration, error) {
+// Scheduler reads a configuration that need not have a profile of ours: what the
+// scheduler takes. Errors name the file and the field.
+func Scheduler(path string) (*schedulerconfig.KubeSchedulerConfiguration, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the scheduler configuration: %w", err)
+	}
+	scheduler, err := schedulerBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("scheduler configuration %s: %w", path, err)
+	}
+	return scheduler, nil
+}
+
+func schedulerBytes(data []byte) (*schedulerconfig.KubeSchedulerConfiguration, error) {
 	scheduler, err := decode(data)
 	if err != nil {
 		return nil, err
@@ -52,7 +65,13 @@ func Bytes(data []byte) (*Configuration, error) {
 	if err := schedulervalidation.ValidateKubeSchedulerConfiguration(scheduler); err != nil {
 		return nil, err
 	}
-	if err := validateArguments(scheduler); err != nil {
+	return scheduler, validateArguments(scheduler)
+}
+
+// Bytes reads a configuration from YAML or JSON. Errors name the field.
+func Bytes(data []byte) (*Configuration, error) {
+	scheduler, err := schedulerBytes(data)
+	if err != nil {
 		return nil, err
 	}
 	for i := range scheduler.Profiles {
