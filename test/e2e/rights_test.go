@@ -14,11 +14,9 @@ import (
 var unusedHere = map[rights.Right]string{
 	{Group: "authentication.k8s.io", Resource: "tokenreviews", Verb: "create"}:        "asks who calls the API",
 	{Group: "authorization.k8s.io", Resource: "subjectaccessreviews", Verb: "create"}: "asks whether a caller may",
-	{Resource: "configmaps", Verb: "create"}:                                          "the status that replicas and kubectl share",
-	{Resource: "configmaps", Verb: "get"}:                                             "whether somebody paused the loop",
-	{Resource: "configmaps", Verb: "update"}:                                          "the status that replicas and kubectl share",
 	{Resource: "events", Verb: "patch"}:                                               "counts up an event that is told again",
 	{Group: "events.k8s.io", Resource: "events", Verb: "patch"}:                       "counts up an event that is told again",
+	{Group: "migration.ai-storage", Resource: "podmigrations", Verb: "delete"}:        "removes records whose ttlSecondsAfterFinished is over",
 	{Resource: "secrets", Verb: "update"}:                                             "renews the certificate of the webhook before it ends",
 }
 
