@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	topologyv1alpha2 "github.com/k8stopologyawareschedwg/noderesourcetopology-api/pkg/apis/topology/v1alpha2"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/discovery"
@@ -232,6 +233,9 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 		}
 		observer.MeasureWith(prometheus)
 	}
+	if rebalance.Defragments(configuration.Rebalance) {
+		observer.FollowTopology()
+	}
 	loop := &rebalance.Loop{
 		Observer:  observer,
 		Simulator: simulation.Filters{Simulator: simulator},
@@ -260,7 +264,7 @@ func waitForInformers(ctx context.Context, factory informers.SharedInformerFacto
 
 func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme, topologyv1alpha2.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, err
 		}

@@ -22,31 +22,34 @@ import (
 )
 
 // Observer reads a cluster: nodes, pods and disruption budgets from informers,
-// migrations past every cache, since budgets are counted from them, and
-// measurements from the metrics API or from Prometheus.
+// migrations past every cache, since budgets are counted from them,
+// measurements from the metrics API or from Prometheus, and NUMA nodes when asked to.
 type Observer struct {
 	nodes      corelisters.NodeLister
 	pods       corelisters.PodLister
 	budgets    policylisters.PodDisruptionBudgetLister
 	claims     corelisters.PersistentVolumeClaimLister
 	volumes    corelisters.PersistentVolumeLister
-	migrations client.Reader
+	live       client.Reader
 	metrics    metricsclient.MetricsV1beta1Interface
 	prometheus *Prometheus
 	clock      clock.PassiveClock
+	// followsTopology tells whether anything asks for NUMA nodes.
+	followsTopology bool
 }
 
 // NewObserver registers its informers with the factory, which the caller starts.
-func NewObserver(factory informers.SharedInformerFactory, migrations client.Reader, metrics metricsclient.MetricsV1beta1Interface, clock clock.PassiveClock) *Observer {
+// The reader asks the API server itself.
+func NewObserver(factory informers.SharedInformerFactory, live client.Reader, metrics metricsclient.MetricsV1beta1Interface, clock clock.PassiveClock) *Observer {
 	return &Observer{
-		nodes:      factory.Core().V1().Nodes().Lister(),
-		pods:       factory.Core().V1().Pods().Lister(),
-		budgets:    factory.Policy().V1().PodDisruptionBudgets().Lister(),
-		claims:     factory.Core().V1().PersistentVolumeClaims().Lister(),
-		volumes:    factory.Core().V1().PersistentVolumes().Lister(),
-		migrations: migrations,
-		metrics:    metrics,
-		clock:      clock,
+		nodes:   factory.Core().V1().Nodes().Lister(),
+		pods:    factory.Core().V1().Pods().Lister(),
+		budgets: factory.Policy().V1().PodDisruptionBudgets().Lister(),
+		claims:  factory.Core().V1().PersistentVolumeClaims().Lister(),
+		volumes: factory.Core().V1().PersistentVolumes().Lister(),
+		live:    live,
+		metrics: metrics,
+		clock:   clock,
 	}
 }
 
@@ -69,10 +72,15 @@ func (o *Observer) Observe(ctx context.Context) (*Reading, error) {
 		return nil, fmt.Errorf("listing pod disruption budgets: %w", err)
 	}
 	migrations := &v1alpha1.PodMigrationList{}
-	if err := o.migrations.List(ctx, migrations); err != nil {
+	if err := o.live.List(ctx, migrations); err != nil {
 		return nil, fmt.Errorf("listing migrations: %w", err)
 	}
 	reading.Migrations = migrations.Items
+	if o.followsTopology {
+		if err := o.readTopology(ctx, reading); err != nil {
+			return nil, err
+		}
+	}
 	reading.At = o.clock.Now()
 	if o.prometheus != nil {
 		o.prometheus.Read(ctx, reading)

@@ -58,6 +58,8 @@ type Reading struct {
 	// NodeMetrics and PodMetrics may hold several measurements of one node or pod.
 	NodeMetrics []metricsv1beta1.NodeMetrics
 	PodMetrics  []metricsv1beta1.PodMetrics
+	// Zones is what is free on each NUMA node, by node, where the node tells.
+	Zones map[string][]cluster.Resources
 }
 
 // Build makes the snapshot of a reading. Its loads come from the signals, or
@@ -104,6 +106,7 @@ func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading,
 		Allocatable: cluster.ResourcesOf(node.Status.Allocatable),
 		Pool:        poolOf(node, options.Pools),
 		Schedulable: isSchedulable(node),
+		Zones:       reading.Zones[node.Name],
 		Object:      node,
 	}
 	if reading.usesRequests() {

@@ -84,7 +84,7 @@ func TestRules(t *testing.T) {
 		pods: []*cluster.Pod{aPod("p", "a", 500, 0), aPod("q", "a", 500, 0), fixed(aPod("f", "a", 2000, 0)),
 			fixed(aPod("g", "b", 3500, 0)), fixed(aPod("h", "c", 3500, 0))},
 		options: Options{Weights: Weights{Defragment: 1}, Shapes: half},
-		want:    "p→b q→c",
+		want:    "q→b p→c",
 	}, {
 		name: "a lightly used node is emptied", nodes: lightAndFull(), pods: drainable(), options: emptying,
 		want: "a→full b→full c→full",

@@ -42,10 +42,10 @@ const (
 	firstPackingTemperature = 0.2
 	lastPackingTemperature  = 0.01
 	// unevenBonus makes two uneven remainders cost less than two equal ones.
-	unevenBonus = 0.3
+	unevenBonus = 0.2
 	// displacedPrice is what a displaced item costs: a move must be worth it.
 	displacedPrice = 0.1
-	spotTries      = 4
+	spotTries      = 8
 )
 
 func newPackingAnnealing(p *Packing, seed uint64, maxMoves int) *packingAnnealing {

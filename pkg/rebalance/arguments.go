@@ -50,6 +50,9 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 	}, nil
 }
 
+// Defragments tells whether room for the shapes of pods counts.
+func Defragments(args *config.RebalanceArgs) bool { return weights(args.Strategies).Defragment > 0 }
+
 // PrometheusOptions of the arguments; nil when the metrics API is asked.
 func PrometheusOptions(args *config.RebalanceArgs) *observe.PrometheusOptions {
 	prometheus := args.Signals.Prometheus

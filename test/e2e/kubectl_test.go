@@ -100,3 +100,52 @@ func onlyRunning(t *testing.T, namespace string) *corev1.Pod {
 	}
 	return &pods.Items[0]
 }
+
+// A drain moves a pod that nothing would make again and a pod of a Deployment, tells
+// what cannot move, and cordons the node; the loop is paused meanwhile.
+func TestKubectlDrain(t *testing.T) {
+	namespace, from := newNamespace(t), env.nodes[0]
+	code, text := kubectl(t, namespace, "migrate", "pause", "--reason=maintenance of "+from)
+	wantAnswer(t, code, 0, text, "rebalancing paused")
+	startOn(t, from, excluded(newPod(namespace, "trainer", container("train", 50))))
+	setCordon(t, env.nodes[1], true)
+	create(t, newDeployment(namespace, "served", 1, templateOf("served", corev1.PodSpec{
+		SchedulerName: v1alpha1.SchedulerName, Containers: []corev1.Container{container("serve", 50)},
+	})))
+	eventually(t, time.Minute, "the pod of the Deployment runs", func(ctx context.Context) error {
+		_, err := runningOn(ctx, namespace, from, 2)
+		return err
+	})
+	setCordon(t, env.nodes[1], false)
+	code, text = kubectl(t, namespace, "migrate", "drain", from, "--dry-run=server")
+	wantAnswer(t, code, 3, text, namespace+"/trainer", "moves", "kube-system/csidriver-"+from, "hostPath", "cordoned (server dry run)")
+	t.Cleanup(func() { setCordon(t, from, false) })
+	code, text = kubectl(t, namespace, "migrate", "drain", from)
+	wantAnswer(t, code, 3, text, "2 pods moved off node "+from, "1 left that cannot move", "node/"+from+" cordoned")
+	moved, err := runningOn(t.Context(), namespace, env.nodes[1], 2)
+	if err != nil {
+		t.Error(err)
+	}
+	t.Log(moved)
+	code, text = kubectl(t, namespace, "migrate", "plan")
+	wantAnswer(t, code, 0, text, "maintenance of "+from)
+	code, text = kubectl(t, namespace, "migrate", "resume")
+	wantAnswer(t, code, 0, text, "resumed")
+}
+
+// runningOn names the running pods of a namespace on a node, and wants so many.
+func runningOn(ctx context.Context, namespace, node string, want int) (names []string, err error) {
+	pods := &corev1.PodList{}
+	if err := env.client.List(ctx, pods, client.InNamespace(namespace)); err != nil {
+		return nil, err
+	}
+	for i := range pods.Items {
+		if pod := &pods.Items[i]; pod.Spec.NodeName == node && pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
+			names = append(names, pod.Name)
+		}
+	}
+	if len(names) != want {
+		err = fmt.Errorf("pods %v run on node %s, want %d", names, node, want)
+	}
+	return names, err
+}

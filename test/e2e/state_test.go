@@ -208,8 +208,9 @@ func wantNoInit(t testing.TB, migration *v1alpha1.PodMigration) {
 	}
 }
 
-// What a pod keeps in memory goes along without freezing it, in mode Live, and what
-// an application saves by itself, in mode Application: the work goes on where it was.
+// What a pod keeps in memory goes along without freezing it, in mode Live, what it
+// keeps on disk when it is asked to stop first, and what an application saves by
+// itself, in mode Application: the work goes on where it was.
 func TestOtherModesCarryState(t *testing.T) {
 	saved := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: "saved"},
@@ -220,6 +221,7 @@ func TestOtherModesCarryState(t *testing.T) {
 	}
 	for _, test := range []struct {
 		mode   v1alpha1.CheckpointMode
+		forced bool
 		folder string
 		volume corev1.VolumeSource
 		order  v1alpha1.HandoverOrder
@@ -228,6 +230,10 @@ func TestOtherModesCarryState(t *testing.T) {
 		{
 			mode: v1alpha1.CheckpointLive, folder: "/state", order: v1alpha1.OrderStartFirst,
 			volume: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}},
+		},
+		{
+			mode: v1alpha1.CheckpointFrozen, forced: true, folder: "/state", order: v1alpha1.OrderStopFirst,
+			volume: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
 		},
 		{
 			mode: v1alpha1.CheckpointApplication, folder: v1alpha1.CheckpointMountPath, order: v1alpha1.OrderStopFirst, claim: saved,
@@ -253,13 +259,14 @@ func TestOtherModesCarryState(t *testing.T) {
 			})
 			migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
 				m.Spec.Checkpoint.Mode, m.Spec.Checkpoint.AccessMode = test.mode, corev1.ReadWriteMany
+				m.Spec.ForceRestart = test.forced
 			})
 			wantSucceeded(t, migration, 2*time.Minute)
 			if migration.Status.Handover.Order != test.order {
 				t.Errorf("order %s, want %s", migration.Status.Handover.Order, test.order)
 			}
-			if source := migration.Status.Checkpoint.Source; source != nil && source.FrozenAt != nil {
-				t.Error("the pod was frozen")
+			if source := migration.Status.Checkpoint.Source; source != nil && (source.FrozenAt != nil) != (test.mode == v1alpha1.CheckpointFrozen) {
+				t.Errorf("frozen at %v", source.FrozenAt)
 			}
 			replacement, err := getPod(t.Context(), namespace, migration.Status.Replacement.Name)
 			if err != nil {

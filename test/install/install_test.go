@@ -63,6 +63,32 @@ func TestInstall(t *testing.T) {
 			way.uninstall(t, c)
 		})
 	}
+	t.Run("the only scheduler", func(t *testing.T) { replaceScheduler(t, c) })
+}
+
+// replaceScheduler installs ours for all pods, which waits until the cluster's own has stopped.
+func replaceScheduler(t *testing.T, c *product.Cluster) {
+	c.Kubectl(t, "apply", "--server-side", "-f", filepath.Join(root, "manifests", "namespace.yaml"))
+	helm(t, c, "install", "ai-storage", chart, "--set=onlyScheduler=true")
+	awaitRollout(t, c)
+	namespace := c.Namespace(t, "install-")
+	place := func(name, scheduler string) {
+		template := product.Template(name, product.Container("work", 10))
+		template.Spec.SchedulerName = ""
+		c.Create(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: template.Labels}, Spec: template.Spec})
+		c.AwaitRunning(t, namespace, name, "")
+		events := c.Kubectl(t, "events", "-n", namespace, "--for=pod/"+name, "-o=jsonpath={range .items[?(@.reason==\"Scheduled\")]}{.reportingComponent} on {.reportingInstance}{end}")
+		t.Logf("pod %s of default-scheduler: %s", name, events)
+		if !strings.Contains(events, scheduler) {
+			t.Errorf("pod %s was not placed by %s", name, scheduler)
+		}
+	}
+	place("before", "default-scheduler on default-scheduler-")
+	if err := c.StopComponent(t.Context(), devcluster.DefaultScheduler); err != nil {
+		t.Fatal(err)
+	}
+	place("after", "default-scheduler on default-scheduler-ai-storage-scheduler-")
+	uninstallChart(t, c)
 }
 
 // up starts a cluster with nothing of ours but images on its nodes.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -102,6 +103,28 @@ func TestAPITellsOfChanges(t *testing.T) {
 			if strings.Contains(e.data, string(elsewhere.UID)) || events == own && e.name != "migration" && e.name != "deleted" {
 				t.Errorf("the stream of one namespace told of %+v", e)
 			}
+		}
+	}
+}
+
+// A stream is asked again whether its caller may still listen: without the right it
+// ends within the half minute of the check and the ten seconds that an answer counts.
+func TestAStreamEndsWithTheRight(t *testing.T) {
+	t.Parallel()
+	a, w := startAPI(t, nil, nil), newWorld(t)
+	token, user := account(t, "leaver", w.namespace, "list")
+	events := a.listen(token, "/api/v1/watch?namespace="+w.namespace)
+	must(t, k8s.DeleteAllOf(t.Context(), &rbacv1.RoleBinding{}, client.InNamespace(w.namespace)))
+	deadline := time.After(60 * time.Second)
+	for {
+		select {
+		case e, open := <-events:
+			if !open {
+				return
+			}
+			t.Logf("still told of %s", e.name)
+		case <-deadline:
+			t.Fatalf("%s still listens a minute after the right was withdrawn", user)
 		}
 	}
 }
