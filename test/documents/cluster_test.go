@@ -47,7 +47,7 @@ func newWorld() *world.World {
 
 // night is the same cluster with few pods and little load.
 func night() *world.World {
-	w := world.New(nodeCount, 7, seed)
+	w := world.New(nodeCount, 10, seed)
 	for _, node := range w.Nodes {
 		heat(w, node, 0.12)
 	}

@@ -91,7 +91,7 @@ func trials(arguments ...string) []trial {
 
 func strategiesEffect(t *testing.T) table {
 	b := table{head: []string{"strategies", "moves", "deviation of CPU load", "nodes without pods", "free room that holds no shape"}}
-	shapes := "shapes: [{cpu: 12, memory: 48Gi}]\n"
+	shapes := "shapes: [{cpu: 10}]\n"
 	for _, try := range []trial{
 		{"`Balance`", ""},
 		{"`Balance`, `Consolidate`", "strategies: [{name: Balance}, {name: Consolidate}]\n"},
