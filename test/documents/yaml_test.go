@@ -2,6 +2,8 @@ package documents
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -69,6 +71,25 @@ func TestExamplesParse(t *testing.T) {
 	}
 	if found < 2 { // README.md, configuration.md
 		t.Errorf("only %d examples of our kinds", found)
+	}
+}
+
+// The integration tests give the samples to a real API server; this one needs none.
+func TestSamplesParse(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(repository, "config", "samples", "*.yaml"))
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%d samples, %v", len(files), err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range documentMark.Split(string(content), -1) {
+			if _, err := checkExample(text); err != nil {
+				t.Errorf("%s: %v", filepath.Base(file), err)
+			}
+		}
 	}
 }
 
