@@ -106,7 +106,7 @@ func (world *commandWorld) problemOf(i invocation) string {
 	}
 	for _, word := range i.args {
 		m := flagWord.FindStringSubmatch(strings.Trim(word, "[],"))
-		if m != nil && !regexp.MustCompile(`(^|[\s,])`+regexp.QuoteMeta(m[1])+`([\s,=]|$)`).MatchString(help) {
+		if m != nil && m[1] != "--help" && !regexp.MustCompile(`(^|[\s,])`+regexp.QuoteMeta(m[1])+`([\s,=]|$)`).MatchString(help) {
 			return fmt.Sprintf("%s %s has no flag %s", i.program, subcommand, m[1])
 		}
 	}
