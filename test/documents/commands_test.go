@@ -185,7 +185,11 @@ func TestCommandsExist(t *testing.T) {
 	}
 	world, found := newCommandWorld(t), map[string]int{}
 	for path, page := range pages(t) {
-		for _, command := range commandsIn(page) {
+		commands := commandsIn(page)
+		if path == "docs/kubectl.md" {
+			commands = append(commands, rowsOfCommands(page)...)
+		}
+		for _, command := range commands {
 			i, ours := invocationOf(command)
 			if !ours {
 				continue
@@ -196,6 +200,7 @@ func TestCommandsExist(t *testing.T) {
 			}
 		}
 	}
+	checkBareFlags(t, world)
 	for _, program := range []string{"make", "rebalancer", "devcluster", "kubectl-migrate"} {
 		if found[program] < 2 {
 			t.Errorf("only %d commands of %s were found", found[program], program)
