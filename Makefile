@@ -46,7 +46,7 @@ CLUSTER_BINS := $(addprefix $(BIN)/,kube-apiserver kube-controller-manager kubec
 NODE_BINS := $(addprefix $(BIN)/,kubelet $(NODE_PROGRAMS) runc)
 # Volumes that are really attached and detached, for tests.
 CSI_BINS := $(addprefix $(BIN)/,csidriver $(CSI_SIDECARS))
-GENERATOR_BINS := $(addprefix $(BIN)/,$(CODE_GENERATORS) controller-gen)
+GENERATOR_BINS := $(addprefix $(BIN)/,$(CODE_GENERATORS) controller-gen crd-ref-docs)
 # Embedded files count too.
 SOURCES = $(shell find cmd pkg -type f ! -name '*_test.go')
 
@@ -88,6 +88,9 @@ $(addprefix $(BIN)/,$(CODE_GENERATORS)): $(BIN)/%: test/tools/kubernetes/go.mod
 
 $(BIN)/controller-gen: test/tools/kubernetes/go.mod
 	cd test/tools/kubernetes && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(BIN)/crd-ref-docs: test/tools/refdocs/go.mod test/tools/refdocs/go.sum
+	cd test/tools/refdocs && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/elastic/crd-ref-docs
 
 TOOLS_MODULE := test/tools/go.mod test/tools/go.sum
 
@@ -222,17 +225,19 @@ lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 presubmit: lint test e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
-generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD and the rendered manifests anew
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the API reference and the rendered manifests anew
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1
 	$(BIN)/controller-gen object paths=./pkg/apis/migration/...
 	$(BIN)/controller-gen crd paths=./pkg/apis/migration/... output:crd:dir=manifests/crd
+	$(BIN)/crd-ref-docs --source-path=pkg/apis --config=test/tools/refdocs/config.yaml --templates-dir=test/tools/refdocs/templates \
+		--renderer=markdown --output-path=docs/api-reference.md --log-level=ERROR
 	manifests/render.sh $(BIN)/helm
 
 .PHONY: verify-generated
 verify-generated: generate ## Fail when what is generated is not up to date
-	git diff --exit-code -- 'pkg/**/zz_generated*' manifests
+	git diff --exit-code -- 'pkg/**/zz_generated*' manifests docs/api-reference.md
 	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images

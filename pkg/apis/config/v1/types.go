@@ -7,6 +7,7 @@ import (
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 // +k8s:defaulter-gen=true
+// +kubebuilder:object:root=true
 
 // CheckpointVolumeArgs tunes the plugin that brings checkpoint claims to the
 // chosen node.
@@ -24,6 +25,7 @@ type CheckpointVolumeArgs struct {
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 // +k8s:defaulter-gen=true
+// +kubebuilder:object:root=true
 
 // RebalanceArgs tunes the score plugin and the rebalancing loop.
 type RebalanceArgs struct {
