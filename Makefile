@@ -138,6 +138,10 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/ku
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
+.PHONY: test-alerts
+test-alerts: ## Alerts, dashboard and runbook, with Prometheus' own rule engine
+	cd test/alerts && $(GO) vet . && $(GO) test .
+
 .PHONY: test-page
 test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chromium)
 	@command -v npm >/dev/null || { echo "the page is tested with Node.js: apt-get install nodejs npm" >&2; exit 1; }
@@ -219,20 +223,21 @@ lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	$(BIN)/staticcheck -tags "e2e skew" ./...
 
 .PHONY: presubmit
-presubmit: lint test e2e ## What a change must pass; .ci/run installs and runs the same
+presubmit: lint test test-alerts e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
-generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD and the rendered manifests anew
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests and docs/metrics.md anew
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1
 	$(BIN)/controller-gen object paths=./pkg/apis/migration/...
 	$(BIN)/controller-gen crd paths=./pkg/apis/migration/... output:crd:dir=manifests/crd
 	manifests/render.sh $(BIN)/helm
+	$(GO) run ./test/metricsdoc >docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 .PHONY: verify-generated
 verify-generated: generate ## Fail when what is generated is not up to date
-	git diff --exit-code -- 'pkg/**/zz_generated*' manifests
+	git diff --exit-code -- 'pkg/**/zz_generated*' manifests docs/metrics.md
 	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images
