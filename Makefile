@@ -141,6 +141,10 @@ test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/ku
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
 	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
+.PHONY: test-alerts
+test-alerts: ## Alerts, dashboard and runbook, with Prometheus' own rule engine
+	cd test/alerts && $(GO) vet . && $(GO) test .
+
 .PHONY: test-page
 test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chromium)
 	@command -v npm >/dev/null || { echo "the page is tested with Node.js: apt-get install nodejs npm" >&2; exit 1; }
@@ -222,10 +226,14 @@ lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 	$(BIN)/staticcheck -tags "e2e skew" ./...
 
 .PHONY: presubmit
-presubmit: lint test e2e ## What a change must pass; .ci/run installs and runs the same
+presubmit: lint test test-alerts e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
+<<<<<<< HEAD
 generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the API reference and the rendered manifests anew
+=======
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests and docs/metrics.md anew
+>>>>>>> observe
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1
@@ -234,10 +242,15 @@ generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the AP
 	$(BIN)/crd-ref-docs --source-path=pkg/apis --config=test/tools/refdocs/config.yaml --templates-dir=test/tools/refdocs/templates \
 		--renderer=markdown --output-path=docs/api-reference.md --log-level=ERROR
 	manifests/render.sh $(BIN)/helm
+	$(GO) run ./test/metricsdoc >docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 .PHONY: verify-generated
 verify-generated: generate ## Fail when what is generated is not up to date
+<<<<<<< HEAD
 	git diff --exit-code -- 'pkg/**/zz_generated*' manifests docs/api-reference.md
+=======
+	git diff --exit-code -- 'pkg/**/zz_generated*' manifests docs/metrics.md
+>>>>>>> observe
 	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images

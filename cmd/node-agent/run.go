@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -12,6 +15,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -22,6 +27,9 @@ type options struct {
 	nodeagent.Options
 	kubeconfig             string
 	healthProbeBindAddress string
+	metricsHost            string
+	metricsPort            int
+	metricsSecure          bool
 }
 
 func newRunCommand() *cobra.Command {
@@ -38,7 +46,22 @@ func newRunCommand() *cobra.Command {
 	flags.StringVar(&o.Machine.Cgroup, "cgroup-root", "/sys/fs/cgroup", "where the node's cgroups are mounted")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig; empty uses the service account of the pod")
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", "0", "address for /healthz; 0 turns it off")
+	flags.StringVar(&o.metricsHost, "metrics-host", "", "address of the node that /metrics is served on; empty serves on all")
+	flags.IntVar(&o.metricsPort, "metrics-port", 10270, "port of /metrics; 0 turns it off")
+	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve /metrics over HTTPS, to those who may get the non-resource URL /metrics")
 	return command
+}
+
+func (o *options) metrics() server.Options {
+	served := server.Options{BindAddress: "0"}
+	if o.metricsPort != 0 {
+		served.BindAddress = net.JoinHostPort(o.metricsHost, strconv.Itoa(o.metricsPort))
+	}
+	if served.SecureServing = o.metricsSecure; served.SecureServing {
+		served.FilterProvider = filters.WithAuthenticationAndAuthorization
+		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) { c.MinVersion = tls.VersionTLS12 }}
+	}
+	return served
 }
 
 func run(ctx context.Context, o *options) error {
@@ -56,7 +79,7 @@ func run(ctx context.Context, o *options) error {
 		}
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: o.healthProbeBindAddress,
+		Scheme: scheme, Metrics: o.metrics(), HealthProbeBindAddress: o.healthProbeBindAddress,
 	})
 	if err != nil {
 		return fmt.Errorf("creating the manager: %w", err)
@@ -64,6 +87,7 @@ func run(ctx context.Context, o *options) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
+	o.Registerer = metrics.Registry
 	if err := nodeagent.SetupWithManager(mgr, o.Options); err != nil {
 		return fmt.Errorf("setting up the agent: %w", err)
 	}

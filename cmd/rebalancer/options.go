@@ -29,6 +29,7 @@ type options struct {
 	webhookHost             string
 	webhookPort             int
 	webhookURL              string
+	tracingConfigFile       string
 }
 
 func defaultOptions() *options {
@@ -63,6 +64,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.webhookHost, "webhook-host", o.webhookHost, "address that the admission webhook listens on; empty listens on all")
 	flags.IntVar(&o.webhookPort, "webhook-port", o.webhookPort, "port of the admission webhook, which turns the pods of Jobs and StatefulSets into replacements; 0 turns it off")
 	flags.StringVar(&o.webhookURL, "webhook-url", o.webhookURL, "where the API server reaches the webhook when the rebalancer runs outside of the cluster, such as https://localhost:9443; empty uses the Service")
+	flags.StringVar(&o.tracingConfigFile, "tracing-config-file", o.tracingConfigFile, "TracingConfiguration of apiserver.config.k8s.io: where traces are sent to by OpenTelemetry's protocol; empty makes none")
 	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(klogFlags)
 	flags.AddGoFlag(klogFlags.Lookup("v"))

@@ -36,11 +36,15 @@ import (
 	reclaim "github.com/ai-storage/orchestrator/pkg/reclaim/controller"
 	"github.com/ai-storage/orchestrator/pkg/simulation"
 	"github.com/ai-storage/orchestrator/pkg/skew"
+	"github.com/ai-storage/orchestrator/pkg/tracing"
 )
 
 // informerTimeout bounds the first listing of everything the planner reads. A
 // missing right shows as a listing that never ends.
 const informerTimeout = 2 * time.Minute
+
+// tracesTimeout bounds the sending of the last traces at the end.
+const tracesTimeout = 5 * time.Second
 
 func run(ctx context.Context, o *options) error {
 	configuration, err := load.File(o.config)
@@ -59,7 +63,14 @@ func run(ctx context.Context, o *options) error {
 	if o.dryRun {
 		return dryRun(ctx, o, configuration, restConfig)
 	}
-	return serve(ctx, o, configuration, restConfig)
+	stopTracing, err := tracing.Start(ctx, o.tracingConfigFile, serviceName)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, o, configuration, restConfig)
+	lastTraces, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracesTimeout)
+	defer cancel()
+	return errors.Join(err, stopTracing(lastTraces))
 }
 
 // fitToAPIServer keeps the scheduler's filters, which the loop asks, from watching
@@ -93,7 +104,8 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 		return err
 	}
 	limits := rebalance.Limits(configuration.Rebalance)
-	if err := migration.SetupWithManager(mgr, migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, OnStep: onStep}); err != nil {
+	migrations := migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, OnStep: onStep, Registerer: metrics.Registry}
+	if err := migration.SetupWithManager(mgr, migrations); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)
 	}
 	if certificate, err = setUpWebhook(mgr, o); err != nil {

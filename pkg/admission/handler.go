@@ -32,7 +32,7 @@ type podHandler struct {
 	live       client.Reader
 	decoder    admission.Decoder
 	agentImage string
-	metrics    *metrics
+	metrics    *Metrics
 }
 
 // Handle rewrites the pod that a migration expects, and lets all others pass. A

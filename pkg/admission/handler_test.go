@@ -95,7 +95,7 @@ func newHandler(t *testing.T, objects ...client.Object) *podHandler {
 	scheme := testScheme(t)
 	return &podHandler{
 		live:    fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build(),
-		decoder: admission.NewDecoder(scheme), agentImage: "agent:1", metrics: newMetrics(nil),
+		decoder: admission.NewDecoder(scheme), agentImage: "agent:1", metrics: NewMetrics(nil),
 	}
 }
 

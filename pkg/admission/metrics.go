@@ -9,10 +9,12 @@ const (
 	outcomeFailed    = "failed"
 )
 
-type metrics struct{ pods *prometheus.CounterVec }
+// Metrics of the webhook.
+type Metrics struct{ pods *prometheus.CounterVec }
 
-func newMetrics(registerer prometheus.Registerer) *metrics {
-	m := &metrics{pods: prometheus.NewCounterVec(prometheus.CounterOpts{
+// NewMetrics registers the metrics of the webhook; a nil registerer registers none.
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
+	m := &Metrics{pods: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ai_storage_admission_pods_total",
 		Help: "Pods that the webhook was asked about: rewritten to a replacement, passed because no migration expects them, or failed and passed unchanged.",
 	}, []string{"outcome"})}
@@ -25,4 +27,4 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) observe(outcome string) { m.pods.WithLabelValues(outcome).Inc() }
+func (m *Metrics) observe(outcome string) { m.pods.WithLabelValues(outcome).Inc() }

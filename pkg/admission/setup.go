@@ -75,7 +75,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		c.GetCertificate, c.MinVersion = kept.Get, tls.VersionTLS12
 	}}})
 	server.Register(Path, &admission.Webhook{Handler: &podHandler{
-		live: mgr.GetAPIReader(), decoder: admission.NewDecoder(mgr.GetScheme()), agentImage: o.AgentImage, metrics: newMetrics(o.Registerer),
+		live: mgr.GetAPIReader(), decoder: admission.NewDecoder(mgr.GetScheme()), agentImage: o.AgentImage, metrics: NewMetrics(o.Registerer),
 	}})
 	if err := mgr.Add(server); err != nil {
 		return fmt.Errorf("adding the webhook server: %w", err)

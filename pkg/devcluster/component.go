@@ -116,6 +116,13 @@ func (c *Cluster) APIURL() string {
 	return "https://" + net.JoinHostPort("localhost", strconv.Itoa(c.state.Ports.RebalancerAPI))
 }
 
+// MetricsURL is where the scheduler or the rebalancer serves its metrics, with a
+// certificate that it signs itself, to those who may read them.
+func (c *Cluster) MetricsURL(component string) string {
+	port := map[string]int{Scheduler: c.state.Ports.Scheduler, Rebalancer: c.state.Ports.RebalancerMetrics}[component]
+	return "https://" + loopback(port) + "/metrics"
+}
+
 // Authority is the path of the certificate that everything in the cluster is
 // trusted by.
 func (c *Cluster) Authority() string { return controlplane.CertificatePath(c.stateDir, "ca") }

@@ -81,7 +81,7 @@ func TestWaitingForTheBudget(t *testing.T) {
 			pod := originalPod().Obj()
 			cached := cluster(t, &fromCache, append(test.cached, m.DeepCopy(), pod)...)
 			live := cluster(t, &lists, append(test.live, m.DeepCopy(), pod)...)
-			r := &reconciler{client: cached, live: live, recorder: &events.FakeRecorder{}, clock: clocktesting.NewFakePassiveClock(t0),
+			r := &reconciler{client: cached, live: live, recorder: &events.FakeRecorder{}, clock: clocktesting.NewFakePassiveClock(t0), counted: NewMetrics(nil, nil),
 				admission: &admission{live: live, cached: cached, limits: test.limits}}
 			result, err := r.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(m)})
 			if err != nil || result.RequeueAfter == 0 {

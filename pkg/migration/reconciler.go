@@ -29,6 +29,7 @@ type reconciler struct {
 	live     client.Reader
 	recorder events.EventRecorder
 	metrics  metricsclient.PodMetricsesGetter
+	counted  *Metrics
 	// admission is nil when there is no budget to keep.
 	admission *admission
 	clock     clock.PassiveClock
@@ -148,7 +149,11 @@ func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, 
 		}
 		return "", fmt.Errorf("writing the status of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
 	}
-	observePhase(base, m)
+	r.counted.observe(base, m)
+	traceChange(ctx, base, m)
+	if phaseOf(base) != phaseOf(m) {
+		ctrl.LoggerFrom(ctx).Info("Migration goes on", "phase", m.Status.Phase, "message", m.Status.Message)
+	}
 	if base.Status.Phase != m.Status.Phase {
 		return "phase " + string(m.Status.Phase), nil
 	}

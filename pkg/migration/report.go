@@ -1,53 +1,25 @@
 package migration
 
 import (
+	"cmp"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
-
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-var (
-	migrationsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "ai_storage_migration_migrations_total",
-		Help: "Migrations that ended, by their final phase and reason.",
-	}, []string{"result", "reason"})
-
-	phaseDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "ai_storage_migration_phase_duration_seconds",
-		Help:    "How long migrations were in each phase.",
-		Buckets: prometheus.ExponentialBuckets(0.25, 2, 13),
-	}, []string{"phase"})
-)
-
-func init() { metrics.Registry.MustRegister(migrationsTotal, phaseDuration) }
-
-// observePhase counts a change of phase that was written down.
-func observePhase(before, after *v1alpha1.PodMigration) {
-	from, to := before.Status.Phase, after.Status.Phase
-	if from == to {
-		return
-	}
-	if entered := enteredAt(before); !entered.IsZero() && from != "" {
-		if left := enteredAt(after); left.After(entered) {
-			phaseDuration.WithLabelValues(string(from)).Observe(left.Sub(entered).Seconds())
-		}
-	}
-	if to.IsFinished() {
-		migrationsTotal.WithLabelValues(string(to), finalReason(after)).Inc()
-	}
+// phaseOf is the phase of a migration, which is Pending before it is written down.
+func phaseOf(m *v1alpha1.PodMigration) v1alpha1.Phase {
+	return cmp.Or(m.Status.Phase, v1alpha1.PhasePending)
 }
 
 // enteredAt is when a migration came into its phase.
 func enteredAt(m *v1alpha1.PodMigration) time.Time {
 	t := m.Status.Times
-	switch m.Status.Phase {
+	switch phaseOf(m) {
 	case v1alpha1.PhasePending:
 		return m.CreationTimestamp.Time
 	case v1alpha1.PhasePreparing:

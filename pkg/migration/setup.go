@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -50,6 +51,8 @@ type Options struct {
 	AgentImage string
 	// Workers is how many migrations take a step at the same time.
 	Workers int
+	// Registerer takes the metrics; nil registers none.
+	Registerer prometheus.Registerer
 	// OnStep is called around everything that the controller does for a migration,
 	// with the name of the step. An error ends the reconciliation there, as a crash
 	// would. For tests.
@@ -65,7 +68,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	r := &reconciler{
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
 		clock: clock.RealClock{}, onStep: o.OnStep,
-		agentImage: o.AgentImage,
+		agentImage: o.AgentImage, counted: NewMetrics(o.Registerer, mgr.GetClient()),
 		limits: Limits{
 			UnschedulableGrace: cmp.Or(o.UnschedulableGrace, DefaultUnschedulableGrace),
 			MeasureTimeout:     cmp.Or(o.MeasureTimeout, DefaultMeasureTimeout),

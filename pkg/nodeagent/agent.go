@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +28,8 @@ type Options struct {
 	// StateDir is a folder of the node that outlives the agent.
 	StateDir string
 	Machine  Machine
+	// Registerer takes the metrics; nil registers none.
+	Registerer prometheus.Registerer
 }
 
 // machine is what an agent needs of its node; Machine is the real one.
@@ -49,6 +52,7 @@ type agent struct {
 	machine machine
 	records records
 	clock   clock.PassiveClock
+	metrics *Metrics
 
 	mu sync.Mutex
 	// writers and readers are open between two steps of a migration, so that what
@@ -76,6 +80,7 @@ const workers = 8
 // v1alpha1. Pods that it froze in an earlier life are looked at first.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	a := newAgent(o.Node, mgr.GetClient(), mgr.GetAPIReader(), o.Machine, o.StateDir)
+	a.metrics = NewMetrics(o.Registerer, a.records.count)
 	if err := mgr.Add(a); err != nil {
 		return err
 	}
@@ -85,7 +90,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 
 func newAgent(node string, c client.Client, live client.Reader, m machine, stateDir string) *agent {
 	return &agent{
-		node: node, client: c, live: live, machine: m, records: records{stateDir}, clock: clock.RealClock{},
+		node: node, client: c, live: live, machine: m, records: records{stateDir}, clock: clock.RealClock{}, metrics: NewMetrics(nil, nil),
 		writers: map[types.NamespacedName]*openWriter{}, readers: map[types.NamespacedName]*openReader{},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -228,7 +229,32 @@ func TestCarryOver(t *testing.T) {
 			if !b.node.killed["original"] {
 				t.Error("the original was let go on beside its replacement")
 			}
+			if !crash {
+				wantPasses(t, b, map[string]float64{passCopy: 2, passSeal: 1}, map[string]float64{passWarmUp: 1, passRestore: 1})
+			}
 		})
+	}
+}
+
+// wantPasses checks what was counted of one migration: a first copy and a short
+// one before the pod stood still, the last one, and the two of the destination.
+func wantPasses(t *testing.T, b *bench, source, far map[string]float64) {
+	t.Helper()
+	for _, pass := range []string{passCopy, passSeal, passWarmUp, passRestore} {
+		if got := testutil.ToFloat64(b.source.metrics.passes.WithLabelValues(pass)); got != source[pass] {
+			t.Errorf("source: %v passes %s, want %v", got, pass, source[pass])
+		}
+		if got := testutil.ToFloat64(b.far.metrics.passes.WithLabelValues(pass)); got != far[pass] {
+			t.Errorf("destination: %v passes %s, want %v", got, pass, far[pass])
+		}
+	}
+	// "first", and "second" after it: nothing is written twice.
+	copied := testutil.ToFloat64(b.source.metrics.written.WithLabelValues(passCopy)) + testutil.ToFloat64(b.source.metrics.written.WithLabelValues(passSeal))
+	if want := float64(len("first") + len("second")); copied != want {
+		t.Errorf("%v bytes written to the claim, want %v", copied, want)
+	}
+	if got := testutil.CollectAndCount(b.source.metrics.freezes); got != 1 || testutil.CollectAndCount(b.source.metrics.errors) != 0 {
+		t.Errorf("%d series of freezes, %d of errors", got, testutil.CollectAndCount(b.source.metrics.errors))
 	}
 }
 
@@ -305,6 +331,12 @@ func TestCorruptCheckpointIsNotRestored(t *testing.T) {
 	b.restart()
 	if d := b.settle().Status.Checkpoint.Destination; d == nil || d.Phase != v1alpha1.DestinationFailed || d.Reason != "Corrupt" {
 		t.Errorf("destination reports %+v, want it to find the corruption", d)
+	}
+	if got := testutil.ToFloat64(b.far.metrics.errors.WithLabelValues("Corrupt")); got != 1 {
+		t.Errorf("%v errors counted as Corrupt, want 1", got)
+	}
+	if got := b.source.records.count(); got != 1 {
+		t.Errorf("%v pods counted as frozen, want 1", got)
 	}
 }
 

@@ -51,6 +51,7 @@ func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) 
 		a.closeReader(client.ObjectKeyFromObject(m))
 		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
 	}
+	a.metrics.passed(map[duty]string{warmUp: passWarmUp, restore: passRestore}[d], result)
 	return ctrl.Result{}, a.restored(ctx, m, d, result)
 }
 
@@ -76,11 +77,12 @@ func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration,
 	if errors.Is(failure, context.Canceled) || errors.Is(failure, errNoProcess) {
 		return failure
 	}
-	pod := m.Status.Replacement.UID
+	pod, reason := m.Status.Replacement.UID, a.metrics.failed(failure)
+	ctrl.LoggerFrom(ctx).Error(failure, "Cannot restore the volumes of a pod", "pod", m.Status.Replacement.Name, "reason", reason)
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		c.Destination = &v1alpha1.DestinationReport{
 			Node: a.node, Attempt: c.Attempt, Phase: v1alpha1.DestinationFailed, PodUID: pod,
-			Reason: checkpoint.ReasonOf(failure), Message: failure.Error(),
+			Reason: reason, Message: failure.Error(),
 		}
 	})
 }

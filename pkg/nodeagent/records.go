@@ -100,3 +100,12 @@ func (r records) list() ([]record, error) {
 	}
 	return all, nil
 }
+
+// count is the number of records; one that cannot be read is counted.
+func (r records) count() float64 {
+	files, err := filepath.Glob(filepath.Join(r.folder, "*"+recordSuffix))
+	if err != nil {
+		return 0 // the pattern is ours and good
+	}
+	return float64(len(files))
+}

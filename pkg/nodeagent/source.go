@@ -115,10 +115,8 @@ func (a *agent) sourceFailed(ctx context.Context, m *v1alpha1.PodMigration, fail
 	if errors.Is(failure, context.Canceled) || errors.Is(failure, errNoProcess) {
 		return failure
 	}
-	reason := checkpoint.ReasonOf(failure)
-	if errors.Is(failure, context.DeadlineExceeded) {
-		reason = ReasonFreezeTooLong
-	}
+	reason := a.metrics.failed(failure)
+	ctrl.LoggerFrom(ctx).Error(failure, "Cannot copy the volumes of a pod", "pod", m.Status.Original.Name, "reason", reason)
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Reason, s.Message = v1alpha1.SourceFailed, reason, failure.Error()
@@ -173,6 +171,7 @@ func (a *agent) copyWhileRunning(ctx context.Context, m *v1alpha1.PodMigration) 
 			if result, err = w.Pass(ctx, false, a.progress(ctx, m)); err != nil {
 				return err
 			}
+			a.metrics.passed(passCopy, result)
 			if pass == maxPasses || isShort(m.Status.Checkpoint.Mode, result) {
 				return nil
 			}
@@ -237,9 +236,11 @@ func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, wasFrozen bo
 	defer a.closeWriter(client.ObjectKeyFromObject(m))
 	sealed := &v1alpha1.SourceReport{}
 	err = a.while(ctx, m, func(ctx context.Context) error {
-		if _, err := w.Pass(ctx, false, nil); err != nil {
+		result, err := w.Pass(ctx, false, nil)
+		if err != nil {
 			return err
 		}
+		a.metrics.passed(passCopy, result)
 		return a.lastPass(ctx, m, w, sealed)
 	})
 	if err != nil {
@@ -285,8 +286,12 @@ func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openW
 		if err != nil {
 			return fmt.Errorf("sealing: %w", err)
 		}
+		a.metrics.passed(passSeal, result)
 		sealed.Phase, sealed.ManifestDigest, sealed.SealedAt = v1alpha1.SourceSealed, digest, microTime(a.now())
 		sealed.Bytes, sealed.Files, sealed.Pass, sealed.PassBytes = result.Bytes, result.Files, result.Pass, result.Written
+		if sealed.FrozenAt != nil {
+			a.metrics.stoodStill(sealed.FrozenAt.Time, sealed.SealedAt.Time)
+		}
 		return nil
 	}
 }

@@ -158,6 +158,18 @@ func (s *Signals) node(name string, since time.Time) (usable []sample, last *sam
 	return series[first:], &series[len(series)-1]
 }
 
+// Age is how old the last measurement is of the node whose last is the oldest; 0
+// where no node was ever measured.
+func (s *Signals) Age(now time.Time) time.Duration {
+	var age time.Duration
+	for _, series := range s.nodes {
+		if n := len(series); n > 0 {
+			age = max(age, now.Sub(series[n-1].at))
+		}
+	}
+	return age
+}
+
 func (s *Signals) pod(pod *corev1.Pod) []sample {
 	series := s.pods[cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}]
 	if series == nil || series.uid != pod.UID {

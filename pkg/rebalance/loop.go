@@ -58,6 +58,7 @@ func (l *Loop) Start(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		if err := l.cycle(ctx); err != nil && ctx.Err() == nil {
+			l.Metrics.cycles.WithLabelValues(resultFailed).Inc()
 			logger.Error(err, "Rebalancing cycle failed")
 		}
 		select {
@@ -72,8 +73,10 @@ func (l *Loop) Start(ctx context.Context) error {
 func (l *Loop) NeedLeaderElection() bool { return true }
 
 // cycle is one turn of the loop.
-func (l *Loop) cycle(ctx context.Context) error {
+func (l *Loop) cycle(ctx context.Context) (err error) {
 	started := l.Clock.Now()
+	ctx, span := startSpan(ctx, "Rebalance")
+	defer func() { endSpan(span, err) }()
 
 	// 1. Observe and plan.
 	status, err := l.plan(ctx, false)
@@ -82,6 +85,7 @@ func (l *Loop) cycle(ctx context.Context) error {
 	}
 	l.status.Store(status)
 	l.Metrics.observe(status, l.Clock.Since(started))
+	span.SetAttributes(attributesOf(status)...)
 	logStatus(ctx, status)
 	// Nobody sees what is decided, but it is decided all the same.
 	if err := l.Board.Publish(ctx, status); err != nil {
@@ -107,9 +111,9 @@ func (l *Loop) Status() *Status { return l.status.Load() }
 func (l *Loop) DryRun(ctx context.Context) (*Status, error) { return l.plan(ctx, true) }
 
 func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
-	reading, err := l.Observer.Observe(ctx)
+	reading, err := l.observe(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("observing the cluster: %w", err)
+		return nil, err
 	}
 	pause, err := l.Board.Pause(ctx)
 	if err != nil {
@@ -123,8 +127,9 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 	snapshot := observe.Build(reading, options)
 	status := &Status{
 		Time: reading.At, DryRun: dryRun, Source: snapshot.Source, LeftAlone: leftAlone(snapshot),
-		Breaker:   breakerOf(reading.Migrations, l.Args.CircuitBreaker, reading.At),
-		Cooldowns: observe.Cooldowns(reading, options),
+		Breaker:    breakerOf(reading.Migrations, l.Args.CircuitBreaker, reading.At),
+		Cooldowns:  observe.Cooldowns(reading, options),
+		metricsAge: l.Options.Signals.Age(reading.At),
 	}
 	planning := planningOptions(l.Args, reading)
 	if !dryRun {
@@ -138,12 +143,24 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 	if status.allowed > 0 {
 		planning.MaxMoves = status.allowed
 	}
-	status.Plan, err = makePlan(ctx, snapshot, l.Simulator.Session(snapshot), len(l.Args.NodePools), planning)
+	searching, span := startSpan(ctx, "Plan")
+	status.Plan, err = makePlan(searching, snapshot, l.Simulator.Session(snapshot), len(l.Args.NodePools), planning)
+	endSpan(span, err)
 	if err != nil {
 		return nil, fmt.Errorf("planning: %w", err)
 	}
 	status.finish(reading.Migrations)
 	return status, nil
+}
+
+func (l *Loop) observe(ctx context.Context) (_ *observe.Reading, err error) {
+	ctx, span := startSpan(ctx, "Observe")
+	defer func() { endSpan(span, err) }()
+	reading, err := l.Observer.Observe(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("observing the cluster: %w", err)
+	}
+	return reading, nil
 }
 
 // ledger counts every migration that may still disrupt, also those that wait
@@ -159,7 +176,9 @@ func ledger(args *config.RebalanceArgs, migrations []v1alpha1.PodMigration) *bud
 }
 
 // act validates one move against the API server and creates its migration.
-func (l *Loop) act(ctx context.Context, move *planner.Move) error {
+func (l *Loop) act(ctx context.Context, move *planner.Move) (err error) {
+	ctx, span := startSpan(ctx, "Act")
+	defer func() { endSpan(span, err) }()
 	logger := klog.FromContext(ctx)
 	stale, err := l.validate(ctx, move)
 	if err != nil {

@@ -12,12 +12,28 @@ const (
 	outcomeStale   = "stale"
 )
 
-// Metrics of the loop.
+// How a cycle ended.
+const (
+	resultPlanned = "planned"
+	resultFailed  = "failed"
+)
+
+// When a figure is of: now, or predicted for the end of the plan.
+const (
+	stateBefore    = "before"
+	statePredicted = "predicted"
+)
+
+// Metrics of the loop. Only the leader plans: those of another replica stay 0, so
+// a query takes the largest.
 type Metrics struct {
+	cycles       *prometheus.CounterVec
+	lastCycle    prometheus.Gauge
+	metricsAge   prometheus.Gauge
 	planDuration prometheus.Histogram
 	moves        *prometheus.CounterVec
 	deviation    *prometheus.GaugeVec
-	objective    prometheus.Gauge
+	objective    *prometheus.GaugeVec
 	hotNodes     prometheus.Gauge
 	leftAlone    prometheus.Gauge
 	coolingDown  prometheus.Gauge
@@ -28,6 +44,18 @@ type Metrics struct {
 // NewMetrics registers the metrics of the loop.
 func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
+		cycles: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ai_storage_rebalance_cycles_total",
+			Help: "Cycles of the loop, by result: planned, or failed.",
+		}, []string{"result"}),
+		lastCycle: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_last_cycle_timestamp_seconds",
+			Help: "When the last cycle that made a plan observed the cluster, in seconds since 1970.",
+		}),
+		metricsAge: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_metrics_age_seconds",
+			Help: "Age of the oldest of the last measurements of all nodes, in the last cycle; 0 where nothing measures.",
+		}),
 		planDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ai_storage_rebalance_plan_duration_seconds",
 			Help:    "Time to observe the cluster and make a plan.",
@@ -39,12 +67,12 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		}, []string{"outcome"}),
 		deviation: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ai_storage_rebalance_node_load_deviation_ratio",
-			Help: "Standard deviation of measured node load, as a fraction of allocatable.",
-		}, []string{"resource"}),
-		objective: prometheus.NewGauge(prometheus.GaugeOpts{
+			Help: "Standard deviation of node load as a fraction of allocatable: before the plan, and predicted for its end.",
+		}, []string{"resource", "state"}),
+		objective: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "ai_storage_rebalance_objective",
-			Help: "Cost of the observed cluster in the planner's objective; lower is better.",
-		}),
+			Help: "Cost of the cluster in the planner's objective, before the plan and predicted for its end; lower is better.",
+		}, []string{"state"}),
 		hotNodes: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ai_storage_rebalance_hot_nodes",
 			Help: "Nodes whose load is above a threshold.",
@@ -66,7 +94,10 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help: "1 while somebody has paused the loop: it plans, and begins no migrations.",
 		}),
 	}
-	registerer.MustRegister(m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes, m.leftAlone, m.coolingDown, m.breaker, m.paused)
+	for _, result := range []string{resultPlanned, resultFailed} {
+		m.cycles.WithLabelValues(result)
+	}
+	registerer.MustRegister(m.cycles, m.lastCycle, m.metricsAge, m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes, m.leftAlone, m.coolingDown, m.breaker, m.paused)
 	return m
 }
 
@@ -86,9 +117,14 @@ func (m *Metrics) observe(status *Status, took time.Duration) {
 		m.breaker.WithLabelValues(string(state)).Set(value)
 	}
 	m.planDuration.Observe(took.Seconds())
-	m.deviation.WithLabelValues("cpu").Set(plan.Before.CPUDeviation)
-	m.deviation.WithLabelValues("memory").Set(plan.Before.MemoryDeviation)
-	m.objective.Set(plan.Before.Objective)
+	m.cycles.WithLabelValues(resultPlanned).Inc()
+	m.lastCycle.Set(float64(status.Time.UnixMilli()) / 1000)
+	m.metricsAge.Set(status.metricsAge.Seconds())
+	for state, figures := range map[string]Prediction{stateBefore: status.Before, statePredicted: status.After} {
+		m.deviation.WithLabelValues("cpu", state).Set(figures.CPUDeviation)
+		m.deviation.WithLabelValues("memory", state).Set(figures.MemoryDeviation)
+		m.objective.WithLabelValues(state).Set(figures.Objective)
+	}
 	hot := 0
 	for _, node := range plan.Before.Nodes {
 		if node.Hot {

@@ -48,6 +48,8 @@ type Status struct {
 
 	// allowed is how many moves of the plan may be carried out, from its start.
 	allowed int
+	// metricsAge is how old the oldest of the nodes' last measurements is.
+	metricsAge time.Duration
 }
 
 // Prediction is the state of the cluster in four figures; lower is better.

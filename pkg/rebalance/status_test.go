@@ -3,16 +3,19 @@ package rebalance
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/planner"
 )
 
 // finishedMigration of a pod that is not in the world.
@@ -113,6 +116,16 @@ func TestMetricsOfAStatus(t *testing.T) {
 ai_storage_rebalance_circuit_breaker{state="Closed"} 1
 ai_storage_rebalance_circuit_breaker{state="Open"} 0
 ai_storage_rebalance_circuit_breaker{state="Trying"} 0
+# HELP ai_storage_rebalance_cycles_total Cycles of the loop, by result: planned, or failed.
+# TYPE ai_storage_rebalance_cycles_total counter
+ai_storage_rebalance_cycles_total{result="failed"} 0
+ai_storage_rebalance_cycles_total{result="planned"} 1
+# HELP ai_storage_rebalance_last_cycle_timestamp_seconds When the last cycle that made a plan observed the cluster, in seconds since 1970.
+# TYPE ai_storage_rebalance_last_cycle_timestamp_seconds gauge
+ai_storage_rebalance_last_cycle_timestamp_seconds NOON
+# HELP ai_storage_rebalance_metrics_age_seconds Age of the oldest of the last measurements of all nodes, in the last cycle; 0 where nothing measures.
+# TYPE ai_storage_rebalance_metrics_age_seconds gauge
+ai_storage_rebalance_metrics_age_seconds 300
 # HELP ai_storage_rebalance_nodes_left_alone Nodes that no pod is moved from or to; the status says why.
 # TYPE ai_storage_rebalance_nodes_left_alone gauge
 ai_storage_rebalance_nodes_left_alone 1
@@ -120,8 +133,20 @@ ai_storage_rebalance_nodes_left_alone 1
 # TYPE ai_storage_rebalance_workloads_cooling_down gauge
 ai_storage_rebalance_workloads_cooling_down 0
 `
+	want = strings.ReplaceAll(want, "NOON", strconv.FormatFloat(float64(noon.Unix()), 'e', -1, 64))
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "ai_storage_rebalance_circuit_breaker",
+		"ai_storage_rebalance_cycles_total", "ai_storage_rebalance_last_cycle_timestamp_seconds", "ai_storage_rebalance_metrics_age_seconds",
 		"ai_storage_rebalance_nodes_left_alone", "ai_storage_rebalance_workloads_cooling_down"); err != nil {
 		t.Error(err)
+	}
+	plan := loop.Status().Plan
+	for _, state := range []struct {
+		name string
+		want planner.Summary
+	}{{stateBefore, plan.Before}, {statePredicted, plan.After}} {
+		got := []float64{testutil.ToFloat64(loop.Metrics.objective.WithLabelValues(state.name)), testutil.ToFloat64(loop.Metrics.deviation.WithLabelValues("cpu", state.name))}
+		if diff := cmp.Diff([]float64{state.want.Objective, state.want.CPUDeviation}, got); diff != "" {
+			t.Errorf("%s: objective and deviation (-want +got):\n%s", state.name, diff)
+		}
 	}
 }

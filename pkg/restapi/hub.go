@@ -32,7 +32,7 @@ type Deleted struct {
 
 // hub tells every listener of every event that concerns it. It never waits for one.
 type hub struct {
-	metrics *serverMetrics
+	metrics *Metrics
 	mu      sync.Mutex
 	all     map[*listener]bool
 }
@@ -46,7 +46,7 @@ type listener struct {
 	dropped chan struct{}
 }
 
-func newHub(metrics *serverMetrics) *hub {
+func newHub(metrics *Metrics) *hub {
 	return &hub{metrics: metrics, all: map[*listener]bool{}}
 }
 

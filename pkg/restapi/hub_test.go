@@ -14,7 +14,7 @@ import (
 )
 
 func TestWhoDoesNotKeepUpIsDropped(t *testing.T) {
-	h := newHub(newServerMetrics(prometheus.NewRegistry()))
+	h := newHub(NewMetrics(prometheus.NewRegistry()))
 	slow, quick := h.join(""), h.join("")
 	for i := range backlog + 1 {
 		h.tell(event{name: "plan"})
@@ -51,7 +51,7 @@ func TestListenersAreBounded(t *testing.T) {
 }
 
 func TestWhatTheInformerSeesIsTold(t *testing.T) {
-	h := newHub(newServerMetrics(prometheus.NewRegistry()))
+	h := newHub(NewMetrics(prometheus.NewRegistry()))
 	all, own, other := h.join(""), h.join("ns"), h.join("other")
 	m := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "m", UID: "1", ResourceVersion: "1"}}
 	changed := m.DeepCopy()

@@ -8,16 +8,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// serverMetrics are those of the HTTP API.
-type serverMetrics struct {
+// Metrics of the HTTP API.
+type Metrics struct {
 	requests  *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	listeners prometheus.Gauge
 	dropped   prometheus.Counter
 }
 
-func newServerMetrics(registerer prometheus.Registerer) *serverMetrics {
-	m := &serverMetrics{
+// NewMetrics registers the metrics of the HTTP API.
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
+	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ai_storage_api_requests_total",
 			Help: "Requests to the HTTP API, by route, method and status code.",
@@ -43,7 +44,7 @@ func newServerMetrics(registerer prometheus.Registerer) *serverMetrics {
 // methods that have a value of their own: others are whatever a client makes up.
 var methods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true}
 
-func (m *serverMetrics) observe(method, pattern string, code int, took time.Duration) {
+func (m *Metrics) observe(method, pattern string, code int, took time.Duration) {
 	route := "none"
 	if _, path, found := strings.Cut(pattern, " "); found {
 		route = path

@@ -84,7 +84,7 @@ type Options struct {
 type Server struct {
 	o       Options
 	limit   *auth.Limit
-	metrics *serverMetrics
+	metrics *Metrics
 	hub     *hub
 	usage   usageCache
 	handler http.Handler
@@ -100,7 +100,7 @@ type Server struct {
 // New makes a server that Start runs. Changes of migrations come by Watch.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		o: o, limit: auth.NewLimit(o.Rate, o.Burst, time.Now), metrics: newServerMetrics(o.Registerer),
+		o: o, limit: auth.NewLimit(o.Rate, o.Burst, time.Now), metrics: NewMetrics(o.Registerer),
 		lookups: make(chan struct{}, maxLookups), inFlight: make(chan struct{}, maxInFlight), ending: make(chan struct{}), now: time.Now,
 	}
 	s.hub = newHub(s.metrics)

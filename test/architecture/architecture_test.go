@@ -49,6 +49,7 @@ var layers = map[string]int{
 	"pkg/plugins":            3,
 	"pkg/simulation":         4,
 	"pkg/skew":               1,
+	"pkg/tracing":            1,
 	"pkg/observe":            4,
 	"pkg/migration":          4,
 	"pkg/admission":          4,

@@ -13,11 +13,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
+	"github.com/ai-storage/orchestrator/pkg/tracing"
 )
 
 const (
@@ -176,6 +178,8 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"--set=schedulr.replicas=3", "schedulr"},
 		{"--set=scheduler.replicas=0", "replicas"},
 		{"--set=networkPolicy.apiServerPorts={70000}", "apiServerPorts"},
+		{"--set=tracing.endpoint=https://collector:4317", "endpoint"},
+		{"--set=tracing.samplingRatePerMillion=1000001", "samplingRatePerMillion"},
 		{"--set=onlyScheduler=true,schedulerConfiguration=x", "onlyScheduler"},
 		{"--namespace=default", "namespace ai-storage-system"},
 	} {
@@ -195,8 +199,34 @@ func TestOptionalParts(t *testing.T) {
 	}
 	all := kinds(render(t, "--set=serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true"))
 	few := kinds(render(t, "--set=networkPolicy.enabled=false,nodeAgent.enabled=false"))
-	got := []int{all["ServiceMonitor"], all["PrometheusRule"], all["ConfigMap"], few["NetworkPolicy"], few["DaemonSet"], few["ConfigMap"]}
-	if diff := cmp.Diff([]int{2, 1, 2, 0, 0, 1}, got); diff != "" {
-		t.Errorf("ServiceMonitors, PrometheusRules, ConfigMaps, NetworkPolicies, DaemonSets, ConfigMaps (-want +got):\n%s", diff)
+	got := []int{all["ServiceMonitor"], all["PodMonitor"], few["PodMonitor"], all["PrometheusRule"], all["ConfigMap"], few["NetworkPolicy"], few["DaemonSet"], few["ConfigMap"]}
+	if diff := cmp.Diff([]int{2, 1, 0, 1, 2, 0, 0, 1}, got); diff != "" {
+		t.Errorf("ServiceMonitors, PodMonitors with and without, PrometheusRules, ConfigMaps, NetworkPolicies, DaemonSets, ConfigMaps (-want +got):\n%s", diff)
+	}
+}
+
+// Traces are made only when a collector is named, and then they can leave.
+func TestTracing(t *testing.T) {
+	var without, with appsv1.Deployment
+	find(t, render(t), "Deployment", "ai-storage-rebalancer", &without)
+	objects := render(t, "--set=tracing.endpoint=collector.observability:4317,tracing.samplingRatePerMillion=5000")
+	find(t, objects, "Deployment", "ai-storage-rebalancer", &with)
+	if got, want := len(with.Spec.Template.Spec.Containers[0].Args), len(without.Spec.Template.Spec.Containers[0].Args)+1; got != want {
+		t.Errorf("%d arguments, want %d", got, want)
+	}
+	var configuration corev1.ConfigMap
+	find(t, objects, "ConfigMap", "ai-storage-tracing", &configuration)
+	path := filepath.Join(t.TempDir(), "tracing.yaml")
+	if err := os.WriteFile(path, []byte(configuration.Data["tracing.yaml"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := tracing.Load(path)
+	if err != nil || *loaded.Endpoint != "collector.observability:4317" || *loaded.SamplingRatePerMillion != 5000 {
+		t.Errorf("the rebalancer reads %+v, %v", loaded, err)
+	}
+	var policy networkingv1.NetworkPolicy
+	find(t, objects, "NetworkPolicy", "ai-storage-tracing", &policy)
+	if port := policy.Spec.Egress[0].Ports[0].Port; port.IntValue() != 4317 {
+		t.Errorf("traces may leave to port %s", port)
 	}
 }

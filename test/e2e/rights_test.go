@@ -12,8 +12,6 @@ import (
 
 // unusedHere are rights that no test of this suite needs, and why they are given.
 var unusedHere = map[rights.Right]string{
-	{Group: "authentication.k8s.io", Resource: "tokenreviews", Verb: "create"}:        "asks who calls the API",
-	{Group: "authorization.k8s.io", Resource: "subjectaccessreviews", Verb: "create"}: "asks whether a caller may",
 	{Resource: "events", Verb: "patch"}:                                               "counts up an event that is told again",
 	{Group: "events.k8s.io", Resource: "events", Verb: "patch"}:                       "counts up an event that is told again",
 	{Group: "migration.ai-storage", Resource: "podmigrations", Verb: "delete"}:        "removes records whose ttlSecondsAfterFinished is over",

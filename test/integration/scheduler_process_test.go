@@ -30,11 +30,17 @@ const (
 // buildScheduler compiles cmd/scheduler for one test.
 func buildScheduler(t *testing.T) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "scheduler")
-	build := exec.Command("go", "build", "-o", program, "./cmd/scheduler")
+	return buildProgram(t, "scheduler")
+}
+
+// buildProgram compiles one of our programs for one test.
+func buildProgram(t *testing.T, name string) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-o", program, "./cmd/"+name)
 	build.Dir = repository
 	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the scheduler: %v\n%s", err, output)
+		t.Fatalf("building the %s: %v\n%s", name, err, output)
 	}
 	return program
 }
@@ -45,8 +51,16 @@ func startScheduler(t *testing.T, program string) {
 	t.Helper()
 	applyManifest(t, "manifests/namespace.yaml")
 	applyManifest(t, "manifests/base/scheduler-rbac.yaml")
+	runProgram(t, program, "--config="+schedulerConfiguration(t, "config/scheduler-configuration.yaml"), "--secure-port=0", "-v=3")
+}
+
+// runProgram runs a program until the test ends. It must end when it is asked to,
+// and no right may be missing.
+func runProgram(t *testing.T, program string, arguments ...string) {
+	t.Helper()
+	name := filepath.Base(program)
 	var output lockedBuffer
-	command := exec.Command(program, "--config="+schedulerConfiguration(t, "config/scheduler-configuration.yaml"), "--secure-port=0", "-v=3")
+	command := exec.Command(program, arguments...)
 	command.Stdout, command.Stderr = &output, &output
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -55,19 +69,19 @@ func startScheduler(t *testing.T, program string) {
 	go func() { done <- command.Wait() }()
 	t.Cleanup(func() {
 		if err := command.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Errorf("the scheduler ended by itself: %v", err)
+			t.Errorf("the %s ended by itself: %v", name, err)
 		}
 		select {
 		case <-done:
 		case <-time.After(20 * time.Second):
 			_ = command.Process.Kill()
-			t.Error("the scheduler does not end")
+			t.Errorf("the %s does not end", name)
 		}
 		if strings.Contains(output.String(), "forbidden") {
-			t.Errorf("a right is missing in the scheduler's rights:\n%s", linesWith(output.String(), "forbidden"))
+			t.Errorf("a right is missing in those of the %s:\n%s", name, linesWith(output.String(), "forbidden"))
 		}
 		if t.Failed() {
-			t.Logf("the scheduler says:\n%s", output.String())
+			t.Logf("the %s says:\n%s", name, output.String())
 		}
 	})
 }
@@ -83,22 +97,23 @@ func schedulerConfiguration(t *testing.T, path string) string {
 	if err := yaml.Unmarshal(data, &configuration); err != nil {
 		t.Fatal(err)
 	}
-	configuration["clientConnection"] = map[string]any{"kubeconfig": impersonatingKubeconfig(t)}
+	configuration["clientConnection"] = map[string]any{"kubeconfig": impersonatingKubeconfig(t, schedulerAccount)}
 	return writeYAML(t, "scheduler-configuration.yaml", configuration)
 }
 
-// impersonatingKubeconfig lets the scheduler act as its service account.
-func impersonatingKubeconfig(t *testing.T) string {
+// impersonatingKubeconfig lets a program act as its service account,
+// system:serviceaccount:NAMESPACE:NAME.
+func impersonatingKubeconfig(t *testing.T, account string) string {
 	t.Helper()
 	config := clientcmdapi.NewConfig()
 	config.Clusters["test"] = &clientcmdapi.Cluster{Server: restConfig.Host, CertificateAuthorityData: restConfig.CAData}
-	config.AuthInfos["scheduler"] = &clientcmdapi.AuthInfo{
+	config.AuthInfos["program"] = &clientcmdapi.AuthInfo{
 		ClientCertificateData: restConfig.CertData,
 		ClientKeyData:         restConfig.KeyData,
-		Impersonate:           schedulerAccount,
-		ImpersonateGroups:     []string{"system:serviceaccounts", "system:serviceaccounts:ai-storage-system", "system:authenticated"},
+		Impersonate:           account,
+		ImpersonateGroups:     []string{"system:serviceaccounts", "system:serviceaccounts:" + strings.Split(account, ":")[2], "system:authenticated"},
 	}
-	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "scheduler"}
+	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "program"}
 	config.CurrentContext = "test"
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, path); err != nil {

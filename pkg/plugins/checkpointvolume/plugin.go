@@ -72,6 +72,7 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 	if errs := validation.ValidateCheckpointVolumeArgs(nil, args); len(errs) > 0 {
 		return nil, errs.ToAggregate()
 	}
+	registerMetrics()
 	activate := func(pods map[string]*corev1.Pod) {
 		if ctx.Err() == nil {
 			handle.Activate(klog.FromContext(ctx), pods)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -39,12 +40,17 @@ func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.
 	if len(claims) == 0 {
 		return nil
 	}
+	started := time.Now()
 	needed, err := p.waitAttachable(ctx, pod, claims, node)
-	if err == nil {
+	waited(waitFree, started)
+	if err == nil && len(needed) > 0 {
+		started = time.Now()
 		err = p.attach(ctx, state, pod, needed, node)
+		waited(waitAttach, started)
 	}
 	var failed *attachFailure
 	if errors.As(err, &failed) {
+		attachFailures.Inc()
 		p.failed.remember(attachKey{claim: failed.claim, node: node})
 		klog.FromContext(ctx).Info("Volume could not be attached, the node is left out for a while",
 			"pod", klog.KObj(pod), "node", node, "volume", failed.volume, "backoff", p.failed.backoff)

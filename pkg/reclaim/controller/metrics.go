@@ -9,13 +9,15 @@ const (
 	outcomeRefused   = "refused"
 )
 
-type metrics struct {
+// Metrics of the controller.
+type Metrics struct {
 	cpu, memory prometheus.Counter
 	resizes     *prometheus.CounterVec
 }
 
-func newMetrics(registerer prometheus.Registerer) *metrics {
-	m := &metrics{
+// NewMetrics registers the metrics of the controller.
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
+	m := &Metrics{
 		cpu: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ai_storage_reclaim_cpu_cores_total",
 			Help: "CPU requests of finished containers that were reclaimed in place, in cores.",

@@ -37,7 +37,7 @@ type reconciler struct {
 	enabled       bool
 	excluded      func(*corev1.Pod) string
 	schedulerName string
-	metrics       *metrics
+	metrics       *Metrics
 	starts        *starts
 }
 

@@ -61,7 +61,7 @@ func SetupWithManager(ctx context.Context, mgr ctrl.Manager, o Options) error {
 	}
 	r := &reconciler{
 		pods: o.Pods.Lister(), client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
-		enabled: o.Enabled, excluded: o.Excluded, schedulerName: o.SchedulerName, metrics: newMetrics(o.Registerer),
+		enabled: o.Enabled, excluded: o.Excluded, schedulerName: o.SchedulerName, metrics: NewMetrics(o.Registerer),
 	}
 	kubeClient, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
 	if err != nil {
