@@ -229,11 +229,7 @@ lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 presubmit: lint test test-alerts e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
-<<<<<<< HEAD
-generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the API reference and the rendered manifests anew
-=======
-generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests and docs/metrics.md anew
->>>>>>> observe
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests, the API reference and docs/metrics.md anew
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1
@@ -246,11 +242,7 @@ generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the re
 
 .PHONY: verify-generated
 verify-generated: generate ## Fail when what is generated is not up to date
-<<<<<<< HEAD
-	git diff --exit-code -- 'pkg/**/zz_generated*' manifests docs/api-reference.md
-=======
-	git diff --exit-code -- 'pkg/**/zz_generated*' manifests docs/metrics.md
->>>>>>> observe
+	git diff --exit-code -- 'pkg/**/zz_generated*' manifests docs/api-reference.md docs/metrics.md
 	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images
