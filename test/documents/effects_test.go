@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/ai-storage/orchestrator/pkg/rebalance"
 	"github.com/ai-storage/orchestrator/test/bench/world"
 )
@@ -185,8 +183,4 @@ func mark(w *world.World) {
 			pod.Spec.Priority = new(int32(1000))
 		}
 	}
-}
-
-func cpuOf(node *corev1.Node, share float64) int64 {
-	return int64(share * float64(node.Status.Allocatable.Cpu().MilliValue()))
 }
