@@ -24,7 +24,7 @@ var programs = map[string]string{
 
 var (
 	shellBlock = regexp.MustCompile("(?ms)^```(?:sh|bash|shell|console)?\n(.*?)^```$")
-	indented   = regexp.MustCompile(`(?m)(?:^ {4,}\S.*\n?)+`)
+	indented   = regexp.MustCompile(`(?m)(?:^    \S.*\n?)+`)
 	inline     = regexp.MustCompile("`([^`\n]+)`")
 	separators = regexp.MustCompile(`\s(?:\||&&|;|>|<)\s`)
 	flagWord   = regexp.MustCompile(`^(--[a-z][a-z0-9-]*|-[a-zA-Z])(?:=.*)?$`)
