@@ -44,12 +44,16 @@ func unknownFlags(page, known string) []string {
 }
 
 // checkBareFlags looks for the flags that the text names in the help of the
-// rebalancer and of every command of kubectl migrate.
+// programs that run in a cluster, and of every command of kubectl migrate.
 func checkBareFlags(t *testing.T, world *commandWorld) {
 	t.Helper()
-	known, err := world.help("rebalancer", "")
-	if err != nil {
-		t.Fatal(err)
+	var known string
+	for program, subcommand := range map[string]string{"scheduler": "", "rebalancer": "", "node-agent": "run"} {
+		help, err := world.help(program, subcommand)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known += help
 	}
 	for _, command := range []string{"pod", "list", "describe", "cancel", "plan", "top", "pause", "resume", "drain", "version"} {
 		streams, _, out, _ := genericiooptions.NewTestIOStreams()
@@ -62,7 +66,7 @@ func checkBareFlags(t *testing.T, world *commandWorld) {
 	known += "--build-arg \n"
 	for path, page := range pages(t) {
 		for _, flag := range unknownFlags(page, known) {
-			t.Errorf("%s names the flag %s, which neither the rebalancer nor kubectl migrate has", path, flag)
+			t.Errorf("%s names the flag %s, which no program that runs in a cluster has, nor kubectl migrate", path, flag)
 		}
 	}
 }
