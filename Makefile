@@ -18,7 +18,7 @@ KUBE_VERSION_PKG := k8s.io/component-base/version
 KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 	-X $(KUBE_VERSION_PKG).gitMajor=1 -X $(KUBE_VERSION_PKG).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
 
-PRODUCT := scheduler rebalancer node-agent devcluster kubectl-migrate
+PRODUCT := scheduler rebalancer node-agent oci-runtime devcluster kubectl-migrate
 NODES ?= simulated:20
 # Of a release: v, and a semantic version.
 VERSION ?= v0.0.0
@@ -108,6 +108,10 @@ $(BIN)/runc: $(TOOLS_MODULE)
 	@{ command -v gcc && pkg-config --exists libseccomp; } >/dev/null || \
 		{ echo "runc needs a C compiler and libseccomp: apt-get install build-essential pkg-config libseccomp-dev" >&2; exit 1; }
 	cd test/tools && CGO_ENABLED=1 $(GO) build -trimpath -tags seccomp $(SMALL) -o $(CURDIR)/$@ github.com/opencontainers/runc
+
+# What dumps and restores processes. Debian's own is too old for new kernels.
+$(BIN)/criu: test/tools/criu.sh
+	test/tools/criu.sh $(BIN)
 
 $(BIN)/csidriver: go.mod go.sum $(wildcard test/csidriver/*.go)
 	$(GO_STATIC) $(SMALL) -o $@ ./test/csidriver

@@ -17,7 +17,7 @@ func (r *Runtime) restore(c command, entry Entry) error {
 		return fmt.Errorf("container cannot be restored: %w", err)
 	}
 	err := r.bringBack(c, entry)
-	if finishErr := entry.finish(err); finishErr != nil && err == nil {
+	if finishErr := entry.finish(c.container, err); finishErr != nil && err == nil {
 		err = finishErr
 	}
 	if err != nil {

@@ -96,7 +96,7 @@ func TestAnOfferedContainerIsRestoredAndStartDoesNothing(t *testing.T) {
 	if calls := n.called(); !strings.Contains(calls, "criu.conf") || !strings.Contains(calls, " restore --detach --bundle "+n.bundle) {
 		t.Errorf("runc was called with %s", calls)
 	}
-	if outcome, err := entry.Outcome(); err != nil || !outcome.Done || outcome.Failure != "" {
+	if outcome, err := entry.Outcome(); err != nil || !outcome.Done || outcome.Failure != "" || outcome.Container != "id" {
 		t.Errorf("outcome %+v, %v", outcome, err)
 	}
 	if content, err := os.ReadFile(filepath.Join(n.bundle, "rootfs", "kept")); string(content) != "content" {
@@ -148,9 +148,9 @@ func TestAnExpectedContainerNeverStartsAfresh(t *testing.T) {
 		"failed before": {func(n *node) {
 			n.offer()
 			_ = os.Remove(n.entry().path(readyFile))
-			_ = n.entry().finish(fmt.Errorf("no luck"))
+			_ = n.entry().finish("", fmt.Errorf("no luck"))
 		}, "no luck"},
-		"ended before": {func(n *node) { n.offer(); _ = os.Remove(n.entry().path(readyFile)); _ = n.entry().finish(nil) }, "have ended"},
+		"ended before": {func(n *node) { n.offer(); _ = os.Remove(n.entry().path(readyFile)); _ = n.entry().finish("id", nil) }, "have ended"},
 		"being restored by another": {func(n *node) {
 			n.offer()
 			_ = os.Rename(n.entry().path(readyFile), n.entry().path(begunFile))

@@ -11,6 +11,8 @@ import (
 )
 
 const (
+	// Program is the name of the wrapper.
+	Program = "oci-runtime"
 	// DefaultStore is where the node agent leaves checkpoints
 	// (manifests/base/node-agent.yaml). It outlives a restart of the node: a pod that
 	// was being restored must not start afresh after it.
@@ -83,15 +85,21 @@ func (e Entry) Offer() error {
 	if err := os.WriteFile(e.path(configFile), []byte(restoreConfig), 0o600); err != nil {
 		return fmt.Errorf("offering a checkpoint: %w", err)
 	}
-	for _, other := range []string{begunFile, restoredFile, failedFile} {
-		if _, err := os.Lstat(e.path(other)); err == nil {
-			return fmt.Errorf("offering a checkpoint: it was taken before (%s)", other)
-		}
-	}
 	if err := os.WriteFile(e.path(readyFile), nil, 0o600); err != nil {
 		return fmt.Errorf("offering a checkpoint: %w", err)
 	}
 	return nil
+}
+
+// IsTaken reports whether the wrapper has taken the checkpoint: from then on it
+// must not be changed.
+func (e Entry) IsTaken() bool {
+	for _, name := range []string{begunFile, restoredFile, failedFile} {
+		if _, err := os.Lstat(e.path(name)); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Outcome of a restoration.
@@ -99,12 +107,14 @@ type Outcome struct {
 	// Done tells that there is one: Failure is why it failed, or empty.
 	Done    bool
 	Failure string
+	// Container is the ID of a container that was restored.
+	Container string
 }
 
 // Outcome reads what came of an offer.
 func (e Entry) Outcome() (Outcome, error) {
-	if _, err := os.Lstat(e.path(restoredFile)); err == nil {
-		return Outcome{Done: true}, nil
+	if id, err := os.ReadFile(e.path(restoredFile)); err == nil {
+		return Outcome{Done: true, Container: string(id)}, nil
 	}
 	message, err := os.ReadFile(e.path(failedFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -145,8 +155,11 @@ func (e Entry) take(patience time.Duration) error {
 	}
 }
 
-func (e Entry) finish(failure error) error {
-	name, content := restoredFile, ""
+// Withdraw says that the container will not be restored: its creation fails.
+func (e Entry) Withdraw() error { return e.finish("", errors.New("the migration was given up")) }
+
+func (e Entry) finish(container string, failure error) error {
+	name, content := restoredFile, container
 	if failure != nil {
 		name, content = failedFile, failure.Error()
 	}
