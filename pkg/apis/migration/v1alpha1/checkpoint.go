@@ -8,7 +8,7 @@ import (
 // CheckpointMode says how state that is not on persistent volumes is carried
 // to the replacement.
 //
-// +kubebuilder:validation:Enum=Frozen;Live;Application;None
+// +kubebuilder:validation:Enum=Frozen;Process;Live;Application;None
 type CheckpointMode string
 
 const (
