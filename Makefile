@@ -18,7 +18,7 @@ KUBE_VERSION_PKG := k8s.io/component-base/version
 KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 	-X $(KUBE_VERSION_PKG).gitMajor=1 -X $(KUBE_VERSION_PKG).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
 
-PRODUCT := scheduler rebalancer node-agent devcluster kubectl-migrate
+PRODUCT := scheduler rebalancer node-agent oci-runtime devcluster kubectl-migrate
 NODES ?= simulated:20
 # Of a release: v, and a semantic version.
 VERSION ?= v0.0.0
@@ -112,6 +112,10 @@ $(BIN)/runc: $(TOOLS_MODULE)
 		{ echo "runc needs a C compiler and libseccomp: apt-get install build-essential pkg-config libseccomp-dev" >&2; exit 1; }
 	cd test/tools && CGO_ENABLED=1 $(GO) build -trimpath -tags seccomp $(SMALL) -o $(CURDIR)/$@ github.com/opencontainers/runc
 
+# What dumps and restores processes. Debian's own is too old for new kernels.
+$(BIN)/criu: test/tools/criu.sh
+	test/tools/criu.sh $(BIN)
+
 $(BIN)/csidriver: go.mod go.sum $(wildcard test/csidriver/*.go)
 	$(GO_STATIC) $(SMALL) -o $@ ./test/csidriver
 
@@ -160,13 +164,13 @@ screenshots: build $(CLUSTER_BINS) ## The page of the real rebalancer during a d
 	cd test/page && npm ci --no-audit --no-fund --silent && node screenshots.mjs
 
 .PHONY: e2e
-e2e: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
+e2e: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./pkg/devcluster
 	$(GO) test -tags e2e -count=1 -timeout 27m -v ./test/e2e/...
 
 .PHONY: e2e-full
-e2e-full: build tools $(CSI_BINS) $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
+e2e-full: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
 	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
 
 .PHONY: bench-api

@@ -21,7 +21,7 @@ func main() {
 	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(klogFlags)
 	root.PersistentFlags().AddGoFlag(klogFlags.Lookup("v"))
-	root.AddCommand(newRunCommand(), newGateCommand(), newPauseCommand())
+	root.AddCommand(newRunCommand(), newGateCommand(), newPauseCommand(), newHostCommand())
 	ctrl.SetLogger(klog.Background())
 	if err := root.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
 		fmt.Fprintln(os.Stderr, "node-agent:", err)

@@ -44,6 +44,7 @@ func newRunCommand() *cobra.Command {
 	flags.StringVar(&o.Machine.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "root folder of the kubelet")
 	flags.StringVar(&o.Machine.Proc, "proc", "/proc", "where the node's processes are seen")
 	flags.StringVar(&o.Machine.Cgroup, "cgroup-root", "/sys/fs/cgroup", "where the node's cgroups are mounted")
+	flags.BoolVar(&o.Processes, "process-checkpoint", false, "look for CRIU and the runtime handler of the node, and tell on its node object whether processes can move (docs/process-checkpoint.md)")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig; empty uses the service account of the pod")
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", "0", "address for /healthz; 0 turns it off")
 	flags.StringVar(&o.metricsHost, "metrics-host", "", "address of the node that /metrics is served on; empty serves on all")

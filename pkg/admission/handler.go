@@ -84,7 +84,7 @@ func (h *podHandler) rewrite(ctx context.Context, request admission.Request) (po
 	if err != nil {
 		return nil, nil, err
 	}
-	verdicts := containers.Verdicts{Containers: m.Status.Containers, Mode: m.Spec.Checkpoint.Mode}
+	verdicts := containers.Verdicts{Containers: m.Status.Containers, Mode: m.CheckpointMode()}
 	rewritten, err = containers.Rewrite(pod, verdicts, options)
 	if err != nil {
 		return nil, nil, fmt.Errorf("PodMigration %s: %w", m.Name, err)
@@ -126,7 +126,7 @@ func (h *podHandler) options(ctx context.Context, m *v1alpha1.PodMigration) (con
 		// The place is held there.
 		o.PlannedNode = s.Placeholder.NodeName
 	}
-	if s.Checkpoint != nil && len(s.Checkpoint.Volumes) > 0 {
+	if s.Checkpoint.Carries() {
 		if h.agentImage == "" {
 			return o, fmt.Errorf("PodMigration %s carries state, and there is no node agent: see --node-agent-image of the rebalancer", m.Name)
 		}

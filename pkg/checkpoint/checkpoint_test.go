@@ -328,7 +328,7 @@ func TestMeasure(t *testing.T) {
 	must(t, os.Mkdir(dir+"/d", 0o755))
 	write(t, dir+"/d/f", make([]byte, 100<<10), 0o600)
 	must(t, os.Link(dir+"/d/f", dir+"/again"))
-	size, err := Measure(t.Context(), []Volume{{"data", dir}})
+	size, err := Measure(t.Context(), []Volume{{Name: "data", Dir: dir}})
 	if err != nil || size.Files != 4 || size.Bytes < 100<<10 || size.Bytes > 150<<10 {
 		t.Errorf("%+v, %v", size, err)
 	}

@@ -31,6 +31,8 @@ const (
 	typeFile    entryType = "file"
 	typeSymlink entryType = "symlink"
 	typeFIFO    entryType = "fifo"
+	// typeWhiteout hides a name of a lower layer; only in a Layer.
+	typeWhiteout entryType = "whiteout"
 	// typeLink is another name of a file that comes before.
 	typeLink entryType = "link"
 )

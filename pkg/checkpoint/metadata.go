@@ -12,9 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes of a security module or of an overlay belong to the node.
-func isCarried(attribute string) bool {
+// overlayOpaque marks a folder of a layer that hides what lower layers have in it.
+const overlayOpaque = "trusted.overlay.opaque"
+
+// Attributes of a security module or of an overlay belong to the node, but for
+// what is content of a layer.
+func isCarried(attribute string, layer bool) bool {
+	if layer && attribute == overlayOpaque {
+		return true
+	}
 	return attribute != "security.selinux" && !strings.HasPrefix(attribute, "trusted.")
+}
+
+// isElsewhere tells of attributes of a layer by which content is in another place:
+// containerd asks overlay for neither.
+func isElsewhere(attribute string) bool {
+	return attribute == "trusted.overlay.redirect" || attribute == "trusted.overlay.metacopy"
 }
 
 // openPlain opens a file or folder itself: no symbolic link, and no FIFO that
@@ -24,16 +37,16 @@ func openPlain(root *os.Root, name string, flags int) (*os.File, error) {
 }
 
 // xattrsOf reads the extended attributes of a file or folder.
-func xattrsOf(root *os.Root, name string) (map[string][]byte, error) {
+func xattrsOf(root *os.Root, name string, layer bool) (map[string][]byte, error) {
 	file, err := openPlain(root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	return fileXattrs(int(file.Fd()))
+	return fileXattrs(int(file.Fd()), layer)
 }
 
-func fileXattrs(fd int) (map[string][]byte, error) {
+func fileXattrs(fd int, layer bool) (map[string][]byte, error) {
 	list, err := readSized(func(buffer []byte) (int, error) { return unix.Flistxattr(fd, buffer) })
 	if errors.Is(err, unix.ENOTSUP) || len(list) == 0 {
 		return nil, nil
@@ -43,7 +56,10 @@ func fileXattrs(fd int) (map[string][]byte, error) {
 	}
 	found := map[string][]byte{}
 	for name := range bytes.SplitSeq(bytes.TrimSuffix(list, []byte{0}), []byte{0}) {
-		if !isCarried(string(name)) {
+		if layer && isElsewhere(string(name)) {
+			return nil, failure(ReasonUnsupportedFile, "its content is in another layer (%s), which cannot be carried", name)
+		}
+		if !isCarried(string(name), layer) {
 			continue
 		}
 		value, err := readSized(func(buffer []byte) (int, error) { return unix.Fgetxattr(fd, string(name), buffer) })
@@ -79,13 +95,13 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 
 // applyMetadata gives a restored name its owner, mode, attributes and time, in
 // this order: a change of owner takes set-user-ID bits and capabilities away.
-func applyMetadata(root *os.Root, e *entry) error {
+func applyMetadata(root *os.Root, e *entry, layer bool) error {
 	name := e.name()
 	if err := root.Lchown(name, int(e.UID), int(e.GID)); err != nil {
 		return err
 	}
 	if e.Type == typeDir || e.Type == typeFile {
-		if err := applyToPlain(root, e); err != nil {
+		if err := applyToPlain(root, e, layer); err != nil {
 			return err
 		}
 	}
@@ -102,14 +118,14 @@ func applyMetadata(root *os.Root, e *entry) error {
 	})
 }
 
-func applyToPlain(root *os.Root, e *entry) error {
+func applyToPlain(root *os.Root, e *entry, layer bool) error {
 	file, err := openPlain(root, e.name(), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	fd := int(file.Fd())
-	present, err := fileXattrs(fd)
+	present, err := fileXattrs(fd, layer)
 	if err != nil {
 		return err
 	}

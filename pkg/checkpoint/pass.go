@@ -129,7 +129,7 @@ func (p *pass) look(v *sourceVolume, name string, stat *unix.Stat_t) (*entry, er
 		e := known.entry
 		return &e, nil
 	}
-	return describe(v.root, name, stat)
+	return describe(v.root, name, stat, v.layer)
 }
 
 func (p *pass) count(e *entry, stat *unix.Stat_t) {

@@ -28,6 +28,8 @@ type Reader struct {
 type restoredVolume struct {
 	name string
 	root *os.Root
+	// layer is Volume.Layer.
+	layer bool
 	// known are the chunks of files that were restored and verified, by path.
 	known map[string][][]byte
 }
@@ -47,7 +49,7 @@ func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Read
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("opening volume %s: %w", v.Name, err), r.Close())
 		}
-		r.volumes = append(r.volumes, restoredVolume{name: v.Name, root: root, known: map[string][][]byte{}})
+		r.volumes = append(r.volumes, restoredVolume{name: v.Name, root: root, layer: v.Layer, known: map[string][][]byte{}})
 	}
 	return r, nil
 }
@@ -134,7 +136,7 @@ func (r *restoring) volume(ctx context.Context, v *restoredVolume, entries []ent
 		if e.Type == typeLink {
 			continue
 		}
-		if err := applyMetadata(v.root, e); err != nil {
+		if err := applyMetadata(v.root, e, v.layer); err != nil {
 			return fmt.Errorf("restoring owner and mode of %q: %w", e.name(), err)
 		}
 	}
@@ -198,6 +200,10 @@ func (r *restoring) prepare(v *restoredVolume, e *entry) error {
 		return v.root.Symlink(string(e.Link), name)
 	case typeFIFO:
 		return inParent(v.root, name, func(parent int, base string) error { return unix.Mkfifoat(parent, base, 0o600) })
+	case typeWhiteout:
+		if v.layer {
+			return inParent(v.root, name, func(parent int, base string) error { return unix.Mknodat(parent, base, unix.S_IFCHR, 0) })
+		}
 	case typeFile, typeLink:
 		return nil
 	}

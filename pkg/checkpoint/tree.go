@@ -17,6 +17,9 @@ import (
 type Volume struct {
 	Name string
 	Dir  string
+	// Layer tells of the writable layer of an overlay: whiteouts and opaque folders
+	// belong to its content (Documentation/filesystems/overlayfs.rst).
+	Layer bool
 }
 
 // Size is what volumes hold.
@@ -124,7 +127,7 @@ func inParent(root *os.Root, name string, do func(parent int, base string) error
 
 // describe reads everything about a name but its content and links. It returns
 // nil for what is not carried: sockets, which only a running process gives sense.
-func describe(root *os.Root, name string, stat *unix.Stat_t) (*entry, error) {
+func describe(root *os.Root, name string, stat *unix.Stat_t, layer bool) (*entry, error) {
 	e := &entry{
 		Path: []byte(name), Mode: stat.Mode & 0o7777, UID: stat.Uid, GID: stat.Gid,
 		Seconds: stat.Mtim.Sec, Nanos: stat.Mtim.Nsec,
@@ -144,10 +147,16 @@ func describe(root *os.Root, name string, stat *unix.Stat_t) (*entry, error) {
 		return e, nil
 	case unix.S_IFSOCK:
 		return nil, nil
+	case unix.S_IFCHR:
+		if layer && stat.Rdev == 0 {
+			e.Type = typeWhiteout
+			return e, nil
+		}
+		fallthrough
 	default:
 		return nil, failure(ReasonUnsupportedFile, "%q is a device, which cannot be carried to another node", name)
 	}
 	var err error
-	e.Xattrs, err = xattrsOf(root, name)
+	e.Xattrs, err = xattrsOf(root, name, layer)
 	return e, err
 }

@@ -104,6 +104,7 @@ func attributes(t testing.TB, path string) string {
 type carry struct {
 	t                  testing.TB
 	source, claim, end string
+	layer              bool
 	writer             *Writer
 	reader             *Reader
 }
@@ -125,10 +126,10 @@ func (c *carry) reopen() {
 		c.reader.Close()
 	}
 	var err error
-	if c.writer, err = OpenWriter(c.claim, testUID, []Volume{{"data", c.source}}); err != nil {
+	if c.writer, err = OpenWriter(c.claim, testUID, []Volume{{Name: "data", Dir: c.source, Layer: c.layer}}); err != nil {
 		c.t.Fatal(err)
 	}
-	if c.reader, err = OpenReader(c.claim, testUID, []Volume{{"data", c.end}}); err != nil {
+	if c.reader, err = OpenReader(c.claim, testUID, []Volume{{Name: "data", Dir: c.end, Layer: c.layer}}); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -252,6 +253,29 @@ func TestEveryKindOfFileArrives(t *testing.T) {
 			c.reopen()
 			c.finish()
 		})
+	}
+}
+
+func TestALayerArrivesWithWhatItHides(t *testing.T) {
+	c := newCarry(t)
+	c.layer = true
+	must(t, unix.Mknod(c.source+"/gone", unix.S_IFCHR, 0))
+	must(t, os.Mkdir(c.source+"/emptied", 0o750))
+	must(t, unix.Setxattr(c.source+"/emptied", overlayOpaque, []byte("y"), 0))
+	must(t, unix.Setxattr(c.source+"/emptied", "trusted.overlay.origin", []byte("of this node"), 0))
+	write(t, c.source+"/emptied/new", []byte("content"), 0o600)
+	write(t, c.source+"/later", nil, 0o600)
+	c.reopen()
+	c.pass(false)
+	c.warm()
+	must(t, os.Remove(c.source+"/later"))
+	must(t, unix.Mknod(c.source+"/later", unix.S_IFCHR, 0))
+	must(t, unix.Removexattr(c.source+"/emptied", "trusted.overlay.origin"))
+	c.finish()
+
+	must(t, unix.Setxattr(c.source+"/emptied", "trusted.overlay.redirect", []byte("/elsewhere"), 0))
+	if _, err := c.writer.Pass(t.Context(), false, nil); ReasonOf(err) != ReasonUnsupportedFile {
+		t.Errorf("error %v, want %s: what is elsewhere would be missing", err, ReasonUnsupportedFile)
 	}
 }
 

@@ -58,7 +58,7 @@ type Policy struct {
 
 // PolicyOf returns the policy of a migration.
 func PolicyOf(m *v1alpha1.PodMigration) Policy {
-	return Policy{Waiting: m.Spec.Waiting, Mode: m.Spec.Checkpoint.Mode, MayStop: true}
+	return Policy{Waiting: m.Spec.Waiting, Mode: m.CheckpointMode(), MayStop: true}
 }
 
 // HasWaiting reports whether some container has never started.

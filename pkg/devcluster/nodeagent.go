@@ -33,6 +33,40 @@ const (
 	nodeAgentLabel     = "app.kubernetes.io/name=" + nodeAgentName
 )
 
+// processRuntimeClass is that of pods whose processes can move, and lets the node
+// agents label their nodes. Kubernetes itself keeps such pods off other nodes.
+const processRuntimeClass = `apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata:
+  name: ` + v1alpha1.ProcessRuntimeClass + `
+handler: ` + v1alpha1.ProcessRuntimeClass + `
+scheduling:
+  nodeSelector:
+    ` + v1alpha1.ProcessNodeLabel + `: "true"
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: ai-storage-node-agent-processes
+rules:
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get, patch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: ai-storage-node-agent-processes
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: ai-storage-node-agent-processes
+subjects:
+- kind: ServiceAccount
+  name: ` + nodeAgentName + `
+  namespace: ` + nodeAgentNamespace + `
+`
+
 // startNodeAgents applies the DaemonSet of manifests/, whose pods our scheduler
 // places, and returns when there is an agent on every real node. The API server
 // is on loopback, which the agents share with the machine.
@@ -57,7 +91,7 @@ func (b *bringUp) startNodeAgents(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("install the node agents: %w", err)
 	}
-	for _, manifest := range [][]byte{rights, agents} {
+	for _, manifest := range [][]byte{rights, agents, []byte(processRuntimeClass)} {
 		if _, err := applier.Apply(ctx, manifest); err != nil {
 			return fmt.Errorf("install the node agents: %w", err)
 		}
@@ -85,6 +119,7 @@ func (b *bringUp) localNodeAgents(path string) ([]byte, error) {
 	spec.Containers[0].Env = append(spec.Containers[0].Env,
 		corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: "127.0.0.1"},
 		corev1.EnvVar{Name: "KUBERNETES_SERVICE_PORT", Value: strconv.Itoa(b.state.Ports.APIServer)})
+	spec.Containers[0].Args = append(spec.Containers[0].Args, "--process-checkpoint")
 	return yaml.Marshal(daemonSet)
 }
 

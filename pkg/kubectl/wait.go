@@ -144,13 +144,20 @@ func downtimeOf(m *v1alpha1.PodMigration) string {
 // carried tells what state went along; "" when none.
 func carried(m *v1alpha1.PodMigration) string {
 	c := m.Status.Checkpoint
-	if c == nil || len(c.Volumes) == 0 {
+	if !c.Carries() {
 		return ""
 	}
-	text := "volume " + c.Volumes[0]
-	if len(c.Volumes) > 1 {
-		text = "volumes " + strings.Join(c.Volumes, ", ")
+	var parts []string
+	if len(c.Processes) > 0 {
+		parts = append(parts, "processes of "+strings.Join(c.Processes, ", "))
 	}
+	if len(c.Volumes) == 1 {
+		parts = append(parts, "volume "+c.Volumes[0])
+	}
+	if len(c.Volumes) > 1 {
+		parts = append(parts, "volumes "+strings.Join(c.Volumes, ", "))
+	}
+	text := strings.Join(parts, ", ")
 	if c.Source != nil {
 		text += fmt.Sprintf(" (%s in %s)", bytesOf(c.Source.Bytes), plural(int(c.Source.Files), "file"))
 	}

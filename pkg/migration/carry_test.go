@@ -152,6 +152,7 @@ func TestCarryingState(t *testing.T) {
 		{"hand over: restored at the last moment", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepRelease, "", ""},
 		{"hand over: nothing stands still in mode Live", sealing().with(func(s *scene) {
 			s.Now, s.Migration.Spec.Checkpoint.Mode = t0.Add(61*time.Second), v1alpha1.CheckpointLive
+			s.Migration.Status.Checkpoint.Mode = v1alpha1.CheckpointLive
 		}), NoAction, handing, v1alpha1.StepSeal, "", "stands still"},
 		{"hand over: killed while sealing", sealing().with(func(s *scene) { s.Pod = nil }), NoAction, handing, v1alpha1.StepAbort, ReasonOriginalDeleted, ""},
 

@@ -87,6 +87,9 @@ func (st *step) sourceFailed() (Decision, bool) {
 	if s == nil || s.Phase != v1alpha1.SourceFailed {
 		return Decision{}, false
 	}
+	if s.Reason == v1alpha1.ReportProcessNotMovable {
+		return st.processesStay(ReasonProcessNotMovable, fmt.Sprintf("on node %s: %s", s.Node, s.Message)), true
+	}
 	reason := ReasonCheckpointFailed
 	if s.Reason == v1alpha1.ReportNoSpace {
 		reason = ReasonClaimTooSmall
@@ -99,6 +102,9 @@ func (st *step) destinationFailed() (Decision, bool) {
 	d := st.destination()
 	if d == nil || d.Phase != v1alpha1.DestinationFailed {
 		return Decision{}, false
+	}
+	if d.Reason == v1alpha1.ReportProcessNotMovable {
+		return st.processesStay(ReasonRestoreFailed, fmt.Sprintf("on node %s: %s", d.Node, d.Message)), true
 	}
 	return st.giveUp(ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)), true
 }
@@ -172,7 +178,7 @@ func (st *step) standStill(what string) Decision {
 // frozenTooLong gives up when the original has stood still for too long, for a
 // seal or, once there is one, for what comes after it.
 func (st *step) frozenTooLong(what string) (Decision, bool) {
-	if !st.carries() || st.Migration.Spec.Checkpoint.Mode == v1alpha1.CheckpointLive || st.since(v1alpha1.ConditionSealed) < standstillTimeout {
+	if !st.carries() || st.Migration.CheckpointMode() == v1alpha1.CheckpointLive || st.since(v1alpha1.ConditionSealed) < standstillTimeout {
 		return Decision{}, false
 	}
 	return st.giveUp(ReasonFrozenTooLong, fmt.Sprintf("not done within %s of standing still: %s", standstillTimeout, what)), true

@@ -34,18 +34,18 @@ func (st *step) beforeHandover() (Decision, bool) {
 		return d, true
 	}
 	if !containers.Judge(o, containers.PolicyOf(st.Migration)).SameContainers(st.storedVerdicts()) {
-		return st.startOver(), true
+		return st.startOver(ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is built anew"), true
 	}
 	return Decision{}, false
 }
 
-// startOver goes back to Preparing: the original has changed, and the
-// replacement would do finished work again or leave out work that has begun.
-func (st *step) startOver() Decision {
-	const message = "a container of the original finished or started meanwhile: the replacement is built anew"
+// startOver goes back to Preparing: the original has changed, so that the
+// replacement would do finished work again or leave out work that has begun, or
+// its processes turned out to be immovable.
+func (st *step) startOver(reason, message string) Decision {
 	if owners.NeedsWebhook(st.method()) && st.Migration.Status.Replacement.UID != "" {
 		// Its owner would make another pod at once, before it is known what of.
-		return st.giveUp(ReasonContainersChanged, "a container of the original finished or started meanwhile, and the replacement does not fit any more")
+		return st.giveUp(reason, message+", which is not possible with a pod that its owner made")
 	}
 	st.status().Phase = v1alpha1.PhasePreparing
 	times := &st.status().Times
@@ -56,13 +56,13 @@ func (st *step) startOver() Decision {
 		c.Attempt, c.Step, c.Source, c.Destination = c.Attempt+1, "", nil, nil
 	}
 	for _, kind := range []string{v1alpha1.ConditionPrepared, v1alpha1.ConditionCopied, v1alpha1.ConditionPlaced, v1alpha1.ConditionReplacementReady} {
-		st.condition(kind, metav1.ConditionFalse, ReasonContainersChanged, message)
+		st.condition(kind, metav1.ConditionFalse, reason, message)
 	}
 	if st.conditionReason(v1alpha1.ConditionSealed) != "" {
 		// Not false: how long the next last copy takes is counted from then.
-		st.condition(v1alpha1.ConditionSealed, metav1.ConditionUnknown, ReasonContainersChanged, message)
+		st.condition(v1alpha1.ConditionSealed, metav1.ConditionUnknown, reason, message)
 	}
-	st.event(false, st.original(), ReasonContainersChanged, "Starting over: "+message)
+	st.event(false, st.original(), reason, "Starting over: "+message)
 	st.say("%s", message)
 	return st.decision
 }

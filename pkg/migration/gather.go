@@ -64,7 +64,11 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *State) error {
 	if s.Pod == nil {
 		return nil
 	}
-	var err error
+	source, err := read(ctx, r.live, "", s.Pod.Spec.NodeName, &corev1.Node{})
+	if err != nil {
+		return err
+	}
+	s.CarriesProcesses = source != nil && source.Labels[v1alpha1.ProcessNodeLabel] == "true"
 	s.Budgets, err = r.budgetsOf(ctx, s.Pod)
 	return err
 }

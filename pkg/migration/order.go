@@ -13,7 +13,7 @@ import (
 )
 
 // chooseOrder says whether original and replacement may overlap, and why.
-func chooseOrder(s *State, v containers.Verdicts) (v1alpha1.HandoverOrder, string) {
+func chooseOrder(s *State, v containers.Verdicts, processes bool) (v1alpha1.HandoverOrder, string) {
 	if s.Migration.Spec.ForceRestart {
 		return v1alpha1.OrderStopFirst, "the request asks for a restart (spec.forceRestart)"
 	}
@@ -23,11 +23,14 @@ func chooseOrder(s *State, v containers.Verdicts) (v1alpha1.HandoverOrder, strin
 	if why := containers.Exclusive(s.Pod, v, s.Claims); why != "" {
 		return v1alpha1.OrderStopFirst, why
 	}
-	if s.Migration.Spec.Checkpoint.Mode == v1alpha1.CheckpointApplication {
+	if s.Migration.CheckpointMode() == v1alpha1.CheckpointApplication {
 		return v1alpha1.OrderStopFirst, "the application saves its state when it is asked to end"
 	}
 	if carried := containers.CarriedVolumes(s.Pod, v); len(carried) > 0 && !s.sharesCheckpoint() {
 		return v1alpha1.OrderStopFirst, fmt.Sprintf("what is in %s is carried on a claim that two nodes cannot use at once: a class that offers ReadWriteMany spares the stop (spec.checkpoint.accessMode)", strings.Join(carried, ", "))
+	}
+	if processes && !s.sharesCheckpoint() {
+		return v1alpha1.OrderStopFirst, "the memory of its processes is carried on a claim that two nodes cannot use at once: a class that offers ReadWriteMany spares the stop (spec.checkpoint.accessMode)"
 	}
 	return v1alpha1.OrderStartFirst, "nothing keeps the replacement from working beside the original"
 }

@@ -1,7 +1,6 @@
 package migration
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +30,9 @@ func (st *step) pending() Decision {
 		return st.reject(r)
 	}
 	if r := checkpointPossible(st.State, verdicts); r != nil {
+		return st.reject(r)
+	}
+	if _, r := plannedMode(st.State, verdicts); r != nil && st.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {
 		return st.reject(r)
 	}
 	st.status().Phase = v1alpha1.PhasePending
@@ -79,7 +81,7 @@ func (s *State) reusedClaim() string {
 		return ""
 	}
 	// A claim for one pod could not be mounted by the carrier beside the original.
-	carried := s.Migration.Spec.Checkpoint.Mode.CarriesVolumes()
+	carried := s.Migration.CheckpointMode().CarriesVolumes()
 	if claim, _ := s.Claims(previous); claim == nil || claim.DeletionTimestamp != nil || carried && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod) {
 		return ""
 	}
@@ -93,7 +95,9 @@ func (st *step) accept() Decision {
 	// Written down before anything is made, so that what was made is found even
 	// when the original is gone. A replacement without a UID does not exist yet.
 	st.status().Replacement = &v1alpha1.PodReference{Name: containers.ReplacementName(root, uid, created)}
-	order, why := chooseOrder(st.State, containers.Judge(st.Pod, containers.PolicyOf(st.Migration)))
+	verdicts := containers.Judge(st.Pod, containers.PolicyOf(st.Migration))
+	mode, stay := plannedMode(st.State, verdicts)
+	order, why := chooseOrder(st.State, verdicts, mode == v1alpha1.CheckpointProcess)
 	st.status().Handover = &v1alpha1.Handover{
 		Method: owners.Method(st.Owner, order), Order: order, Reason: why, Owner: st.Owner.Reference, Identity: owners.Identity(st.Pod, st.Owner),
 	}
@@ -103,7 +107,7 @@ func (st *step) accept() Decision {
 	if order == v1alpha1.OrderStopFirst {
 		st.status().Placeholder = &v1alpha1.PodReference{Name: containers.PlaceholderName(root, uid, created)}
 	}
-	st.acceptCheckpoint(root)
+	st.acceptCheckpoint(root, mode, stay)
 	st.status().Phase = v1alpha1.PhasePreparing
 	st.status().Times.Started = st.microNow()
 	st.condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, ReasonAccepted, "the pod can be moved and has a place in the budget")
@@ -113,18 +117,23 @@ func (st *step) accept() Decision {
 }
 
 // acceptCheckpoint names the claim, and what is carried on it.
-func (st *step) acceptCheckpoint(root string) {
+func (st *step) acceptCheckpoint(root string, mode v1alpha1.CheckpointMode, stay *containers.Refusal) {
 	uid, created := st.Migration.UID, st.Migration.CreationTimestamp.Time
 	verdicts := containers.Judge(st.Pod, containers.PolicyOf(st.Migration))
 	checkpoint := &v1alpha1.CheckpointStatus{
-		Mode: cmp.Or(st.Migration.Spec.Checkpoint.Mode, v1alpha1.CheckpointFrozen), Attempt: 1,
-		Volumes: containers.CarriedVolumes(st.Pod, verdicts),
+		Mode: mode, Attempt: 1, Volumes: containers.CarriedVolumes(st.Pod, verdicts),
+	}
+	if mode == v1alpha1.CheckpointProcess {
+		checkpoint.Processes = containers.MovingProcesses(verdicts)
+	}
+	if stay != nil {
+		checkpoint.FallbackReason = stay.Message
 	}
 	st.status().CheckpointClaim = containers.ClaimName(root, uid, created)
 	if reused := st.reusedClaim(); reused != "" {
 		st.status().CheckpointClaim, checkpoint.ClaimReused = reused, true
 	}
-	if len(checkpoint.Volumes) > 0 {
+	if checkpoint.Carries() {
 		checkpoint.Carrier = &v1alpha1.PodReference{Name: containers.CarrierName(root, uid, created), NodeName: st.Pod.Spec.NodeName}
 	}
 	st.status().Checkpoint = checkpoint

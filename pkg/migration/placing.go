@@ -48,6 +48,9 @@ func (st *step) preparing() Decision {
 		return st.giveUp(lateRefusal(refusal.Reason), refusal.Message)
 	}
 	st.status().Containers = verdicts.Containers
+	if d, made := st.recheckProcesses(verdicts); made {
+		return d
+	}
 	if st.status().Before == nil {
 		return st.do(Action{Type: MeasureBefore, Pod: st.Pod})
 	}
@@ -152,6 +155,9 @@ func (st *step) placing() Decision {
 		if !st.isWarm() {
 			return st.awaitWarm(r)
 		}
+		if d, differ := st.imagesDiffer(r); differ {
+			return d
+		}
 		st.beginHandover()
 		st.say("the first copy is restored on node %s, handing over", r.Spec.NodeName)
 		return st.decision
@@ -173,6 +179,7 @@ func (st *step) beginHandover() {
 func (st *step) works(r *corev1.Pod) {
 	st.status().Times.ReplacementReady = st.microNow()
 	st.status().Downtime = st.downtime()
+	st.restored()
 	st.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady, "the replacement works on node "+r.Spec.NodeName)
 	st.say("replacement %s works on node %s, handing over", r.Name, r.Spec.NodeName)
 	st.event(false, r, ReasonReady, fmt.Sprintf("Replacement %s works on node %s; the original may go", r.Name, r.Spec.NodeName))
@@ -224,7 +231,7 @@ func ReplacementOptions(m *v1alpha1.PodMigration, agentImage string) containers.
 		TargetNode: m.Spec.TargetNode, PlannedNode: m.Spec.PlannedNode,
 		WaitForOriginal: m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst,
 	}
-	if c := m.Status.Checkpoint; c != nil && len(c.Volumes) > 0 {
+	if m.Status.Checkpoint.Carries() {
 		options.GateImage = agentImage
 	}
 	return options
@@ -264,6 +271,9 @@ func (st *step) unplaced(r *corev1.Pod) Decision {
 	if scheduled.Reason != corev1.PodReasonUnschedulable || r.Status.NominatedNodeName != "" ||
 		st.isCommitted() || st.volumeIsComing(scheduled.Message) {
 		return st.wait(st.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
+	}
+	if st.Migration.CheckpointMode() == v1alpha1.CheckpointProcess {
+		scheduled.Message += fmt.Sprintf(" (its processes can only be restored on nodes with the label %s=true, by their node agents)", v1alpha1.ProcessNodeLabel)
 	}
 	givesUpAt := scheduled.LastTransitionTime.Add(st.Limits.UnschedulableGrace)
 	if st.Now.Before(givesUpAt) {

@@ -39,7 +39,15 @@ const (
 	ReasonNodeNotReady = "NodeNotReady"
 	// ReasonFrozenTooLong: the original stood still for the last copy, and the
 	// replacement could not go on with it in time.
-	ReasonFrozenTooLong    = "FrozenTooLong"
+	ReasonFrozenTooLong = "FrozenTooLong"
+	// ReasonProcessNotMovable: the memory of the pod's processes cannot be carried.
+	// ReasonProcessNeedsOverlap: it could, were the original not to stop first.
+	ReasonProcessNotMovable   = "ProcessNotMovable"
+	ReasonProcessNeedsOverlap = "ProcessNeedsOverlap"
+	// ReasonNodeWithoutCRIU: the node cannot dump processes.
+	ReasonNodeWithoutCRIU = "NodeCannotCheckpoint"
+	// ReasonImageDiffers: the destination has another image under the same name.
+	ReasonImageDiffers     = "ImageDiffers"
 	ReasonClaimTooSmall    = "ClaimTooSmall"
 	ReasonCheckpointFailed = "CheckpointFailed"
 	ReasonRestoreFailed    = "RestoreFailed"

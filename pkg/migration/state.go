@@ -45,6 +45,9 @@ type State struct {
 	Others []v1alpha1.PodMigration
 	// TargetNodeExists tells whether spec.targetNode exists. Only read while Pending.
 	TargetNodeExists bool
+	// CarriesProcesses tells whether the node of the pod can dump processes. Only read
+	// while Pending.
+	CarriesProcesses bool
 	// Limits bound the waiting.
 	Limits Limits
 }
@@ -132,8 +135,7 @@ func (s *State) isCommitted() bool {
 
 // carries reports whether state is carried to the replacement.
 func (s *State) carries() bool {
-	c := s.Migration.Status.Checkpoint
-	return c != nil && len(c.Volumes) > 0
+	return s.Migration.Status.Checkpoint.Carries()
 }
 
 // adopts reports whether the ReplicaSet of the original is to adopt the replacement.
@@ -220,7 +222,7 @@ func (s *State) deadline() time.Time {
 
 // storedVerdicts are those that the replacement is built from.
 func (s *State) storedVerdicts() containers.Verdicts {
-	return containers.Verdicts{Containers: s.Migration.Status.Containers, Mode: s.Migration.Spec.Checkpoint.Mode}
+	return containers.Verdicts{Containers: s.Migration.Status.Containers, Mode: s.Migration.CheckpointMode()}
 }
 
 // isDisrupted reports whether others than its user end a pod: an eviction, a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/checkpoint"
+	"github.com/ai-storage/orchestrator/pkg/ociruntime"
 )
 
 // Options of an agent.
@@ -30,6 +32,8 @@ type Options struct {
 	Machine  Machine
 	// Registerer takes the metrics; nil registers none.
 	Registerer prometheus.Registerer
+	// Processes lets the agent tell on its node whether processes can move.
+	Processes bool
 }
 
 // machine is what an agent needs of its node; Machine is the real one.
@@ -39,6 +43,7 @@ type machine interface {
 	Freeze(ctx context.Context, pod types.UID) error
 	Thaw(pod types.UID) error
 	Kill(pod types.UID) error
+	processMachine
 }
 
 // lookAgain is how soon what no watch reports is looked at again.
@@ -51,8 +56,12 @@ type agent struct {
 	live    client.Reader
 	machine machine
 	records records
-	clock   clock.PassiveClock
-	metrics *Metrics
+	// restores is where the wrapper of runc finds checkpoints, dumps where CRIU
+	// writes them.
+	restores ociruntime.Store
+	dumps    string
+	clock    clock.PassiveClock
+	metrics  *Metrics
 
 	mu sync.Mutex
 	// writers and readers are open between two steps of a migration, so that what
@@ -65,6 +74,8 @@ type openWriter struct {
 	*checkpoint.Writer
 	migration types.UID
 	attempt   int32
+	// containers are those whose processes move, as they were when it was opened.
+	containers []movingContainer
 }
 
 type openReader struct {
@@ -84,6 +95,11 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := mgr.Add(a); err != nil {
 		return err
 	}
+	if o.Processes {
+		if err := mgr.Add(&announcer{node: o.Node, client: mgr.GetClient(), live: mgr.GetAPIReader(), versions: o.Machine.Versions}); err != nil {
+			return err
+		}
+	}
 	return ctrl.NewControllerManagedBy(mgr).Named("node-agent").For(&v1alpha1.PodMigration{}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).Complete(a)
 }
@@ -91,6 +107,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 func newAgent(node string, c client.Client, live client.Reader, m machine, stateDir string) *agent {
 	return &agent{
 		node: node, client: c, live: live, machine: m, records: records{stateDir}, clock: clock.RealClock{}, metrics: NewMetrics(nil, nil),
+		restores: ociruntime.Store(filepath.Join(stateDir, "restore")), dumps: filepath.Join(stateDir, "dump"),
 		writers: map[types.NamespacedName]*openWriter{}, readers: map[types.NamespacedName]*openReader{},
 	}
 }
@@ -101,6 +118,9 @@ func (a *agent) Start(ctx context.Context) error {
 	for {
 		if err := a.thawForgotten(ctx); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "Cannot look after frozen pods")
+		}
+		if err := a.removeForgotten(ctx); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Cannot remove checkpoints of pods that are gone")
 		}
 		select {
 		case <-ctx.Done():

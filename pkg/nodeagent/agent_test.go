@@ -31,6 +31,10 @@ type node struct {
 	frozen, killed map[types.UID]bool
 	// onFreeze runs when the pod stands still.
 	onFreeze func()
+	// obstacle and dumpFails make processes stay; letGo are the containers that were.
+	obstacle  string
+	dumpFails bool
+	letGo     []string
 }
 
 func (n *node) EmptyDir(pod types.UID, volume string) string {
@@ -49,6 +53,50 @@ func (n *node) Freeze(_ context.Context, pod types.UID) error {
 
 func (n *node) Thaw(pod types.UID) error { n.set(n.frozen, pod, false); return nil }
 func (n *node) Kill(pod types.UID) error { n.set(n.killed, pod, true); return nil }
+
+// Processes: a container's memory is a file, its layer a folder.
+
+func (n *node) Movable(string) (int64, string, error) { return 1 << 20, n.obstacle, nil }
+
+func (n *node) Layer(container string) (string, error) {
+	return n.folder("layer-" + container)
+}
+
+func (n *node) SharedMemory(container string) (string, error) {
+	return n.folder("shm-" + container)
+}
+
+func (n *node) folder(name string) (string, error) {
+	path := filepath.Join(n.root, name)
+	return path, os.MkdirAll(path, 0o755)
+}
+
+func (n *node) FreezeContainers(ctx context.Context, pod types.UID, _ []string) error {
+	return n.Freeze(ctx, pod)
+}
+
+func (n *node) StandStill(pod types.UID, _ []string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.frozen[pod] {
+		return errors.New("it runs")
+	}
+	return nil
+}
+
+func (n *node) Dump(_ context.Context, container, folder string) error {
+	if n.dumpFails {
+		return errors.New("CRIU says no")
+	}
+	return os.WriteFile(filepath.Join(folder, "memory", "pages"), []byte("memory of "+container), 0o600)
+}
+
+func (n *node) LetGo(container string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.letGo = append(n.letGo, container)
+	return nil
+}
 
 func (n *node) set(of map[types.UID]bool, pod types.UID, value bool) {
 	n.mu.Lock()

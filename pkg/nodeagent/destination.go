@@ -3,12 +3,14 @@ package nodeagent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -28,20 +30,17 @@ func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) 
 	if err != nil || pod == nil {
 		return ctrl.Result{}, err
 	}
-	if d == release {
+	switch d {
+	case release:
 		return ctrl.Result{}, a.release(ctx, m)
-	}
-	r, err := a.reader(m, pod)
-	if err != nil {
-		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
+	case invite:
+		return ctrl.Result{}, a.openGate(pod.UID)
+	case withdraw:
+		return ctrl.Result{}, a.withdraw(m)
 	}
 	var result checkpoint.PassResult
 	err = a.while(ctx, m, func(ctx context.Context) (err error) {
-		if d == warmUp {
-			result, err = r.Restore(ctx, nil)
-			return err
-		}
-		result, err = r.RestoreSealed(ctx, m.Status.Checkpoint.Source.ManifestDigest, nil)
+		result, err = a.restoreInto(ctx, m, pod, d)
 		return err
 	})
 	if d == warmUp && isPassing(err) {
@@ -53,6 +52,28 @@ func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) 
 	}
 	a.metrics.passed(map[duty]string{warmUp: passWarmUp, restore: passRestore}[d], result)
 	return ctrl.Result{}, a.restored(ctx, m, d, result)
+}
+
+// restoreInto restores the volumes of the replacement and, once they are sealed, the
+// processes of its containers.
+func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, d duty) (checkpoint.PassResult, error) {
+	source := m.Status.Checkpoint.Source
+	if d == restore && a.isTaken(m) {
+		// An earlier agent got so far.
+		return checkpoint.PassResult{Pass: source.Pass, Bytes: source.Bytes, Files: source.Files}, a.bringBack(ctx, m)
+	}
+	r, err := a.reader(m, pod)
+	if err != nil {
+		return checkpoint.PassResult{}, err
+	}
+	if d == warmUp {
+		return r.Restore(ctx, nil)
+	}
+	result, err := r.RestoreSealed(ctx, source.ManifestDigest, nil)
+	if err == nil && len(m.Status.Checkpoint.Processes) > 0 {
+		err = a.bringBack(ctx, m)
+	}
+	return result, err
 }
 
 // isPassing tells of failures that only say that the next pass is being written.
@@ -111,7 +132,11 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 	if err != nil {
 		return nil, err
 	}
-	r, err := checkpoint.OpenReader(folder, m.UID, a.volumes(pod.UID, c.Volumes))
+	trees, err := a.destinationTrees(m, pod, gate)
+	if err != nil {
+		return nil, err
+	}
+	r, err := checkpoint.OpenReader(folder, m.UID, trees)
 	if err != nil {
 		return nil, err
 	}
@@ -122,16 +147,25 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 	return open, nil
 }
 
-// release opens the gate: the containers of the replacement start.
+// openGate lets the containers of the replacement start.
+func (a *agent) openGate(pod types.UID) error {
+	folder := a.machine.EmptyDir(pod, v1alpha1.GateVolumeName)
+	file, err := os.OpenFile(filepath.Join(folder, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("opening the gate: %w", err)
+	}
+	return file.Close()
+}
+
+// release lets the replacement work: its containers start, or its restored
+// processes go on.
 func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration) error {
 	a.closeReader(client.ObjectKeyFromObject(m))
 	released := a.now()
-	folder := a.machine.EmptyDir(m.Status.Replacement.UID, v1alpha1.GateVolumeName)
-	file, err := os.OpenFile(filepath.Join(folder, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
+	if err := a.letProcessesGo(m); err != nil {
 		return err
 	}
-	if err := file.Close(); err != nil {
+	if err := a.openGate(m.Status.Replacement.UID); err != nil {
 		return err
 	}
 	ctrl.LoggerFrom(ctx).Info("Released a replacement", "pod", m.Status.Replacement.Name, "took", time.Since(released.Time))

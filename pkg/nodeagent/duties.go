@@ -24,9 +24,13 @@ const (
 	// end lets a frozen pod end that was evicted, without letting it work.
 	end duty = "end"
 	// warmUp, restore and release are the destination's.
-	warmUp  duty = "warm up"
-	restore duty = "restore"
-	release duty = "release"
+	warmUp duty = "warm up"
+	// invite lets the containers of a replacement come to where they wait for their
+	// processes; withdraw tells them that none will come.
+	invite   duty = "invite"
+	withdraw duty = "withdraw"
+	restore  duty = "restore"
+	release  duty = "release"
 )
 
 // sourceDuty decides for the agent of the node of the original. frozen tells of
@@ -34,7 +38,7 @@ const (
 // original is gone or being deleted.
 func sourceDuty(m *v1alpha1.PodMigration, frozen int32, leaving bool) duty {
 	c := m.Status.Checkpoint
-	if c == nil || len(c.Volumes) == 0 {
+	if !c.Carries() {
 		return nothing
 	}
 	report := currentSource(c)
@@ -74,7 +78,10 @@ func sourceDuty(m *v1alpha1.PodMigration, frozen int32, leaving bool) duty {
 // destinationDuty decides for the agent of the node of the replacement.
 func destinationDuty(m *v1alpha1.PodMigration) duty {
 	c := m.Status.Checkpoint
-	if c == nil || len(c.Volumes) == 0 || m.Status.Phase.IsFinished() || m.Status.Replacement == nil || m.Status.Replacement.UID == "" ||
+	if c.Carries() && len(c.Processes) > 0 && m.Status.Replacement != nil && m.Status.Replacement.UID != "" && isUndone(m) {
+		return withdraw
+	}
+	if !c.Carries() || m.Status.Phase.IsFinished() || m.Status.Replacement == nil || m.Status.Replacement.UID == "" ||
 		meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack) != nil {
 		return nothing
 	}
@@ -85,12 +92,20 @@ func destinationDuty(m *v1alpha1.PodMigration) duty {
 		return nothing
 	case c.Step == v1alpha1.StepCopy && source.Phase == v1alpha1.SourceCopied:
 		return orNothing(warmUp, report == nil || report.Phase == v1alpha1.DestinationRestoring)
+	case c.Step == v1alpha1.StepSeal && source.Phase == v1alpha1.SourceCopied && len(c.Processes) > 0:
+		return orNothing(invite, report != nil && report.Phase == v1alpha1.DestinationWarm)
 	case c.Step == v1alpha1.StepSeal && source.Phase == v1alpha1.SourceSealed:
 		return orNothing(restore, report == nil || report.Phase != v1alpha1.DestinationRestored || report.Pass != source.Pass)
 	case c.Step == v1alpha1.StepRelease && report != nil && report.Phase == v1alpha1.DestinationRestored:
 		return release
 	}
 	return nothing
+}
+
+// isUndone reports whether the replacement will not be let go on.
+func isUndone(m *v1alpha1.PodMigration) bool {
+	return m.Status.Checkpoint.Step == v1alpha1.StepAbort || m.Status.Phase == v1alpha1.PhaseFailed || m.Status.Phase == v1alpha1.PhaseCancelled ||
+		meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack) != nil
 }
 
 func orNothing(d duty, due bool) duty {

@@ -148,7 +148,7 @@ func (m Machine) Thaw(pod types.UID) error {
 		return nil
 	}
 	if err == nil {
-		err = f.set(false)
+		err = errors.Join(f.set(false), thawContainers(f))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("thawing the pod: %w", err)

@@ -97,8 +97,20 @@ func (a *agent) source(c *v1alpha1.CheckpointStatus) *v1alpha1.SourceReport {
 
 func (a *agent) measure(ctx context.Context, m *v1alpha1.PodMigration) error {
 	var size checkpoint.Size
-	err := a.while(ctx, m, func(ctx context.Context) (err error) {
-		size, err = checkpoint.Measure(ctx, a.volumes(m.Status.Original.UID, m.Status.Checkpoint.Volumes))
+	err := a.while(ctx, m, func(ctx context.Context) error {
+		moving, err := a.moving(ctx, m)
+		if err != nil {
+			return err
+		}
+		trees, err := a.sourceTrees(m, moving)
+		if err != nil {
+			return err
+		}
+		if size, err = checkpoint.Measure(ctx, trees); err != nil {
+			return err
+		}
+		memory, err := a.movable(moving)
+		size.Bytes += memory
 		return err
 	})
 	if err != nil {
@@ -148,11 +160,19 @@ func (a *agent) writer(ctx context.Context, m *v1alpha1.PodMigration) (*openWrit
 	if err != nil {
 		return nil, err
 	}
-	w, err := checkpoint.OpenWriter(folder, m.UID, a.volumes(m.Status.Original.UID, c.Volumes))
+	moving, err := a.moving(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	open := &openWriter{Writer: w, migration: m.UID, attempt: c.Attempt}
+	trees, err := a.sourceTrees(m, moving)
+	if err != nil {
+		return nil, err
+	}
+	w, err := checkpoint.OpenWriter(folder, m.UID, trees)
+	if err != nil {
+		return nil, err
+	}
+	open := &openWriter{Writer: w, migration: m.UID, attempt: c.Attempt, containers: moving}
 	a.mu.Lock()
 	a.writers[key] = open
 	a.mu.Unlock()
@@ -234,6 +254,7 @@ func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, wasFrozen bo
 		return a.sourceFailed(ctx, m, err)
 	}
 	defer a.closeWriter(client.ObjectKeyFromObject(m))
+	defer a.removeDump(ctx, m)
 	sealed := &v1alpha1.SourceReport{}
 	err = a.while(ctx, m, func(ctx context.Context) error {
 		result, err := w.Pass(ctx, false, nil)
@@ -268,8 +289,7 @@ func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openW
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, FreezeTooLong)
 		defer cancel()
-		sealed.FrozenAt = microTime(a.now())
-		if err := a.machine.Freeze(ctx, m.Status.Original.UID); err != nil {
+		if err := a.standStill(ctx, m, w, sealed); err != nil {
 			return err
 		}
 	}
@@ -282,6 +302,9 @@ func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openW
 		digest, err := w.Seal(ctx)
 		if checkpoint.ReasonOf(err) == checkpoint.ReasonChanged && !still && pass < maxPasses {
 			continue
+		}
+		if err == nil && len(w.containers) > 0 {
+			err = a.machine.StandStill(m.Status.Original.UID, ids(w.containers))
 		}
 		if err != nil {
 			return fmt.Errorf("sealing: %w", err)

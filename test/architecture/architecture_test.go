@@ -36,6 +36,7 @@ var layers = map[string]int{
 	"pkg/apis":               0,
 	"pkg/cluster":            0,
 	"pkg/dashboard":          0,
+	"pkg/ociruntime":         0,
 	"pkg/containers":         1,
 	"pkg/budget":             1,
 	"pkg/checkpoint":         1,

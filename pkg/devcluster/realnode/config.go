@@ -10,6 +10,7 @@ import (
 	"text/template"
 
 	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
+	"github.com/ai-storage/orchestrator/pkg/ociruntime"
 )
 
 //go:embed templates
@@ -27,6 +28,12 @@ type settings struct {
 	ClientCAFile              string
 	Hierarchies               []nodeHierarchy
 	Reserved                  reservation
+}
+
+// CarriesProcesses reports whether the wrapper of runc was built.
+func (s settings) CarriesProcesses() bool {
+	_, err := os.Stat(filepath.Join(s.BinDir, ociruntime.Program))
+	return err == nil
 }
 
 func (settings) KubeletRoot() string      { return kubeletRoot }

@@ -53,7 +53,7 @@ func (p *Plugin) isKnownUnshared(key types.NamespacedName) bool {
 // come to a node before it did.
 func isUnsealed(m *v1alpha1.PodMigration, unshared bool) bool {
 	checkpoint := m.Status.Checkpoint
-	if m.Status.Phase.IsFinished() || checkpoint == nil || !checkpoint.Mode.CarriesVolumes() || len(checkpoint.Volumes) == 0 {
+	if m.Status.Phase.IsFinished() || checkpoint == nil || !checkpoint.Mode.CarriesVolumes() || !checkpoint.Carries() {
 		return false
 	}
 	stopsFirst := m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst

@@ -8,13 +8,17 @@ import (
 // CheckpointMode says how state that is not on persistent volumes is carried
 // to the replacement.
 //
-// +kubebuilder:validation:Enum=Frozen;Live;Application;None
+// +kubebuilder:validation:Enum=Frozen;Process;Live;Application;None
 type CheckpointMode string
 
 const (
 	// CheckpointFrozen carries every emptyDir; the pod is frozen for the last
 	// copy, so that nothing it wrote and acknowledged is lost.
 	CheckpointFrozen CheckpointMode = "Frozen"
+	// CheckpointProcess carries what Frozen does, the writable layers of containers
+	// and the memory of their processes, all of one instant: the processes go on
+	// where they stood still.
+	CheckpointProcess CheckpointMode = "Process"
 	// CheckpointLive carries every emptyDir without freezing the pod: it is
 	// copied until two passes agree. What is written after that is lost.
 	CheckpointLive CheckpointMode = "Live"
@@ -29,7 +33,41 @@ const (
 // CarriesVolumes reports whether the node agents carry emptyDirs in this mode.
 // An empty mode is the default, Frozen.
 func (m CheckpointMode) CarriesVolumes() bool {
-	return m == "" || m == CheckpointFrozen || m == CheckpointLive
+	return m == "" || m == CheckpointFrozen || m == CheckpointLive || m == CheckpointProcess
+}
+
+// CheckpointFallback says what happens to a pod whose processes cannot move.
+//
+// +kubebuilder:validation:Enum=None;FreshStart
+type CheckpointFallback string
+
+const (
+	// FallbackNone fails the migration: the original goes on where it is.
+	FallbackNone CheckpointFallback = "None"
+	// FallbackFreshStart goes on in mode Frozen: the volumes move, and the
+	// containers start afresh.
+	FallbackFreshStart CheckpointFallback = "FreshStart"
+)
+
+// RestoredState says what a replacement goes on with.
+//
+// +kubebuilder:validation:Enum=Processes;Volumes
+type RestoredState string
+
+const (
+	RestoredProcesses RestoredState = "Processes"
+	RestoredVolumes   RestoredState = "Volumes"
+)
+
+// CheckpointMode is how state is carried: as it was accepted, or as it was asked.
+func (m *PodMigration) CheckpointMode() CheckpointMode {
+	switch {
+	case m.Status.Checkpoint != nil && m.Status.Checkpoint.Mode != "":
+		return m.Status.Checkpoint.Mode
+	case m.Spec.Checkpoint.Mode != "":
+		return m.Spec.Checkpoint.Mode
+	}
+	return CheckpointFrozen
 }
 
 // ReplacementMethod says how the replacement of a pod comes to be.
@@ -114,6 +152,17 @@ type CheckpointStatus struct {
 	// +optional
 	// +listType=atomic
 	Volumes []string `json:"volumes,omitempty"`
+	// processes are the containers whose processes move, sorted (mode Process).
+	// +optional
+	// +listType=atomic
+	Processes []string `json:"processes,omitempty"`
+	// restored tells what the replacement went on with, once it was let go on.
+	// +optional
+	Restored RestoredState `json:"restored,omitempty"`
+	// fallbackReason tells why the processes could not move, where the migration
+	// went on with the volumes alone.
+	// +optional
+	FallbackReason string `json:"fallbackReason,omitempty"`
 	// claimReused tells that the claim is the one of an earlier migration, which
 	// the original brought along.
 	// +optional
@@ -131,6 +180,11 @@ type CheckpointStatus struct {
 	Source *SourceReport `json:"source,omitempty"`
 	// +optional
 	Destination *DestinationReport `json:"destination,omitempty"`
+}
+
+// Carries reports whether node agents carry anything.
+func (c *CheckpointStatus) Carries() bool {
+	return c != nil && (len(c.Volumes) > 0 || len(c.Processes) > 0)
 }
 
 // SourcePhase is how far the agent of the source node is.
@@ -154,6 +208,10 @@ const (
 
 // ReportNoSpace is the reason of a report that the claim is full.
 const ReportNoSpace = "NoSpace"
+
+// ReportProcessNotMovable is the reason of a report that the memory of a pod's
+// processes cannot be carried, while its volumes could.
+const ReportProcessNotMovable = "ProcessNotMovable"
 
 // SourceReport is what the agent of the source node tells.
 type SourceReport struct {
@@ -180,6 +238,9 @@ type SourceReport struct {
 	// frozenAt and sealedAt bound the window in which nothing worked.
 	// +optional
 	FrozenAt *metav1.MicroTime `json:"frozenAt,omitempty"`
+	// dumpedAt is when the memory of the processes had been read (mode Process).
+	// +optional
+	DumpedAt *metav1.MicroTime `json:"dumpedAt,omitempty"`
 	// +optional
 	SealedAt *metav1.MicroTime `json:"sealedAt,omitempty"`
 	// manifestDigest is the digest of the sealed manifest, "sha256:…". The
@@ -197,7 +258,8 @@ const (
 	DestinationRestoring DestinationPhase = "Restoring"
 	// DestinationWarm: a complete pass was restored before the seal.
 	DestinationWarm DestinationPhase = "Warm"
-	// DestinationRestored: what was sealed is restored and verified.
+	// DestinationRestored: what was sealed is restored and verified; in mode Process
+	// the processes are there too, stopped.
 	DestinationRestored DestinationPhase = "Restored"
 	// DestinationReleased: the containers of the replacement may start.
 	DestinationReleased DestinationPhase = "Released"

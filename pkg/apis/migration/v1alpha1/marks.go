@@ -98,6 +98,15 @@ const (
 	// Finalizer keeps a PodMigration until what it made is put back.
 	Finalizer = GroupName + "/cleanup"
 
+	// ProcessRuntimeClass is the RuntimeClass of pods whose processes can move: its
+	// handler is cmd/oci-runtime.
+	ProcessRuntimeClass = "ai-storage-process"
+	// ProcessNodeLabel with the value "true" tells that a node can dump and restore
+	// processes. The node agent writes it, and ProcessVersionsAnnotation.
+	ProcessNodeLabel = GroupName + "/process-checkpoint"
+	// ProcessVersionsAnnotation names the versions of the kernel, CRIU and runc.
+	ProcessVersionsAnnotation = GroupName + "/process-checkpoint-versions"
+
 	// SchedulerName is the scheduler that places every replacement.
 	SchedulerName = "ai-storage-scheduler"
 )

@@ -134,10 +134,17 @@ const (
 
 // CheckpointSpec describes the checkpoint claim.
 type CheckpointSpec struct {
-	// mode says how the content of the pod's emptyDirs is carried.
+	// mode says how the state of the pod is carried.
 	// +optional
 	// +kubebuilder:default=Frozen
 	Mode CheckpointMode `json:"mode,omitempty"`
+
+	// fallback says what happens in mode Process when the processes cannot move:
+	// None fails the migration and the original goes on, FreshStart goes on in
+	// mode Frozen.
+	// +optional
+	// +kubebuilder:default=None
+	Fallback CheckpointFallback `json:"fallback,omitempty"`
 
 	// size of the claim. It is made larger when the pod holds more.
 	// +optional

@@ -43,6 +43,11 @@ func (in *CheckpointStatus) DeepCopyInto(out *CheckpointStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.Processes != nil {
+		in, out := &in.Processes, &out.Processes
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Carrier != nil {
 		in, out := &in.Carrier, &out.Carrier
 		*out = new(PodReference)
@@ -329,6 +334,10 @@ func (in *SourceReport) DeepCopyInto(out *SourceReport) {
 	*out = *in
 	if in.FrozenAt != nil {
 		in, out := &in.FrozenAt, &out.FrozenAt
+		*out = (*in).DeepCopy()
+	}
+	if in.DumpedAt != nil {
+		in, out := &in.DumpedAt, &out.DumpedAt
 		*out = (*in).DeepCopy()
 	}
 	if in.SealedAt != nil {

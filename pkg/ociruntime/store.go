@@ -1,0 +1,174 @@
+package ociruntime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	// Program is the name of the wrapper.
+	Program = "oci-runtime"
+	// DefaultStore is where the node agent leaves checkpoints
+	// (manifests/base/node-agent.yaml). It outlives a restart of the node: a pod that
+	// was being restored must not start afresh after it.
+	DefaultStore = "/var/lib/ai-storage/node-agent/restore"
+	// RestoredDir tells, by the IDs of containers, which of them were restored and
+	// not yet started. It need not outlive a restart of the node.
+	RestoredDir = "/run/ai-storage/restored"
+
+	readyFile    = "ready"
+	begunFile    = "begun"
+	restoredFile = "restored"
+	failedFile   = "failed"
+	configFile   = "criu.conf"
+)
+
+// Store is the folder of the checkpoints that are to be restored on a node.
+type Store string
+
+// Entry is the folder of one container.
+type Entry string
+
+// Pod is the folder of all containers of a pod.
+func (s Store) Pod(uid string) string { return filepath.Join(string(s), uid) }
+
+// Entry is the folder of a container of a pod; it need not exist. Both names
+// come from the configuration of a container: they must be plain.
+func (s Store) Entry(uid, container string) (Entry, error) {
+	for _, name := range []string{uid, container} {
+		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+			return "", fmt.Errorf("%q cannot name a checkpoint", name)
+		}
+	}
+	return Entry(filepath.Join(s.Pod(uid), container)), nil
+}
+
+// Memory is where the images of CRIU are.
+func (e Entry) Memory() string { return filepath.Join(string(e), "memory") }
+
+// Layer is where the writable layer is.
+func (e Entry) Layer() string { return filepath.Join(string(e), "layer") }
+
+// Work is where CRIU writes its log.
+func (e Entry) Work() string { return filepath.Join(string(e), "work") }
+
+func (e Entry) path(name string) string { return filepath.Join(string(e), name) }
+
+// Exists reports whether the container is expected to be restored.
+func (e Entry) Exists() bool {
+	_, err := os.Lstat(string(e))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// restoreConfig is CRIU's configuration. Connections that were established are
+// closed: their other end is on another machine, or on another address.
+// The processes stay stopped until the agent lets them go.
+const restoreConfig = "tcp-close\nnetwork-lock skip\nleave-stopped\n"
+
+// Expect makes the folders of a container. From here on it does not start afresh.
+func (e Entry) Expect() error {
+	for _, folder := range []string{string(e), e.Memory(), e.Layer()} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return fmt.Errorf("expecting a checkpoint: %w", err)
+		}
+	}
+	return nil
+}
+
+// Offer says that everything is there and verified.
+func (e Entry) Offer() error {
+	if err := os.WriteFile(e.path(configFile), []byte(restoreConfig), 0o600); err != nil {
+		return fmt.Errorf("offering a checkpoint: %w", err)
+	}
+	if err := os.WriteFile(e.path(readyFile), nil, 0o600); err != nil {
+		return fmt.Errorf("offering a checkpoint: %w", err)
+	}
+	return nil
+}
+
+// IsTaken reports whether the wrapper has taken the checkpoint: from then on it
+// must not be changed.
+func (e Entry) IsTaken() bool {
+	for _, name := range []string{begunFile, restoredFile, failedFile} {
+		if _, err := os.Lstat(e.path(name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Outcome of a restoration.
+type Outcome struct {
+	// Done tells that there is one: Failure is why it failed, or empty.
+	Done    bool
+	Failure string
+	// Container is the ID of a container that was restored.
+	Container string
+}
+
+// Outcome reads what came of an offer.
+func (e Entry) Outcome() (Outcome, error) {
+	if id, err := os.ReadFile(e.path(restoredFile)); err == nil {
+		return Outcome{Done: true, Container: string(id)}, nil
+	}
+	message, err := os.ReadFile(e.path(failedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Outcome{}, nil
+	}
+	return Outcome{Done: err == nil, Failure: string(message)}, err
+}
+
+// take waits until the checkpoint is ready and takes it: of two creations one
+// gets it.
+func (e Entry) take(patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		err := os.Rename(e.path(readyFile), e.path(begunFile))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("taking the checkpoint: %w", err)
+		}
+		if !e.Exists() {
+			return errors.New("the checkpoint was withdrawn")
+		}
+		outcome, err := e.Outcome()
+		switch {
+		case err != nil:
+			return fmt.Errorf("taking the checkpoint: %w", err)
+		case outcome.Failure != "":
+			return fmt.Errorf("its processes could not be restored before: %s", outcome.Failure)
+		case outcome.Done:
+			return errors.New("its processes were restored before, and have ended")
+		}
+		if _, err := os.Lstat(e.path(begunFile)); err == nil {
+			return errors.New("its processes are being restored already")
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the checkpoint was not complete within %s", patience)
+		}
+	}
+}
+
+// Withdraw says that the container will not be restored: its creation fails.
+func (e Entry) Withdraw() error { return e.finish("", errors.New("the migration was given up")) }
+
+func (e Entry) finish(container string, failure error) error {
+	name, content := restoredFile, container
+	if failure != nil {
+		name, content = failedFile, failure.Error()
+	}
+	next := e.path(name + ".new")
+	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {
+		return fmt.Errorf("recording the restoration: %w", err)
+	}
+	if err := os.Rename(next, e.path(name)); err != nil {
+		return fmt.Errorf("recording the restoration: %w", err)
+	}
+	return nil
+}

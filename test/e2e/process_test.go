@@ -1,0 +1,175 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/devcluster"
+)
+
+// processTemplate is a writer whose processes can move, beside a container that
+// has finished.
+func processTemplate(name, collector string) corev1.PodTemplateSpec {
+	template := smallWriterTemplate(name, collector)
+	template.Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass)
+	return template
+}
+
+// withProcesses asks for the memory of the processes.
+func withProcesses(m *v1alpha1.PodMigration) {
+	sharedCheckpoint(m)
+	m.Spec.Checkpoint.Mode = v1alpha1.CheckpointProcess
+}
+
+// One process numbers its records in memory, makes them durable and has them
+// acknowledged on another node. It moves back and forth under load and never
+// begins anew: the collector would hear of it.
+func TestProcessesMove(t *testing.T) {
+	requireProcessNodes(t)
+	moves := 2
+	if isFull() {
+		moves = 20
+	}
+	namespace := newNamespace(t)
+	collector := startCollector(t, namespace)
+	for _, kind := range workloadKinds {
+		if kind.name == "StatefulSet" {
+			continue // its original must stop first
+		}
+		t.Run(kind.name, func(t *testing.T) {
+			name := "process-" + strings.ToLower(strings.Fields(kind.name)[0])
+			create(t, kind.make(namespace, name, processTemplate(name, collector)))
+			moveProcesses(t, namespace, name, collector, moves)
+		})
+	}
+}
+
+func moveProcesses(t *testing.T, namespace, name, collector string, moves int) {
+	var stops []time.Duration
+	for move := range moves {
+		pod := awaitOnly(t, namespace, name, 2*time.Minute)
+		awaitProgress(t, collector, name)
+		migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
+			withProcesses(m)
+			m.Name, m.Spec.TargetNode = fmt.Sprintf("%s-%d", name, move), otherNode(pod)
+		})
+		wantSucceeded(t, migration, 4*time.Minute)
+		if c := migration.Status.Checkpoint; c.Restored != v1alpha1.RestoredProcesses {
+			t.Fatalf("%s went on with %q", migration.Name, c.Restored)
+		}
+		awaitProgress(t, collector, name)
+		reportStop(t, migration)
+		stops = append(stops, migration.Status.Downtime.Duration)
+	}
+	slices.Sort(stops)
+	t.Logf("%s: stop time, median of %d: %v, from %v to %v", name, moves, stops[len(stops)/2], stops[0], stops[len(stops)-1])
+	all, err := ledgers(collector, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A record whose acknowledgement was on its way when its connection closed is
+	// sent again: the writer asks until it has an answer.
+	l := all[name]
+	t.Logf("%s: %d records acknowledged, %d lost, %d sent again, %d skipped, %d beginnings", name, l.Last, l.Lost, l.Duplicated, l.Skipped, l.Resumed)
+	if l.Lost+l.Skipped != 0 || l.Resumed != 1 || l.Duplicated > int64(moves) {
+		t.Errorf("%s: %+v, want one beginning, and no record lost or repeated", name, l)
+	}
+	wantRecords(t, awaitOnly(t, namespace, name, time.Minute), l.Last)
+}
+
+// wantRecords wants every record once, in order, at least up to one.
+func wantRecords(t *testing.T, pod *corev1.Pod, least int64) {
+	t.Helper()
+	path, err := devcluster.PodPath(pod.UID, "/data/records")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := int64(0)
+	for line := range strings.Lines(string(content)) {
+		number, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+		if err != nil || number != last+1 {
+			t.Fatalf("after record %d stands %q", last, line)
+		}
+		last = number
+	}
+	if last < least {
+		t.Errorf("the file ends with record %d, and %d was acknowledged", last, least)
+	}
+}
+
+// reportStop prints the parts of a stop.
+func reportStop(t *testing.T, migration *v1alpha1.PodMigration) {
+	t.Helper()
+	source, destination, times := migration.Status.Checkpoint.Source, migration.Status.Checkpoint.Destination, migration.Status.Times
+	part := func(from, to time.Time) time.Duration { return to.Sub(from).Round(time.Millisecond) }
+	t.Logf("%s: stop %v = dump %v, copy and seal %v, restore %v, let go %v, seen to work %v; %d bytes, last pass %d", migration.Name, migration.Status.Downtime.Round(time.Millisecond),
+		part(source.FrozenAt.Time, source.DumpedAt.Time), part(source.DumpedAt.Time, source.SealedAt.Time), part(source.SealedAt.Time, destination.RestoredAt.Time),
+		part(destination.RestoredAt.Time, destination.ReleasedAt.Time), part(destination.ReleasedAt.Time, times.ReplacementReady.Time), source.Bytes, source.PassBytes)
+}
+
+// requireProcessNodes skips where CRIU was not built (make bin/criu).
+func requireProcessNodes(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("../../bin/criu"); err != nil {
+		t.Skip("needs CRIU: make bin/criu")
+	}
+	for _, name := range env.nodes {
+		eventuallyCarries(t, name)
+	}
+}
+
+// What cannot move with its memory is refused before it is touched, with the
+// reason; or moves without, where the migration says that it may.
+func TestProcessesThatCannotMove(t *testing.T) {
+	requireProcessNodes(t)
+	namespace := newNamespace(t)
+	// A server in Go listens with Multipath TCP, which CRIU does not dump.
+	c := container("server", 10, "--http=:8080")
+	pod := excluded(newPod(namespace, "server", c))
+	pod.Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass)
+	pod = startOn(t, env.nodes[0], pod)
+	refused := migrate(t, pod, func(m *v1alpha1.PodMigration) { withProcesses(m); m.Name = "refused" })
+	waitPhase(t, refused, 2*time.Minute, v1alpha1.Phase.IsFinished)
+	if refused.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(refused.Status.Message, "MPTCP") || refused.Status.Times.Stopped != nil {
+		t.Fatalf("%s: %s, stopped %v", refused.Status.Phase, refused.Status.Message, refused.Status.Times.Stopped)
+	}
+	t.Logf("refused: %s", refused.Status.Message)
+	fallen := migrate(t, pod, func(m *v1alpha1.PodMigration) {
+		withProcesses(m)
+		m.Name, m.Spec.Checkpoint.Fallback = "fallen", v1alpha1.FallbackFreshStart
+	})
+	wantSucceeded(t, fallen, 3*time.Minute)
+	if c := fallen.Status.Checkpoint; c.Mode != v1alpha1.CheckpointFrozen || !strings.Contains(c.FallbackReason, "MPTCP") {
+		t.Errorf("%+v, want a fresh start with the reason", c)
+	}
+}
+
+func eventuallyCarries(t *testing.T, name string) {
+	t.Helper()
+	eventually(t, time.Minute, "node "+name+" can dump processes", func(ctx context.Context) error {
+		node := &corev1.Node{}
+		if err := env.client.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
+			return err
+		}
+		if node.Labels[v1alpha1.ProcessNodeLabel] != "true" {
+			return fmt.Errorf("it says %q", node.Annotations[v1alpha1.ProcessVersionsAnnotation])
+		}
+		return nil
+	})
+}
