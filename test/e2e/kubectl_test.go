@@ -119,7 +119,7 @@ func TestKubectlDrain(t *testing.T) {
 	})
 	setCordon(t, env.nodes[1], false)
 	code, text = kubectl(t, namespace, "migrate", "drain", from, "--dry-run=server")
-	wantAnswer(t, code, 3, text, namespace+"/trainer", "moves", "kube-system/csidriver-"+from, "of its node through volume kubelet", "cordoned (server dry run)")
+	wantAnswer(t, code, 3, text, namespace+"/trainer", "moves", "kube-system/csidriver-"+from, "of its node through volume", "cordoned (server dry run)")
 	defer setCordon(t, from, false)
 	code, text = kubectl(t, namespace, "migrate", "drain", from)
 	wantAnswer(t, code, 3, text, "2 pods moved off node "+from, "1 left that cannot move", "node/"+from+" cordoned")
