@@ -177,7 +177,7 @@ func wantEvents(t *testing.T, m *v1alpha1.PodMigration) {
 			t.Errorf("event %s is a %s: %q", e.Reason, e.Type, e.Note)
 		}
 	}
-	want := []string{"Accepted", "Prepared", "ReplacementCreated", "Placed", "Released", "HandedOver", "Succeeded"}
+	want := []string{"Accepted", "Prepared", "ReplacementCreated", "Placed", "Released", "ReplacementReady", "HandedOver", "Succeeded"}
 	if !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
