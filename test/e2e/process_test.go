@@ -49,6 +49,9 @@ func TestProcessesMove(t *testing.T) {
 			continue // its original must stop first
 		}
 		t.Run(kind.name, func(t *testing.T) {
+			if !isFull() {
+				t.Parallel()
+			}
 			name := "process-" + strings.ToLower(strings.Fields(kind.name)[0])
 			create(t, kind.make(namespace, name, processTemplate(name, collector)))
 			moveProcesses(t, namespace, name, collector, moves)
