@@ -64,13 +64,22 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *State) error {
 	if s.Pod == nil {
 		return nil
 	}
-	source, err := read(ctx, r.live, "", s.Pod.Spec.NodeName, &corev1.Node{})
-	if err != nil {
+	var err error
+	if s.CarriesProcesses, err = r.carriesProcesses(ctx, s.Pod.Spec.NodeName); err != nil {
 		return err
 	}
-	s.CarriesProcesses = source != nil && source.Labels[v1alpha1.ProcessNodeLabel] == "true"
 	s.Budgets, err = r.budgetsOf(ctx, s.Pod)
 	return err
+}
+
+// carriesProcesses reports whether a node can dump processes; a pod without a place
+// is on none.
+func (r *reconciler) carriesProcesses(ctx context.Context, node string) (bool, error) {
+	if node == "" {
+		return false, nil
+	}
+	source, err := read(ctx, r.live, "", node, &corev1.Node{})
+	return source != nil && source.Labels[v1alpha1.ProcessNodeLabel] == "true", err
 }
 
 // budgetsOf names the PodDisruptionBudgets that cover a pod, as the Eviction API
