@@ -65,8 +65,10 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *State) error {
 		return nil
 	}
 	var err error
-	if s.CarriesProcesses, err = r.carriesProcesses(ctx, s.Pod.Spec.NodeName); err != nil {
-		return err
+	if s.Migration.Spec.Checkpoint.Mode == v1alpha1.CheckpointProcess {
+		if s.CarriesProcesses, err = r.carriesProcesses(ctx, s.Pod.Spec.NodeName); err != nil {
+			return err
+		}
 	}
 	s.Budgets, err = r.budgetsOf(ctx, s.Pod)
 	return err

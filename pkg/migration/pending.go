@@ -107,7 +107,7 @@ func (st *step) accept() Decision {
 	if order == v1alpha1.OrderStopFirst {
 		st.status().Placeholder = &v1alpha1.PodReference{Name: containers.PlaceholderName(root, uid, created)}
 	}
-	st.acceptCheckpoint(root, mode, stay)
+	st.acceptCheckpoint(root, verdicts, mode, stay)
 	st.status().Phase = v1alpha1.PhasePreparing
 	st.status().Times.Started = st.microNow()
 	st.condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, ReasonAccepted, "the pod can be moved and has a place in the budget")
@@ -117,9 +117,8 @@ func (st *step) accept() Decision {
 }
 
 // acceptCheckpoint names the claim, and what is carried on it.
-func (st *step) acceptCheckpoint(root string, mode v1alpha1.CheckpointMode, stay *containers.Refusal) {
+func (st *step) acceptCheckpoint(root string, verdicts containers.Verdicts, mode v1alpha1.CheckpointMode, stay *containers.Refusal) {
 	uid, created := st.Migration.UID, st.Migration.CreationTimestamp.Time
-	verdicts := containers.Judge(st.Pod, containers.PolicyOf(st.Migration))
 	checkpoint := &v1alpha1.CheckpointStatus{
 		Mode: mode, Attempt: 1, Volumes: containers.CarriedVolumes(st.Pod, verdicts),
 	}
