@@ -117,25 +117,42 @@ func (m Machine) freezer(pod types.UID) (freezer, error) {
 // Freeze stops all processes of a pod and returns when they stand still.
 func (m Machine) Freeze(ctx context.Context, pod types.UID) error {
 	f, err := m.freezer(pod)
+	if err == nil {
+		err = freezeAll(ctx, []freezer{f}, func() (bool, error) { return true, nil })
+	}
 	if err != nil {
 		return fmt.Errorf("freezing the pod: %w", err)
 	}
+	return nil
+}
+
+// freezeAll returns when all stand still at the same time, and settled agrees.
+func freezeAll(ctx context.Context, freezers []freezer, settled func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 	defer cancel()
 	for {
-		if err := f.set(true); err != nil {
-			return fmt.Errorf("freezing the pod: %w", err)
+		for _, f := range freezers {
+			if err := f.set(true); err != nil {
+				return err
+			}
 		}
-		frozen, err := f.isFrozen()
-		if err != nil {
-			return fmt.Errorf("freezing the pod: %w", err)
+		done := true
+		for _, f := range freezers {
+			frozen, err := f.isFrozen()
+			if err != nil {
+				return err
+			}
+			done = done && frozen
 		}
-		if frozen {
-			return nil
+		if done {
+			var err error
+			if done, err = settled(); done || err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("freezing the pod: %w", ctx.Err())
+			return ctx.Err()
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -20,41 +20,23 @@ import (
 // it back. It returns when all stand still.
 func (m Machine) FreezeContainers(ctx context.Context, pod types.UID, containers []string) error {
 	freezers, err := m.containerFreezers(pod, containers)
+	if err == nil {
+		err = freezeAll(ctx, freezers, func() (bool, error) {
+			if !m.haveVisitors(containers) {
+				return true, nil
+			}
+			// Such a process ends soon, once it can. What counts is the last freezing.
+			if err := thawAll(freezers); err != nil {
+				return false, err
+			}
+			time.Sleep(visit)
+			return false, nil
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("freezing the containers: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
-	defer cancel()
-	for {
-		still := true
-		for _, f := range freezers {
-			if err := f.set(true); err != nil {
-				return fmt.Errorf("freezing the containers: %w", err)
-			}
-		}
-		for _, f := range freezers {
-			frozen, err := f.isFrozen()
-			if err != nil {
-				return fmt.Errorf("freezing the containers: %w", err)
-			}
-			still = still && frozen
-		}
-		if still && !m.haveVisitors(containers) {
-			return nil
-		}
-		if still {
-			// Such a process ends soon, once it can. What counts is the last freezing.
-			if err := thawAll(freezers); err != nil {
-				return fmt.Errorf("freezing the containers: %w", err)
-			}
-			time.Sleep(visit)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("freezing the containers: %w", ctx.Err())
-		case <-time.After(time.Millisecond):
-		}
-	}
+	return nil
 }
 
 // visit is how long a probe of the kubelet may take between two looks.
