@@ -78,7 +78,11 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 	line := func(name, format string, args ...any) { fmt.Fprintf(table, name+":\t"+format+"\n", args...) }
 	line("Name", "%s", m.Name)
 	line("Namespace", "%s", m.Namespace)
-	line("Created", "%s (%s ago) by %s", m.CreationTimestamp.UTC().Format(time.RFC3339), c.age(m.CreationTimestamp.Time), createdBy(m))
+	created := fmt.Sprintf("%s (%s ago)", m.CreationTimestamp.UTC().Format(time.RFC3339), c.age(m.CreationTimestamp.Time))
+	if by := createdBy(m); by != "" {
+		created += " by " + by
+	}
+	line("Created", "%s", created)
 	if m.Spec.Reason != "" {
 		line("Why", "%s", m.Spec.Reason)
 	}

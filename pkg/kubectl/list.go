@@ -176,7 +176,7 @@ func (c *cli) writeRow(w io.Writer, o *listOptions, m *v1alpha1.PodMigration) {
 		if r := m.Status.Replacement; r != nil && r.UID != "" {
 			replacement = r.Name
 		}
-		fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\t%s", orNone(replacement), orNone(order), orNone(downtime), createdBy(m), m.Status.Message)
+		fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\t%s", orNone(replacement), orNone(order), orNone(downtime), orNone(createdBy(m)), m.Status.Message)
 	}
 	fmt.Fprintln(w)
 }
@@ -241,7 +241,8 @@ func destinationNode(m *v1alpha1.PodMigration) string {
 // requestedByAnnotation names who asked for a migration through the REST API.
 const requestedByAnnotation = v1alpha1.GroupName + "/requested-by"
 
-// createdBy names the rebalancer, kubectl, or the person who asked.
+// createdBy names the rebalancer, kubectl, or the person who asked; it is empty for
+// a PodMigration that was applied as it is.
 func createdBy(m *v1alpha1.PodMigration) string {
-	return cmp.Or(m.Annotations[requestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel], "<unknown>")
+	return cmp.Or(m.Annotations[requestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
 }
