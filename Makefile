@@ -143,7 +143,7 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 .PHONY: test
 test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl $(BIN)/helm ## Unit and integration tests with the race detector
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
-	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 .PHONY: test-alerts
 test-alerts: ## Alerts, dashboard and runbook, with Prometheus' own rule engine
