@@ -70,7 +70,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 		return err
 	}
 	view := viewOf(wanted)
-	view.Queued, view.Message = appraisal.Waits != "", appraisal.Waits
+	view.Queued, view.Message, view.FallbackReason = appraisal.Waits != "", appraisal.Waits, appraisal.Stays
 	s.accepted(ctx, w, view)
 	return nil
 }
@@ -145,8 +145,8 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 		},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,
-			TimeoutSeconds: int32(request.Timeout), Checkpoint: v1alpha1.CheckpointSpec{ReclaimPolicy: policy}, ForceRestart: request.ForceRestart,
-			Reason: "asked for by " + caller,
+			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "asked for by " + caller,
+			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, ReclaimPolicy: policy},
 		},
 	}
 	if key != "" {
