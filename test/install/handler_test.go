@@ -1,0 +1,421 @@
+//go:build e2e
+
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/devcluster"
+	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
+	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
+	"github.com/ai-storage/orchestrator/test/product"
+)
+
+const wantedLabel = "handler"
+
+// The node agents make the runtime handler on nodes that know nothing of it, a pod
+// moves there and back with the memory of its process, and when the handler is not
+// wanted any more its nodes are as they were.
+func TestRuntimeHandlerComesAndGoes(t *testing.T) {
+	c := upWithoutHandler(t)
+	nodes := c.Nodes().Names()
+	s := supervise(t, c, nodes)
+	before := map[string]map[string]string{}
+	for _, node := range nodes {
+		before[node] = filesOf(t, c, node)
+		t.Logf("%s at first: %v", node, keys(before[node]))
+	}
+	namespace := c.Namespace(t, "handler-")
+	bystander := start(t, c, namespace, "bystander", nodes[1], product.Container("work", 10))
+	pid := mainProcess(t, bystander)
+
+	setArguments(t, c, "--install-runtime", "--install-runtime-nodes="+wantedLabel+"=yes", "--containerd-restart=Signal")
+	c.Kubectl(t, "label", "node", nodes[0], wantedLabel+"=yes")
+	c.awaitNode(t, nodes[1], "false", "the container runtime has no handler")
+	wantFiles(t, c, nodes[1], before[nodes[1]])
+
+	t.Run("a configuration that imports nothing stays as it is", func(t *testing.T) { refuseWithoutImports(t, c, nodes[1]) })
+	t.Run("a containerd that does not come back gets its configuration back", func(t *testing.T) { rollBack(t, c, s, nodes[1]) })
+	wantFiles(t, c, nodes[1], before[nodes[1]])
+
+	c.Kubectl(t, "label", "node", nodes[1], wantedLabel+"=yes")
+	replaceAgents(t, c)
+	for _, node := range nodes {
+		c.awaitNode(t, node, "true", "kernel")
+		t.Logf("%s: restarts of containerd %d, files added %v", node, s.count(node), added(before[node], filesOf(t, c, node)))
+	}
+	restarts := s.count(nodes[0])
+	collector := startCollector(t, c, namespace, nodes[0])
+	moveThereAndBack(t, c, namespace, nodes, collector)
+	replaceAgents(t, c)
+	c.awaitNode(t, nodes[0], "true", "kernel")
+	if now := s.count(nodes[0]); now != restarts {
+		t.Errorf("an agent that found nothing to change restarted containerd %d times", now-restarts)
+	}
+
+	setArguments(t, c, "--containerd-restart=Signal")
+	writer := c.AwaitRunning(t, namespace, "writer", "")
+	c.awaitNode(t, writer.Spec.NodeName, "false", "could not be stopped without")
+	if gone := added(filesOf(t, c, writer.Spec.NodeName), before[writer.Spec.NodeName]); len(gone) > 0 || len(added(before[writer.Spec.NodeName], filesOf(t, c, writer.Spec.NodeName))) == 0 {
+		t.Error("the handler is gone under a pod that runs by it")
+	}
+	c.Kubectl(t, "delete", "pod", "-n", namespace, "-l", product.Workload+"=writer", "--wait")
+	replaceAgents(t, c)
+	for _, node := range nodes {
+		c.awaitNode(t, node, "false", "no handler")
+		wantFiles(t, c, node, before[node])
+	}
+	t.Logf("all is as it was; restarts of containerd: %d and %d", s.count(nodes[0]), s.count(nodes[1]))
+	if now := mainProcess(t, c.AwaitRunning(t, namespace, "bystander", "")); now != pid {
+		t.Errorf("the process of a pod beside was %d and is %d", pid, now)
+	}
+}
+
+// handlerCluster is a cluster whose nodes tell about processes.
+type handlerCluster struct{ *product.Cluster }
+
+func upWithoutHandler(t *testing.T) handlerCluster {
+	t.Helper()
+	binDir, manifests := filepath.Join(root, "bin"), filepath.Join(root, "manifests")
+	for _, program := range []string{"criu", "oci-runtime"} {
+		if _, err := os.Stat(filepath.Join(binDir, program)); err != nil {
+			t.Fatalf("needs bin/%s: make bin/%s", program, program)
+		}
+	}
+	options := devcluster.Options{
+		StateDir: filepath.Join(t.TempDir(), "state"), BinDir: binDir, ManifestsDir: manifests, ConfigFile: configuration,
+		Nodes: devcluster.NodeSpec{Kind: devcluster.Real, Count: 2}, WithoutHandler: true, CSI: true,
+		Components: []string{devcluster.Scheduler, devcluster.Rebalancer}, Progress: t.Output(),
+	}
+	t.Cleanup(func() {
+		if err := devcluster.Down(context.Background(), options.StateDir, t.Output()); err != nil {
+			t.Error(err)
+		}
+	})
+	cluster, err := devcluster.Up(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := product.Connect(cluster, binDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return handlerCluster{c}
+}
+
+// supervisor starts containerd again where it has ended, as systemd would.
+type supervisor struct {
+	mu       sync.Mutex
+	restarts map[string]int
+	// holds: it does not start with a drop-in, as if it could not read it.
+	holds map[string]bool
+}
+
+func supervise(t *testing.T, c handlerCluster, nodes []string) *supervisor {
+	s := &supervisor{restarts: map[string]int{}, holds: map[string]bool{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	for _, node := range nodes {
+		done.Go(func() {
+			for ctx.Err() == nil {
+				time.Sleep(100 * time.Millisecond)
+				dropIns, _ := filepath.Glob(filepath.Join(c.NodeDir(node), "containerd.d", "*.toml"))
+				s.mu.Lock()
+				held := s.holds[node] && len(dropIns) > 0
+				s.mu.Unlock()
+				if held {
+					continue
+				}
+				err := c.StartContainerd(ctx, node)
+				switch {
+				case err == nil:
+					s.mu.Lock()
+					s.restarts[node]++
+					s.mu.Unlock()
+				case !errors.Is(err, process.ErrRunning) && ctx.Err() == nil:
+					t.Logf("containerd of %s: %v", node, err)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); done.Wait() })
+	return s
+}
+
+func (s *supervisor) count(node string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.restarts[node]
+}
+
+func (s *supervisor) hold(node string, holds bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds[node] = holds
+}
+
+// filesOf are the files of a node that an installer could touch: mode and content
+// by path.
+func filesOf(t *testing.T, c handlerCluster, node string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, part := range []string{"containerd.toml", "containerd.d", "programs", "agent"} {
+		err := filepath.WalkDir(filepath.Join(c.NodeDir(node), part), func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			name, err := filepath.Rel(c.NodeDir(node), path)
+			if err != nil {
+				return err
+			}
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			content := ""
+			if info.Mode().IsRegular() {
+				read, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				content = string(read)
+			}
+			// The agent's own folders come with its first migration.
+			if !strings.HasPrefix(name, "agent/node-agent/") || info.Mode().IsRegular() {
+				files[name] = info.Mode().String() + " " + content
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+func wantFiles(t *testing.T, c handlerCluster, node string, want map[string]string) {
+	t.Helper()
+	if diff := cmp.Diff(want, filesOf(t, c, node)); diff != "" {
+		t.Errorf("files of %s (-before +now):\n%.2000s", node, diff)
+	}
+}
+
+// added are the paths that came.
+func added(before, now map[string]string) (paths []string) {
+	for path := range now {
+		if _, was := before[path]; !was {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+func keys(files map[string]string) []string { return added(nil, files) }
+
+// setArguments gives the agents these besides their own, and waits for the new ones.
+func setArguments(t *testing.T, c handlerCluster, arguments ...string) {
+	t.Helper()
+	all, err := json.Marshal(append([]string{"run", "--metrics-host=$(HOST_IP)", "--process-checkpoint"}, arguments...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const namespace = "--namespace=ai-storage-node-agent"
+	c.Kubectl(t, "patch", namespace, "daemonset/ai-storage-node-agent", "--type=json", "-p",
+		`[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": `+string(all)+`}]`)
+	c.Kubectl(t, "rollout", "status", namespace, "daemonset/ai-storage-node-agent", "--timeout=3m")
+}
+
+// replaceAgents lets the agents look at once, not within a minute.
+func replaceAgents(t *testing.T, c handlerCluster) {
+	t.Helper()
+	if err := c.ReplaceNodeAgents(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitNode waits until the agent of a node says whether processes can move, and why.
+func (c handlerCluster) awaitNode(t *testing.T, name, label, says string) {
+	t.Helper()
+	product.Eventually(t, 3*time.Minute, "node "+name+" says "+says, func(ctx context.Context) error {
+		node := &corev1.Node{}
+		if err := c.Client.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
+			return err
+		}
+		told := node.Annotations[v1alpha1.ProcessVersionsAnnotation]
+		if node.Labels[v1alpha1.ProcessNodeLabel] != label || !strings.Contains(told, says) {
+			return fmt.Errorf("it says %q %q", node.Labels[v1alpha1.ProcessNodeLabel], told)
+		}
+		t.Logf("%s says: %s", name, told)
+		return nil
+	})
+}
+
+func refuseWithoutImports(t *testing.T, c handlerCluster, node string) {
+	path := filepath.Join(c.NodeDir(node), "containerd.toml")
+	original, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	setImports := func(content []byte) {
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer setImports(original)
+	var without []string
+	for line := range strings.Lines(string(original)) {
+		if !strings.HasPrefix(line, "imports") {
+			without = append(without, line)
+		}
+	}
+	setImports([]byte(strings.Join(without, "")))
+	files := filesOf(t, c, node)
+	c.Kubectl(t, "label", "node", node, wantedLabel+"=yes")
+	replaceAgents(t, c)
+	c.awaitNode(t, node, "false", "imports no folder of drop-ins")
+	wantFiles(t, c, node, files)
+	c.Kubectl(t, "label", "node", node, wantedLabel+"-")
+	replaceAgents(t, c)
+	c.awaitNode(t, node, "false", "the container runtime has no handler")
+}
+
+func rollBack(t *testing.T, c handlerCluster, s *supervisor, node string) {
+	s.hold(node, true)
+	defer s.hold(node, false)
+	c.Kubectl(t, "label", "node", node, wantedLabel+"=yes")
+	replaceAgents(t, c)
+	c.awaitNode(t, node, "false", "so what was there before is in its place again")
+	if s.count(node) == 0 {
+		t.Error("containerd was never restarted")
+	}
+	s.hold(node, false)
+	c.Kubectl(t, "label", "node", node, wantedLabel+"-")
+	replaceAgents(t, c)
+	c.awaitNode(t, node, "false", "the container runtime has no handler")
+}
+
+func start(t *testing.T, c handlerCluster, namespace, name, node string, containers ...corev1.Container) *corev1.Pod {
+	t.Helper()
+	template := product.Template(name, containers...)
+	template.Spec.RestartPolicy, template.Spec.NodeName = corev1.RestartPolicyNever, node
+	c.Create(t, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: template.Labels, Annotations: template.Annotations}, Spec: template.Spec,
+	})
+	return c.AwaitRunning(t, namespace, name, "")
+}
+
+// mainProcess is the lowest number of a process of the workload program in a pod.
+func mainProcess(t *testing.T, pod *corev1.Pod) int {
+	t.Helper()
+	least := 0
+	processes, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range processes {
+		cgroups, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(cgroups), string(pod.UID)) {
+			continue
+		}
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && strings.HasPrefix(string(line), "/workload\x00run") && (least == 0 || pid < least) {
+			least = pid
+		}
+	}
+	if least == 0 {
+		t.Fatalf("pod %s has no process", pod.Name)
+	}
+	return least
+}
+
+func startCollector(t *testing.T, c handlerCluster, namespace, node string) string {
+	container := product.Container("collect", 50)
+	container.Args = []string{"collect", "--http=:8080"}
+	return "http://" + start(t, c, namespace, "collector", node, container).Status.PodIP + ":8080"
+}
+
+// moveThereAndBack moves a writer, which numbers its records in memory and would
+// tell the collector of another beginning, with kubectl.
+func moveThereAndBack(t *testing.T, c handlerCluster, namespace string, nodes []string, collector string) {
+	template := withState("writer")
+	writer := &template.Spec.Containers[0]
+	writer.Image, writer.Args = image.WorkloadReference, []string{"record", "--file=/data/records", "--collector=" + collector, "--writer=writer", "--every=2ms"}
+	template.Spec.RestartPolicy, template.Spec.RuntimeClassName = corev1.RestartPolicyNever, new(v1alpha1.ProcessRuntimeClass)
+	c.Create(t, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer", Labels: template.Labels, Annotations: template.Annotations}, Spec: template.Spec,
+	})
+	pod := c.AwaitRunning(t, namespace, "writer", "")
+	for range 2 {
+		last := awaitRecords(t, collector, 0)
+		arguments := []string{
+			"pod", pod.Name, "--namespace=" + namespace, "--kubeconfig=" + c.AdminKubeconfig(), "--checkpoint-mode=Process", "--wait", "--wait-timeout=4m",
+		}
+		output, err := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "kubectl-migrate"), arguments...).CombinedOutput()
+		t.Logf("kubectl migrate pod %s --checkpoint-mode=Process --wait\n%s", pod.Name, output)
+		if err != nil || !strings.Contains(string(output), "Restored:    Processes") && !strings.Contains(string(output), "Restored:   Processes") {
+			t.Fatalf("the move failed: %v", err)
+		}
+		pod = c.AwaitRunning(t, namespace, "writer", pod.Spec.NodeName)
+		awaitRecords(t, collector, last)
+	}
+	l := ledgerOf(t, collector)
+	t.Logf("collector: %+v", l)
+	if l.Lost+l.Skipped != 0 || l.Resumed != 1 || l.Duplicated > 2 {
+		t.Error("want one beginning, and no record lost or skipped")
+	}
+}
+
+// ledger is what the collector knows of the writer.
+type ledger struct{ Last, Lost, Duplicated, Skipped, Resumed int64 }
+
+func ledgerOf(t *testing.T, collector string) ledger {
+	t.Helper()
+	var all map[string]ledger
+	product.Eventually(t, time.Minute, "the collector answers", func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, collector+"/report", nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		return json.NewDecoder(response.Body).Decode(&all)
+	})
+	return all["writer"]
+}
+
+// awaitRecords waits for some records more than there were.
+func awaitRecords(t *testing.T, collector string, than int64) int64 {
+	t.Helper()
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
+		if last := ledgerOf(t, collector).Last; last > than+20 {
+			return last
+		}
+	}
+	t.Fatalf("no record after %d", than)
+	return 0
+}
