@@ -5,28 +5,23 @@ package install
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
 	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
 	"github.com/ai-storage/orchestrator/test/product"
 )
 
@@ -63,20 +58,27 @@ func TestRuntimeHandlerComesAndGoes(t *testing.T) {
 		c.awaitNode(t, node, "true", "kernel")
 		t.Logf("%s: restarts of containerd %d, files added %v", node, s.count(node), added(before[node], filesOf(t, c, node)))
 	}
-	restarts := s.count(nodes[0])
 	collector := startCollector(t, c, namespace, nodes[0])
 	moveThereAndBack(t, c, namespace, nodes, collector)
-	replaceAgents(t, c)
-	c.awaitNode(t, nodes[0], "true", "kernel")
-	if now := s.count(nodes[0]); now != restarts {
-		t.Errorf("an agent that found nothing to change restarted containerd %d times", now-restarts)
-	}
+	replaceAgents(t, c) // which find nothing to change
 
+	removeHandler(t, c, nodes, namespace, before)
+	// To install and to remove; and on one node the way back.
+	if got := []int{s.count(nodes[0]), s.count(nodes[1])}; !slices.Equal(got, []int{2, 3}) {
+		t.Errorf("containerd was started again %v times, want 2 and 3", got)
+	}
+	if now := mainProcess(t, c.AwaitRunning(t, namespace, "bystander", "")); now != pid {
+		t.Errorf("the process of a pod beside was %d and is %d", pid, now)
+	}
+}
+
+// removeHandler does so, but not under a pod that runs by it.
+func removeHandler(t *testing.T, c handlerCluster, nodes []string, namespace string, before map[string]map[string]string) {
 	setArguments(t, c, "--containerd-restart=Signal")
-	writer := c.AwaitRunning(t, namespace, "writer", "")
-	c.awaitNode(t, writer.Spec.NodeName, "false", "could not be stopped without")
-	if gone := added(filesOf(t, c, writer.Spec.NodeName), before[writer.Spec.NodeName]); len(gone) > 0 || len(added(before[writer.Spec.NodeName], filesOf(t, c, writer.Spec.NodeName))) == 0 {
-		t.Error("the handler is gone under a pod that runs by it")
+	on := c.AwaitRunning(t, namespace, "writer", "").Spec.NodeName
+	c.awaitNode(t, on, "false", "could not be stopped without")
+	if now := filesOf(t, c, on); len(added(now, before[on])) > 0 || len(added(before[on], now)) < 2 {
+		t.Errorf("the handler is gone under a pod that runs by it: there is %v", keys(now))
 	}
 	c.Kubectl(t, "delete", "pod", "-n", namespace, "-l", product.Workload+"=writer", "--wait")
 	replaceAgents(t, c)
@@ -84,135 +86,6 @@ func TestRuntimeHandlerComesAndGoes(t *testing.T) {
 		c.awaitNode(t, node, "false", "no handler")
 		wantFiles(t, c, node, before[node])
 	}
-	t.Logf("all is as it was; restarts of containerd: %d and %d", s.count(nodes[0]), s.count(nodes[1]))
-	if now := mainProcess(t, c.AwaitRunning(t, namespace, "bystander", "")); now != pid {
-		t.Errorf("the process of a pod beside was %d and is %d", pid, now)
-	}
-}
-
-// handlerCluster is a cluster whose nodes tell about processes.
-type handlerCluster struct{ *product.Cluster }
-
-func upWithoutHandler(t *testing.T) handlerCluster {
-	t.Helper()
-	binDir, manifests := filepath.Join(root, "bin"), filepath.Join(root, "manifests")
-	for _, program := range []string{"criu", "oci-runtime"} {
-		if _, err := os.Stat(filepath.Join(binDir, program)); err != nil {
-			t.Fatalf("needs bin/%s: make bin/%s", program, program)
-		}
-	}
-	options := devcluster.Options{
-		StateDir: filepath.Join(t.TempDir(), "state"), BinDir: binDir, ManifestsDir: manifests, ConfigFile: configuration,
-		Nodes: devcluster.NodeSpec{Kind: devcluster.Real, Count: 2}, WithoutHandler: true, CSI: true,
-		Components: []string{devcluster.Scheduler, devcluster.Rebalancer}, Progress: t.Output(),
-	}
-	t.Cleanup(func() {
-		if err := devcluster.Down(context.Background(), options.StateDir, t.Output()); err != nil {
-			t.Error(err)
-		}
-	})
-	cluster, err := devcluster.Up(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := product.Connect(cluster, binDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return handlerCluster{c}
-}
-
-// supervisor starts containerd again where it has ended, as systemd would.
-type supervisor struct {
-	mu       sync.Mutex
-	restarts map[string]int
-	// holds: it does not start with a drop-in, as if it could not read it.
-	holds map[string]bool
-}
-
-func supervise(t *testing.T, c handlerCluster, nodes []string) *supervisor {
-	s := &supervisor{restarts: map[string]int{}, holds: map[string]bool{}}
-	ctx, cancel := context.WithCancel(t.Context())
-	var done sync.WaitGroup
-	for _, node := range nodes {
-		done.Go(func() {
-			for ctx.Err() == nil {
-				time.Sleep(100 * time.Millisecond)
-				dropIns, _ := filepath.Glob(filepath.Join(c.NodeDir(node), "containerd.d", "*.toml"))
-				s.mu.Lock()
-				held := s.holds[node] && len(dropIns) > 0
-				s.mu.Unlock()
-				if held {
-					continue
-				}
-				err := c.StartContainerd(ctx, node)
-				switch {
-				case err == nil:
-					s.mu.Lock()
-					s.restarts[node]++
-					s.mu.Unlock()
-				case !errors.Is(err, process.ErrRunning) && ctx.Err() == nil:
-					t.Logf("containerd of %s: %v", node, err)
-				}
-			}
-		})
-	}
-	t.Cleanup(func() { cancel(); done.Wait() })
-	return s
-}
-
-func (s *supervisor) count(node string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.restarts[node]
-}
-
-func (s *supervisor) hold(node string, holds bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.holds[node] = holds
-}
-
-// filesOf are the files of a node that an installer could touch: mode and content
-// by path.
-func filesOf(t *testing.T, c handlerCluster, node string) map[string]string {
-	t.Helper()
-	files := map[string]string{}
-	for _, part := range []string{"containerd.toml", "containerd.d", "programs", "agent"} {
-		err := filepath.WalkDir(filepath.Join(c.NodeDir(node), part), func(path string, entry fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			name, err := filepath.Rel(c.NodeDir(node), path)
-			if err != nil {
-				return err
-			}
-			info, err := entry.Info()
-			if err != nil {
-				return err
-			}
-			content := ""
-			if info.Mode().IsRegular() {
-				read, err := os.ReadFile(path)
-				if err != nil {
-					return err
-				}
-				content = string(read)
-			}
-			// The agent's own folders come with its first migration.
-			if !strings.HasPrefix(name, "agent/node-agent/") || info.Mode().IsRegular() {
-				files[name] = info.Mode().String() + " " + content
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return files
 }
 
 func wantFiles(t *testing.T, c handlerCluster, node string, want map[string]string) {
@@ -233,44 +106,6 @@ func added(before, now map[string]string) (paths []string) {
 }
 
 func keys(files map[string]string) []string { return added(nil, files) }
-
-// setArguments gives the agents these besides their own, and waits for the new ones.
-func setArguments(t *testing.T, c handlerCluster, arguments ...string) {
-	t.Helper()
-	all, err := json.Marshal(append([]string{"run", "--metrics-host=$(HOST_IP)", "--process-checkpoint"}, arguments...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const namespace = "--namespace=ai-storage-node-agent"
-	c.Kubectl(t, "patch", namespace, "daemonset/ai-storage-node-agent", "--type=json", "-p",
-		`[{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": `+string(all)+`}]`)
-	c.Kubectl(t, "rollout", "status", namespace, "daemonset/ai-storage-node-agent", "--timeout=3m")
-}
-
-// replaceAgents lets the agents look at once, not within a minute.
-func replaceAgents(t *testing.T, c handlerCluster) {
-	t.Helper()
-	if err := c.ReplaceNodeAgents(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// awaitNode waits until the agent of a node says whether processes can move, and why.
-func (c handlerCluster) awaitNode(t *testing.T, name, label, says string) {
-	t.Helper()
-	product.Eventually(t, 3*time.Minute, "node "+name+" says "+says, func(ctx context.Context) error {
-		node := &corev1.Node{}
-		if err := c.Client.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
-			return err
-		}
-		told := node.Annotations[v1alpha1.ProcessVersionsAnnotation]
-		if node.Labels[v1alpha1.ProcessNodeLabel] != label || !strings.Contains(told, says) {
-			return fmt.Errorf("it says %q %q", node.Labels[v1alpha1.ProcessNodeLabel], told)
-		}
-		t.Logf("%s says: %s", name, told)
-		return nil
-	})
-}
 
 func refuseWithoutImports(t *testing.T, c handlerCluster, node string) {
 	path := filepath.Join(c.NodeDir(node), "containerd.toml")
@@ -356,6 +191,8 @@ func startCollector(t *testing.T, c handlerCluster, namespace, node string) stri
 	return "http://" + start(t, c, namespace, "collector", node, container).Status.PodIP + ":8080"
 }
 
+var restoredProcesses = regexp.MustCompile(`Restored:\s+Processes\n`)
+
 // moveThereAndBack moves a writer, which numbers its records in memory and would
 // tell the collector of another beginning, with kubectl.
 func moveThereAndBack(t *testing.T, c handlerCluster, namespace string, nodes []string, collector string) {
@@ -374,7 +211,7 @@ func moveThereAndBack(t *testing.T, c handlerCluster, namespace string, nodes []
 		}
 		output, err := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "kubectl-migrate"), arguments...).CombinedOutput()
 		t.Logf("kubectl migrate pod %s --checkpoint-mode=Process --wait\n%s", pod.Name, output)
-		if err != nil || !strings.Contains(string(output), "Restored:    Processes") && !strings.Contains(string(output), "Restored:   Processes") {
+		if err != nil || !restoredProcesses.Match(output) {
 			t.Fatalf("the move failed: %v", err)
 		}
 		pod = c.AwaitRunning(t, namespace, "writer", pod.Spec.NodeName)

@@ -185,6 +185,9 @@ func StartContainerd(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.BinDir, err = filepath.Abs(o.BinDir); err != nil {
+		return err
+	}
 	return (&node{Options: o, layout: l}).startContainerd(ctx)
 }
 
