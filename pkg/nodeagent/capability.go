@@ -81,7 +81,7 @@ func (a *announcer) announce(ctx context.Context) (expected bool, err error) {
 		return false, err
 	}
 	removes := present && !wanted
-	if removes {
+	if removes && node.Labels[v1alpha1.ProcessNodeLabel] == "true" {
 		// No pod comes any more that would need what is being removed.
 		if err := a.publish(ctx, node, "", errors.New("the runtime handler is being removed")); err != nil {
 			return false, err

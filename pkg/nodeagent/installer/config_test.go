@@ -40,15 +40,14 @@ func TestImportedFolder(t *testing.T) {
 }
 
 func TestDropIn(t *testing.T) {
-	dump := document{}
 	for name, test := range map[string]struct{ dump, golden, says string }{
 		"containerd 2.4 with systemd's cgroups": {read(t, "dump.toml"), "drop-in.toml", ""},
 		"containerd 1.7":                        {`version = 2`, "", "want 2.0 or later"},
 		"another default runtime":               {"version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.kata]\nruntime_type = \"io.containerd.kata.v2\"", "", "no runtime runc"},
 		"runc of another shim":                  {"version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.kata.v2\"", "", "no runtime runc"},
 	} {
-		var err error
-		if dump, err = parse([]byte(test.dump)); err != nil {
+		dump, err := parse([]byte(test.dump))
+		if err != nil {
 			t.Fatal(err)
 		}
 		got, err := dropIn(dump, handler, program)
