@@ -27,8 +27,8 @@ type Appraisal struct {
 	Pod *corev1.Pod
 	// Refusal says why it would not be moved; nil when it would.
 	Refusal *containers.Refusal
-	// Stays says why its processes would not move along, where they were asked for
-	// and need not; "" when they would.
+	// Stays says why its processes would not move along, where they were asked for; ""
+	// when they would. Without a fallback that is the refusal.
 	Stays string
 	// Waits says for what it would have to wait; "" when it could begin now.
 	Waits string

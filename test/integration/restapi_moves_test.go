@@ -97,7 +97,7 @@ func TestAPIAsksForProcesses(t *testing.T) {
 	a, w := startAPI(t, nil, nil), newWorld(t)
 	token := operator(t)
 	w.createOriginal(threeContainers("train").Obj())
-	a.post(token, w.move(`,"checkpoint_mode":"Process"`)).refusal(t, http.StatusUnprocessableEntity, containers.RefusalRuntimeClass, "pod_name")
+	a.post(token, w.move(`,"checkpoint_mode":"Process"`)).refusal(t, http.StatusUnprocessableEntity, containers.RefusalRuntimeClass, "checkpoint_mode")
 	var m restapi.Migration
 	a.post(token, w.move(`,"checkpoint_mode":"Process","checkpoint_fallback":"FreshStart"`)).into(t, http.StatusAccepted, &m)
 	w.controller(migration.Options{})
