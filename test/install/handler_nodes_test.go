@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -99,6 +100,21 @@ func (s *supervisor) count(node string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.restarts[node]
+}
+
+// awaitCounts wants so many starts of containerd on each node.
+func (s *supervisor) awaitCounts(t *testing.T, nodes []string, want ...int) {
+	t.Helper()
+	product.Eventually(t, 10*time.Second, "containerd was started again as often as it should", func(context.Context) error {
+		got := make([]int, len(nodes))
+		for i, node := range nodes {
+			got[i] = s.count(node)
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("it was %v times, want %v", got, want)
+		}
+		return nil
+	})
 }
 
 func (s *supervisor) hold(node string, holds bool) {
