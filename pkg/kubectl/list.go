@@ -45,30 +45,22 @@ func (c *cli) listCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "List the migrations of all namespaces")
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "After listing, show every change until interrupted")
-	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+phaseNames())
+	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+listed(phases))
 	o.print.AddFlags(cmd)
 	cmd.Flags().Lookup("output").Usage = "Output format: wide, or " + strings.TrimPrefix(cmd.Flags().Lookup("output").Usage, "Output format. ")
-	c.completeFlag(cmd, "phase", completePhases)
+	c.completeWords(cmd, "phase", texts(phases))
 	return cmd
-}
-
-func phaseNames() string {
-	names := make([]string, len(phases))
-	for i, p := range phases {
-		names[i] = string(p)
-	}
-	return strings.Join(names, ", ")
 }
 
 // wanted are the phases by their proper names; none means all.
 func (o *listOptions) wanted() (map[v1alpha1.Phase]bool, error) {
 	wanted := map[v1alpha1.Phase]bool{}
 	for _, given := range o.phases {
-		i := slices.IndexFunc(phases, func(p v1alpha1.Phase) bool { return strings.EqualFold(string(p), strings.TrimSpace(given)) })
-		if i < 0 {
-			return nil, usage("--phase %s: must be one of %s", given, phaseNames())
+		phase, err := oneOf("--phase", given, phases)
+		if err != nil {
+			return nil, err
 		}
-		wanted[phases[i]] = true
+		wanted[phase] = true
 	}
 	return wanted, nil
 }

@@ -42,7 +42,7 @@ func (s *State) sharesCheckpoint() bool {
 		claim, _ := s.Claims(reused)
 		return slices.Contains(containers.AccessModes(claim), corev1.ReadWriteMany)
 	}
-	return s.Migration.Spec.Checkpoint.AccessMode == corev1.ReadWriteMany
+	return s.Migration.Spec.Checkpoint.ClaimAccessMode() == corev1.ReadWriteMany
 }
 
 // stopsFirst reports whether the original ends before the replacement starts.

@@ -29,7 +29,6 @@ func processTemplate(name, collector string) corev1.PodTemplateSpec {
 
 // withProcesses asks for the memory of the processes.
 func withProcesses(m *v1alpha1.PodMigration) {
-	sharedCheckpoint(m)
 	m.Spec.Checkpoint.Mode = v1alpha1.CheckpointProcess
 }
 
