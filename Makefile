@@ -117,7 +117,7 @@ $(BIN)/criu: test/tools/criu.sh test/tools/debian.sh
 	test/tools/criu.sh $(BIN)
 
 # Images of programs that we did not write; the last one of three.
-$(BIN)/programs/postgres.tar: test/tools/programs.sh test/tools/debian.sh $(wildcard test/rootimage/*.go)
+$(BIN)/programs/postgres.tar: test/tools/programs.sh test/tools/debian.sh test/tools/notroot.c $(wildcard test/rootimage/*.go)
 	test/tools/programs.sh $(BIN)/programs
 
 $(BIN)/csidriver: go.mod go.sum $(wildcard test/csidriver/*.go)

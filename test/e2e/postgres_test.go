@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/devcluster"
@@ -57,16 +58,44 @@ echo done >/load/done
 sleep infinity
 `
 
-// postgresPod is a pod of the postgres image with an emptyDir that its user can write to.
+// initialize makes the database. The server wants its folder to be its user's.
+const initialize = `mkdir -m 700 /data/pg && chown 999 /data/pg && initdb -D /data/pg -A trust -U postgres -E UTF8 &&
+echo 'host all all all trust' >>/data/pg/pg_hba.conf`
+
+// postgresPod is a pod of the postgres image with an emptyDir.
 func postgresPod(namespace, name, folder string, command ...string) *corev1.Pod {
 	pod := programPod(namespace, name, command...)
 	pod.Spec.Containers[0].Image = programImage("postgres")
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: folder}}
 	pod.Spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+	return pod
+}
+
+// asPostgres runs a pod as the user that PostgreSQL asks for. Where CRIU can dump
+// no processes but root's, they are root's, and PostgreSQL is told otherwise.
+func asPostgres(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	// Root of a machine in a sandbox may lack it.
+	has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if has == 1 {
+		pod.Spec.SecurityContext = postgresContext()
+		return
+	}
+	t.Log("root has no CAP_SYS_RESOURCE here: PostgreSQL runs as root")
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			containers[i].Env = append(containers[i].Env, corev1.EnvVar{Name: "LD_PRELOAD", Value: "/usr/lib/notroot.so"})
+		}
+	}
+}
+
+func postgresContext() *corev1.PodSecurityContext {
+	return &corev1.PodSecurityContext{
 		RunAsUser: new(int64(postgresUser)), RunAsGroup: new(int64(postgresUser)), FSGroup: new(int64(postgresUser)),
 	}
-	return pod
 }
 
 // PostgreSQL is several processes with shared memory. Under pgbench's load from
@@ -78,11 +107,12 @@ func TestPostgresMoves(t *testing.T) {
 	pod := postgresPod(namespace, "postgres", "/data", "postgres", "-D", "/data/pg", "-c", "listen_addresses=*", "-c", "unix_socket_directories=/tmp")
 	pod.Spec.InitContainers = []corev1.Container{{
 		Name: "initdb", Image: programImage("postgres"), VolumeMounts: pod.Spec.Containers[0].VolumeMounts,
-		Command: []string{"sh", "-c", "initdb -D /data/pg -A trust -U postgres -E UTF8 && echo 'host all all all trust' >>/data/pg/pg_hba.conf"},
+		Command: []string{"sh", "-c", initialize},
 	}}
+	asPostgres(t, pod)
 	pod = startOn(t, env.nodes[0], pod)
 	client := postgresPod(namespace, "load", "/load", "sh", "-c", load)
-	client.Spec.RuntimeClassName = nil
+	client.Spec.RuntimeClassName, client.Spec.SecurityContext = nil, postgresContext()
 	client.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "TRANSACTION", Value: transaction}}
 	onObserver(&client.Spec)
 	create(t, client)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes images of programs that we did not write, from packages of Debian bookworm:
 # programs.sh OUT writes OUT/redis.tar, OUT/postgres.tar and OUT/python.tar for the
-# local cluster. Nothing is installed.
+# local cluster. Nothing is installed. Run it in the project's folder; it needs gcc.
 set -euo pipefail
 
 suite=bookworm
@@ -25,6 +25,7 @@ image() {
 	rm -rf "$root"/usr/share/{doc,man,locale,lintian,bash-completion,pixmaps} "$root/usr/lib/postgresql/15/lib/bitcode"
 	mkdir -p "$root"/{etc,tmp,proc,sys,dev}
 	chmod 1777 "$root/tmp"
+	gcc -shared -fPIC -O2 -o "$root/usr/lib/notroot.so" test/tools/notroot.c
 	printf 'root:x:0:0::/:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\n' >"$root/etc/passwd"
 	printf 'root:x:0:\npostgres:x:999:\n' >"$root/etc/group"
 	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$root" -cf "$work/$name.layer" .
