@@ -201,6 +201,10 @@ $(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
 
+.PHONY: bench-process
+bench-process: build tools $(CSI_BINS) $(BIN)/criu ## Stop time of a move with 64 MiB, 256 MiB and 1 GiB of memory, RUNS times each (about half an hour)
+	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Process' -benchtime $(RUNS)x ./test/e2e
+
 .PHONY: bench-planner
 bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), then bench-scale; results in OUT
 	$(GO) build -trimpath -o $(BIN)/bench-planner ./test/bench/planner
