@@ -113,8 +113,12 @@ $(BIN)/runc: $(TOOLS_MODULE)
 	cd test/tools && CGO_ENABLED=1 $(GO) build -trimpath -tags seccomp $(SMALL) -o $(CURDIR)/$@ github.com/opencontainers/runc
 
 # What dumps and restores processes. Debian's own is too old for new kernels.
-$(BIN)/criu: test/tools/criu.sh
+$(BIN)/criu: test/tools/criu.sh test/tools/debian.sh
 	test/tools/criu.sh $(BIN)
+
+# Images of programs that we did not write; the last one of three.
+$(BIN)/programs/postgres.tar: test/tools/programs.sh test/tools/debian.sh test/tools/notroot.c $(wildcard test/rootimage/*.go)
+	test/tools/programs.sh $(BIN)/programs
 
 $(BIN)/csidriver: go.mod go.sum $(wildcard test/csidriver/*.go)
 	$(GO_STATIC) $(SMALL) -o $@ ./test/csidriver
@@ -170,7 +174,7 @@ e2e: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/rebalancer-breakpoints ## End-to
 	$(GO) test -tags e2e -count=1 -timeout 35m -v ./test/e2e/...
 
 .PHONY: e2e-full
-e2e-full: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
+e2e-full: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/programs/postgres.tar $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
 	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
 
 .PHONY: bench-api
@@ -196,6 +200,10 @@ $(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
+
+.PHONY: bench-process
+bench-process: build tools $(CSI_BINS) $(BIN)/criu ## Stop time of a move with 64 MiB, 256 MiB and 1 GiB of memory, RUNS times each (about half an hour)
+	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Process' -benchtime $(RUNS)x ./test/e2e
 
 .PHONY: bench-planner
 bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), then bench-scale; results in OUT

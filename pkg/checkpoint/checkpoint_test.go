@@ -210,14 +210,15 @@ func TestAChangeDuringTheLastPassIsNotSealed(t *testing.T) {
 
 // What is on the claim is not trusted, whoever changed it.
 func TestChangesOnTheClaimAreFound(t *testing.T) {
+	aByte := func(t *testing.T, tree, _ string) {
+		file, err := os.OpenFile(tree+"/victim", os.O_RDWR, 0)
+		must(t, err)
+		_, err = file.WriteAt([]byte("!"), 3)
+		must(t, err)
+		must(t, file.Close())
+	}
 	tests := map[string]func(t *testing.T, tree, manifest string){
-		"a byte": func(t *testing.T, tree, _ string) {
-			file, err := os.OpenFile(tree+"/victim", os.O_RDWR, 0)
-			must(t, err)
-			_, err = file.WriteAt([]byte("!"), 3)
-			must(t, err)
-			must(t, file.Close())
-		},
+		"a byte": aByte, "a byte of an image": aByte,
 		"shorter": func(t *testing.T, tree, _ string) { must(t, os.Truncate(tree+"/victim", 3)) },
 		"gone":    func(t *testing.T, tree, _ string) { must(t, os.Remove(tree+"/victim")) },
 		"a symbolic link": func(t *testing.T, tree, _ string) {
@@ -234,6 +235,8 @@ func TestChangesOnTheClaimAreFound(t *testing.T) {
 	for name, tamper := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := newCarry(t)
+			c.transient = name == "a byte of an image"
+			c.reopen()
 			write(t, c.source+"/victim", []byte("precious"), 0o600)
 			write(t, c.source+"/other", []byte("other"), 0o600)
 			c.pass(true)

@@ -2,12 +2,17 @@ package checkpoint
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +22,9 @@ const (
 	// blockSize is the unit in which holes are kept.
 	blockSize = 4 << 10
 )
+
+// buffers are one chunk long.
+var buffers = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
 
 // content copies the content of a file, chunk by chunk.
 type content struct {
@@ -53,33 +61,64 @@ type copied struct {
 func chunkCount(size int64) int64 { return (size + chunkSize - 1) / chunkSize }
 
 // run makes `to` equal to `from`. Only chunks that differ are written.
-func (c *content) run(buffer []byte) (copied, error) {
-	var done copied
+func (c *content) run() (copied, error) {
 	if err := c.to.Truncate(c.size); err != nil {
-		return done, err
+		return copied{}, err
 	}
-	for i := range chunkCount(c.size) {
-		length := min(chunkSize, c.size-i*chunkSize)
-		data, err := readChunk(c.from, i*chunkSize, buffer[:length])
+	count := chunkCount(c.size)
+	done := copied{chunks: make([][]byte, count)}
+	differs := make([]bool, count)
+	var written atomic.Int64
+	err := eachChunk(count, func(i int64, buffer []byte) error {
+		data, err := readChunk(c.from, i*chunkSize, buffer[:c.length(i)])
 		if err != nil {
-			return done, err
+			return err
 		}
 		digest := digestOfChunk(data)
 		if c.want != nil && !bytes.Equal(digest, c.want[i]) {
-			return done, failure(ReasonCorrupt, "bytes from %d on are not what was written", i*chunkSize)
+			return failure(ReasonCorrupt, "bytes from %d on are not what was written", i*chunkSize)
 		}
-		done.chunks = append(done.chunks, digest)
+		done.chunks[i] = digest
 		if i < int64(len(c.known)) && c.known[i].known && bytes.Equal(digest, c.known[i].digest) {
-			continue
+			return nil
 		}
-		written, err := c.write(i*chunkSize, length, data)
-		done.written += written
-		if err != nil {
-			return done, err
+		differs[i] = true
+		n, err := c.write(i*chunkSize, c.length(i), data)
+		written.Add(n)
+		return err
+	})
+	done.written = written.Load()
+	for i, changed := range differs {
+		if changed {
+			done.changed = append(done.changed, int64(i))
 		}
-		done.changed = append(done.changed, i)
 	}
-	return done, nil
+	return done, err
+}
+
+func (c *content) length(chunk int64) int64 { return min(chunkSize, c.size-chunk*chunkSize) }
+
+// eachChunk works on count chunks on all processors, each with a buffer.
+func eachChunk(count int64, work func(i int64, buffer []byte) error) error {
+	var next atomic.Int64
+	group, ctx := errgroup.WithContext(context.Background())
+	for range min(count, int64(runtime.GOMAXPROCS(0))) {
+		group.Go(func() error {
+			buffer := buffers.Get().(*[]byte)
+			defer buffers.Put(buffer)
+			for ctx.Err() == nil {
+				i := next.Add(1) - 1
+				if i >= count {
+					break
+				}
+				if err := work(i, *buffer); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // readChunk returns nil for a hole, and for nothing but zeros.
@@ -171,20 +210,21 @@ func punch(file *os.File, offset, length int64) error {
 }
 
 // verify reads chunks back, from the disk where the page cache can be dropped.
-func verify(file *os.File, size int64, chunks [][]byte, numbers []int64, buffer []byte) error {
-	if len(numbers) == 0 {
+func verify(file *os.File, size int64, done copied) error {
+	if len(done.changed) == 0 {
 		return nil
 	}
 	// Only a hint: what cannot be dropped is read from memory.
 	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
-	for _, i := range numbers {
+	return eachChunk(int64(len(done.changed)), func(n int64, buffer []byte) error {
+		i := done.changed[n]
 		data, err := readChunk(file, i*chunkSize, buffer[:min(chunkSize, size-i*chunkSize)])
 		if err != nil {
 			return fmt.Errorf("reading back: %w", err)
 		}
-		if !bytes.Equal(digestOfChunk(data), chunks[i]) {
+		if !bytes.Equal(digestOfChunk(data), done.chunks[i]) {
 			return failure(ReasonCorrupt, "bytes from %d on read back differently", i*chunkSize)
 		}
-	}
-	return nil
+		return nil
+	})
 }

@@ -16,9 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buffers are one chunk long.
-var buffers = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
-
 // pass is one pass over all volumes.
 type pass struct {
 	*Writer
@@ -240,9 +237,6 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 		return nil, err
 	}
 	defer into.Close()
-	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
-
 	if !p.still && !v.inMemory {
 		// Stores to mapped pages change the time of a file once, until the pages
 		// are written back.
@@ -255,7 +249,7 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 	if known != nil {
 		job.known = allKnown(known.entry.Chunks)
 	}
-	done, err := job.run(*buffer)
+	done, err := job.run()
 	p.written.Add(done.written)
 	if ReasonOf(err) == ReasonChanged {
 		return nil, errGone
@@ -263,13 +257,8 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 	if err != nil {
 		return nil, err
 	}
-	if len(done.changed) > 0 {
-		if err := into.Sync(); err != nil {
-			return nil, err
-		}
-		if err := verify(into, before.size, done.chunks, done.changed, *buffer); err != nil {
-			return nil, err
-		}
+	if err := finish(v, into, before.size, done); err != nil {
+		return nil, err
 	}
 	f.entry.Size, f.entry.Chunks = before.size, done.chunks
 	updated := &knownFile{entry: f.entry}
@@ -284,6 +273,20 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 		updated.signature = before
 	}
 	return updated, nil
+}
+
+// finish makes what was written to the claim durable, and reads it back.
+func finish(v *sourceVolume, into *os.File, size int64, done copied) error {
+	if len(done.changed) == 0 {
+		return nil
+	}
+	if v.transient {
+		return into.Close() // a network file system sends it now
+	}
+	if err := into.Sync(); err != nil {
+		return err
+	}
+	return verify(into, size, done)
 }
 
 // openSame opens the file that was scanned. The signature is the one from the

@@ -28,8 +28,8 @@ type Reader struct {
 type restoredVolume struct {
 	name string
 	root *os.Root
-	// layer is Volume.Layer.
-	layer bool
+	// layer is Volume.Layer, transient Volume.Transient.
+	layer, transient bool
 	// known are the chunks of files that were restored and verified, by path.
 	known map[string][][]byte
 }
@@ -49,7 +49,7 @@ func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Read
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("opening volume %s: %w", v.Name, err), r.Close())
 		}
-		r.volumes = append(r.volumes, restoredVolume{name: v.Name, root: root, layer: v.Layer, known: map[string][][]byte{}})
+		r.volumes = append(r.volumes, restoredVolume{name: v.Name, root: root, layer: v.Layer, transient: v.Transient, known: map[string][][]byte{}})
 	}
 	return r, nil
 }
@@ -239,7 +239,7 @@ func (r *restoring) contents(ctx context.Context, v *restoredVolume, entries []e
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			err := r.file(v.root, path.Join(base, e.name()), e, known)
+			err := r.file(v, path.Join(base, e.name()), e, known)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -273,8 +273,9 @@ func (r *restoring) count(e *entry) {
 	}
 }
 
-// file restores one file, and reads back what it wrote.
-func (r *restoring) file(root *os.Root, from string, e *entry, known [][]byte) error {
+// file restores one file, and reads back what it wrote where that must last. Each
+// chunk is compared with its digest before it is written.
+func (r *restoring) file(v *restoredVolume, from string, e *entry, known [][]byte) error {
 	if int64(len(e.Chunks)) != chunkCount(e.Size) {
 		return failure(ReasonCorrupt, "the manifest has %d chunks for %d bytes", len(e.Chunks), e.Size)
 	}
@@ -293,21 +294,19 @@ func (r *restoring) file(root *os.Root, from string, e *entry, known [][]byte) e
 		return err
 	}
 	defer source.Close()
-	into, err := root.OpenFile(e.name(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	into, err := v.root.OpenFile(e.name(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer into.Close()
-	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
 	job := content{from: source, to: into, size: e.Size, known: allKnown(known), want: e.Chunks}
-	done, err := job.run(*buffer)
+	done, err := job.run()
 	r.written.Add(done.written)
 	if ReasonOf(err) == ReasonChanged {
 		return failure(ReasonCorrupt, "its content on the claim is too short")
 	}
-	if err != nil {
+	if err != nil || v.transient {
 		return err
 	}
-	return verify(into, e.Size, done.chunks, done.changed, *buffer)
+	return verify(into, e.Size, done)
 }

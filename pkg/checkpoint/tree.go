@@ -20,6 +20,11 @@ type Volume struct {
 	// Layer tells of the writable layer of an overlay: whiteouts and opaque folders
 	// belong to its content (Documentation/filesystems/overlayfs.rst).
 	Layer bool
+	// Transient tells of content that is read from the claim once, while its source
+	// still has it, and is of no use after: images of processes. It is neither made
+	// durable on the claim nor read back there. A Reader finds what is wrong with it,
+	// as with all else.
+	Transient bool
 }
 
 // Size is what volumes hold.

@@ -104,7 +104,7 @@ func attributes(t testing.TB, path string) string {
 type carry struct {
 	t                  testing.TB
 	source, claim, end string
-	layer              bool
+	layer, transient   bool
 	writer             *Writer
 	reader             *Reader
 }
@@ -126,10 +126,10 @@ func (c *carry) reopen() {
 		c.reader.Close()
 	}
 	var err error
-	if c.writer, err = OpenWriter(c.claim, testUID, []Volume{{Name: "data", Dir: c.source, Layer: c.layer}}); err != nil {
+	if c.writer, err = OpenWriter(c.claim, testUID, []Volume{{Name: "data", Dir: c.source, Layer: c.layer, Transient: c.transient}}); err != nil {
 		c.t.Fatal(err)
 	}
-	if c.reader, err = OpenReader(c.claim, testUID, []Volume{{Name: "data", Dir: c.end, Layer: c.layer}}); err != nil {
+	if c.reader, err = OpenReader(c.claim, testUID, []Volume{{Name: "data", Dir: c.end, Layer: c.layer, Transient: c.transient}}); err != nil {
 		c.t.Fatal(err)
 	}
 }

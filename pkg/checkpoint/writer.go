@@ -48,8 +48,8 @@ type Writer struct {
 type sourceVolume struct {
 	name string
 	root *os.Root
-	// layer is Volume.Layer.
-	layer bool
+	// layer is Volume.Layer, transient Volume.Transient.
+	layer, transient bool
 	// inMemory tells of a tmpfs. It has no writeback, after which a store to a
 	// mapped page changes the time of the file again: files are always compared.
 	inMemory bool
@@ -134,7 +134,7 @@ func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writ
 		if err != nil {
 			return nil, fmt.Errorf("opening volume %s: %w", v.Name, err)
 		}
-		source := sourceVolume{name: v.Name, root: root, layer: v.Layer, known: map[string]*knownFile{}}
+		source := sourceVolume{name: v.Name, root: root, layer: v.Layer, transient: v.Transient, known: map[string]*knownFile{}}
 		w.volumes = append(w.volumes, source)
 		if source.inMemory, err = isInMemory(root); err != nil {
 			return nil, fmt.Errorf("opening volume %s: %w", v.Name, err)

@@ -109,6 +109,14 @@ func (o Options) complete() (Options, error) {
 		}
 		*path = absolute
 	}
+	o.Images = slices.Clone(o.Images)
+	for i, archive := range o.Images {
+		absolute, err := filepath.Abs(archive)
+		if err != nil {
+			return o, err
+		}
+		o.Images[i] = absolute
+	}
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}

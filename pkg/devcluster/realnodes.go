@@ -62,8 +62,8 @@ func (c *Cluster) KillNode(ctx context.Context, name string) error {
 	return realnode.Stop(ctx, realnode.Options{Name: name, StateDir: c.stateDir})
 }
 
-// StartNode starts a real node that was killed, with an empty disk and the images
-// that lie in the state folder.
+// StartNode starts a real node that was killed, with an empty disk, the images that
+// lie in the state folder, and those that the cluster was given.
 func (c *Cluster) StartNode(ctx context.Context, name string) error {
 	index := slices.Index(c.state.Nodes.Names(), name)
 	if index < 0 {
@@ -74,6 +74,7 @@ func (c *Cluster) StartNode(ctx context.Context, name string) error {
 	if options.Images, err = filepath.Glob(filepath.Join(c.stateDir, "images", "*.tar")); err != nil {
 		return fmt.Errorf("start node %s: %w", name, err)
 	}
+	options.Images = append(options.Images, c.state.Images...)
 	return realnode.Start(ctx, options)
 }
 

@@ -20,6 +20,7 @@ type state struct {
 	ConfigFile string             `json:"configFile"`
 	Nodes      NodeSpec           `json:"nodes"`
 	Services   bool               `json:"services,omitempty"`
+	Images     []string           `json:"images,omitempty"`
 	Ports      controlplane.Ports `json:"ports"`
 	// Complete says that Up reached its end.
 	Complete bool `json:"complete"`

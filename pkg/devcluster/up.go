@@ -113,7 +113,7 @@ func (b *bringUp) prepare(context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.state = state{BinDir: b.BinDir, ConfigFile: b.ConfigFile, Nodes: b.Nodes, Services: b.Services, Ports: ports}
+	b.state = state{BinDir: b.BinDir, ConfigFile: b.ConfigFile, Nodes: b.Nodes, Services: b.Services, Images: b.Images, Ports: ports}
 	if err := os.MkdirAll(b.StateDir, 0o755); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}

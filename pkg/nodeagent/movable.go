@@ -44,6 +44,10 @@ func (m Machine) obstacle(pid int) string {
 	if state, err := m.statusField(pid, "State:"); err == nil && state == "T" {
 		return "is stopped by a signal"
 	}
+	// CRIU asks the same. Root of a node in a sandbox may lack that capability.
+	if err := unix.Prlimit(pid, unix.RLIMIT_CPU, nil, &unix.Rlimit{}); errors.Is(err, unix.EPERM) {
+		return "belongs to a user whose limits the node agent may not read (CAP_SYS_RESOURCE)"
+	}
 	folder := filepath.Join(m.Proc, strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(folder)
 	if err != nil {

@@ -124,7 +124,7 @@ func (a *agent) sourceTrees(m *v1alpha1.PodMigration, moving []movingContainer) 
 		}
 		trees = append(trees,
 			checkpoint.Volume{Name: layerTree(c.name), Dir: layer, Layer: true},
-			checkpoint.Volume{Name: memoryTree(c.name), Dir: memory})
+			checkpoint.Volume{Name: memoryTree(c.name), Dir: memory, Transient: true})
 	}
 	return trees, nil
 }
@@ -201,7 +201,7 @@ func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod, gate
 		}
 		trees = append(trees,
 			checkpoint.Volume{Name: layerTree(name), Dir: entry.Layer(), Layer: true},
-			checkpoint.Volume{Name: memoryTree(name), Dir: entry.Memory()})
+			checkpoint.Volume{Name: memoryTree(name), Dir: entry.Memory(), Transient: true})
 	}
 	return trees, nil
 }

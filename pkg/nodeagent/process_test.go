@@ -3,12 +3,15 @@ package nodeagent
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -218,5 +221,31 @@ func TestObstacles(t *testing.T) {
 		if got := obstacleOf(path, target); (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want %q", target, got, want)
 		}
+	}
+}
+
+// CRIU reads the limits of every process, which needs a capability where the process
+// belongs to another user. Root of a machine in a sandbox may lack it.
+func TestProcessesOfOtherUsers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to start a process of another user")
+	}
+	process := exec.CommandContext(t.Context(), "sleep", "60")
+	process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Wait() })
+	t.Cleanup(func() { _ = process.Process.Kill() })
+	has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := Machine{Proc: "/proc"}.obstacle(process.Process.Pid)
+	if has == 1 && found != "" || has == 0 && !strings.Contains(found, "CAP_SYS_RESOURCE") {
+		t.Errorf("the capability is there: %t, obstacle %q", has == 1, found)
+	}
+	if found := (Machine{Proc: "/proc"}).obstacle(os.Getpid()); found != "" {
+		t.Errorf("its own process: %q", found)
 	}
 }

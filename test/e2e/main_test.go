@@ -86,6 +86,7 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 		ConfigFile:   filepath.Join(root, "test/e2e/testdata/scheduler-configuration.yaml"),
 		Nodes:        devcluster.NodeSpec{Kind: devcluster.Real, Count: 3},
 		CSI:          true,
+		Images:       images(),
 		Components:   []string{"scheduler", "rebalancer"},
 		Progress:     os.Stdout,
 	})
@@ -107,6 +108,14 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 	defer endWatch()
 	code = m.Run()
 	return code, checkRights()
+}
+
+// images are those that only the long proofs need.
+func images() []string {
+	if !isFull() {
+		return nil
+	}
+	return programArchives()
 }
 
 // takeDown has a time of its own: what was started must go also after an

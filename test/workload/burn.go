@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"syscall"
@@ -103,8 +104,8 @@ func (process) Sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// occupy makes the given memory resident and returns it. It is not the
-// garbage collector's, which would ask for more than that.
+// occupy makes the given memory resident and returns it, full of data that does
+// not compress. It is not the garbage collector's, which would ask for more than that.
 func occupy(bytes int64) ([]byte, error) {
 	if bytes == 0 {
 		return nil, nil
@@ -113,8 +114,8 @@ func occupy(bytes int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for at := 0; at < len(memory); at += syscall.Getpagesize() {
-		memory[at] = 1
+	if _, err := rand.NewChaCha8([32]byte{}).Read(memory); err != nil {
+		return nil, err
 	}
 	return memory, nil
 }

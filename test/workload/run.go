@@ -27,6 +27,7 @@ func run(o runOptions, output io.Writer) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	began := time.Now()
 	memory, err := occupy(o.Memory)
 	if err != nil {
 		return 1, fmt.Errorf("use %d bytes of memory: %w", o.Memory, err)
@@ -38,6 +39,7 @@ func run(o runOptions, output io.Writer) (int, error) {
 	if err := serve(ctx, o.HTTP, done); err != nil {
 		return 1, err
 	}
+	fmt.Fprintf(output, "filled %d bytes of memory in %s\n", len(memory), time.Since(began).Round(time.Millisecond))
 	if err := announce(o, done, output); err != nil {
 		return 1, err
 	}
