@@ -89,6 +89,7 @@ func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
 			collector := startCollector(t, namespace)
 			create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), hot))
 			template := kept.template("kept", collector)
+			template.Annotations = nil // which keeps the loop away
 			template.Spec.Containers = append(template.Spec.Containers, container("train", 500, "--cpu=500m"))
 			startOn(t, hot, workloadKinds[0].make(namespace, "kept", template).(*corev1.Pod))
 			awaitProgress(t, collector, "kept")
