@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 )
 
 // Containerd is the container runtime of the node. See NewContainerd.
@@ -308,6 +307,5 @@ func (i *Installer) unused() error {
 	if err != nil || len(users) == 0 {
 		return err
 	}
-	shown := users[:min(3, len(users))]
-	return fmt.Errorf("%d containers of this node run by it and could not be stopped without (%s …): delete their pods first", len(users), strings.Join(shown, ", "))
+	return fmt.Errorf("%d containers and sandboxes of this node run by it and could not be stopped without (%.12s …): delete or move their pods first", len(users), users[0])
 }

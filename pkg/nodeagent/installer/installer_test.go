@@ -323,7 +323,7 @@ func TestRemovalWaitsForContainers(t *testing.T) {
 	s := newScene(t)
 	s.ensure(t, true, "")
 	s.users = []string{"one", "two"}
-	s.ensure(t, false, "2 containers of this node run by it and could not be stopped without (one, two …)")
+	s.ensure(t, false, "2 containers and sandboxes of this node run by it and could not be stopped without (one …)")
 	s.wantInstalled(t, 1)
 	s.users, s.busy = nil, "pod a/b is frozen for a migration"
 	s.ensure(t, false, "not restarted while")
