@@ -12,10 +12,13 @@ COPY cmd cmd
 COPY pkg pkg
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     go build -trimpath -ldflags '-s -w' -o /out/program ./cmd/${PROGRAM:?name it with --build-arg PROGRAM=}
+# The node agent installs the wrapper of runc on its node.
+RUN if [ "$PROGRAM" = node-agent ]; then CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
+    go build -trimpath -ldflags '-s -w' -o /out/oci-runtime ./cmd/oci-runtime; fi
 
 FROM gcr.io/distroless/static:nonroot
 # The node agent is the only one that has to be root: --build-arg USER=0:0
 ARG USER=65532:65532
-COPY --from=build /out/program /program
+COPY --from=build /out/ /
 USER ${USER}
 ENTRYPOINT ["/program"]

@@ -147,7 +147,7 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 .PHONY: test
 test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl $(BIN)/helm ## Unit and integration tests with the race detector
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
-	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 .PHONY: test-alerts
 test-alerts: ## Alerts, dashboard and runbook, with Prometheus' own rule engine
@@ -182,8 +182,8 @@ bench-api: build $(CLUSTER_BINS) ## POSTS=1000 by CLIENTS=50 to the HTTP API, wh
 	$(GO) run ./test/bench/api -posts $(POSTS) -clients $(CLIENTS)
 
 .PHONY: test-install
-test-install: build tools $(BIN)/kube-proxy $(BIN)/helm ## Install as users do, by kustomize and by Helm, into real nodes (root, Linux; 10 minutes)
-	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/install
+test-install: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/kube-proxy $(BIN)/helm ## Install as users do, by kustomize and by Helm, into real nodes; the runtime handler comes and goes (root, Linux; 15 minutes)
+	$(GO) test -tags e2e -count=1 -timeout 35m -v ./test/install
 
 .PHONY: test-skew
 test-skew: build $(CLUSTER_BINS) $(foreach version,$(SKEW_VERSIONS),$(BIN)/skew/v$(version)/kube-controller-manager) ## Against API servers of other versions (SKEW_VERSIONS; the first run builds them)
@@ -264,7 +264,7 @@ images: $(BIN)/devcluster $(addprefix image-programs-,$(IMAGE_ARCHS)) ## Build t
 IMAGE_PROGRAMS := $(addprefix image-programs-,$(IMAGE_ARCHS))
 .PHONY: $(IMAGE_PROGRAMS)
 $(IMAGE_PROGRAMS): image-programs-%:
-	for program in scheduler rebalancer node-agent; do \
+	for program in scheduler rebalancer node-agent oci-runtime; do \
 		GOOS=linux GOARCH=$* $(GO_STATIC) $(SMALL) -o dist/bin/$*/$$program ./cmd/$$program; done
 
 .PHONY: krew

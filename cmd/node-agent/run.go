@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
@@ -30,7 +31,15 @@ type options struct {
 	metricsHost            string
 	metricsPort            int
 	metricsSecure          bool
+	installNodes           string
+	restart                string
 }
+
+// How containerd is restarted: values of --containerd-restart.
+const (
+	restartSystemd = "Systemd"
+	restartSignal  = "Signal"
+)
 
 func newRunCommand() *cobra.Command {
 	o := &options{Options: nodeagent.Options{Node: os.Getenv("NODE_NAME")}}
@@ -45,6 +54,10 @@ func newRunCommand() *cobra.Command {
 	flags.StringVar(&o.Machine.Proc, "proc", "/proc", "where the node's processes are seen")
 	flags.StringVar(&o.Machine.Cgroup, "cgroup-root", "/sys/fs/cgroup", "where the node's cgroups are mounted")
 	flags.BoolVar(&o.Processes, "process-checkpoint", false, "look for CRIU and the runtime handler of the node, and tell on its node object whether processes can move (docs/process-checkpoint.md)")
+	flags.BoolVar(&o.Install.Enabled, "install-runtime", false, "with --process-checkpoint, make the runtime handler on the node and restart containerd; without, remove what was made earlier")
+	flags.StringVar(&o.installNodes, "install-runtime-nodes", "", "label selector of the nodes to install the runtime handler on; empty means all")
+	flags.StringVar(&o.restart, "containerd-restart", restartSystemd, "how containerd is restarted: Systemd, or Signal, which ends it for others to start it again")
+	flags.StringVar(&o.Install.Source, "oci-runtime", "/oci-runtime", "the program that is installed")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig; empty uses the service account of the pod")
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", "0", "address for /healthz; 0 turns it off")
 	flags.StringVar(&o.metricsHost, "metrics-host", "", "address of the node that /metrics is served on; empty serves on all")
@@ -65,9 +78,23 @@ func (o *options) metrics() server.Options {
 	return served
 }
 
+func (o *options) readInstall() (err error) {
+	if o.restart != restartSystemd && o.restart != restartSignal {
+		return fmt.Errorf("--containerd-restart %q: must be %s or %s", o.restart, restartSystemd, restartSignal)
+	}
+	o.Install.BySignal = o.restart == restartSignal
+	if o.Install.Nodes, err = labels.Parse(o.installNodes); err != nil {
+		return fmt.Errorf("--install-runtime-nodes %q: %w", o.installNodes, err)
+	}
+	return nil
+}
+
 func run(ctx context.Context, o *options) error {
 	if o.Node == "" {
 		return errors.New("--node-name is required, or the environment variable NODE_NAME")
+	}
+	if err := o.readInstall(); err != nil {
+		return err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {

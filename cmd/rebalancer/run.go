@@ -51,6 +51,9 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
+	if configuration.Rebalance.CheckpointStorageClassName != "" && o.nodeAgentImage == "" && !o.dryRun {
+		return errors.New("checkpointStorageClassName is set in RebalanceArgs, and there is no node agent to fill checkpoints: set --node-agent-image too, or remove it")
+	}
 	restConfig, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
 		return fmt.Errorf("reading --kubeconfig %q: %w", o.kubeconfig, err)

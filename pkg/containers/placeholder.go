@@ -16,6 +16,10 @@ func PlaceholderName(root string, migration types.UID, created time.Time) string
 	return fitName("", root, "-placeholder-"+timestamp(migration, created))
 }
 
+// PauseImage of Kubernetes, which the container runtimes of most nodes have, is
+// what placeholders run where there is no node agent. It takes no notice of arguments.
+const PauseImage = "registry.k8s.io/pause:3.10"
+
 // BuildPlaceholder returns the pod that holds the place of a replacement until
 // the original is gone: it asks for the same resources (requests, without the
 // overhead of the runtime class) and host ports, goes where the replacement and its volumes may go, and does nothing. No Service and

@@ -74,6 +74,15 @@ var processContainerRules = []func(*corev1.Container, v1alpha1.ContainerVerdict)
 	notRunning, initAgain, interactive, privileged, devices, postStart, sidecarProbe,
 }
 
+// PreferredMode is how the state of a pod should be carried when nobody says: those that
+// were started for it move with their memory.
+func PreferredMode(pod *corev1.Pod) v1alpha1.CheckpointMode {
+	if valueOr(pod.Spec.RuntimeClassName, "") == v1alpha1.ProcessRuntimeClass {
+		return v1alpha1.CheckpointProcess
+	}
+	return v1alpha1.CheckpointFrozen
+}
+
 func runtimeClass(pod *corev1.Pod) *Refusal {
 	if name := valueOr(pod.Spec.RuntimeClassName, ""); name != v1alpha1.ProcessRuntimeClass {
 		return &Refusal{RefusalRuntimeClass, fmt.Sprintf("the pod has runtimeClassName %q: only what was started with %q can be dumped and restored", name, v1alpha1.ProcessRuntimeClass)}

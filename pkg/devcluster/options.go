@@ -79,6 +79,9 @@ type Options struct {
 	// Images are archives of container images that real nodes get, beside those
 	// of pkg/devcluster/image.
 	Images []string
+	// WithoutHandler starts real nodes without the runtime handler of pods whose
+	// processes can move: the node agents can install it.
+	WithoutHandler bool
 	// CSI gives real nodes volumes of the tests' own CSI driver, which are really
 	// attached and detached: see CSIClass and CSILateClass.
 	CSI bool

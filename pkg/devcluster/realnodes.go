@@ -26,7 +26,7 @@ func (b *bringUp) startRealNodes(ctx context.Context) error {
 			return err
 		}
 		options := realNodeOptions(b.StateDir, b.BinDir, name, i)
-		options.Images, options.Log = append(archives, b.Images...), b.say
+		options.Images, options.Log, options.WithoutHandler = append(archives, b.Images...), b.say, b.WithoutHandler
 		if err := realnode.Start(ctx, options); err != nil {
 			return err
 		}
@@ -77,6 +77,16 @@ func (c *Cluster) StartNode(ctx context.Context, name string) error {
 	options.Images = append(options.Images, c.state.Images...)
 	return realnode.Start(ctx, options)
 }
+
+// StartContainerd starts containerd on a real node on which it has ended, as
+// systemd would. The error is process.ErrRunning when it runs.
+func (c *Cluster) StartContainerd(ctx context.Context, node string) error {
+	return realnode.StartContainerd(ctx, realNodeOptions(c.stateDir, c.state.BinDir, node, 0))
+}
+
+// NodeDir is the folder of a real node's files. Those that programs on the node see
+// elsewhere are "programs" (/opt/ai-storage) and "agent" (/var/lib/ai-storage).
+func (c *Cluster) NodeDir(node string) string { return filepath.Join(c.stateDir, "nodes", node) }
 
 // realNodeNames returns the real nodes that a cluster was to have and those
 // that the machine knows of, which are all that is left when the state is lost.

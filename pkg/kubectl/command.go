@@ -26,6 +26,9 @@ type cli struct {
 	// connect returns the cluster that the flags name.
 	connect func() (*session, error)
 	now     func() time.Time
+	// silence keeps the libraries quiet for good: some log what they return as an
+	// error too.
+	silence func()
 	// width of the terminal that progress goes to, in characters; 0 where it is none.
 	width func() int
 	// poll is the time between two looks where nothing is watched.
@@ -37,6 +40,7 @@ type cli struct {
 func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
 	c := &cli{IOStreams: streams, flags: genericclioptions.NewConfigFlags(true), now: time.Now, poll: time.Second}
 	c.connect = c.connectByFlags
+	c.silence = func() { klog.SetLogger(logr.Discard()) }
 	c.width = func() int { return terminalWidth(streams.Out) }
 	return c.run(ctx, args)
 }
@@ -76,7 +80,7 @@ work, and see what the rebalancer plans.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage("%w", err) })
 	c.flags.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVar(&c.systemNamespace, "system-namespace", defaultSystemNamespace, "Namespace that the rebalancer runs in")
-	addVerbosity(root)
+	c.addVerbosity(root)
 	root.AddCommand(c.podCommand(), c.planCommand(), c.listCommand(), c.describeCommand(), c.cancelCommand(), c.topCommand(),
 		c.pauseCommand(), c.resumeCommand(), c.drainCommand(), c.versionCommand())
 	c.completeFlags(root)
@@ -85,12 +89,13 @@ work, and see what the rebalancer plans.
 
 // addVerbosity adds -v as kubectl has it. Without it the libraries are silent:
 // what a person has to know is in the output of the command.
-func addVerbosity(root *cobra.Command) {
+func (c *cli) addVerbosity(root *cobra.Command) {
 	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(klogFlags)
 	root.PersistentFlags().AddGoFlag(klogFlags.Lookup("v"))
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		if cmd.Flags().Lookup("v").Value.String() == "0" {
+			c.silence()
 			cmd.SetContext(klog.NewContext(cmd.Context(), logr.Discard()))
 		}
 	}

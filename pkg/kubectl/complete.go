@@ -166,12 +166,7 @@ func completeNamespaces(ctx context.Context, s *session) []string {
 	return names
 }
 
-func completePhases(context.Context, *session) []string {
-	names := make([]string, len(phases))
-	for i, p := range phases {
-		names[i] = string(p)
-	}
-	return names
+// completeWords completes what needs no cluster.
+func (c *cli) completeWords(cmd *cobra.Command, flag string, words []string) {
+	must(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)))
 }
-
-func completeOrders(context.Context, *session) []string { return orderNames() }

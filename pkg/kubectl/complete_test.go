@@ -16,6 +16,8 @@ func TestCompletion(t *testing.T) {
 		"pod ":                      "trainer",
 		"pod trainer ":              "",
 		"pod trainer --to ":         "node-a node-b",
+		"pod --checkpoint-mode ":    "Frozen Process Live Application None",
+		"drain --fallback ":         "None FreshStart",
 		"drain ":                    "node-a node-b",
 		"top node-a ":               "node-b",
 		"describe ":                 "done under-way",

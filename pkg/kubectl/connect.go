@@ -2,7 +2,9 @@ package kubectl
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -107,6 +109,13 @@ func (s *session) migration(ctx context.Context, argument string) (*v1alpha1.Pod
 func explain(err error) string {
 	if meta.IsNoMatchError(err) && strings.Contains(err.Error(), v1alpha1.GroupName) {
 		return fmt.Sprintf("this cluster does not know PodMigrations: apply the manifests of the orchestrator first (%v)", err)
+	}
+	if request := (*url.Error)(nil); errors.As(err, &request) && !errors.Is(err, context.Canceled) {
+		cluster := request.URL
+		if at, err := url.Parse(request.URL); err == nil {
+			cluster = at.Scheme + "://" + at.Host
+		}
+		return fmt.Sprintf("the cluster at %s cannot be reached: %v. Does the kubeconfig name the right one?", cluster, request.Err)
 	}
 	return err.Error()
 }

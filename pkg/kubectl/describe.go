@@ -78,7 +78,11 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 	line := func(name, format string, args ...any) { fmt.Fprintf(table, name+":\t"+format+"\n", args...) }
 	line("Name", "%s", m.Name)
 	line("Namespace", "%s", m.Namespace)
-	line("Created", "%s (%s ago) by %s", m.CreationTimestamp.UTC().Format(time.RFC3339), c.age(m.CreationTimestamp.Time), createdBy(m))
+	created := fmt.Sprintf("%s (%s ago)", m.CreationTimestamp.UTC().Format(time.RFC3339), c.age(m.CreationTimestamp.Time))
+	if by := createdBy(m); by != "" {
+		created += " by " + by
+	}
+	line("Created", "%s", created)
 	if m.Spec.Reason != "" {
 		line("Why", "%s", m.Spec.Reason)
 	}
@@ -98,6 +102,7 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 	if h := st.Handover; h != nil {
 		line("Handover", "%s, by method %s: %s", h.Order, h.Method, h.Reason)
 	}
+	describeMode(line, m)
 	describeCheckpoint(line, m)
 	if st.Downtime != nil {
 		line("Downtime", "%s", downtimeOf(m))
@@ -117,6 +122,19 @@ func describeTarget(m *v1alpha1.PodMigration) string {
 		return "left to the scheduler"
 	}
 	return node + " (chosen by the scheduler)"
+}
+
+// describeMode tells how state was to be carried, and what came of it.
+func describeMode(line func(name, format string, args ...any), m *v1alpha1.PodMigration) {
+	asked := m.Spec.Checkpoint
+	if asked.Mode == v1alpha1.CheckpointProcess {
+		line("Mode", "%s, fallback %s", asked.Mode, cmp.Or(asked.Fallback, v1alpha1.FallbackNone))
+	} else {
+		line("Mode", "%s", cmp.Or(asked.Mode, v1alpha1.CheckpointFrozen))
+	}
+	if text := restored(m); text != "" {
+		line("Restored", "%s", text)
+	}
 }
 
 func describeCheckpoint(line func(name, format string, args ...any), m *v1alpha1.PodMigration) {

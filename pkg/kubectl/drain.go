@@ -41,7 +41,7 @@ first stays in service.`,
 		Args: exactly(1, "the name of one node"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.drain(cmd.Context(), o, args[0]) },
 	}
-	o.requestFlags.add(cmd, "its node is drained with kubectl migrate")
+	c.addRequestFlags(cmd, &o.requestFlags, "its node is drained with kubectl migrate")
 	cmd.Flags().BoolVar(&o.cordonFirst, "cordon-first", false, "Cordon the node before anything moves, and leave it cordoned whatever happens")
 	cmd.ValidArgsFunction = c.completeOne(completeNodes)
 	return cmd

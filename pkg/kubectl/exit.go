@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Exit codes. Scripts rely on them: docs/kubectl.md lists them.
@@ -44,6 +45,16 @@ func exitWith(code int, format string, args ...any) error {
 }
 
 func usage(format string, args ...any) error { return exitWith(ExitUsage, format, args...) }
+
+// oneOf finds the value of a flag among those that are known, in any case.
+func oneOf[T ~string](flag, given string, known []T) (T, error) {
+	for _, value := range known {
+		if strings.EqualFold(string(value), strings.TrimSpace(given)) {
+			return value, nil
+		}
+	}
+	return "", usage("%s %s: must be one of %s", flag, given, listed(known))
+}
 
 // codeOf is the exit code of what a command returned.
 func codeOf(err error) int {

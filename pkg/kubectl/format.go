@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/liggitt/tabwriter"
@@ -30,6 +31,16 @@ func terminalWidth(w io.Writer) int {
 	}
 	return width
 }
+
+func texts[T ~string](values []T) []string {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i] = string(value)
+	}
+	return texts
+}
+
+func listed[T ~string](values []T) string { return strings.Join(texts(values), ", ") }
 
 func orNone(s string) string {
 	if s == "" {

@@ -61,7 +61,7 @@ func newBench(t *testing.T, objects ...client.Object) *bench {
 			return []string{string(o.(*corev1.Event).InvolvedObject.UID)}
 		}).WithInterceptorFuncs(interceptor.Funcs{Create: b.create, Get: b.get, List: b.list, Watch: b.watch}).Build()
 	b.cli = &cli{
-		flags: genericclioptions.NewConfigFlags(true), now: func() time.Time { return noon }, width: func() int { return 0 }, poll: 5 * time.Millisecond,
+		flags: genericclioptions.NewConfigFlags(true), now: func() time.Time { return noon }, width: func() int { return 0 }, silence: func() {}, poll: 5 * time.Millisecond,
 	}
 	b.cli.connect = func() (*session, error) { return newSession(b.client, "default"), nil }
 	return b

@@ -22,6 +22,9 @@ type judgement struct {
 	refusal *containers.Refusal
 	// waits says what the migration would wait for; "" when nothing.
 	waits string
+	// stays is why the processes of the pod would not move along, where they were
+	// asked for; "" when they would.
+	stays string
 	// unchecked is why not everything could be looked at; nil when it was.
 	unchecked error
 }
@@ -41,7 +44,7 @@ func (s *session) judgeRequest(ctx context.Context, request *v1alpha1.PodMigrati
 	case err != nil:
 		return judgement{}, err
 	default:
-		j.refusal, j.waits = appraisal.Refusal, appraisal.Waits
+		j.refusal, j.waits, j.stays = appraisal.Refusal, appraisal.Waits, appraisal.Stays
 	}
 	return j, nil
 }
@@ -50,8 +53,14 @@ func refusalOfPod(pod *corev1.Pod, request *v1alpha1.PodMigration) *containers.R
 	if r := containers.Refuse(pod); r != nil {
 		return r
 	}
-	if v := containers.Judge(pod, containers.PolicyOf(request)); v.Refusal != "" {
-		return &containers.Refusal{Reason: v.Refusal, Message: v.Message}
+	verdicts := containers.Judge(pod, containers.PolicyOf(request))
+	if verdicts.Refusal != "" {
+		return &containers.Refusal{Reason: verdicts.Refusal, Message: verdicts.Message}
+	}
+	if c := request.Spec.Checkpoint; c.Mode == v1alpha1.CheckpointProcess && c.Fallback != v1alpha1.FallbackFreshStart {
+		if r := containers.RefuseProcesses(pod, verdicts); r != nil {
+			return r
+		}
 	}
 	return owners.RefuseKind(pod)
 }
@@ -67,6 +76,14 @@ func (j judgement) write(w io.Writer) {
 		fmt.Fprintf(w, "\nCan be moved, and waits first: %s\n", j.waits)
 	default:
 		fmt.Fprintln(w, "\nCan be moved.")
+	}
+	j.warn(w)
+}
+
+// warn tells what a person did not ask for, or should know.
+func (j judgement) warn(w io.Writer) {
+	if j.stays != "" {
+		fmt.Fprintf(w, "Its processes cannot move, its containers will start afresh: %s\n", j.stays)
 	}
 	if j.unchecked != nil {
 		fmt.Fprintf(w, "Not everything could be checked beforehand: %v\n", j.unchecked)

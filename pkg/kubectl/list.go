@@ -45,30 +45,22 @@ func (c *cli) listCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "List the migrations of all namespaces")
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "After listing, show every change until interrupted")
-	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+phaseNames())
+	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+listed(phases))
 	o.print.AddFlags(cmd)
 	cmd.Flags().Lookup("output").Usage = "Output format: wide, or " + strings.TrimPrefix(cmd.Flags().Lookup("output").Usage, "Output format. ")
-	c.completeFlag(cmd, "phase", completePhases)
+	c.completeWords(cmd, "phase", texts(phases))
 	return cmd
-}
-
-func phaseNames() string {
-	names := make([]string, len(phases))
-	for i, p := range phases {
-		names[i] = string(p)
-	}
-	return strings.Join(names, ", ")
 }
 
 // wanted are the phases by their proper names; none means all.
 func (o *listOptions) wanted() (map[v1alpha1.Phase]bool, error) {
 	wanted := map[v1alpha1.Phase]bool{}
 	for _, given := range o.phases {
-		i := slices.IndexFunc(phases, func(p v1alpha1.Phase) bool { return strings.EqualFold(string(p), strings.TrimSpace(given)) })
-		if i < 0 {
-			return nil, usage("--phase %s: must be one of %s", given, phaseNames())
+		phase, err := oneOf("--phase", given, phases)
+		if err != nil {
+			return nil, err
 		}
-		wanted[phases[i]] = true
+		wanted[phase] = true
 	}
 	return wanted, nil
 }
@@ -176,7 +168,7 @@ func (c *cli) writeRow(w io.Writer, o *listOptions, m *v1alpha1.PodMigration) {
 		if r := m.Status.Replacement; r != nil && r.UID != "" {
 			replacement = r.Name
 		}
-		fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\t%s", orNone(replacement), orNone(order), orNone(downtime), createdBy(m), m.Status.Message)
+		fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\t%s", orNone(replacement), orNone(order), orNone(downtime), orNone(createdBy(m)), m.Status.Message)
 	}
 	fmt.Fprintln(w)
 }
@@ -241,7 +233,8 @@ func destinationNode(m *v1alpha1.PodMigration) string {
 // requestedByAnnotation names who asked for a migration through the REST API.
 const requestedByAnnotation = v1alpha1.GroupName + "/requested-by"
 
-// createdBy names the rebalancer, kubectl, or the person who asked.
+// createdBy names the rebalancer, kubectl, or the person who asked; it is empty for
+// a PodMigration that was applied as it is.
 func createdBy(m *v1alpha1.PodMigration) string {
-	return cmp.Or(m.Annotations[requestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel], "<unknown>")
+	return cmp.Or(m.Annotations[requestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
 }

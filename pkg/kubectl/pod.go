@@ -24,21 +24,42 @@ type requestFlags struct {
 	waitTimeout  time.Duration
 	forceRestart bool
 	keepClaim    bool
-	reason       string
-	dryRun       dryRun
+	mode         string
+	fallback     string
+	// checkpoint is what validate made of the flags.
+	checkpoint v1alpha1.CheckpointSpec
+	reason     string
+	dryRun     dryRun
 }
 
-func (f *requestFlags) add(cmd *cobra.Command, reason string) {
+func (c *cli) addRequestFlags(cmd *cobra.Command, f *requestFlags, reason string) {
 	flags := cmd.Flags()
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long one migration may take from its start; when it runs out, everything is put back")
 	flags.DurationVar(&f.waitTimeout, "wait-timeout", 0, "How long to wait; then the command ends with code 5 and the migration goes on (0 waits as long as it takes)")
 	flags.BoolVar(&f.forceRestart, "force-restart", false, "Stop the original before its replacement starts, even where both could work side by side")
 	flags.BoolVar(&f.keepClaim, "keep-claim", false, "Keep the checkpoint claim when the replacement is gone")
+	flags.StringVar(&f.mode, "checkpoint-mode", string(v1alpha1.CheckpointFrozen), "How state that is not on persistent volumes is carried, one of "+listed(v1alpha1.CheckpointModes)+"; Process takes the memory of the processes along")
+	flags.StringVar(&f.fallback, "fallback", string(v1alpha1.FallbackNone), "When the processes cannot move: None refuses the migration, or puts everything back; FreshStart moves the volumes, and the containers start afresh")
 	flags.StringVar(&f.reason, "reason", reason, "Why; it is written on the migration and in its events")
 	f.dryRun.add(cmd)
+	c.completeWords(cmd, "checkpoint-mode", texts(v1alpha1.CheckpointModes))
+	c.completeWords(cmd, "fallback", texts(v1alpha1.CheckpointFallbacks))
 }
 
 func (f *requestFlags) validate() error {
+	var err error
+	if f.checkpoint.Mode, err = oneOf("--checkpoint-mode", f.mode, v1alpha1.CheckpointModes); err != nil {
+		return err
+	}
+	if f.checkpoint.Fallback, err = oneOf("--fallback", f.fallback, v1alpha1.CheckpointFallbacks); err != nil {
+		return err
+	}
+	if f.checkpoint.Fallback != v1alpha1.FallbackNone && f.checkpoint.Mode != v1alpha1.CheckpointProcess {
+		return usage("--fallback %s goes with --checkpoint-mode %s only", f.fallback, v1alpha1.CheckpointProcess)
+	}
+	if f.keepClaim {
+		f.checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
+	}
 	if f.timeout < time.Second || f.timeout > 24*time.Hour || f.timeout%time.Second != 0 {
 		return usage("--timeout %s: give whole seconds from 1s to 24h", f.timeout)
 	}
@@ -50,7 +71,7 @@ func (f *requestFlags) validate() error {
 
 // request asks for the move of a pod.
 func (f *requestFlags) request(pod client.ObjectKey, target string) *v1alpha1.PodMigration {
-	m := &v1alpha1.PodMigration{
+	return &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, GenerateName: pod.Name + "-",
 			Labels: map[string]string{v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByKubectl},
@@ -58,12 +79,9 @@ func (f *requestFlags) request(pod client.ObjectKey, target string) *v1alpha1.Po
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: pod.Name, TargetNode: target, ForceRestart: f.forceRestart,
 			TimeoutSeconds: int32(f.timeout / time.Second), Reason: f.reason,
+			Checkpoint: f.checkpoint,
 		},
 	}
-	if f.keepClaim {
-		m.Spec.Checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
-	}
-	return m
 }
 
 type podOptions struct {
@@ -89,12 +107,15 @@ With --wait the phases are shown as they pass; Ctrl-C ends the waiting, not the 
   # To a node of your choice
   kubectl migrate pod trainer --to node-b --wait
 
+  # With the memory of its processes, or at least with its volumes
+  kubectl migrate pod trainer --checkpoint-mode Process --fallback FreshStart --wait
+
   # What would move, and what would stay behind?
   kubectl migrate pod trainer --dry-run`,
 		Args: exactly(1, "the name of one pod"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.movePod(cmd.Context(), o, args[0]) },
 	}
-	o.requestFlags.add(cmd, "asked for with kubectl migrate")
+	c.addRequestFlags(cmd, &o.requestFlags, "asked for with kubectl migrate")
 	cmd.Flags().StringVar(&o.target, "to", "", "The only node that the scheduler may choose; empty leaves it to the scheduler")
 	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until the migration is over, and show how it goes on")
 	o.print.AddFlags(cmd)
@@ -131,8 +152,8 @@ func (c *cli) movePod(ctx context.Context, o *podOptions, name string) error {
 	if judged.refusal != nil {
 		return exitWith(ExitRefused, "pod %s cannot be moved (%s): %s", key.Name, judged.refusal.Reason, judged.refusal.Message)
 	}
-	if judged.unchecked != nil && !o.dryRun.on() {
-		fmt.Fprintf(c.ErrOut, "Not everything could be checked beforehand: %v\n", judged.unchecked)
+	if !o.dryRun.on() {
+		judged.warn(c.ErrOut)
 	}
 	if err := s.client.Create(ctx, request, o.dryRun.create()...); err != nil {
 		return fmt.Errorf("asking for the migration: %w", hint(err))

@@ -21,13 +21,46 @@ func TestPodAsksForAMigration(t *testing.T) {
 	m := b.migration("trainer-1")
 	want := v1alpha1.PodMigrationSpec{
 		PodName: "trainer", PodUID: "uid-trainer", SourceNode: "node-a", TargetNode: "node-b", ForceRestart: true, TimeoutSeconds: 90,
-		Reason: "maintenance", Checkpoint: v1alpha1.CheckpointSpec{ReclaimPolicy: v1alpha1.ClaimRetain},
+		Reason: "maintenance", Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, Fallback: v1alpha1.FallbackNone, ReclaimPolicy: v1alpha1.ClaimRetain},
 	}
 	if m.Spec != want {
 		t.Errorf("spec %+v, want %+v", m.Spec, want)
 	}
 	if m.Labels[v1alpha1.CreatedByLabel] != createdByKubectl {
 		t.Errorf("labels %v", m.Labels)
+	}
+}
+
+func TestPodAsksForItsProcesses(t *testing.T) {
+	plain, movable := trainer().Obj(), trainer().With(func(p *corev1.Pod) { p.Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass) }).Obj()
+	dumping := fixture.MakeNode("node-a").Label(v1alpha1.ProcessNodeLabel, "true").Obj()
+	for name, test := range map[string]struct {
+		pod  *corev1.Pod
+		from *corev1.Node
+		args string
+		code int
+		says string
+		want v1alpha1.CheckpointSpec
+	}{
+		"movable": {movable, dumping, "--checkpoint-mode=Process", ExitDone, "", v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackNone}},
+		"in any case": {movable, dumping, "--checkpoint-mode=process --fallback=freshstart", ExitDone, "",
+			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackFreshStart}},
+		"a node without CRIU": {movable, node("node-a"), "--checkpoint-mode=Process", ExitRefused, "NodeCannotCheckpoint", v1alpha1.CheckpointSpec{}},
+		"an ordinary pod":     {plain, dumping, "--checkpoint-mode=Process", ExitRefused, "RuntimeClassNotOurs", v1alpha1.CheckpointSpec{}},
+		"which may start afresh": {plain, dumping, "--checkpoint-mode=Process --fallback=FreshStart", ExitDone, "Its processes cannot move, its containers will start afresh: the pod has runtimeClassName",
+			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackFreshStart}},
+	} {
+		b := newBench(t, test.pod, test.from, node("node-b"))
+		got := b.run(append([]string{"pod", "trainer"}, strings.Fields(test.args)...)...)
+		if got.code != test.code || !strings.Contains(got.err, test.says) {
+			t.Errorf("%s: code %d, %q; want %d and %q", name, got.code, got.err, test.code, test.says)
+		}
+		if test.code != ExitDone {
+			continue
+		}
+		if spec := b.migration("trainer-1").Spec.Checkpoint; spec != test.want {
+			t.Errorf("%s: asked for %+v, want %+v", name, spec, test.want)
+		}
 	}
 }
 
@@ -87,6 +120,9 @@ func TestPodBadUsage(t *testing.T) {
 		{"pod deployment/web", ExitUsage, "expected a name, or pod/NAME"},
 		{"pod trainer --timeout=500ms", ExitUsage, "--timeout 500ms"},
 		{"pod trainer --timeout=25h", ExitUsage, "from 1s to 24h"},
+		{"pod trainer --checkpoint-mode=Memory", ExitUsage, "must be one of Frozen, Process, Live, Application, None"},
+		{"pod trainer --checkpoint-mode=Process --fallback=Restart", ExitUsage, "must be one of None, FreshStart"},
+		{"pod trainer --fallback=FreshStart", ExitUsage, "goes with --checkpoint-mode Process only"},
 		{"pod trainer --wait-timeout=-1s", ExitUsage, "must not be negative"},
 		{"pod trainer --dry-run=client", ExitUsage, `must be "none" or "server"`},
 		{"pod trainer --nonsense", ExitUsage, "unknown flag"},

@@ -60,7 +60,7 @@ Percentages are of what the node can allocate.`,
 	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "Label selector of nodes")
 	addDataOutput(cmd, &o.output)
 	cmd.ValidArgsFunction = c.completeMany(completeNodes)
-	c.completeFlag(cmd, "sort-by", completeOrders)
+	c.completeWords(cmd, "sort-by", orderNames())
 	return cmd
 }
 

@@ -110,6 +110,9 @@ func writeOutcome(w io.Writer, m *v1alpha1.PodMigration) {
 	if checkpoint := carried(m); checkpoint != "" {
 		fmt.Fprintf(table, "Carried:\t%s\n", checkpoint)
 	}
+	if text := restored(m); text != "" {
+		fmt.Fprintf(table, "Restored:\t%s\n", text)
+	}
 	table.Flush()
 	fmt.Fprintln(w)
 	writeVerdicts(w, "MOVED", st.Containers)
@@ -139,6 +142,19 @@ func downtimeOf(m *v1alpha1.PodMigration) string {
 	default:
 		return d.Duration.Round(time.Millisecond).String()
 	}
+}
+
+// restored tells what the new pod went on with, or why not with its processes; ""
+// before anything is known and where nothing was carried.
+func restored(m *v1alpha1.PodMigration) string {
+	c := m.Status.Checkpoint
+	switch {
+	case c == nil:
+		return ""
+	case c.FallbackReason != "":
+		return strings.TrimPrefix(string(c.Restored)+", ", ", ") + "containers afresh: " + c.FallbackReason
+	}
+	return string(c.Restored)
 }
 
 // carried tells what state went along; "" when none.

@@ -27,6 +27,9 @@ type Appraisal struct {
 	Pod *corev1.Pod
 	// Refusal says why it would not be moved; nil when it would.
 	Refusal *containers.Refusal
+	// Stays says why its processes would not move along, where they were asked for; ""
+	// when they would. Without a fallback that is the refusal.
+	Stays string
 	// Waits says for what it would have to wait; "" when it could begin now.
 	Waits string
 }
@@ -52,6 +55,11 @@ func (a *Appraiser) Appraise(ctx context.Context, request *v1alpha1.PodMigration
 	}
 	decision := newStep(state).pending()
 	appraisal := Appraisal{Pod: state.Pod}
+	if state.Pod != nil {
+		if _, stay := plannedMode(state, containers.Judge(state.Pod, containers.PolicyOf(request))); stay != nil {
+			appraisal.Stays = stay.Message
+		}
+	}
 	accepted := meta.FindStatusCondition(decision.Status.Conditions, v1alpha1.ConditionAccepted)
 	switch {
 	case decision.Status.Phase == v1alpha1.PhaseFailed:

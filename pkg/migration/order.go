@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (s *State) sharesCheckpoint() bool {
 		claim, _ := s.Claims(reused)
 		return slices.Contains(containers.AccessModes(claim), corev1.ReadWriteMany)
 	}
-	return s.Migration.Spec.Checkpoint.AccessMode == corev1.ReadWriteMany
+	return s.Migration.Spec.Checkpoint.ClaimAccessMode() == corev1.ReadWriteMany
 }
 
 // stopsFirst reports whether the original ends before the replacement starts.
@@ -95,9 +96,6 @@ func (st *step) holdPlace() (Decision, bool) {
 }
 
 func (st *step) createPlaceholder() (Decision, bool) {
-	if st.AgentImage == "" {
-		return st.giveUp(ReasonNodeAgentMissing, "the place of the replacement has to be held, for which there is no image: see --node-agent-image of the rebalancer"), true
-	}
 	replacement, err := containers.BuildReplacement(st.Pod, st.storedVerdicts(), st.replacementOptions())
 	if err != nil {
 		return st.giveUp(ReasonReplacementRejected, err.Error()), true
@@ -111,6 +109,6 @@ func (st *step) createPlaceholder() (Decision, bool) {
 			volumes = append(volumes, volume)
 		}
 	}
-	placeholder := containers.BuildPlaceholder(replacement, st.status().Placeholder.Name, st.AgentImage, requestsWithoutOverhead(replacement), volumes)
+	placeholder := containers.BuildPlaceholder(replacement, st.status().Placeholder.Name, cmp.Or(st.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)
 	return st.do(Action{Type: CreatePlaceholder, Pod: placeholder}), true
 }

@@ -1,7 +1,6 @@
 package migration
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,7 +35,7 @@ func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 			Annotations: map[string]string{v1alpha1.OriginalPodLabel: root},
 		},
 		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes:      []corev1.PersistentVolumeAccessMode{cmp.Or(spec.AccessMode, corev1.ReadWriteOnce)},
+			AccessModes:      []corev1.PersistentVolumeAccessMode{spec.ClaimAccessMode()},
 			StorageClassName: spec.StorageClassName,
 			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: claimSize(s)}},
 		},

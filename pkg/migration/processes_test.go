@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,7 @@ func TestProcessesThatCannotMoveAreRefusedWhilePending(t *testing.T) {
 		want   string
 	}{
 		"movable":                {func(*scene) {}, ""},
+		"no access mode":         {func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = "" }, ""},
 		"another runtime class":  {func(s *scene) { s.Pod.Spec.RuntimeClassName = nil }, containers.RefusalRuntimeClass},
 		"node without CRIU":      {func(s *scene) { s.CarriesProcesses = false }, ReasonNodeWithoutCRIU},
 		"no node agent":          {func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
@@ -53,6 +55,27 @@ func TestProcessesThatCannotMoveAreRefusedWhilePending(t *testing.T) {
 			if (mode == v1alpha1.CheckpointProcess) != (test.want == "") || (why == nil) != (test.want == "") {
 				t.Errorf("%s: mode %s, %v", name, mode, why)
 			}
+		}
+	}
+}
+
+// Who asks for the memory of processes need not know which claim that takes.
+func TestAccessModeOfTheClaim(t *testing.T) {
+	for _, test := range []struct {
+		mode        v1alpha1.CheckpointMode
+		asked, want corev1.PersistentVolumeAccessMode
+	}{
+		{v1alpha1.CheckpointProcess, "", corev1.ReadWriteMany},
+		{v1alpha1.CheckpointProcess, corev1.ReadWriteOnce, corev1.ReadWriteOnce},
+		{v1alpha1.CheckpointFrozen, "", corev1.ReadWriteOnce},
+		{v1alpha1.CheckpointFrozen, corev1.ReadWriteMany, corev1.ReadWriteMany},
+		{"", "", corev1.ReadWriteOnce},
+	} {
+		s := carrying(v1alpha1.PhasePreparing).with(func(s *scene) {
+			s.Migration.Spec.Checkpoint.Mode, s.Migration.Spec.Checkpoint.AccessMode = test.mode, test.asked
+		})
+		if got := buildClaim(&s.State).Spec.AccessModes; !slices.Equal(got, []corev1.PersistentVolumeAccessMode{test.want}) {
+			t.Errorf("mode %q, asked for %q: the claim has %v, want %s", test.mode, test.asked, got, test.want)
 		}
 	}
 }

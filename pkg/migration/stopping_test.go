@@ -134,9 +134,9 @@ func TestStopFirst(t *testing.T) {
 	started := func(s *scene) { s.Replacement, s.Placeholder, s.Carrier = workingReplacement().Obj(), nil, nil }
 	check(t, []row{
 		{"place: hold it", create(placing).with(unmade).with(func(s *scene) { s.Placeholder, s.Migration.Status.Placeholder.UID = nil, "" }), CreatePlaceholder, placing, "", ""},
-		{"place: no image for the placeholder", create(placing).with(unmade).with(func(s *scene) {
+		{"place: hold it without a node agent", create(placing).with(unmade).with(func(s *scene) {
 			s.Placeholder, s.Migration.Status.Placeholder.UID, s.AgentImage = nil, "", ""
-		}), NoAction, placing, ReasonNodeAgentMissing, ""},
+		}), CreatePlaceholder, placing, "", ""},
 		{"place: its name is taken", create(placing).with(func(s *scene) { s.Placeholder.Labels, s.Migration.Status.Placeholder.UID = nil, "" }), NoAction, placing, ReasonNameTaken, ""},
 		{"place: made before a crash", create(placing).with(unmade).with(func(s *scene) { s.Migration.Status.Placeholder.UID = "" }), NoAction, placing, "", "holds the place"},
 		{"place: nowhere to go", create(placing).with(unmade).with(func(s *scene) {

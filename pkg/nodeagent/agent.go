@@ -34,6 +34,7 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Processes lets the agent tell on its node whether processes can move.
 	Processes bool
+	Install   InstallOptions
 }
 
 // machine is what an agent needs of its node; Machine is the real one.
@@ -95,10 +96,11 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := mgr.Add(a); err != nil {
 		return err
 	}
-	if o.Processes {
-		if err := mgr.Add(&announcer{node: o.Node, client: mgr.GetClient(), live: mgr.GetAPIReader(), versions: o.Machine.Versions}); err != nil {
-			return err
-		}
+	if err := mgr.Add(&announcer{
+		node: o.Node, client: mgr.GetClient(), live: mgr.GetAPIReader(), versions: o.Machine.Versions,
+		tells: o.Processes, installs: o.Processes && o.Install.Enabled, where: o.Install.Nodes, handler: a.handlerInstaller(o),
+	}); err != nil {
+		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).Named("node-agent").For(&v1alpha1.PodMigration{}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).Complete(a)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,40 +24,88 @@ import (
 // and restore processes.
 const capabilityInterval = time.Minute
 
-// announcer tells on the node object whether processes can move from and to it.
+// handlerInterval is how soon the kubelet is expected to tell of a new handler.
+const handlerInterval = 5 * time.Second
+
+// announcer tells on the node object whether processes can move from and to it,
+// and keeps the runtime handler there where it is wanted.
 type announcer struct {
 	node     string
 	client   client.Client
 	live     client.Reader
 	versions func(ctx context.Context) (string, error)
+	// tells: it may write to the node object.
+	tells bool
+	// installs: the handler is wanted on nodes whose labels fit where; nil fits all.
+	installs bool
+	where    labels.Selector
+	handler  keeper
+}
+
+// keeper installs and removes the runtime handler; installer.Installer is the real one.
+type keeper interface {
+	Present() (bool, error)
+	Ensure(ctx context.Context, wanted bool) error
 }
 
 // Start implements manager.Runnable.
 func (a *announcer) Start(ctx context.Context) error {
 	for {
-		if err := a.announce(ctx); err != nil {
+		next := capabilityInterval
+		if !a.tells {
+			if err := a.handler.Ensure(ctx, false); err != nil {
+				ctrl.LoggerFrom(ctx).Error(err, "The runtime handler is still on the node")
+			}
+		} else if expected, err := a.announce(ctx); err != nil {
 			ctrl.LoggerFrom(ctx).Error(err, "Cannot tell on the node whether processes can move")
+		} else if expected {
+			next = handlerInterval
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(capabilityInterval):
+		case <-time.After(next):
 		}
 	}
 }
 
-func (a *announcer) announce(ctx context.Context) error {
+// announce reports whether the kubelet is expected to tell of the handler soon.
+func (a *announcer) announce(ctx context.Context) (expected bool, err error) {
 	node := &corev1.Node{}
 	if err := a.live.Get(ctx, types.NamespacedName{Name: a.node}, node); err != nil {
-		return err
+		return false, err
 	}
-	versions, err := a.versions(ctx)
-	if err == nil && !hasHandler(node) {
-		err = fmt.Errorf("the container runtime has no handler %s", v1alpha1.ProcessRuntimeClass)
-	}
-	base, found := node.DeepCopy(), versions
+	wanted := a.installs && (a.where == nil || a.where.Matches(labels.Set(node.Labels)))
+	present, err := a.handler.Present()
 	if err != nil {
-		found = "none: " + err.Error()
+		return false, err
+	}
+	removes := present && !wanted
+	if removes && node.Labels[v1alpha1.ProcessNodeLabel] == "true" {
+		// No pod comes any more that would need what is being removed.
+		if err := a.publish(ctx, node, "", errors.New("the runtime handler is being removed")); err != nil {
+			return false, err
+		}
+	}
+	unable := a.handler.Ensure(ctx, wanted)
+	if unable != nil {
+		ctrl.LoggerFrom(ctx).Error(unable, "The runtime handler is not as it is wanted", "wanted", wanted)
+	}
+	versions := ""
+	if unable == nil {
+		versions, unable = a.versions(ctx)
+	}
+	if unable == nil && (removes || !hasHandler(node)) {
+		unable, expected = fmt.Errorf("the container runtime has no handler %s", v1alpha1.ProcessRuntimeClass), wanted
+	}
+	return expected, a.publish(ctx, node, versions, unable)
+}
+
+// publish writes on the node what it can, or why it cannot.
+func (a *announcer) publish(ctx context.Context, node *corev1.Node, versions string, unable error) error {
+	base, found := node.DeepCopy(), versions
+	if unable != nil {
+		found = "none: " + unable.Error()
 	}
 	if node.Labels == nil {
 		node.Labels = map[string]string{}
@@ -64,7 +113,7 @@ func (a *announcer) announce(ctx context.Context) error {
 	if node.Annotations == nil {
 		node.Annotations = map[string]string{}
 	}
-	node.Labels[v1alpha1.ProcessNodeLabel] = strconv.FormatBool(err == nil)
+	node.Labels[v1alpha1.ProcessNodeLabel] = strconv.FormatBool(unable == nil)
 	node.Annotations[v1alpha1.ProcessVersionsAnnotation] = found
 	if node.Labels[v1alpha1.ProcessNodeLabel] == base.Labels[v1alpha1.ProcessNodeLabel] && found == base.Annotations[v1alpha1.ProcessVersionsAnnotation] {
 		return nil

@@ -121,8 +121,13 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 	a.closeReader(key)
 	gate := ""
 	for _, s := range pod.Status.InitContainerStatuses {
-		if s.Name == v1alpha1.GateContainer && s.State.Running != nil {
+		switch {
+		case s.Name != v1alpha1.GateContainer:
+		case s.State.Running != nil:
 			gate = containerID(s)
+		case s.State.Terminated != nil:
+			// The original stands still meanwhile: it goes on the sooner.
+			return nil, errors.New("the gate that held the claim has ended, and with it the way to the claim: this node agent started anew after it let containers wait for their processes")
 		}
 	}
 	if gate == "" {

@@ -80,16 +80,20 @@ const HostCommand = "on-host"
 // onHost runs a program of the node as its container runtime would. It ends with
 // all that it started when the context does.
 func (m Machine) onHost(ctx context.Context, p *place, environment []string, program string, arguments ...string) ([]byte, error) {
+	out, err := m.hostCommand(ctx, p, environment, program, arguments...).CombinedOutput()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return out, err
+}
+
+func (m Machine) hostCommand(ctx context.Context, p *place, environment []string, program string, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, "/proc/self/exe", append([]string{HostCommand, strconv.Itoa(p.shim), "--", program}, arguments...)...)
 	command.Env = append(environment, m.searchPath(p.shim))
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	command.WaitDelay = time.Second
-	out, err := command.CombinedOutput()
-	if ctx.Err() != nil {
-		err = ctx.Err()
-	}
-	return out, err
+	return command
 }
 
 // searchPath is where the container runtime looks for programs.

@@ -143,6 +143,27 @@ func TestAFailedRestoreIsReportedAndNothingGoesOn(t *testing.T) {
 	}
 }
 
+// Behind the gate nobody can reach the claim any more: the original, which stands
+// still, must not wait for it.
+func TestAnAgentThatDiedBehindTheGateSaysSo(t *testing.T) {
+	b := newProcessBench(t)
+	b.settle()
+	b.ask(step(v1alpha1.StepCopy))
+	b.far = newAgent("b", b.client, b.client, b.node, "")
+	replacement := &corev1.Pod{}
+	if err := b.client.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "train-r"}, replacement); err != nil {
+		t.Fatal(err)
+	}
+	replacement.Status.InitContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
+	if err := b.client.Status().Update(t.Context(), replacement); err != nil {
+		t.Fatal(err)
+	}
+	m := b.ask(step(v1alpha1.StepSeal))
+	if d := m.Status.Checkpoint.Destination; d == nil || d.Phase != v1alpha1.DestinationFailed || !strings.Contains(d.Message, "gate") {
+		t.Fatalf("destination reports %+v", d)
+	}
+}
+
 func TestProcessesThatCannotMoveAreFoundBeforeAnythingIsTouched(t *testing.T) {
 	b := newProcessBench(t)
 	b.node.obstacle = "its process x has device /dev/kvm open"

@@ -60,15 +60,15 @@ func (a *Assessments) of(pod *corev1.Pod) *assessment {
 
 // judge says which containers of the pod move, and why it cannot be moved. A pod
 // with claims is judged anew every time, since claims change on their own.
-func (a *Assessments) judge(pod *corev1.Pod, claims containers.ClaimLookup) (containers.Verdicts, *containers.Refusal) {
+func (a *Assessments) judge(pod *corev1.Pod, policy containers.Policy, claims containers.ClaimLookup) (containers.Verdicts, *containers.Refusal) {
 	if a == nil {
-		return containers.Assess(pod, loopPolicy, claims)
+		return containers.Assess(pod, policy, claims)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	known := a.of(pod)
 	if !known.isJudged {
-		known.verdicts, known.refusal = containers.Assess(pod, loopPolicy, claims)
+		known.verdicts, known.refusal = containers.Assess(pod, policy, claims)
 		known.isJudged = !usesClaims(pod)
 	}
 	return known.verdicts, known.refusal

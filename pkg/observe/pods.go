@@ -131,9 +131,30 @@ func notMigrating(e *examination) string {
 	return ""
 }
 
-// loopPolicy is what the loop's own migrations ask for. Their checkpoint claims
-// are not shared, so what is on scratch volumes would make them stop first.
-var loopPolicy = containers.Policy{Waiting: v1alpha1.WaitingStrip, Mode: v1alpha1.CheckpointApplication}
+// policyOf is what a migration by the loop would ask for. Without a storage class for
+// shared checkpoint claims, what is on scratch volumes would make the pod stop first.
+func (o *Options) policyOf(pod *corev1.Pod) containers.Policy {
+	policy := containers.Policy{Waiting: v1alpha1.WaitingStrip, Mode: v1alpha1.CheckpointApplication}
+	if o.CarriesState {
+		policy.Mode = containers.PreferredMode(pod)
+	}
+	return policy
+}
+
+// keepsMemory tells why the processes of a pod that wants to move with them cannot;
+// moving without would lose what they did.
+func keepsMemory(e *examination) string {
+	switch {
+	case containers.PreferredMode(e.pod) != v1alpha1.CheckpointProcess:
+	case !e.options.CarriesState:
+		return "the pod is to move with its memory (runtimeClassName " + v1alpha1.ProcessRuntimeClass + "), for which the loop needs checkpointStorageClassName"
+	default:
+		if refusal := containers.RefuseProcesses(e.pod, e.verdicts); refusal != nil {
+			return "its processes cannot move: " + refusal.Message
+		}
+	}
+	return ""
+}
 
 func movable(e *examination) string {
 	if refusal := owners.RefuseKind(e.pod); refusal != nil {
@@ -143,14 +164,14 @@ func movable(e *examination) string {
 		return "the pod would have to stop before it moves: " + why
 	}
 	var refusal *containers.Refusal
-	e.verdicts, refusal = e.options.Assessments.judge(e.pod, e.reading.Claims(e.pod.Namespace))
+	e.verdicts, refusal = e.options.Assessments.judge(e.pod, e.options.policyOf(e.pod), e.reading.Claims(e.pod.Namespace))
 	switch {
 	case refusal != nil:
 		return refusal.Message
 	case e.verdicts.HasWaiting():
 		return "a container of the pod has not started yet"
 	}
-	return ""
+	return keepsMemory(e)
 }
 
 func oldEnough(e *examination) string {

@@ -37,6 +37,8 @@ type Options struct {
 	Cooldown, MaxCooldown time.Duration
 	// PriorityCeiling is the highest priority that moves.
 	PriorityCeiling int32
+	// CarriesState tells that scratch volumes and memory can move along.
+	CarriesState bool
 	// Signals that have recorded the reading; nil knows the reading alone.
 	Signals *Signals
 	// Assessments are kept from cycle to cycle; nil assesses every pod anew.

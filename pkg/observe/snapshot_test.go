@@ -159,52 +159,72 @@ func TestImmovable(t *testing.T) {
 	migrated := func(phase v1alpha1.Phase, ended time.Time) func(*Reading) {
 		return func(r *Reading) { r.Migrations = []v1alpha1.PodMigration{migrationOf(phase, ended)} }
 	}
+	scratch := func(r *Reading) {
+		spec := &r.Pods[0].Spec
+		spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
+	}
+	withMemory := func(r *Reading) { r.Pods[0].Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass) }
+	carries := func(o *Options) { o.CarriesState = true }
 	tests := []struct {
-		name   string
-		change func(*Reading)
-		want   string
+		name    string
+		change  func(*Reading)
+		want    string
+		options func(*Options)
 	}{
-		{"movable", func(*Reading) {}, ""},
-		{"other scheduler", func(r *Reading) { r.Pods[0].Spec.SchedulerName = "default-scheduler" }, "has not opted in"},
-		{"our veto", annotated(v1alpha1.ExcludeAnnotation, "true"), v1alpha1.ExcludeAnnotation},
-		{"the autoscaler's veto", annotated(safeToEvictAnnotation, "false"), safeToEvictAnnotation},
-		{"the autoscaler's consent", annotated(safeToEvictAnnotation, "true"), ""},
-		{"the descheduler's veto", annotated(preferNoEvictionAnnotation, ""), preferNoEvictionAnnotation},
-		{"DaemonSet", controlled("DaemonSet"), "DaemonSet"},
-		{"ReplicaSet", controlled("ReplicaSet"), "ReplicaSet"},
-		{"terminating", func(r *Reading) { r.Pods[0].DeletionTimestamp = new(metav1.NewTime(now)) }, "being deleted"},
+		{name: "scratch volume, nothing to carry it", change: scratch, want: "scratch"},
+		{name: "scratch volume that is carried", change: scratch, options: carries},
+		{name: "memory, nothing to carry it", change: withMemory, want: "checkpointStorageClassName"},
+		{name: "memory that is carried", change: withMemory, options: carries},
+		{name: "memory that cannot be carried", change: func(r *Reading) {
+			withMemory(r)
+			r.Pods[0].Spec.Containers[1].TTY = true
+		}, options: carries, want: "its processes cannot move"},
+		{"movable", func(*Reading) {}, "", nil},
+		{"other scheduler", func(r *Reading) { r.Pods[0].Spec.SchedulerName = "default-scheduler" }, "has not opted in", nil},
+		{"our veto", annotated(v1alpha1.ExcludeAnnotation, "true"), v1alpha1.ExcludeAnnotation, nil},
+		{"the autoscaler's veto", annotated(safeToEvictAnnotation, "false"), safeToEvictAnnotation, nil},
+		{"the autoscaler's consent", annotated(safeToEvictAnnotation, "true"), "", nil},
+		{"the descheduler's veto", annotated(preferNoEvictionAnnotation, ""), preferNoEvictionAnnotation, nil},
+		{"DaemonSet", controlled("DaemonSet"), "DaemonSet", nil},
+		{"ReplicaSet", controlled("ReplicaSet"), "ReplicaSet", nil},
+		{"terminating", func(r *Reading) { r.Pods[0].DeletionTimestamp = new(metav1.NewTime(now)) }, "being deleted", nil},
 		{"a container has not started", func(r *Reading) {
 			r.Pods[0].Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
-		}, "has not started"},
-		{"young", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-59 * time.Second)) }, "younger than 1m"},
-		{"old enough", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-60 * time.Second)) }, ""},
-		{"important", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1001)) }, "above 1000"},
-		{"as important as may be", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1000)) }, ""},
-		{"migration in flight", migrated(v1alpha1.PhasePlacing, time.Time{}), "in flight"},
-		{"moved just now", migrated(v1alpha1.PhaseSucceeded, now.Add(-9*time.Minute)), "stays for another 1m0s"},
-		{"failed to move just now", migrated(v1alpha1.PhaseFailed, now.Add(-9*time.Minute)), "stays for another 1m0s"},
-		{"moved long ago", migrated(v1alpha1.PhaseSucceeded, now.Add(-11*time.Minute)), ""},
+		}, "has not started", nil},
+		{"young", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-59 * time.Second)) }, "younger than 1m", nil},
+		{"old enough", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-60 * time.Second)) }, "", nil},
+		{"important", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1001)) }, "above 1000", nil},
+		{"as important as may be", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1000)) }, "", nil},
+		{"migration in flight", migrated(v1alpha1.PhasePlacing, time.Time{}), "in flight", nil},
+		{"moved just now", migrated(v1alpha1.PhaseSucceeded, now.Add(-9*time.Minute)), "stays for another 1m0s", nil},
+		{"failed to move just now", migrated(v1alpha1.PhaseFailed, now.Add(-9*time.Minute)), "stays for another 1m0s", nil},
+		{"moved long ago", migrated(v1alpha1.PhaseSucceeded, now.Add(-11*time.Minute)), "", nil},
 		{"a young replacement whose migration was deleted", func(r *Reading) {
 			r.Pods[0].Labels[v1alpha1.MigrationUIDLabel] = "gone"
 			r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-9 * time.Minute))
-		}, "stays for another 1m0s"},
-		{"no disruption allowed", pdb(0, map[string]string{"app": "web"}), "disruption budget pdb"},
-		{"disruption allowed", pdb(1, map[string]string{"app": "web"}), ""},
+		}, "stays for another 1m0s", nil},
+		{"no disruption allowed", pdb(0, map[string]string{"app": "web"}), "disruption budget pdb", nil},
+		{"disruption allowed", pdb(1, map[string]string{"app": "web"}), "", nil},
 		{"two disruption budgets", func(r *Reading) {
 			pdb(1, map[string]string{"app": "web"})(r)
 			second := r.Budgets[0].DeepCopy()
 			second.Name = "second"
 			r.Budgets = append(r.Budgets, second)
-		}, "more than one disruption budget"},
-		{"another pod's disruption budget", pdb(0, map[string]string{"app": "db"}), ""},
-		{"not measured", func(r *Reading) { r.PodMetrics = nil }, "no fresh measurement"},
-		{"measured long ago", func(r *Reading) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement"},
+		}, "more than one disruption budget", nil},
+		{"another pod's disruption budget", pdb(0, map[string]string{"app": "db"}), "", nil},
+		{"not measured", func(r *Reading) { r.PodMetrics = nil }, "no fresh measurement", nil},
+		{"measured long ago", func(r *Reading) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			reading := testReading()
 			tt.change(reading)
-			pod := Build(reading, testOptions()).Pods[0]
+			options := testOptions()
+			if tt.options != nil {
+				tt.options(&options)
+			}
+			pod := Build(reading, options).Pods[0]
 			if !strings.Contains(pod.Immovable, tt.want) || (tt.want == "") != (pod.Immovable == "") {
 				t.Errorf("Immovable = %q, want %q", pod.Immovable, tt.want)
 			}

@@ -41,6 +41,7 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 		Cooldown:        args.Cooldown.Duration,
 		MaxCooldown:     args.MaxCooldown.Duration,
 		PriorityCeiling: args.PriorityCeiling,
+		CarriesState:    args.CheckpointStorageClassName != "",
 		Signals: observe.NewSignals(observe.SignalOptions{
 			HalfLife:   args.Signals.HalfLife.Duration,
 			Window:     args.Signals.Window.Duration,

@@ -180,7 +180,7 @@ func (l *Loop) act(ctx context.Context, move *planner.Move) (err error) {
 	ctx, span := startSpan(ctx, "Act")
 	defer func() { endSpan(span, err) }()
 	logger := klog.FromContext(ctx)
-	stale, err := l.validate(ctx, move)
+	pod, stale, err := l.validate(ctx, move)
 	if err != nil {
 		return fmt.Errorf("validating the move of pod %s: %w", move.Pod, err)
 	}
@@ -189,7 +189,7 @@ func (l *Loop) act(ctx context.Context, move *planner.Move) (err error) {
 		logger.Info("Move dropped, the cluster has changed", "pod", move.Pod, "why", stale)
 		return nil
 	}
-	migration := newMigration(move, l.Args)
+	migration := newMigration(move, pod, l.Args)
 	if err := l.Writer.Create(ctx, migration); err != nil {
 		return fmt.Errorf("creating the migration of pod %s: %w", move.Pod, err)
 	}

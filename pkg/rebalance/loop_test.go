@@ -156,6 +156,22 @@ func TestCycleCreatesMigrations(t *testing.T) {
 	}
 }
 
+// With a storage class for shared checkpoints, pods move with what they keep, those
+// that were started for it with their memory.
+func TestMigrationsCarryState(t *testing.T) {
+	args := &config.RebalanceArgs{CheckpointStorageClassName: "shared"}
+	for class, mode := range map[string]v1alpha1.CheckpointMode{"": v1alpha1.CheckpointFrozen, v1alpha1.ProcessRuntimeClass: v1alpha1.CheckpointProcess} {
+		pod := &corev1.Pod{}
+		if class != "" {
+			pod.Spec.RuntimeClassName = &class
+		}
+		want := v1alpha1.CheckpointSpec{Mode: mode, StorageClassName: new("shared"), AccessMode: corev1.ReadWriteMany}
+		if diff := cmp.Diff(want, newMigration(&planner.Move{}, pod, args).Spec.Checkpoint); diff != "" {
+			t.Errorf("runtime class %q (-want +got):\n%s", class, diff)
+		}
+	}
+}
+
 func TestCycleWaitsForMigrationsInFlight(t *testing.T) {
 	w := newWorld(t, 8)
 	loop := newLoop(t, w, clocktesting.NewFakeClock(noon))

@@ -11,44 +11,46 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/containers"
 	"github.com/ai-storage/orchestrator/pkg/planner"
 )
 
-// validate says why a move no longer holds; "" when it does.
-func (l *Loop) validate(ctx context.Context, move *planner.Move) (stale string, err error) {
-	pod := &corev1.Pod{}
+// validate reads the pod of a move, and says why the move no longer holds; "" when it
+// does.
+func (l *Loop) validate(ctx context.Context, move *planner.Move) (pod *corev1.Pod, stale string, err error) {
+	pod = &corev1.Pod{}
 	err = l.Live.Get(ctx, client.ObjectKey{Namespace: move.Pod.Namespace, Name: move.Pod.Name}, pod)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "the pod is gone", nil
+		return pod, "the pod is gone", nil
 	case err != nil:
-		return "", fmt.Errorf("reading the pod: %w", err)
+		return pod, "", fmt.Errorf("reading the pod: %w", err)
 	case pod.UID != move.UID:
-		return "another pod has taken the name", nil
+		return pod, "another pod has taken the name", nil
 	case pod.DeletionTimestamp != nil:
-		return "the pod is being deleted", nil
+		return pod, "the pod is being deleted", nil
 	case pod.Spec.NodeName != move.From:
-		return "the pod runs on node " + pod.Spec.NodeName, nil
+		return pod, "the pod runs on node " + pod.Spec.NodeName, nil
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return "the pod has finished", nil
+		return pod, "the pod has finished", nil
 	}
 	node := &corev1.Node{}
 	err = l.Live.Get(ctx, client.ObjectKey{Name: move.To}, node)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "node " + move.To + " is gone", nil
+		return pod, "node " + move.To + " is gone", nil
 	case err != nil:
-		return "", fmt.Errorf("reading node %s: %w", move.To, err)
+		return pod, "", fmt.Errorf("reading node %s: %w", move.To, err)
 	case node.Spec.Unschedulable:
-		return "node " + move.To + " was cordoned", nil
+		return pod, "node " + move.To + " was cordoned", nil
 	}
-	return "", nil
+	return pod, "", nil
 }
 
 // newMigration asks for a move. The planned node is a wish, not an order: the
 // scheduler decides with what it knows when the replacement is there.
-func newMigration(move *planner.Move, args *config.RebalanceArgs) *v1alpha1.PodMigration {
-	return &v1alpha1.PodMigration{
+func newMigration(move *planner.Move, pod *corev1.Pod, args *config.RebalanceArgs) *v1alpha1.PodMigration {
+	m := &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:    move.Pod.Namespace,
 			GenerateName: move.Pod.Name + "-",
@@ -67,4 +69,10 @@ func newMigration(move *planner.Move, args *config.RebalanceArgs) *v1alpha1.PodM
 			Reason:                  move.Reason,
 		},
 	}
+	if class := args.CheckpointStorageClassName; class != "" {
+		m.Spec.Checkpoint = v1alpha1.CheckpointSpec{
+			Mode: containers.PreferredMode(pod), StorageClassName: &class, AccessMode: corev1.ReadWriteMany,
+		}
+	}
+	return m
 }

@@ -30,7 +30,10 @@ func writePrediction(w io.Writer, status *Status) {
 	fmt.Fprintf(w, "fragmentation\t%s\t%s\n", percent(before.Fragmentation), percent(after.Fragmentation))
 	fmt.Fprintf(w, "number of moves\t\t%d\n", status.Moves)
 	downtime := "unknown"
-	if status.ExpectedDowntime != nil {
+	switch {
+	case status.Moves == 0:
+		downtime = "none"
+	case status.ExpectedDowntime != nil:
 		downtime = status.ExpectedDowntime.Duration.Round(time.Millisecond).String()
 	}
 	fmt.Fprintf(w, "expected downtime\t\t%s\n", downtime)

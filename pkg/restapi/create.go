@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/containers"
 	"github.com/ai-storage/orchestrator/pkg/migration"
 	"github.com/ai-storage/orchestrator/pkg/restapi/auth"
 )
@@ -60,7 +59,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 		if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
 			return s.replay(ctx, w, earlier, err)
 		}
-		return refused(refusal)
+		return refused(appraisal)
 	}
 	wanted.Spec.PodUID = appraisal.Pod.UID
 	if err := s.o.Writer.Create(ctx, wanted); key != "" && apierrors.IsAlreadyExists(err) {
@@ -70,7 +69,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 		return err
 	}
 	view := viewOf(wanted)
-	view.Queued, view.Message = appraisal.Waits != "", appraisal.Waits
+	view.Queued, view.Message, view.FallbackReason = appraisal.Waits != "", appraisal.Waits, appraisal.Stays
 	s.accepted(ctx, w, view)
 	return nil
 }
@@ -145,8 +144,8 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 		},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,
-			TimeoutSeconds: int32(request.Timeout), Checkpoint: v1alpha1.CheckpointSpec{ReclaimPolicy: policy}, ForceRestart: request.ForceRestart,
-			Reason: "asked for by " + caller,
+			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "asked for by " + caller,
+			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, ReclaimPolicy: policy},
 		},
 	}
 	if key != "" {
@@ -166,15 +165,17 @@ func nameOf(caller, namespace, key string) string {
 }
 
 // refused answers why the controller would not move the pod.
-func refused(refusal *containers.Refusal) *Error {
-	code, field := http.StatusUnprocessableEntity, "pod_name"
-	switch refusal.Reason {
-	case migration.ReasonPodNotFound:
+func refused(appraisal migration.Appraisal) *Error {
+	refusal, code, field := appraisal.Refusal, http.StatusUnprocessableEntity, "pod_name"
+	switch {
+	case refusal.Reason == migration.ReasonPodNotFound:
 		code = http.StatusNotFound
-	case migration.ReasonSourceNodeMismatch:
+	case refusal.Reason == migration.ReasonSourceNodeMismatch:
 		field = "source_node"
-	case migration.ReasonTargetNodeNotFound, migration.ReasonTargetIsSource:
+	case refusal.Reason == migration.ReasonTargetNodeNotFound, refusal.Reason == migration.ReasonTargetIsSource:
 		field = "target_node"
+	case refusal.Message == appraisal.Stays:
+		field = "checkpoint_mode"
 	}
 	return fail(code, refusal.Reason, field, "%s", refusal.Message)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/nodeview"
 	"github.com/ai-storage/orchestrator/pkg/rebalance"
 )
@@ -98,16 +99,40 @@ func fieldsOf(value any) (names, required []string) {
 	return names, required
 }
 
-func TestPhasesOfTheDocument(t *testing.T) {
-	var described []string
-	for _, value := range loadDocument(t).Components.Schemas["Phase"].Value.Enum {
-		described = append(described, value.(string))
+// What the document lets through is what the resource knows.
+func TestEnumerationsOfTheDocument(t *testing.T) {
+	schemas := loadDocument(t).Components.Schemas
+	request, answer := schemas["MigrationRequest"].Value.Properties, schemas["Migration"].Value.Properties
+	for name, test := range map[string]struct {
+		schema *openapi3.SchemaRef
+		known  []string
+		// optional values may be "" or null.
+		optional bool
+	}{
+		"phases":                  {schemas["Phase"], texts(phases), false},
+		"modes of a request":      {request["checkpoint_mode"], texts(v1alpha1.CheckpointModes), true},
+		"modes of an answer":      {answer["checkpoint_mode"], texts(v1alpha1.CheckpointModes), false},
+		"fallbacks of a request":  {request["checkpoint_fallback"], texts(v1alpha1.CheckpointFallbacks), true},
+		"fallbacks of an answer":  {answer["checkpoint_fallback"], texts(v1alpha1.CheckpointFallbacks), false},
+		"what an answer restored": {answer["restored"], texts([]v1alpha1.RestoredState{v1alpha1.RestoredProcesses, v1alpha1.RestoredVolumes}), false},
+	} {
+		want := []any{}
+		for _, value := range test.known {
+			want = append(want, value)
+		}
+		if test.optional {
+			want = append(want, "", nil)
+		}
+		if diff := cmp.Diff(want, test.schema.Value.Enum); diff != "" {
+			t.Errorf("%s (-known +described):\n%s", name, diff)
+		}
 	}
-	var known []string
-	for _, phase := range phases {
-		known = append(known, string(phase))
+}
+
+func texts[T ~string](values []T) []string {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i] = string(value)
 	}
-	if diff := cmp.Diff(known, described); diff != "" {
-		t.Errorf("phases (-known +described):\n%s", diff)
-	}
+	return texts
 }

@@ -9,10 +9,13 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 const (
@@ -33,6 +36,10 @@ type MigrationRequest struct {
 	PreservePV bool `json:"preserve_pv,omitempty"`
 	// ForceRestart stops the original before anything else is begun.
 	ForceRestart bool `json:"force_restart,omitempty"`
+	// CheckpointMode and CheckpointFallback are those of a PodMigration; "" is the
+	// default.
+	CheckpointMode     v1alpha1.CheckpointMode     `json:"checkpoint_mode,omitempty"`
+	CheckpointFallback v1alpha1.CheckpointFallback `json:"checkpoint_fallback,omitempty"`
 	// Timeout in seconds; 0 means 600.
 	Timeout int64 `json:"timeout,omitempty"`
 }
@@ -78,7 +85,7 @@ func jsonType(goType string) string {
 	case "int64":
 		return "whole number"
 	}
-	return goType
+	return "string"
 }
 
 // strictError names the unknown fields, and those that come twice.
@@ -131,6 +138,7 @@ func (m *MigrationRequest) validate() error {
 	if m.Timeout < 0 || m.Timeout > maxTimeout {
 		wrong = append(wrong, FieldError{"timeout", fmt.Sprintf("timeout has to be from 0 to %d seconds; 0 or none means %d", maxTimeout, defaultTimeout)})
 	}
+	wrong = append(wrong, m.checkCheckpoint()...)
 	switch {
 	case len(missing) > 0:
 		return several(reasonMissingField, append(missing, wrong...))
@@ -141,6 +149,29 @@ func (m *MigrationRequest) validate() error {
 		m.Timeout = defaultTimeout
 	}
 	return nil
+}
+
+// checkCheckpoint leaves the defaults out, so that who names them asks for the
+// same as who does not.
+func (m *MigrationRequest) checkCheckpoint() []FieldError {
+	var wrong []FieldError
+	if m.CheckpointMode == v1alpha1.CheckpointFrozen {
+		m.CheckpointMode = ""
+	}
+	if m.CheckpointFallback == v1alpha1.FallbackNone {
+		m.CheckpointFallback = ""
+	}
+	if m.CheckpointMode != "" && !slices.Contains(v1alpha1.CheckpointModes, m.CheckpointMode) {
+		wrong = append(wrong, FieldError{"checkpoint_mode", fmt.Sprintf("there is no checkpoint_mode %q, only %v", m.CheckpointMode, v1alpha1.CheckpointModes)})
+	}
+	switch {
+	case m.CheckpointFallback == "":
+	case !slices.Contains(v1alpha1.CheckpointFallbacks, m.CheckpointFallback):
+		wrong = append(wrong, FieldError{"checkpoint_fallback", fmt.Sprintf("there is no checkpoint_fallback %q, only %v", m.CheckpointFallback, v1alpha1.CheckpointFallbacks)})
+	case m.CheckpointMode != v1alpha1.CheckpointProcess:
+		wrong = append(wrong, FieldError{"checkpoint_fallback", fmt.Sprintf("checkpoint_fallback %s goes with checkpoint_mode %s only", m.CheckpointFallback, v1alpha1.CheckpointProcess)})
+	}
+	return wrong
 }
 
 // digest is the same for requests that ask for the same.

@@ -37,13 +37,20 @@ type Migration struct {
 	CancelRequested bool   `json:"cancel_requested"`
 	NewPod          string `json:"new_pod,omitempty"`
 	NewNode         string `json:"new_node,omitempty"`
-	CheckpointClaim string `json:"checkpoint_claim,omitempty"`
+	// CheckpointMode and CheckpointFallback are as they were asked for.
+	CheckpointMode     v1alpha1.CheckpointMode     `json:"checkpoint_mode"`
+	CheckpointFallback v1alpha1.CheckpointFallback `json:"checkpoint_fallback"`
+	CheckpointClaim    string                      `json:"checkpoint_claim,omitempty"`
 	// CheckpointPath is where the containers of the new pod see the claim.
-	CheckpointPath  string      `json:"checkpoint_path,omitempty"`
-	Handover        *Handover   `json:"handover,omitempty"`
-	DowntimeSeconds *float64    `json:"downtime_seconds,omitempty"`
-	CopiedBytes     *int64      `json:"copied_bytes,omitempty"`
-	Containers      []Container `json:"containers,omitempty"`
+	CheckpointPath string `json:"checkpoint_path,omitempty"`
+	// Restored is what the new pod went on with, FallbackReason why only with the
+	// volumes where processes were asked for.
+	Restored        v1alpha1.RestoredState `json:"restored,omitempty"`
+	FallbackReason  string                 `json:"fallback_reason,omitempty"`
+	Handover        *Handover              `json:"handover,omitempty"`
+	DowntimeSeconds *float64               `json:"downtime_seconds,omitempty"`
+	CopiedBytes     *int64                 `json:"copied_bytes,omitempty"`
+	Containers      []Container            `json:"containers,omitempty"`
 	// OriginalResources are those of the pod that moves, OptimizedResources those
 	// of its replacement.
 	OriginalResources  *Resources  `json:"original_resources,omitempty"`
@@ -99,7 +106,9 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 		Phase: phaseOf(m), Reason: migration.ReasonOf(m), Message: s.Message,
 		CreatedAt: m.CreationTimestamp.UTC(), StartedAt: utc(s.Times.Started), FinishedAt: utc(s.Times.Finished),
 		Queued: isQueued(m), CancelRequested: m.Spec.Cancel, CheckpointClaim: s.CheckpointClaim,
-		OriginalResources: resourcesOf(s.Before), OptimizedResources: resourcesOf(s.After), PhaseTimes: phaseTimesOf(m),
+		CheckpointMode:     cmp.Or(m.Spec.Checkpoint.Mode, v1alpha1.CheckpointFrozen),
+		CheckpointFallback: cmp.Or(m.Spec.Checkpoint.Fallback, v1alpha1.FallbackNone),
+		OriginalResources:  resourcesOf(s.Before), OptimizedResources: resourcesOf(s.After), PhaseTimes: phaseTimesOf(m),
 		PreservePV: m.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain, ForceRestart: m.Spec.ForceRestart, TimeoutSeconds: m.Spec.TimeoutSeconds,
 		RequestedBy: m.Annotations[requestedByAnnotation],
 	}
@@ -118,8 +127,11 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 	if s.Downtime != nil {
 		v.DowntimeSeconds = new(s.Downtime.Seconds())
 	}
-	if c := s.Checkpoint; c != nil && c.Source != nil {
-		v.CopiedBytes = new(c.Source.Bytes)
+	if c := s.Checkpoint; c != nil {
+		v.Restored, v.FallbackReason = c.Restored, c.FallbackReason
+		if c.Source != nil {
+			v.CopiedBytes = new(c.Source.Bytes)
+		}
 	}
 	for _, c := range s.Containers {
 		v.Containers = append(v.Containers, Container{Name: c.Name, Kind: c.Kind, State: c.State, ShouldMigrate: c.ShouldMigrate, Reason: c.Reason, Message: c.Message})

@@ -3,10 +3,12 @@ package chart
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -202,6 +204,28 @@ func TestOptionalParts(t *testing.T) {
 	got := []int{all["ServiceMonitor"], all["PodMonitor"], few["PodMonitor"], all["PrometheusRule"], all["ConfigMap"], few["NetworkPolicy"], few["DaemonSet"], few["ConfigMap"]}
 	if diff := cmp.Diff([]int{2, 1, 0, 1, 2, 0, 0, 1}, got); diff != "" {
 		t.Errorf("ServiceMonitors, PodMonitors with and without, PrometheusRules, ConfigMaps, NetworkPolicies, DaemonSets, ConfigMaps (-want +got):\n%s", diff)
+	}
+}
+
+// The agents change their nodes only when they are told to, and only those that
+// are named.
+func TestInstallOfTheRuntimeHandler(t *testing.T) {
+	for values, want := range map[string][]string{
+		"enabled=true":                          {"--process-checkpoint"},
+		"install.enabled=true":                  nil,
+		"enabled=true,%sinstall.enabled=true":   {"--process-checkpoint", "--install-runtime"},
+		"enabled=true,%sinstall.restart=Signal": {"--process-checkpoint", "--containerd-restart=Signal"},
+		"enabled=true,%[1]sinstall.enabled=true,%[1]sinstall.nodeSelector.pool=train,%[1]sinstall.nodeSelector.zone=a": {"--process-checkpoint", "--install-runtime", "--install-runtime-nodes=pool=train,zone=a"},
+	} {
+		const prefix = "nodeAgent.processCheckpoint."
+		if strings.Contains(values, "%") {
+			values = fmt.Sprintf(values, prefix)
+		}
+		var agent appsv1.DaemonSet
+		find(t, render(t, "--set="+prefix+values), "DaemonSet", "ai-storage-node-agent", &agent)
+		if got := agent.Spec.Template.Spec.Containers[0].Args[2:]; !slices.Equal(got, want) {
+			t.Errorf("%s: arguments %v, want %v", values, got, want)
+		}
 	}
 }
 

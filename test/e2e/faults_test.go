@@ -33,11 +33,13 @@ type faultScene struct {
 
 const faultWriter = "writer"
 
-func startWriter(t testing.TB) *faultScene {
+func startWriter(t testing.TB) *faultScene { return startWriterOf(t, smallWriterTemplate) }
+
+func startWriterOf(t testing.TB, templateOf func(name, collector string) corev1.PodTemplateSpec) *faultScene {
 	t.Helper()
 	s := &faultScene{namespace: newNamespace(t)}
 	s.collector = startCollector(t, s.namespace)
-	template := smallWriterTemplate(faultWriter, s.collector)
+	template := templateOf(faultWriter, s.collector)
 	s.pod = startOn(t, env.nodes[0], workloadKinds[0].make(s.namespace, faultWriter, template).(*corev1.Pod))
 	awaitProgress(t, s.collector, faultWriter)
 	return s
@@ -104,7 +106,7 @@ func TestAClaimThatIsTooSmallFailsTheMigrationOnly(t *testing.T) {
 func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
 	b := newBreakpoints(t)
 	s := startWriter(t)
-	sealed := s.holdSealed(t, b)
+	sealed := s.holdSealed(t, b, sharedCheckpoint)
 	flipByte(t, filepath.Join(claimFolder(t, s.namespace, s.migration.Status.CheckpointClaim), string(s.migration.UID), "volumes", "data", "records"))
 	signalAgent(t, env.nodes[1], syscall.SIGCONT)
 	s.wantGivenUp(t, time.Minute, "RestoreFailed")
@@ -113,10 +115,10 @@ func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
 
 // holdSealed brings the migration to where the checkpoint is sealed, the original
 // stands still, and the agent of the destination, which hangs, has not restored it.
-func (s *faultScene) holdSealed(t testing.TB, b *breakpoints) *v1alpha1.SourceReport {
+func (s *faultScene) holdSealed(t testing.TB, b *breakpoints, change func(*v1alpha1.PodMigration)) *v1alpha1.SourceReport {
 	t.Helper()
 	await, goOn := b.armOne(t, s.namespace, faultWriter, "checkpoint Seal")
-	s.move(t, sharedCheckpoint)
+	s.move(t, change)
 	await()
 	signalAgent(t, env.nodes[1], syscall.SIGSTOP)
 	goOn()
@@ -138,7 +140,7 @@ func TestAnOriginalDoesNotStandStillForLong(t *testing.T) {
 	needsTime(t)
 	b := newBreakpoints(t)
 	s := startWriter(t)
-	s.holdSealed(t, b)
+	s.holdSealed(t, b, sharedCheckpoint)
 	t.Cleanup(func() { signalAgent(t, env.nodes[1], syscall.SIGCONT) })
 	s.wantFailed(t, 2*time.Minute, "FrozenTooLong")
 	signalAgent(t, env.nodes[1], syscall.SIGCONT)
@@ -183,7 +185,7 @@ func TestADestinationThatDiesDuringTheRestore(t *testing.T) {
 	needsTime(t)
 	b := newBreakpoints(t)
 	s := startWriter(t)
-	s.holdSealed(t, b)
+	s.holdSealed(t, b, sharedCheckpoint)
 	killNode(t, env.nodes[1])
 	s.wantFailed(t, 4*time.Minute, "FrozenTooLong")
 	wantNothingLost(t, s.collector, faultWriter)

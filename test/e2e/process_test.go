@@ -29,7 +29,6 @@ func processTemplate(name, collector string) corev1.PodTemplateSpec {
 
 // withProcesses asks for the memory of the processes.
 func withProcesses(m *v1alpha1.PodMigration) {
-	sharedCheckpoint(m)
 	m.Spec.Checkpoint.Mode = v1alpha1.CheckpointProcess
 }
 
@@ -90,6 +89,62 @@ func moveProcesses(t *testing.T, namespace, name, collector string, moves int) {
 		t.Errorf("%s: %+v, want one beginning, and no record lost or repeated", name, l)
 	}
 	wantRecords(t, awaitOnly(t, namespace, name, time.Minute), l.Last)
+}
+
+// Three containers, of which one has finished: the other two go on with their memory,
+// and what the finished one requested is free.
+func TestMemoryOfTwoOfThreeContainers(t *testing.T) {
+	needsTime(t)
+	requireProcessNodes(t)
+	const moves = 2
+	namespace := newNamespace(t)
+	collector := startCollector(t, namespace)
+	template := processTemplate("first", collector)
+	second := template.Spec.Containers[0].DeepCopy()
+	second.Name, second.Args = "second", []string{"record", "--file=/data/second", "--collector=" + collector, "--writer=second", "--every=5ms"}
+	template.Spec.Containers = append(template.Spec.Containers, *second, container("prepare", 300, "--for=1s"))
+	pod := startOn(t, env.nodes[0], workloadKinds[0].make(namespace, "first", template).(*corev1.Pod))
+	for move := range moves {
+		awaitProgress(t, collector, "first")
+		awaitProgress(t, collector, "second")
+		eventually(t, time.Minute, "container prepare has finished", func(ctx context.Context) error {
+			if err := env.client.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+				return err
+			}
+			for _, s := range pod.Status.ContainerStatuses {
+				if s.Name == "prepare" && s.State.Terminated == nil {
+					return fmt.Errorf("it is %+v", s.State)
+				}
+			}
+			return nil
+		})
+		migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
+			withProcesses(m)
+			m.Name, m.Spec.TargetNode = fmt.Sprintf("three-%d", move), otherNode(pod)
+		})
+		wantSucceeded(t, migration, 4*time.Minute)
+		moved := awaitOnly(t, namespace, "first", time.Minute)
+		t.Logf("%s: %d containers and %dm requested before, %d containers (%v) and %dm after, restored %s", migration.Name, len(pod.Spec.Containers), cpuRequests(pod),
+			len(moved.Spec.Containers), migration.Status.Checkpoint.Processes, cpuRequests(moved), migration.Status.Checkpoint.Restored)
+		if len(moved.Spec.Containers) != 2 || cpuRequests(moved) != 100 || migration.Status.Checkpoint.Restored != v1alpha1.RestoredProcesses {
+			t.Errorf("%+v", migration.Status.Checkpoint)
+		}
+		reportStop(t, migration)
+		pod = moved
+	}
+	awaitProgress(t, collector, "first")
+	awaitProgress(t, collector, "second")
+	all, err := ledgers(collector, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"first", "second"} {
+		l := all[name]
+		t.Logf("%s: %d records acknowledged, %d lost, %d sent again, %d skipped, %d beginnings", name, l.Last, l.Lost, l.Duplicated, l.Skipped, l.Resumed)
+		if l.Lost+l.Skipped != 0 || l.Resumed != 1 || l.Duplicated > moves {
+			t.Errorf("%s: %+v, want one beginning, and no record lost or repeated", name, l)
+		}
+	}
 }
 
 // wantRecords wants every record once, in order, at least up to one.

@@ -30,6 +30,25 @@ func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
 	))
 	copies := watchCopies(t, namespace, original.Name)
 
+	migration := awaitMoveByTheLoop(t, namespace)
+	printWithKubectl(t, namespace)
+
+	replacement, err := getPod(t.Context(), namespace, migration.Status.Replacement.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkReplacement(t, replacement, migration, cool)
+	checkBoundByScheduler(t, replacement)
+	checkNeverNamedANode(t, replacement)
+	copies.check(t, original, replacement)
+	checkFreed(t, original, replacement)
+	checkMeasured(t, migration)
+}
+
+// awaitMoveByTheLoop returns the first migration that the rebalancer made in a
+// namespace, when it has succeeded.
+func awaitMoveByTheLoop(t testing.TB, namespace string) *v1alpha1.PodMigration {
+	t.Helper()
 	migration := &v1alpha1.PodMigration{}
 	eventually(t, 5*time.Minute, "the rebalancer moves the pod", func(ctx context.Context) error {
 		migrations := &v1alpha1.PodMigrationList{}
@@ -48,18 +67,46 @@ func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
 	if migration.Status.Phase != v1alpha1.PhaseSucceeded {
 		t.Fatalf("migration ended %s: %s", migration.Status.Phase, migration.Status.Message)
 	}
-	printWithKubectl(t, namespace)
+	return migration
+}
 
-	replacement, err := getPod(t.Context(), namespace, migration.Status.Replacement.Name)
-	if err != nil {
-		t.Fatal(err)
+// Nobody asks, and what a pod keeps comes along: its scratch volume and, where it was
+// started for that, the memory of its processes.
+func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
+	for name, kept := range map[string]struct {
+		template   func(name, collector string) corev1.PodTemplateSpec
+		restored   v1alpha1.RestoredState
+		beginnings int64
+	}{
+		"volumes": {smallWriterTemplate, v1alpha1.RestoredVolumes, 2},
+		"memory":  {processTemplate, v1alpha1.RestoredProcesses, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			needsTime(t)
+			requireProcessNodes(t)
+			namespace := newNamespace(t)
+			hot, cool := env.nodes[0], env.nodes[1]
+			collector := startCollector(t, namespace)
+			create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), hot))
+			template := kept.template("kept", collector)
+			template.Annotations = nil // which keeps the loop away
+			template.Spec.Containers = append(template.Spec.Containers, container("train", 500, "--cpu=500m"))
+			startOn(t, hot, workloadKinds[0].make(namespace, "kept", template).(*corev1.Pod))
+			awaitProgress(t, collector, "kept")
+			migration := awaitMoveByTheLoop(t, namespace)
+			moved := awaitOnly(t, namespace, "kept", time.Minute)
+			awaitProgress(t, collector, "kept")
+			all, err := ledgers(collector, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := all["kept"]
+			t.Logf("%s: restored %s, downtime %v, %d records, %d beginnings", migration.Spec.Reason, migration.Status.Checkpoint.Restored, migration.Status.Downtime, l.Last, l.Resumed)
+			if moved.Spec.NodeName != cool || migration.Status.Checkpoint.Restored != kept.restored || l.Lost+l.Skipped != 0 || l.Resumed != kept.beginnings {
+				t.Errorf("node %s, restored %s, %+v", moved.Spec.NodeName, migration.Status.Checkpoint.Restored, l)
+			}
+		})
 	}
-	checkReplacement(t, replacement, migration, cool)
-	checkBoundByScheduler(t, replacement)
-	checkNeverNamedANode(t, replacement)
-	copies.check(t, original, replacement)
-	checkFreed(t, original, replacement)
-	checkMeasured(t, migration)
 }
 
 func checkReplacement(t testing.TB, replacement *corev1.Pod, migration *v1alpha1.PodMigration, node string) {

@@ -31,7 +31,7 @@ func TestDefaultsOfPodMigration(t *testing.T) {
 	if got.Waiting != v1alpha1.WaitingStrip || got.TimeoutSeconds != 600 || got.Cancel {
 		t.Errorf("spec = %+v, want waiting Strip, timeout 600, no cancel", got)
 	}
-	if got.Checkpoint.Size.String() != "1Gi" || got.Checkpoint.AccessMode != "ReadWriteOnce" || got.Checkpoint.ReclaimPolicy != v1alpha1.ClaimDelete {
+	if got.Checkpoint.Size.String() != "1Gi" || got.Checkpoint.AccessMode != "" || got.Checkpoint.ClaimAccessMode() != "ReadWriteOnce" || got.Checkpoint.ReclaimPolicy != v1alpha1.ClaimDelete {
 		t.Errorf("checkpoint = %+v, want 1Gi, ReadWriteOnce, Delete", got.Checkpoint)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/budget"
+	"github.com/ai-storage/orchestrator/pkg/containers"
 	"github.com/ai-storage/orchestrator/pkg/migration"
 	"github.com/ai-storage/orchestrator/pkg/nodeview"
 	"github.com/ai-storage/orchestrator/pkg/rebalance"
@@ -87,6 +88,27 @@ func checkDetails(t *testing.T, m restapi.Migration) {
 	}
 	if want := []v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver}; !slices.Equal(seen, want) {
 		t.Errorf("phases %v, want %v", seen, want)
+	}
+}
+
+// A pod whose processes cannot move is refused, or moves without them where the
+// request says that it may.
+func TestAPIAsksForProcesses(t *testing.T) {
+	a, w := startAPI(t, nil, nil), newWorld(t)
+	token := operator(t)
+	w.createOriginal(threeContainers("train").Obj())
+	a.post(token, w.move(`,"checkpoint_mode":"Process"`)).refusal(t, http.StatusUnprocessableEntity, containers.RefusalRuntimeClass, "checkpoint_mode")
+	var m restapi.Migration
+	a.post(token, w.move(`,"checkpoint_mode":"Process","checkpoint_fallback":"FreshStart"`)).into(t, http.StatusAccepted, &m)
+	w.controller(migration.Options{})
+	m = a.waitFor(token, m.ID, v1alpha1.PhaseSucceeded)
+	if m.CheckpointMode != v1alpha1.CheckpointProcess || m.CheckpointFallback != v1alpha1.FallbackFreshStart || !strings.Contains(m.FallbackReason, "runtimeClassName") {
+		t.Errorf("answered with %+v, want what was asked for, and why it was not done", m)
+	}
+	claim := &corev1.PersistentVolumeClaim{}
+	must(t, k8s.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: m.CheckpointClaim}, claim))
+	if !slices.Equal(claim.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}) {
+		t.Errorf("the claim has access modes %v", claim.Spec.AccessModes)
 	}
 }
 

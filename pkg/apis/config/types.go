@@ -82,6 +82,10 @@ type RebalanceArgs struct {
 	PriorityCeiling int32
 	// MigrationTimeout is the timeout of the PodMigrations the loop creates.
 	MigrationTimeout metav1.Duration
+	// CheckpointStorageClassName is the class of the checkpoint claims of these
+	// PodMigrations, which are ReadWriteMany then. Empty: the loop leaves pods alone
+	// that keep something on scratch volumes or in memory.
+	CheckpointStorageClassName string
 	// Reclaim is about finished containers of pods that stay where they are.
 	Reclaim ReclaimArgs
 }

@@ -22,15 +22,16 @@ const nonRoot = "65532:65532"
 
 type entry struct {
 	archive, reference string
-	// binary is in the folder of binaries and becomes /<binary>.
+	// binary is in the folder of binaries and becomes /<binary>, as does extra, if any.
 	binary    string
+	extra     string
 	arguments []string
 	user      string
 }
 
 // nodeAgent runs as root: it reads every pod's volumes. In the pods of users it is
-// given another user.
-var nodeAgent = entry{archive: "node-agent.tar", reference: NodeAgentReference, binary: "node-agent"}
+// given another user. It brings the wrapper of runc, which it installs on its node.
+var nodeAgent = entry{archive: "node-agent.tar", reference: NodeAgentReference, binary: "node-agent", extra: "oci-runtime"}
 
 // localEntries run as root: what is written to a host-path volume of the local
 // cluster is root's alone.
@@ -60,9 +61,21 @@ func BuildLocal(binDir, outDir string) ([]string, error) {
 	return archives, nil
 }
 
+// programs are those in the image.
+func (e entry) programs() []string {
+	if e.extra == "" {
+		return []string{e.binary}
+	}
+	return []string{e.binary, e.extra}
+}
+
 func (e entry) contents(binDir string) Contents {
+	binaries := map[string]string{}
+	for _, program := range e.programs() {
+		binaries["/"+program] = filepath.Join(binDir, program)
+	}
 	return Contents{
-		Binaries:   map[string]string{"/" + e.binary: filepath.Join(binDir, e.binary)},
+		Binaries:   binaries,
 		Entrypoint: append([]string{"/" + e.binary}, e.arguments...),
 		User:       e.user,
 	}

@@ -20,10 +20,12 @@ func TestBuildIndexes(t *testing.T) {
 	for _, architecture := range []string{"amd64", "arm64"} {
 		folder := filepath.Join(t.TempDir(), architecture)
 		for _, e := range productEntries {
-			command := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(folder, e.binary), source)
-			command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=", "GO111MODULE=off")
-			if output, err := command.CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, output)
+			for _, program := range e.programs() {
+				command := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(folder, program), source)
+				command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=", "GO111MODULE=off")
+				if output, err := command.CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, output)
+				}
 			}
 		}
 		folders = append(folders, folder)

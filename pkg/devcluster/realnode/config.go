@@ -28,10 +28,15 @@ type settings struct {
 	ClientCAFile              string
 	Hierarchies               []nodeHierarchy
 	Reserved                  reservation
+	WithoutHandler            bool
 }
 
-// CarriesProcesses reports whether the wrapper of runc was built.
+// CarriesProcesses reports whether containerd gets the wrapper of runc, which has
+// to have been built.
 func (s settings) CarriesProcesses() bool {
+	if s.WithoutHandler {
+		return false
+	}
 	_, err := os.Stat(filepath.Join(s.BinDir, ociruntime.Program))
 	return err == nil
 }
@@ -39,6 +44,7 @@ func (s settings) CarriesProcesses() bool {
 func (settings) KubeletRoot() string      { return kubeletRoot }
 func (settings) CNICache() string         { return cniCache }
 func (settings) AgentState() string       { return agentState }
+func (settings) AgentPrograms() string    { return agentPrograms }
 func (settings) ReadyMark() string        { return readyMark }
 func (settings) ContainerdSocket() string { return containerdSocket }
 func (settings) CNIPlugins() string       { return cniPlugins }

@@ -54,7 +54,7 @@ func shortHash(text string) string {
 
 // coveredPaths are the folders that a node replaces by its own: nothing that
 // it needs from the machine may lie in them.
-var coveredPaths = []string{"/run", "/var/run", "/var/log", kubeletRoot, cniCache, agentState}
+var coveredPaths = []string{"/run", "/var/run", "/var/log", kubeletRoot, cniCache, agentState, agentPrograms}
 
 // checkPath refuses a path that the node could not see or its programs could
 // not be told.
@@ -80,6 +80,8 @@ const (
 	// agentState is where the node agent remembers what it froze on its node
 	// (manifests/base/node-agent.yaml).
 	agentState = "/var/lib/ai-storage"
+	// agentPrograms is where the node agent installs programs on its node.
+	agentPrograms = "/opt/ai-storage"
 
 	containerdSocket = "/run/containerd/containerd.sock"
 	// readyMark appears in the node's own /run when its namespaces are complete.

@@ -39,7 +39,7 @@ func prepareMachine() error {
 				return err
 			}
 		}
-		for _, folder := range []string{kubeletRoot, cniCache, agentState} {
+		for _, folder := range []string{kubeletRoot, cniCache, agentState, agentPrograms} {
 			err := os.Mkdir(folder, 0o755)
 			if err == nil {
 				changes.MadeFolders = append(changes.MadeFolders, folder)

@@ -31,6 +31,9 @@ type Options struct {
 	Kubeconfig string
 	// ClientCAFile is the authority that signs clients of the kubelet.
 	ClientCAFile string
+	// WithoutHandler leaves the wrapper of runc out of containerd's configuration, as
+	// on a node that nobody has prepared.
+	WithoutHandler bool
 	// Images are archives to import. image.PauseReference must be in them.
 	Images []string
 	// Log gets a line for each step; may be nil.
@@ -111,7 +114,7 @@ func prepare(ctx context.Context, o Options) (*node, error) {
 }
 
 func (n *node) writeFiles() error {
-	for _, folder := range []string{"run", "log", "kubelet", "agent", "containerd", "volume-plugins"} {
+	for _, folder := range []string{"run", "log", "kubelet", "agent", "programs", "containerd", "volume-plugins"} {
 		if err := os.MkdirAll(n.path(folder), 0o755); err != nil {
 			return err
 		}
@@ -124,7 +127,7 @@ func (n *node) writeFiles() error {
 		Node: n.node, Dir: n.dir, BinDir: n.BinDir, Bridge: n.bridge,
 		NodeIP: n.subnet.nodeIP().String(), Subnet: n.subnet.prefix.String(),
 		ClientCAFile: n.ClientCAFile,
-		Hierarchies:  n.hierarchies, Reserved: reserve(cpus, memory),
+		Hierarchies:  n.hierarchies, Reserved: reserve(cpus, memory), WithoutHandler: n.WithoutHandler,
 	}.write()
 }
 
@@ -173,6 +176,19 @@ func (n *node) startInside(ctx context.Context, name, program string, arguments 
 		// of system programs.
 		Env: []string{"PATH=" + n.BinDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	}, ready)
+}
+
+// StartContainerd starts containerd on a running node on which it has ended, as
+// systemd would. The error is process.ErrRunning when it runs.
+func StartContainerd(ctx context.Context, o Options) error {
+	l, err := newLayout(o.StateDir, o.Name)
+	if err != nil {
+		return err
+	}
+	if o.BinDir, err = filepath.Abs(o.BinDir); err != nil {
+		return err
+	}
+	return (&node{Options: o, layout: l}).startContainerd(ctx)
 }
 
 func (n *node) startContainerd(ctx context.Context) error {

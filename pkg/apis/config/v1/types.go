@@ -74,6 +74,12 @@ type RebalanceArgs struct {
 	// migrationTimeout is the timeout of the PodMigrations that the loop
 	// creates. Default 10m.
 	MigrationTimeout *metav1.Duration `json:"migrationTimeout,omitempty"`
+	// checkpointStorageClassName is a storage class whose volumes several nodes can
+	// use at once. With it the loop also moves pods that keep something on scratch
+	// volumes, and pods of RuntimeClass ai-storage-process with the memory of their
+	// processes; its checkpoint claims are ReadWriteMany then. Default: none, the
+	// loop leaves such pods alone.
+	CheckpointStorageClassName string `json:"checkpointStorageClassName,omitempty"`
 	// reclaim is about finished containers of pods that stay where they are.
 	Reclaim ReclaimArgs `json:"reclaim,omitempty"`
 }

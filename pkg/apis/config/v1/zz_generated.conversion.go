@@ -359,6 +359,7 @@ func autoConvert_v1_RebalanceArgs_To_config_RebalanceArgs(in *RebalanceArgs, out
 	if err := metav1.Convert_Pointer_v1_Duration_To_v1_Duration(&in.MigrationTimeout, &out.MigrationTimeout, s); err != nil {
 		return err
 	}
+	out.CheckpointStorageClassName = in.CheckpointStorageClassName
 	if err := Convert_v1_ReclaimArgs_To_config_ReclaimArgs(&in.Reclaim, &out.Reclaim, s); err != nil {
 		return err
 	}
@@ -424,6 +425,7 @@ func autoConvert_config_RebalanceArgs_To_v1_RebalanceArgs(in *config.RebalanceAr
 	if err := metav1.Convert_v1_Duration_To_Pointer_v1_Duration(&in.MigrationTimeout, &out.MigrationTimeout, s); err != nil {
 		return err
 	}
+	out.CheckpointStorageClassName = in.CheckpointStorageClassName
 	if err := Convert_config_ReclaimArgs_To_v1_ReclaimArgs(&in.Reclaim, &out.Reclaim, s); err != nil {
 		return err
 	}

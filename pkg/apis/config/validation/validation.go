@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/apis/scheduling"
@@ -50,6 +51,11 @@ func ValidateRebalanceArgs(path *field.Path, args *config.RebalanceArgs) field.E
 	if args.PriorityCeiling > scheduling.HighestUserDefinablePriority {
 		errs = append(errs, field.Invalid(path.Child("priorityCeiling"), args.PriorityCeiling,
 			"must not be above 1000000000, the highest priority that a user may give"))
+	}
+	if name := args.CheckpointStorageClassName; name != "" {
+		for _, wrong := range apivalidation.NameIsDNSSubdomain(name, false) {
+			errs = append(errs, field.Invalid(path.Child("checkpointStorageClassName"), name, wrong))
+		}
 	}
 	return append(errs, validateMigrationTimeout(path.Child("migrationTimeout"), args.MigrationTimeout.Duration)...)
 }

@@ -97,6 +97,7 @@ func TestValidateRebalanceArgs(t *testing.T) {
 		}},
 		{"negative budget", func(a *args) { a.Budget.MaxMovesPerCycle = -1 }, field.ErrorList{invalid("budget.maxMovesPerCycle")}},
 		{"negative cooldown", func(a *args) { a.Cooldown = duration(-1) }, field.ErrorList{invalid("cooldown")}},
+		{"no name of a storage class", func(a *args) { a.CheckpointStorageClassName = "a b" }, field.ErrorList{invalid("checkpointStorageClassName")}},
 		{"negative age", func(a *args) { a.MinimumPodAge = duration(-1) }, field.ErrorList{invalid("minimumPodAge")}},
 		{"priority of the system", func(a *args) { a.PriorityCeiling = 1_000_000_001 }, field.ErrorList{invalid("priorityCeiling")}},
 		{"timeout below a second", func(a *args) { a.MigrationTimeout = duration(time.Millisecond) }, field.ErrorList{invalid("migrationTimeout")}},

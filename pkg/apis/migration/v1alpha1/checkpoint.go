@@ -30,6 +30,9 @@ const (
 	CheckpointNone CheckpointMode = "None"
 )
 
+// CheckpointModes are all modes, the default first.
+var CheckpointModes = []CheckpointMode{CheckpointFrozen, CheckpointProcess, CheckpointLive, CheckpointApplication, CheckpointNone}
+
 // CarriesVolumes reports whether the node agents carry emptyDirs in this mode.
 // An empty mode is the default, Frozen.
 func (m CheckpointMode) CarriesVolumes() bool {
@@ -48,6 +51,9 @@ const (
 	// containers start afresh.
 	FallbackFreshStart CheckpointFallback = "FreshStart"
 )
+
+// CheckpointFallbacks are all of them, the default first.
+var CheckpointFallbacks = []CheckpointFallback{FallbackNone, FallbackFreshStart}
 
 // RestoredState says what a replacement goes on with.
 //

@@ -157,9 +157,9 @@ type CheckpointSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
-	// accessMode of the claim.
+	// accessMode of the claim; unset is ReadWriteOnce, and ReadWriteMany in mode
+	// Process, which needs it.
 	// +optional
-	// +kubebuilder:default=ReadWriteOnce
 	// +kubebuilder:validation:Enum=ReadWriteOnce;ReadWriteMany;ReadWriteOncePod
 	AccessMode corev1.PersistentVolumeAccessMode `json:"accessMode,omitempty"`
 
@@ -169,6 +169,18 @@ type CheckpointSpec struct {
 	// +kubebuilder:default=Delete
 	// +kubebuilder:validation:Enum=Retain;Delete
 	ReclaimPolicy ClaimReclaimPolicy `json:"reclaimPolicy,omitempty"`
+}
+
+// ClaimAccessMode is the access mode of the claim: as it was asked for, or the
+// default of the mode.
+func (c CheckpointSpec) ClaimAccessMode() corev1.PersistentVolumeAccessMode {
+	switch {
+	case c.AccessMode != "":
+		return c.AccessMode
+	case c.Mode == CheckpointProcess:
+		return corev1.ReadWriteMany
+	}
+	return corev1.ReadWriteOnce
 }
 
 // ClaimReclaimPolicy says whether a checkpoint claim outlives its replacement.

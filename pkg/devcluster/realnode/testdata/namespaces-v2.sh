@@ -28,6 +28,7 @@ mount --rbind '/home/a user/state/nodes/real-1/run' /run
 mount --bind '/home/a user/state/nodes/real-1/log' /var/log
 mount --bind '/home/a user/state/nodes/real-1/kubelet' /var/lib/kubelet
 mount --bind '/home/a user/state/nodes/real-1/agent' /var/lib/ai-storage
+mount --bind '/home/a user/state/nodes/real-1/programs' /opt/ai-storage
 mount --bind /run/cni /var/lib/cni
 
 : >/run/ai-storage-node

@@ -1,0 +1,142 @@
+package installer
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+)
+
+// root is the node's root folder, as the agent reaches it. Links on the way are
+// those of the node.
+type root string
+
+func (r root) path(path string) (string, error) { return securejoin.SecureJoin(string(r), path) }
+
+// read returns nil when there is no such file.
+func (r root) read(path string) ([]byte, error) {
+	at, err := r.path(path)
+	if err != nil {
+		return nil, err
+	}
+	content, err := os.ReadFile(at)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return content, err
+}
+
+// write puts a file in its place in one step, and on the disk.
+func (r root) write(path string, content []byte, mode fs.FileMode) error {
+	at, err := r.path(path)
+	if err != nil {
+		return err
+	}
+	return writeFile(at, content, mode)
+}
+
+func writeFile(at string, content []byte, mode fs.FileMode) error {
+	next, err := os.CreateTemp(filepath.Dir(at), "."+filepath.Base(at)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = next.Write(content)
+	if err = errors.Join(err, next.Chmod(mode), next.Sync(), next.Close()); err == nil {
+		err = os.Rename(next.Name(), at)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(next.Name()))
+	}
+	folder, err := os.Open(filepath.Dir(at))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// remove is content when the file is gone.
+func (r root) remove(path string) error {
+	at, err := r.path(path)
+	if err == nil {
+		err = os.Remove(at)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	return err
+}
+
+// missing are the folders that a file needs and that are not there, the innermost first.
+func (r root) missing(file string) ([]string, error) {
+	var folders []string
+	for folder := filepath.Dir(file); folder != "/"; folder = filepath.Dir(folder) {
+		at, err := r.path(folder)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(at); err == nil {
+			break
+		}
+		folders = append(folders, folder)
+	}
+	return folders, nil
+}
+
+func (r root) makeFolder(path string) error {
+	at, err := r.path(path)
+	if err != nil {
+		return err
+	}
+	return os.MkdirAll(at, 0o755)
+}
+
+// record remembers on the node what the installer made there.
+type record struct {
+	// DropIn and Program are paths of the node; empty when nothing was made.
+	DropIn  string `json:"dropIn,omitempty"`
+	Program string `json:"program,omitempty"`
+	// Folders were made for them, the innermost first.
+	Folders []string `json:"folders,omitempty"`
+	// Refused is a drop-in that containerd did not come back with, and Why.
+	Refused []byte `json:"refused,omitempty"`
+	Why     string `json:"why,omitempty"`
+}
+
+func (i *Installer) load() (*record, error) {
+	content, err := os.ReadFile(i.recordFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &record{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &record{}
+	if err := json.Unmarshal(content, r); err != nil {
+		return nil, fmt.Errorf("%s, which tells what was installed: %w", i.recordFile, err)
+	}
+	return r, nil
+}
+
+// save removes the record when there is nothing to remember.
+func (i *Installer) save(r *record) error {
+	content, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(content, []byte("{}")) {
+		if err := os.Remove(i.recordFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(i.recordFile), 0o755); err != nil {
+		return err
+	}
+	return writeFile(i.recordFile, content, 0o600)
+}
