@@ -45,7 +45,7 @@ func (st *step) letGo(o *corev1.Pod) Decision {
 	if d, lost := st.replacementLost(r); lost {
 		return d
 	}
-	if !isWorking(r) {
+	if !st.goesOn(r) {
 		return st.wait(2*time.Second, "replacement %s does not work, not removing the original: %s", r.Name, startProgress(r))
 	}
 	if !st.isTrue(v1alpha1.ConditionReplacementReady) {
@@ -94,7 +94,7 @@ func (st *step) swap(o, r *corev1.Pod) Decision {
 // takeOver finishes a migration whose original is going or gone.
 func (st *step) takeOver() Decision {
 	r := st.replacement()
-	if !st.isTrue(v1alpha1.ConditionReplacementReady) && r != nil && isWorking(r) {
+	if !st.isTrue(v1alpha1.ConditionReplacementReady) && r != nil && st.goesOn(r) {
 		st.works(r)
 		return st.decision
 	}

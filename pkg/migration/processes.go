@@ -72,6 +72,16 @@ func (st *step) processesStay(reason, why string) Decision {
 	return d
 }
 
+// goesOn reports whether a released replacement works. To the kubelet restored
+// processes that still stand are Ready where nothing probes them.
+func (st *step) goesOn(r *corev1.Pod) bool {
+	c := st.status().Checkpoint
+	if c != nil && len(c.Processes) > 0 && (c.Destination == nil || c.Destination.Phase != v1alpha1.DestinationReleased) {
+		return false
+	}
+	return isWorking(r)
+}
+
 // imagesDiffer gives up when the destination has another image than the original
 // under the same name: the programs in memory would not be those on disk. The
 // containers that pulled the images early tell.

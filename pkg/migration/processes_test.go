@@ -141,3 +141,16 @@ func TestTheRecordTellsWhatTheReplacementWentOnWith(t *testing.T) {
 		}
 	}
 }
+
+// The stop lasts until the processes go on, though the kubelet calls them Ready before.
+func TestStandingProcessesDoNotWork(t *testing.T) {
+	s := released().with(withProcesses).with(func(s *scene) { s.Replacement = workingReplacement().Obj() })
+	s.destination(v1alpha1.DestinationRestored, 3)
+	if d := Next(s.State); d.Status.Times.ReplacementReady != nil || d.Wait == 0 {
+		t.Errorf("standing: Ready at %v, wait %v", d.Status.Times.ReplacementReady, d.Wait)
+	}
+	s.destination(v1alpha1.DestinationReleased, 3)
+	if d := Next(s.State); d.Status.Times.ReplacementReady == nil {
+		t.Errorf("let go: it does not work: %s", d.Status.Message)
+	}
+}

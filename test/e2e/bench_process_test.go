@@ -59,26 +59,33 @@ var processFigures = []struct {
 // at random, and in turn deletes it and creates it elsewhere, where it fills its
 // memory again. Both are over when the pod is Ready: a probe each second.
 func BenchmarkProcess(b *testing.B) {
-	for _, size := range []string{"64Mi", "256Mi", "1Gi"} {
-		b.Run(size, func(b *testing.B) {
-			var results []processMove
-			for b.Loop() {
-				var m processMove
-				measureAlone(b, func(b testing.TB, pod *corev1.Pod) move { m = byProcessMove(b, pod); return move{} }, func(namespace string) *corev1.Pod {
-					return startOn(b, env.nodes[0], memoryPod(namespace, size))
-				})
-				measureAlone(b, func(b testing.TB, pod *corev1.Pod) move {
-					moved := byRecreation(b, pod)
-					m.Recreate, m.WarmUp = moved.TotalSeconds, warmUpOf(b, pod)
-					return moved
-				}, func(namespace string) *corev1.Pod {
-					return startOn(b, env.nodes[0], memoryPod(namespace, size))
-				})
-				results = append(results, m)
-			}
-			reportProcessMoves(b, size, results)
-		})
+	sizes := []string{"64Mi", "256Mi", "1Gi"}
+	results := map[string][]processMove{}
+	// In turn, so that all meet the same load of the machine.
+	for b.Loop() {
+		for _, size := range sizes {
+			m := moveAndRecreate(b, size)
+			results[size] = append(results[size], m)
+			fmt.Printf("%s: %+v\n", size, m)
+		}
 	}
+	for _, size := range sizes {
+		reportProcessMoves(b, size, results[size])
+	}
+}
+
+func moveAndRecreate(b *testing.B, size string) (m processMove) {
+	start := func(namespace string) *corev1.Pod { return startOn(b, env.nodes[0], memoryPod(namespace, size)) }
+	measureAlone(b, func(b testing.TB, pod *corev1.Pod) move {
+		m = byProcessMove(b, pod)
+		return move{}
+	}, start)
+	measureAlone(b, func(b testing.TB, pod *corev1.Pod) move {
+		recreated := byRecreation(b, pod)
+		m.Recreate, m.WarmUp = recreated.TotalSeconds, warmUpOf(b, pod)
+		return recreated
+	}, start)
+	return m
 }
 
 func memoryPod(namespace, size string) *corev1.Pod {
