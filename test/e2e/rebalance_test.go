@@ -73,6 +73,8 @@ func awaitMoveByTheLoop(t testing.TB, namespace string) *v1alpha1.PodMigration {
 // Nobody asks, and what a pod keeps comes along: its scratch volume and, where it was
 // started for that, the memory of its processes.
 func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
+	needsTime(t)
+	requireProcessNodes(t)
 	for name, kept := range map[string]struct {
 		template   func(name, collector string) corev1.PodTemplateSpec
 		restored   v1alpha1.RestoredState
@@ -82,8 +84,6 @@ func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
 		"memory":  {processTemplate, v1alpha1.RestoredProcesses, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			needsTime(t)
-			requireProcessNodes(t)
 			namespace := newNamespace(t)
 			hot, cool := env.nodes[0], env.nodes[1]
 			collector := startCollector(t, namespace)
