@@ -95,15 +95,17 @@ func TestCrashMatrix(t *testing.T) {
 	table := &crashTable{}
 	defer func() { t.Logf("crash matrix:\n%s", table) }()
 	boundaries := map[string][]string{}
-	t.Run("no crash", func(t *testing.T) {
-		table.ends = crashTogether(t, b, scenes, "", victim{})
-		for _, end := range table.ends {
-			boundaries[end.scene.name] = end.boundaries
-		}
-	})
+	if isFull() { // the two of the short suite are boundaries of every way
+		t.Run("no crash", func(t *testing.T) {
+			table.ends = crashTogether(t, b, scenes, "", victim{})
+			for _, end := range table.ends {
+				boundaries[end.scene.name] = end.boundaries
+			}
+		})
+	}
 	for _, crash := range crashes(boundaries) {
 		t.Run(crash.boundary+"/"+crash.victim.name, func(t *testing.T) {
-			there := slices.DeleteFunc(slices.Clone(scenes), func(s crashScene) bool { return !slices.Contains(boundaries[s.name], crash.boundary) })
+			there := slices.DeleteFunc(slices.Clone(scenes), func(s crashScene) bool { return isFull() && !slices.Contains(boundaries[s.name], crash.boundary) })
 			ends := crashTogether(t, b, there, crash.boundary, crash.victim)
 			t.Logf("\n%s", &crashTable{ends})
 			table.ends = append(table.ends, ends...)
