@@ -171,7 +171,7 @@ screenshots: build $(CLUSTER_BINS) ## The page of the real rebalancer during a d
 e2e: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
 	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
 	$(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./pkg/devcluster
-	$(GO) test -tags e2e -count=1 -timeout 35m -v ./test/e2e/...
+	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e/...
 
 .PHONY: e2e-full
 e2e-full: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/programs/postgres.tar $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
