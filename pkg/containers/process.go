@@ -84,10 +84,11 @@ func PreferredMode(pod *corev1.Pod) v1alpha1.CheckpointMode {
 }
 
 func runtimeClass(pod *corev1.Pod) *Refusal {
-	if name := valueOr(pod.Spec.RuntimeClassName, ""); name != v1alpha1.ProcessRuntimeClass {
-		return &Refusal{RefusalRuntimeClass, fmt.Sprintf("the pod has runtimeClassName %q: only what was started with %q can be dumped and restored", name, v1alpha1.ProcessRuntimeClass)}
+	if PreferredMode(pod) == v1alpha1.CheckpointProcess {
+		return nil
 	}
-	return nil
+	return &Refusal{RefusalRuntimeClass, fmt.Sprintf("the pod has runtimeClassName %q: only what was started with %q can be dumped and restored",
+		valueOr(pod.Spec.RuntimeClassName, ""), v1alpha1.ProcessRuntimeClass)}
 }
 
 func hostNamespaces(pod *corev1.Pod) *Refusal {

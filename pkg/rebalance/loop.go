@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -180,7 +181,8 @@ func (l *Loop) act(ctx context.Context, move *planner.Move) (err error) {
 	ctx, span := startSpan(ctx, "Act")
 	defer func() { endSpan(span, err) }()
 	logger := klog.FromContext(ctx)
-	pod, stale, err := l.validate(ctx, move)
+	pod := &corev1.Pod{}
+	stale, err := l.validate(ctx, move, pod)
 	if err != nil {
 		return fmt.Errorf("validating the move of pod %s: %w", move.Pod, err)
 	}

@@ -17,34 +17,33 @@ import (
 
 // validate reads the pod of a move, and says why the move no longer holds; "" when it
 // does.
-func (l *Loop) validate(ctx context.Context, move *planner.Move) (pod *corev1.Pod, stale string, err error) {
-	pod = &corev1.Pod{}
+func (l *Loop) validate(ctx context.Context, move *planner.Move, pod *corev1.Pod) (stale string, err error) {
 	err = l.Live.Get(ctx, client.ObjectKey{Namespace: move.Pod.Namespace, Name: move.Pod.Name}, pod)
 	switch {
 	case apierrors.IsNotFound(err):
-		return pod, "the pod is gone", nil
+		return "the pod is gone", nil
 	case err != nil:
-		return pod, "", fmt.Errorf("reading the pod: %w", err)
+		return "", fmt.Errorf("reading the pod: %w", err)
 	case pod.UID != move.UID:
-		return pod, "another pod has taken the name", nil
+		return "another pod has taken the name", nil
 	case pod.DeletionTimestamp != nil:
-		return pod, "the pod is being deleted", nil
+		return "the pod is being deleted", nil
 	case pod.Spec.NodeName != move.From:
-		return pod, "the pod runs on node " + pod.Spec.NodeName, nil
+		return "the pod runs on node " + pod.Spec.NodeName, nil
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return pod, "the pod has finished", nil
+		return "the pod has finished", nil
 	}
 	node := &corev1.Node{}
 	err = l.Live.Get(ctx, client.ObjectKey{Name: move.To}, node)
 	switch {
 	case apierrors.IsNotFound(err):
-		return pod, "node " + move.To + " is gone", nil
+		return "node " + move.To + " is gone", nil
 	case err != nil:
-		return pod, "", fmt.Errorf("reading node %s: %w", move.To, err)
+		return "", fmt.Errorf("reading node %s: %w", move.To, err)
 	case node.Spec.Unschedulable:
-		return pod, "node " + move.To + " was cordoned", nil
+		return "node " + move.To + " was cordoned", nil
 	}
-	return pod, "", nil
+	return "", nil
 }
 
 // newMigration asks for a move. The planned node is a wish, not an order: the

@@ -114,6 +114,13 @@ func byProcessMove(b testing.TB, pod *corev1.Pod) processMove {
 	if c := migration.Status.Checkpoint; c.Restored != v1alpha1.RestoredProcesses || workedAt(b, moved) < worked {
 		b.Fatalf("it went on with %q", c.Restored)
 	}
+	m := stopOf(migration)
+	m.Total = migration.Status.Times.OriginalGone.Sub(start).Seconds()
+	return m
+}
+
+// stopOf is a stop and its parts, as the migration tells them.
+func stopOf(migration *v1alpha1.PodMigration) processMove {
 	source, destination, times := migration.Status.Checkpoint.Source, migration.Status.Checkpoint.Destination, migration.Status.Times
 	return processMove{
 		Stop:    migration.Status.Downtime.Seconds(),
@@ -122,7 +129,6 @@ func byProcessMove(b testing.TB, pod *corev1.Pod) processMove {
 		Restore: destination.RestoredAt.Sub(source.SealedAt.Time).Seconds(),
 		LetGo:   destination.ReleasedAt.Sub(destination.RestoredAt.Time).Seconds(),
 		Seen:    times.ReplacementReady.Sub(destination.ReleasedAt.Time).Seconds(),
-		Total:   times.OriginalGone.Sub(start).Seconds(),
 		Bytes:   float64(source.PassBytes),
 	}
 }

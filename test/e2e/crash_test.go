@@ -255,11 +255,10 @@ func checkNothingLeft(t testing.TB, namespace, collector string, migrations []*v
 }
 
 // isWhole reports whether a writer lost, skipped and repeated nothing. One that moves
-// with its memory never begins anew; a record whose acknowledgement was on its way
-// when its connection closed is sent again.
+// with its memory never begins anew.
 func isWhole(m *v1alpha1.PodMigration, l ledger) bool {
 	if m.Spec.Checkpoint.Mode == v1alpha1.CheckpointProcess {
-		return l.Lost+l.Skipped == 0 && l.Resumed == 1 && l.Duplicated <= 1
+		return l.beganOnce(1)
 	}
 	return l.Lost+l.Duplicated+l.Skipped == 0
 }

@@ -77,18 +77,31 @@ func moveProcesses(t *testing.T, namespace, name, collector string, moves int) {
 	}
 	slices.Sort(stops)
 	t.Logf("%s: stop time, median of %d: %v, from %v to %v", name, moves, stops[len(stops)/2], stops[0], stops[len(stops)-1])
+	l := wantOneBeginning(t, collector, name, moves)
+	wantRecords(t, awaitOnly(t, namespace, name, time.Minute), l.Last)
+}
+
+// wantOneBeginning wants a writer to have gone on through all moves, with no record
+// lost or repeated.
+func wantOneBeginning(t *testing.T, collector, name string, moves int) ledger {
+	t.Helper()
 	all, err := ledgers(collector, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A record whose acknowledgement was on its way when its connection closed is
-	// sent again: the writer asks until it has an answer.
 	l := all[name]
 	t.Logf("%s: %d records acknowledged, %d lost, %d sent again, %d skipped, %d beginnings", name, l.Last, l.Lost, l.Duplicated, l.Skipped, l.Resumed)
-	if l.Lost+l.Skipped != 0 || l.Resumed != 1 || l.Duplicated > int64(moves) {
+	if !l.beganOnce(moves) {
 		t.Errorf("%s: %+v, want one beginning, and no record lost or repeated", name, l)
 	}
-	wantRecords(t, awaitOnly(t, namespace, name, time.Minute), l.Last)
+	return l
+}
+
+// beganOnce reports whether a writer lost and skipped nothing, and never began anew. A
+// record whose acknowledgement was on its way when its connection closed is sent
+// again: the writer asks until it has an answer.
+func (l ledger) beganOnce(moves int) bool {
+	return l.Lost+l.Skipped == 0 && l.Resumed == 1 && l.Duplicated <= int64(moves)
 }
 
 // Three containers, of which one has finished: the other two go on with their memory,
@@ -104,20 +117,10 @@ func TestMemoryOfTwoOfThreeContainers(t *testing.T) {
 	second.Name, second.Args = "second", []string{"record", "--file=/data/second", "--collector=" + collector, "--writer=second", "--every=5ms"}
 	template.Spec.Containers = append(template.Spec.Containers, *second, container("prepare", 300, "--for=1s"))
 	pod := startOn(t, env.nodes[0], workloadKinds[0].make(namespace, "first", template).(*corev1.Pod))
+	awaitFinished(t, pod, "prepare")
 	for move := range moves {
 		awaitProgress(t, collector, "first")
 		awaitProgress(t, collector, "second")
-		eventually(t, time.Minute, "container prepare has finished", func(ctx context.Context) error {
-			if err := env.client.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
-				return err
-			}
-			for _, s := range pod.Status.ContainerStatuses {
-				if s.Name == "prepare" && s.State.Terminated == nil {
-					return fmt.Errorf("it is %+v", s.State)
-				}
-			}
-			return nil
-		})
 		migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
 			withProcesses(m)
 			m.Name, m.Spec.TargetNode = fmt.Sprintf("three-%d", move), otherNode(pod)
@@ -134,16 +137,8 @@ func TestMemoryOfTwoOfThreeContainers(t *testing.T) {
 	}
 	awaitProgress(t, collector, "first")
 	awaitProgress(t, collector, "second")
-	all, err := ledgers(collector, false)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, name := range []string{"first", "second"} {
-		l := all[name]
-		t.Logf("%s: %d records acknowledged, %d lost, %d sent again, %d skipped, %d beginnings", name, l.Last, l.Lost, l.Duplicated, l.Skipped, l.Resumed)
-		if l.Lost+l.Skipped != 0 || l.Resumed != 1 || l.Duplicated > moves {
-			t.Errorf("%s: %+v, want one beginning, and no record lost or repeated", name, l)
-		}
+		wantOneBeginning(t, collector, name, moves)
 	}
 }
 
@@ -174,11 +169,9 @@ func wantRecords(t *testing.T, pod *corev1.Pod, least int64) {
 // reportStop prints the parts of a stop.
 func reportStop(t *testing.T, migration *v1alpha1.PodMigration) {
 	t.Helper()
-	source, destination, times := migration.Status.Checkpoint.Source, migration.Status.Checkpoint.Destination, migration.Status.Times
-	part := func(from, to time.Time) time.Duration { return to.Sub(from).Round(time.Millisecond) }
-	t.Logf("%s: stop %v = dump %v, copy and seal %v, restore %v, let go %v, seen to work %v; %d bytes, last pass %d", migration.Name, migration.Status.Downtime.Round(time.Millisecond),
-		part(source.FrozenAt.Time, source.DumpedAt.Time), part(source.DumpedAt.Time, source.SealedAt.Time), part(source.SealedAt.Time, destination.RestoredAt.Time),
-		part(destination.RestoredAt.Time, destination.ReleasedAt.Time), part(destination.ReleasedAt.Time, times.ReplacementReady.Time), source.Bytes, source.PassBytes)
+	m := stopOf(migration)
+	t.Logf("%s: stop %.3fs = dump %.3fs, copy and seal %.3fs, restore %.3fs, let go %.3fs, seen to work %.3fs; %d bytes, last pass %.0f", migration.Name,
+		m.Stop, m.Dump, m.Copy, m.Restore, m.LetGo, m.Seen, migration.Status.Checkpoint.Source.Bytes, m.Bytes)
 }
 
 // requireProcessNodes skips where CRIU was not built (make bin/criu).

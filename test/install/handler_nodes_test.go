@@ -36,25 +36,11 @@ func upWithoutHandler(t *testing.T) handlerCluster {
 			t.Fatalf("needs bin/%s: make bin/%s", program, program)
 		}
 	}
-	options := devcluster.Options{
-		StateDir: filepath.Join(t.TempDir(), "state"), BinDir: binDir, ManifestsDir: manifests, ConfigFile: configuration,
+	return handlerCluster{product.Start(t, devcluster.Options{
+		BinDir: binDir, ManifestsDir: manifests, ConfigFile: configuration,
 		Nodes: devcluster.NodeSpec{Kind: devcluster.Real, Count: 2}, WithoutHandler: true, CSI: true,
-		Components: []string{devcluster.Scheduler, devcluster.Rebalancer}, Progress: t.Output(),
-	}
-	t.Cleanup(func() {
-		if err := devcluster.Down(context.Background(), options.StateDir, t.Output()); err != nil {
-			t.Error(err)
-		}
-	})
-	cluster, err := devcluster.Up(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := product.Connect(cluster, binDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return handlerCluster{c}
+		Components: []string{devcluster.Scheduler, devcluster.Rebalancer},
+	})}
 }
 
 // supervisor starts containerd again where it has ended, as systemd would.

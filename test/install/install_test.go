@@ -99,26 +99,12 @@ func up(t *testing.T) *product.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := devcluster.Options{
-		StateDir: filepath.Join(t.TempDir(), "state"), BinDir: binDir, ConfigFile: configuration,
+	return product.Start(t, devcluster.Options{
+		BinDir: binDir, ConfigFile: configuration,
 		Nodes:    devcluster.NodeSpec{Kind: devcluster.Real, Count: 2},
 		Services: true, Images: archives,
-		Components: []string{devcluster.DefaultScheduler}, Progress: t.Output(),
-	}
-	t.Cleanup(func() {
-		if err := devcluster.Down(context.Background(), options.StateDir, t.Output()); err != nil {
-			t.Error(err)
-		}
+		Components: []string{devcluster.DefaultScheduler},
 	})
-	cluster, err := devcluster.Up(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := product.Connect(cluster, binDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 func applyOverlay(t *testing.T, c *product.Cluster) {

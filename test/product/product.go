@@ -32,6 +32,27 @@ type Cluster struct {
 	kubectl string
 }
 
+// Start starts a cluster in a folder of the test's, connects to it, and ends it with
+// the test.
+func Start(t testing.TB, options devcluster.Options) *Cluster {
+	t.Helper()
+	options.StateDir, options.Progress = filepath.Join(t.TempDir(), "state"), t.Output()
+	t.Cleanup(func() {
+		if err := devcluster.Down(context.Background(), options.StateDir, t.Output()); err != nil {
+			t.Error(err)
+		}
+	})
+	cluster, err := devcluster.Up(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Connect(cluster, options.BinDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // Connect connects to a cluster as its administrator. The kubectl is in binDir.
 func Connect(cluster *devcluster.Cluster, binDir string) (*Cluster, error) {
 	config, err := cluster.AdminConfig()

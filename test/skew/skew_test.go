@@ -88,26 +88,12 @@ func printTable(t *testing.T, versions []string, results map[string][]string) {
 func up(t *testing.T, version string) *product.Cluster {
 	t.Helper()
 	binDir := programs(t, version)
-	options := devcluster.Options{
-		StateDir: filepath.Join(t.TempDir(), "state"), BinDir: binDir, ManifestsDir: filepath.Join(root, "manifests"),
+	return product.Start(t, devcluster.Options{
+		BinDir: binDir, ManifestsDir: filepath.Join(root, "manifests"),
 		ConfigFile: filepath.Join(root, "test/e2e/testdata/scheduler-configuration.yaml"),
 		Nodes:      devcluster.NodeSpec{Kind: devcluster.Simulated, Count: 2},
-		Components: []string{devcluster.DefaultScheduler, devcluster.Scheduler}, Progress: t.Output(),
-	}
-	t.Cleanup(func() {
-		if err := devcluster.Down(context.Background(), options.StateDir, t.Output()); err != nil {
-			t.Error(err)
-		}
+		Components: []string{devcluster.DefaultScheduler, devcluster.Scheduler},
 	})
-	cluster, err := devcluster.Up(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := product.Connect(cluster, binDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // programs is a folder with ours and the control plane of another version.
