@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	// Clusters that people log in to.
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
@@ -19,7 +20,8 @@ import (
 func main() {
 	log.SetLogger(klog.Background())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := kubectl.Run(ctx, os.Args[1:], genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
+	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	code := kubectl.Run(ctx, os.Args[1:], streams, func() { klog.SetLogger(logr.Discard()) })
 	stop()
 	os.Exit(code)
 }

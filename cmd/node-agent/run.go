@@ -15,6 +15,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
@@ -96,7 +97,7 @@ func run(ctx context.Context, o *options) error {
 	if err := o.readInstall(); err != nil {
 		return err
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	restConfig, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
 		return fmt.Errorf("reading --kubeconfig %q: %w", o.kubeconfig, err)
 	}
@@ -106,8 +107,11 @@ func run(ctx context.Context, o *options) error {
 			return err
 		}
 	}
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
+	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme: scheme, Metrics: o.metrics(), HealthProbeBindAddress: o.healthProbeBindAddress,
+		// The priority queue of controller-runtime 0.23 can let its workers wait for ever
+		// when it ends (kubernetes-sigs/controller-runtime#3538, mended in 0.25).
+		Controller: config.Controller{UsePriorityQueue: new(false)},
 	})
 	if err != nil {
 		return fmt.Errorf("creating the manager: %w", err)

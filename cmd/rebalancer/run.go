@@ -22,6 +22,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
@@ -144,6 +145,9 @@ func newManager(scheme *runtime.Scheme, o *options, restConfig *rest.Config, cer
 		LeaderElectionReleaseOnCancel: true,
 		Metrics:                       metricsOptions(o, certificate),
 		HealthProbeBindAddress:        o.healthProbeBindAddress,
+		// The priority queue of controller-runtime 0.23 can let its workers wait for ever
+		// when it ends (kubernetes-sigs/controller-runtime#3538, mended in 0.25).
+		Controller: config.Controller{UsePriorityQueue: new(false)},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("creating the manager: %w", err)

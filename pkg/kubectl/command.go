@@ -26,8 +26,8 @@ type cli struct {
 	// connect returns the cluster that the flags name.
 	connect func() (*session, error)
 	now     func() time.Time
-	// silence keeps the libraries quiet for good: some log what they return as an
-	// error too.
+	// silence keeps the libraries of this process quiet for good: some log what they
+	// return as an error too.
 	silence func()
 	// width of the terminal that progress goes to, in characters; 0 where it is none.
 	width func() int
@@ -36,11 +36,12 @@ type cli struct {
 }
 
 // Run executes the command line until it is done or ctx ends, and returns the
-// exit code.
-func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
-	c := &cli{IOStreams: streams, flags: genericclioptions.NewConfigFlags(true), now: time.Now, poll: time.Second}
+// exit code. It calls silence before the command unless -v asks for what the
+// libraries log: their logger is the whole process's, so the program has to say
+// how, and one that runs more than a command line gives a silence that does nothing.
+func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams, silence func()) int {
+	c := &cli{IOStreams: streams, flags: genericclioptions.NewConfigFlags(true), now: time.Now, silence: silence, poll: time.Second}
 	c.connect = c.connectByFlags
-	c.silence = func() { klog.SetLogger(logr.Discard()) }
 	c.width = func() int { return terminalWidth(streams.Out) }
 	return c.run(ctx, args)
 }

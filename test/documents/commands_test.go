@@ -158,7 +158,7 @@ func newCommandWorld(t *testing.T) *commandWorld {
 func askForHelp(ctx context.Context, dir, program string, args []string) (string, error) {
 	if program == "kubectl-migrate" {
 		streams, _, out, errOut := genericiooptions.NewTestIOStreams()
-		if code := kubectl.Run(ctx, args, streams); code != 0 {
+		if code := kubectl.Run(ctx, args, streams, func() {}); code != 0 {
 			return "", fmt.Errorf("kubectl migrate %v ends with %d: %s", args, code, errOut)
 		}
 		return out.String(), nil

@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/ai-storage/orchestrator/pkg/admission"
@@ -82,7 +81,7 @@ func (w *webhook) start() {
 	w.t.Helper()
 	mgr, err := ctrl.NewManager(rebalancerConfig(w.t), ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
-		Controller: config.Controller{SkipNameValidation: new(true)},
+		Controller: controllers,
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -25,7 +25,7 @@ func migrate(ctx context.Context, t *testing.T, namespace string, args ...string
 	var out bytes.Buffer
 	streams := genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &out}
 	args = append([]string{"--kubeconfig=" + kubeconfig(t), "--cache-dir=" + t.TempDir(), "--namespace=" + namespace}, args...)
-	return kubectl.Run(ctx, args, streams), out.String()
+	return kubectl.Run(ctx, args, streams, func() {}), out.String()
 }
 
 func wantAnswer(t *testing.T, code, wantCode int, text string, wants ...string) {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
@@ -35,6 +36,8 @@ var (
 	k8s client.Client
 	// scheme knows the types of Kubernetes and ours.
 	scheme = runtime.NewScheme()
+	// controllers are set up like those of the programs, but several of a name.
+	controllers = config.Controller{SkipNameValidation: new(true), UsePriorityQueue: new(false)}
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }

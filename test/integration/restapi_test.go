@@ -30,7 +30,6 @@ import (
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/ai-storage/orchestrator/pkg/admission"
@@ -58,7 +57,7 @@ func startAPI(t *testing.T, limits *budget.Limits, change func(*restapi.Options)
 	t.Helper()
 	mgr, err := ctrl.NewManager(rebalancerConfig(t), ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
-		Controller: config.Controller{SkipNameValidation: new(true)},
+		Controller: controllers,
 	})
 	must(t, err)
 	kept, err := admission.KeepCertificates(mgr, admission.Options{Namespace: "ai-storage-system"}, "localhost")
