@@ -26,6 +26,7 @@ type requestFlags struct {
 	keepClaim    bool
 	mode         string
 	fallback     string
+	maxFreeze    time.Duration
 	// checkpoint is what validate made of the flags.
 	checkpoint v1alpha1.CheckpointSpec
 	reason     string
@@ -40,6 +41,7 @@ func (c *cli) addRequestFlags(cmd *cobra.Command, f *requestFlags, reason string
 	flags.BoolVar(&f.keepClaim, "keep-claim", false, "Keep the checkpoint claim when the replacement is gone")
 	flags.StringVar(&f.mode, "checkpoint-mode", string(v1alpha1.CheckpointFrozen), "How state that is not on persistent volumes is carried, one of "+listed(v1alpha1.CheckpointModes)+"; Process takes the memory of the processes along")
 	flags.StringVar(&f.fallback, "fallback", string(v1alpha1.FallbackNone), "When the processes cannot move: None refuses the migration, or puts everything back; FreshStart moves the volumes, and the containers start afresh")
+	flags.DurationVar(&f.maxFreeze, "max-freeze", v1alpha1.DefaultMaxFreeze, "How long the pod may stand still before its replacement goes on; when it takes longer, everything is put back. Much memory needs more")
 	flags.StringVar(&f.reason, "reason", reason, "Why; it is written on the migration and in its events")
 	f.dryRun.add(cmd)
 	c.completeWords(cmd, "checkpoint-mode", texts(v1alpha1.CheckpointModes))
@@ -57,6 +59,10 @@ func (f *requestFlags) validate() error {
 	if f.checkpoint.Fallback != v1alpha1.FallbackNone && f.checkpoint.Mode != v1alpha1.CheckpointProcess {
 		return usage("--fallback %s goes with --checkpoint-mode %s only", f.fallback, v1alpha1.CheckpointProcess)
 	}
+	if f.maxFreeze < time.Second || f.maxFreeze > time.Hour || f.maxFreeze%time.Second != 0 {
+		return usage("--max-freeze %s: give whole seconds from 1s to 1h", f.maxFreeze)
+	}
+	f.checkpoint.MaxFreezeSeconds = int32(f.maxFreeze / time.Second)
 	if f.keepClaim {
 		f.checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
 	}

@@ -1,6 +1,7 @@
 package kubectl
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func TestPodAsksForAMigration(t *testing.T) {
 	m := b.migration("trainer-1")
 	want := v1alpha1.PodMigrationSpec{
 		PodName: "trainer", PodUID: "uid-trainer", SourceNode: "node-a", TargetNode: "node-b", ForceRestart: true, TimeoutSeconds: 90,
-		Reason: "maintenance", Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, Fallback: v1alpha1.FallbackNone, ReclaimPolicy: v1alpha1.ClaimRetain},
+		Reason: "maintenance", Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, Fallback: v1alpha1.FallbackNone, ReclaimPolicy: v1alpha1.ClaimRetain, MaxFreezeSeconds: 60},
 	}
 	if m.Spec != want {
 		t.Errorf("spec %+v, want %+v", m.Spec, want)
@@ -42,6 +43,8 @@ func TestPodAsksForItsProcesses(t *testing.T) {
 		says string
 		want v1alpha1.CheckpointSpec
 	}{
+		"much memory": {movable, dumping, "--checkpoint-mode=Process --max-freeze=5m", ExitDone, "",
+			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackNone, MaxFreezeSeconds: 300}},
 		"movable": {movable, dumping, "--checkpoint-mode=Process", ExitDone, "", v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackNone}},
 		"in any case": {movable, dumping, "--checkpoint-mode=process --fallback=freshstart", ExitDone, "",
 			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackFreshStart}},
@@ -58,6 +61,7 @@ func TestPodAsksForItsProcesses(t *testing.T) {
 		if test.code != ExitDone {
 			continue
 		}
+		test.want.MaxFreezeSeconds = cmp.Or(test.want.MaxFreezeSeconds, 60)
 		if spec := b.migration("trainer-1").Spec.Checkpoint; spec != test.want {
 			t.Errorf("%s: asked for %+v, want %+v", name, spec, test.want)
 		}
@@ -122,6 +126,8 @@ func TestPodBadUsage(t *testing.T) {
 		{"pod trainer --timeout=25h", ExitUsage, "from 1s to 24h"},
 		{"pod trainer --checkpoint-mode=Memory", ExitUsage, "must be one of Frozen, Process, Live, Application, None"},
 		{"pod trainer --checkpoint-mode=Process --fallback=Restart", ExitUsage, "must be one of None, FreshStart"},
+		{"pod trainer --max-freeze=2h", ExitUsage, "give whole seconds from 1s to 1h"},
+		{"pod trainer --max-freeze=2500ms", ExitUsage, "give whole seconds from 1s to 1h"},
 		{"pod trainer --fallback=FreshStart", ExitUsage, "goes with --checkpoint-mode Process only"},
 		{"pod trainer --wait-timeout=-1s", ExitUsage, "must not be negative"},
 		{"pod trainer --dry-run=client", ExitUsage, `must be "none" or "server"`},

@@ -149,6 +149,12 @@ func TestCarryingState(t *testing.T) {
 		{"hand over: timeout while sealing", sealing().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, v1alpha1.StepAbort, ReasonTimedOut, ""},
 		{"hand over: the seal takes too long", sealing().with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "stands still for the last copy"},
 		{"hand over: the restore takes too long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "restoring and verifying"},
+		{"hand over: the restore may take longer", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
+			s.Now, s.Migration.Spec.Checkpoint.MaxFreezeSeconds = t0.Add(61*time.Second), 120
+		}), NoAction, handing, v1alpha1.StepSeal, "", "restoring and verifying"},
+		{"hand over: the restore may not take that long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
+			s.Now, s.Migration.Spec.Checkpoint.MaxFreezeSeconds = t0.Add(121*time.Second), 120
+		}), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "maxFreezeSeconds, 2m0s"},
 		{"hand over: restored at the last moment", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepRelease, "", ""},
 		{"hand over: nothing stands still in mode Live", sealing().with(func(s *scene) {
 			s.Now, s.Migration.Spec.Checkpoint.Mode = t0.Add(61*time.Second), v1alpha1.CheckpointLive

@@ -160,28 +160,25 @@ func (st *step) carryOver() (Decision, bool) {
 	return st.release(s), true
 }
 
-// standstillTimeout bounds how long the original may stand still while nothing
-// goes on with its state. The agent's own bound, 30 s until there is a seal, does
-// not hold when an agent dies, and the deadline of the migration is far.
-const standstillTimeout = time.Minute
-
 // standStill waits while the original stands still, and gives up on what takes too
-// long: the original then goes on.
+// long: the original then goes on. The agent's own bound does not hold when an agent
+// dies, and the deadline of the migration is far.
 func (st *step) standStill(what string) Decision {
 	if d, late := st.frozenTooLong(what); late {
 		return d
 	}
-	left := standstillTimeout - st.since(v1alpha1.ConditionSealed)
+	left := st.Migration.Spec.Checkpoint.MaxFreeze() - st.since(v1alpha1.ConditionSealed)
 	return st.wait(min(st.untilDeadline(), max(time.Second, left)), "%s", what)
 }
 
 // frozenTooLong gives up when the original has stood still for too long, for a
 // seal or, once there is one, for what comes after it.
 func (st *step) frozenTooLong(what string) (Decision, bool) {
-	if !st.carries() || st.Migration.CheckpointMode() == v1alpha1.CheckpointLive || st.since(v1alpha1.ConditionSealed) < standstillTimeout {
+	limit := st.Migration.Spec.Checkpoint.MaxFreeze()
+	if !st.carries() || st.Migration.CheckpointMode() == v1alpha1.CheckpointLive || st.since(v1alpha1.ConditionSealed) < limit {
 		return Decision{}, false
 	}
-	return st.giveUp(ReasonFrozenTooLong, fmt.Sprintf("not done within %s of standing still: %s", standstillTimeout, what)), true
+	return st.giveUp(ReasonFrozenTooLong, fmt.Sprintf("not done within spec.checkpoint.maxFreezeSeconds, %s of standing still: %s", limit, what)), true
 }
 
 // seal asks for the last copy.

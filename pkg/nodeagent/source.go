@@ -23,8 +23,6 @@ const (
 	// the next one.
 	shortPassBytes   = 16 << 20
 	shortPassPercent = 5
-	// FreezeTooLong is how long a pod may stand still before there is a seal.
-	FreezeTooLong = 30 * time.Second
 	// progressInterval is how often progress is reported.
 	progressInterval = time.Second
 )
@@ -132,6 +130,9 @@ func (a *agent) sourceFailed(ctx context.Context, m *v1alpha1.PodMigration, fail
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Reason, s.Message = v1alpha1.SourceFailed, reason, failure.Error()
+		if reason == ReasonFreezeTooLong {
+			s.Message = fmt.Sprintf("the pod stood still for %s, half of spec.checkpoint.maxFreezeSeconds, without a seal: %v", sealTimeout(m), failure)
+		}
 	})
 }
 
@@ -276,6 +277,10 @@ func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, wasFrozen bo
 	})
 }
 
+// sealTimeout bounds how long a pod may stand still before there is a seal; the
+// other half is the destination's.
+func sealTimeout(m *v1alpha1.PodMigration) time.Duration { return m.Spec.Checkpoint.MaxFreeze() / 2 }
+
 // lastPass freezes, copies and seals.
 func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport) error {
 	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
@@ -287,7 +292,7 @@ func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openW
 			return err
 		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, FreezeTooLong)
+		ctx, cancel = context.WithTimeout(ctx, sealTimeout(m))
 		defer cancel()
 		if err := a.standStill(ctx, m, w, sealed); err != nil {
 			return err

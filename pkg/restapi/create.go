@@ -145,7 +145,7 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,
 			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "asked for by " + caller,
-			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, ReclaimPolicy: policy},
+			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, ReclaimPolicy: policy, MaxFreezeSeconds: int32(request.MaxFreeze)},
 		},
 	}
 	if key != "" {

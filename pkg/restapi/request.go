@@ -24,6 +24,8 @@ const (
 	// defaultTimeout and maxTimeout of a migration, in seconds.
 	defaultTimeout = 600
 	maxTimeout     = 86400
+	// maxFreeze bounds how long a pod may be allowed to stand still, in seconds.
+	maxFreeze = 3600
 )
 
 // MigrationRequest is the body of a POST.
@@ -40,6 +42,8 @@ type MigrationRequest struct {
 	// default.
 	CheckpointMode     v1alpha1.CheckpointMode     `json:"checkpoint_mode,omitempty"`
 	CheckpointFallback v1alpha1.CheckpointFallback `json:"checkpoint_fallback,omitempty"`
+	// MaxFreeze in seconds; 0 means 60.
+	MaxFreeze int64 `json:"max_freeze,omitempty"`
 	// Timeout in seconds; 0 means 600.
 	Timeout int64 `json:"timeout,omitempty"`
 }
@@ -170,6 +174,12 @@ func (m *MigrationRequest) checkCheckpoint() []FieldError {
 		wrong = append(wrong, FieldError{"checkpoint_fallback", fmt.Sprintf("there is no checkpoint_fallback %q, only %v", m.CheckpointFallback, v1alpha1.CheckpointFallbacks)})
 	case m.CheckpointMode != v1alpha1.CheckpointProcess:
 		wrong = append(wrong, FieldError{"checkpoint_fallback", fmt.Sprintf("checkpoint_fallback %s goes with checkpoint_mode %s only", m.CheckpointFallback, v1alpha1.CheckpointProcess)})
+	}
+	if m.MaxFreeze == int64(v1alpha1.DefaultMaxFreeze.Seconds()) {
+		m.MaxFreeze = 0
+	}
+	if m.MaxFreeze < 0 || m.MaxFreeze > maxFreeze {
+		wrong = append(wrong, FieldError{"max_freeze", fmt.Sprintf("max_freeze has to be from 0 to %d seconds; 0 or none means %.0f", maxFreeze, v1alpha1.DefaultMaxFreeze.Seconds())})
 	}
 	return wrong
 }

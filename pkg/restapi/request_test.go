@@ -24,6 +24,9 @@ func TestCheckpointOfARequest(t *testing.T) {
 		`"checkpoint_mode":"Live"`:                                       {Mode: v1alpha1.CheckpointLive},
 		`"checkpoint_mode":"Frozen","checkpoint_fallback":null`:          {},
 		`"checkpoint_mode":null,"checkpoint_fallback":""`:                {},
+		`"max_freeze":300`: {MaxFreezeSeconds: 300},
+		`"max_freeze":60`:  {},
+		`"max_freeze":0`:   {},
 	} {
 		s := newServer(t, interceptor.Funcs{}, nil)
 		answer := s.send("POST", "/api/v1/migrations", with(fields))
@@ -44,8 +47,11 @@ func TestCheckpointOfARequest(t *testing.T) {
 
 func TestCheckpointThatIsRefused(t *testing.T) {
 	for fields, test := range map[string]struct{ field, says string }{
-		`"checkpoint_mode":"process"`:                                         {"checkpoint_mode", "[Frozen Process Live Application None]"},
-		`"checkpoint_mode":1`:                                                 {"checkpoint_mode", "checkpoint_mode has to be a string, not a number"},
+		`"checkpoint_mode":"process"`: {"checkpoint_mode", "[Frozen Process Live Application None]"},
+		`"max_freeze":3601`:           {"max_freeze", "from 0 to 3600 seconds"},
+		`"max_freeze":-1`:             {"max_freeze", "from 0 to 3600 seconds"},
+		`"max_freeze":"60s"`:          {"max_freeze", "max_freeze has to be a whole number, not a string"},
+		`"checkpoint_mode":1`:         {"checkpoint_mode", "checkpoint_mode has to be a string, not a number"},
 		`"checkpoint_mode":"Process","checkpoint_fallback":"Restart"`:         {"checkpoint_fallback", "[None FreshStart]"},
 		`"checkpoint_fallback":"FreshStart"`:                                  {"checkpoint_fallback", "checkpoint_mode Process only"},
 		`"checkpoint_mode":"Application","checkpoint_fallback":"FreshStart"`:  {"checkpoint_fallback", "checkpoint_mode Process only"},

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/nodeagent"
 )
 
 // The claim has room for the volumes of the pod, and not for the memory that is
@@ -125,6 +128,48 @@ func TestADestinationAgentThatDiesBeforeTheRestore(t *testing.T) {
 	waitPhase(t, s.migration, 3*time.Minute, v1alpha1.Phase.IsFinished)
 	t.Logf("%s: %s", s.migration.Status.Phase, s.migration.Status.Message)
 	checkNothingLeft(t, s.namespace, s.collector, []*v1alpha1.PodMigration{s.migration})
+}
+
+// The memory of a pod takes longer to copy than the pod may stand still: it goes on
+// with its memory. Where it may stand still for longer, it moves.
+func TestMuchMemoryMovesWithTime(t *testing.T) {
+	needsTime(t)
+	requireProcessNodes(t)
+	namespace := newNamespace(t)
+	pod := startOn(t, env.nodes[0], memoryPod(namespace, "3Gi"))
+	eventually(t, 2*time.Minute, "the pod has filled its memory", func(ctx context.Context) error {
+		found, err := getPod(ctx, namespace, pod.Name)
+		if err == nil && !isReady(found) {
+			err = errors.New("it is not Ready")
+		}
+		return err
+	})
+	within := func(name string, seconds int32) *v1alpha1.PodMigration {
+		return migrate(t, pod, func(m *v1alpha1.PodMigration) {
+			withProcesses(m)
+			m.Name, m.Spec.Checkpoint.MaxFreezeSeconds = name, seconds
+		})
+	}
+	worked := workedAt(t, pod)
+	short := &faultScene{namespace: namespace, pod: pod, migration: within("short", 2)}
+	short.wantFailed(t, 3*time.Minute, "CheckpointFailed")
+	if source := short.migration.Status.Checkpoint.Source; source.Reason != nodeagent.ReasonFreezeTooLong || !strings.Contains(source.Message, "maxFreezeSeconds") {
+		t.Errorf("the source says %s: %s", source.Reason, source.Message)
+	}
+	if now := workedAt(t, pod); now <= worked {
+		t.Errorf("the original has worked for %d ms, and did so for %d before", now, worked)
+	}
+	worked = workedAt(t, pod)
+	long := within("long", 300)
+	wantSucceeded(t, long, 6*time.Minute)
+	reportStop(t, long)
+	moved, err := getPod(t.Context(), namespace, long.Status.Replacement.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := long.Status.Checkpoint; c.Restored != v1alpha1.RestoredProcesses || workedAt(t, moved) <= worked {
+		t.Errorf("it went on with %q", c.Restored)
+	}
 }
 
 // CRIU can dump the writer and not restore it: its file is on a volume that nobody

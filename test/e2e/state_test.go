@@ -241,6 +241,7 @@ func TestOtherModesCarryState(t *testing.T) {
 		},
 	} {
 		t.Run(string(test.mode), func(t *testing.T) {
+			t.Parallel()
 			namespace := newNamespace(t)
 			c := container("work", 50, "--write="+test.folder+"/progress")
 			c.VolumeMounts = []corev1.VolumeMount{{Name: v1alpha1.CheckpointVolumeName, MountPath: test.folder}}
@@ -253,7 +254,8 @@ func TestOtherModesCarryState(t *testing.T) {
 				c.VolumeMounts[0].Name = "state"
 			}
 			pod.Spec.Volumes = []corev1.Volume{{Name: c.VolumeMounts[0].Name, VolumeSource: test.volume}}
-			pod = startOn(t, env.nodes[0], pod)
+			create(t, pod)
+			waitRunning(t, pod)
 			eventually(t, 30*time.Second, "the pod has worked for two seconds", func(context.Context) error {
 				return workedFor(pod, test.folder+"/progress", 2*time.Second)
 			})
@@ -275,7 +277,7 @@ func TestOtherModesCarryState(t *testing.T) {
 			if err := workedFor(replacement, test.folder+"/progress", 2*time.Second); err != nil {
 				t.Errorf("the work did not go on where it was: %v", err)
 			}
-			t.Logf("%s: %s → %s (%s), downtime %v", test.mode, env.nodes[0], replacement.Spec.NodeName, migration.Status.Handover.Order, migration.Status.Downtime)
+			t.Logf("%s: %s → %s (%s), downtime %v", test.mode, pod.Spec.NodeName, replacement.Spec.NodeName, migration.Status.Handover.Order, migration.Status.Downtime)
 		})
 	}
 }

@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -146,6 +148,15 @@ type CheckpointSpec struct {
 	// +kubebuilder:default=None
 	Fallback CheckpointFallback `json:"fallback,omitempty"`
 
+	// maxFreezeSeconds bounds how long the original may stand still before its
+	// replacement goes on, in seconds: half of it until the last copy is sealed. What
+	// takes longer is given up, and the original goes on. Much memory needs more.
+	// +optional
+	// +kubebuilder:default=60
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3600
+	MaxFreezeSeconds int32 `json:"maxFreezeSeconds,omitempty"`
+
 	// size of the claim. It is made larger when the pod holds more.
 	// +optional
 	// +kubebuilder:default="1Gi"
@@ -169,6 +180,19 @@ type CheckpointSpec struct {
 	// +kubebuilder:default=Delete
 	// +kubebuilder:validation:Enum=Retain;Delete
 	ReclaimPolicy ClaimReclaimPolicy `json:"reclaimPolicy,omitempty"`
+}
+
+// DefaultMaxFreeze bounds how long an original may stand still where its migration
+// does not say.
+const DefaultMaxFreeze = time.Minute
+
+// MaxFreeze bounds how long the original may stand still before its replacement
+// goes on.
+func (c CheckpointSpec) MaxFreeze() time.Duration {
+	if c.MaxFreezeSeconds == 0 {
+		return DefaultMaxFreeze
+	}
+	return time.Duration(c.MaxFreezeSeconds) * time.Second
 }
 
 // ClaimAccessMode is the access mode of the claim: as it was asked for, or the
