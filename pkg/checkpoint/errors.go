@@ -19,7 +19,7 @@ const (
 	// ReasonChanged: something changed while it had to stand still.
 	ReasonChanged = "Changed"
 	// ReasonNoManifest: no complete pass is on the claim yet.
-	ReasonNoManifest = "NoManifest"
+	ReasonNoManifest = v1alpha1.ReportNoManifest
 	// ReasonFailed: any other failure.
 	ReasonFailed = "Failed"
 )

@@ -65,11 +65,15 @@ func (r *Reader) Close() error {
 
 // Restore restores the last complete pass, so that little is left to do when the
 // checkpoint is sealed. ReasonNoManifest says that there is none yet, and
-// ReasonCorrupt that the next pass is being written: both pass.
+// ReasonCorrupt that the next pass is being written: both pass. The first progress
+// is of nothing: there is a pass.
 func (r *Reader) Restore(ctx context.Context, progress func(Progress)) (PassResult, error) {
 	m, digest, err := readManifest(r.claim, r.migration)
 	if err != nil {
 		return PassResult{}, err
+	}
+	if progress != nil {
+		progress(Progress{})
 	}
 	return r.restore(ctx, m, digest, progress)
 }

@@ -61,6 +61,13 @@ func (s *scene) destination(phase v1alpha1.DestinationPhase, pass int32) *scene 
 	return s
 }
 
+// nothingSeen is what the agent of the destination reports when the claim is empty there.
+func (s *scene) nothingSeen(since time.Duration) *scene {
+	s.destination(v1alpha1.DestinationRestoring, 0).Migration.Status.Checkpoint.Destination.Reason = v1alpha1.ReportNoManifest
+	s.Replacement = gateRunning(since).Obj()
+	return s
+}
+
 func (s *scene) step(step v1alpha1.CheckpointStep) *scene {
 	s.Migration.Status.Checkpoint.Step = step
 	return s
@@ -128,6 +135,8 @@ func TestCarryingState(t *testing.T) {
 		{"place: the gate starts", carrying(placing).with(func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }), NoAction, placing, v1alpha1.StepCopy, "", "waiting for replacement train-r on node b"},
 		{"place: nobody restores", carrying(placing).with(func(s *scene) { s.Replacement = gateRunning(31 * time.Second).Obj() }), NoAction, placing, v1alpha1.StepAbort, ReasonNodeAgentMissing, "node b"},
 		{"place: restoring", carrying(placing).destination(v1alpha1.DestinationRestoring, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, v1alpha1.StepCopy, "", "restoring the first copy"},
+		{"place: the copy is not seen yet", carrying(placing).nothingSeen(29 * time.Second), NoAction, placing, v1alpha1.StepCopy, "", "to see the copy on claim"},
+		{"place: the storage is another one", carrying(placing).nothingSeen(31 * time.Second), NoAction, placing, v1alpha1.StepAbort, ReasonRestoreFailed, "not the same on both"},
 		{"place: corrupt", carrying(placing).destination(v1alpha1.DestinationFailed, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, v1alpha1.StepAbort, ReasonRestoreFailed, ""},
 		{"place: another pod was warmed", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) {
 			s.Replacement = gateRunning(time.Second).Obj()

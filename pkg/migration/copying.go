@@ -220,10 +220,24 @@ func (st *step) awaitWarm(r *corev1.Pod) Decision {
 	if waiting == nil {
 		return st.wait(st.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
-	if st.destination() == nil {
-		return st.awaitAgent(r.Spec.NodeName, st.Now.Sub(waiting.Time))
+	silent, d := st.Now.Sub(waiting.Time), st.destination()
+	switch {
+	case d == nil:
+		return st.awaitAgent(r.Spec.NodeName, silent)
+	case d.Reason == v1alpha1.ReportNoManifest:
+		return st.awaitManifest(r.Spec.NodeName, silent)
 	}
-	return st.wait(st.untilDeadline(), "restoring the first copy on node %s", r.Spec.NodeName)
+	return st.wait(st.untilDeadline(), "restoring the first copy on node %s: %d bytes in %d files", r.Spec.NodeName, d.Bytes, d.Files)
+}
+
+// awaitManifest waits for the destination to see what the source has written, and
+// gives up on storage that is not the same on both nodes.
+func (st *step) awaitManifest(node string, since time.Duration) Decision {
+	if since > st.Limits.AgentGrace {
+		return st.giveUp(ReasonRestoreFailed, fmt.Sprintf("claim %s holds nothing on node %s, and a copy of the pod's state on node %s: its storage is not the same on both",
+			st.Migration.Status.CheckpointClaim, node, st.Migration.Status.Original.NodeName))
+	}
+	return st.wait(min(st.untilDeadline(), max(time.Second, st.Limits.AgentGrace-since)), "waiting for node %s to see the copy on claim %s", node, st.Migration.Status.CheckpointClaim)
 }
 
 // gateSince is when the gate began to wait; nil before.

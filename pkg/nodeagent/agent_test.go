@@ -113,6 +113,8 @@ type bench struct {
 	source, far *agent
 	// refuse makes the next writes of a status fail.
 	refuse func() error
+	// told are the reports of the destination, in order.
+	told []v1alpha1.DestinationReport
 }
 
 func newBench(t *testing.T) *bench {
@@ -138,6 +140,9 @@ func newBench(t *testing.T) *bench {
 			if err := b.refuse(); err != nil {
 				return err
 			}
+		}
+		if d := o.(*v1alpha1.PodMigration).Status.Checkpoint.Destination; d != nil {
+			b.told = append(b.told, *d)
 		}
 		return c.Status().Patch(ctx, o, p, opts...)
 	}}).Build()
@@ -244,6 +249,35 @@ func (b *bench) sealed(crash bool) *v1alpha1.PodMigration {
 	}
 	next()
 	return m
+}
+
+// The first restoration may take minutes: the destination tells that it has begun.
+func TestWarmingIsTold(t *testing.T) {
+	b := newBench(t)
+	b.settle()
+	b.ask(step(v1alpha1.StepCopy))
+	want := []v1alpha1.DestinationPhase{v1alpha1.DestinationRestoring, v1alpha1.DestinationWarm}
+	if len(b.told) != 2 || b.told[0].Phase != want[0] || b.told[1].Phase != want[1] || b.told[1].Files != 2 {
+		t.Errorf("the destination told %+v, want %v", b.told, want)
+	}
+}
+
+// A claim that holds something else on the destination is told, once, and no longer
+// when it shows what the source wrote.
+func TestAClaimOfAnotherContentIsTold(t *testing.T) {
+	b := newBench(t)
+	other := &node{root: b.node.root, claim: t.TempDir(), frozen: map[types.UID]bool{}, killed: map[types.UID]bool{}}
+	b.far.machine = other
+	b.settle()
+	b.ask(step(v1alpha1.StepCopy))
+	if len(b.told) != 1 || b.told[0].Phase != v1alpha1.DestinationRestoring || b.told[0].Reason != v1alpha1.ReportNoManifest {
+		t.Fatalf("the destination told %+v, want once that there is nothing", b.told)
+	}
+	b.far.closeAll(types.NamespacedName{Namespace: "default", Name: "m"})
+	other.claim = b.node.claim
+	if d := b.settle().Status.Checkpoint.Destination; d.Phase != v1alpha1.DestinationWarm || d.Reason != "" {
+		t.Errorf("the destination told %+v, want it warm", d)
+	}
 }
 
 func TestCarryOver(t *testing.T) {

@@ -44,7 +44,7 @@ func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) 
 		return err
 	})
 	if d == warmUp && isPassing(err) {
-		return ctrl.Result{RequeueAfter: lookAgain}, nil
+		return ctrl.Result{RequeueAfter: lookAgain}, a.stillPassing(ctx, m, err)
 	}
 	if err != nil {
 		a.closeReader(client.ObjectKeyFromObject(m))
@@ -67,7 +67,7 @@ func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *
 		return checkpoint.PassResult{}, err
 	}
 	if d == warmUp {
-		return r.Restore(ctx, nil)
+		return r.Restore(ctx, a.warming(ctx, m))
 	}
 	result, err := r.RestoreSealed(ctx, source.ManifestDigest, nil)
 	if err == nil && len(m.Status.Checkpoint.Processes) > 0 {
@@ -82,12 +82,44 @@ func isPassing(err error) bool {
 	return reason == checkpoint.ReasonNoManifest || reason == checkpoint.ReasonCorrupt
 }
 
-func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, d duty, r checkpoint.PassResult) error {
-	pod := m.Status.Replacement.UID
+// stillPassing tells once that there is nothing on the claim to restore.
+func (a *agent) stillPassing(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
+	report := currentDestination(m)
+	if checkpoint.ReasonOf(failure) != checkpoint.ReasonNoManifest || report != nil && report.Reason == checkpoint.ReasonNoManifest {
+		return nil
+	}
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
-		c.Destination = &v1alpha1.DestinationReport{
-			Node: a.node, Attempt: c.Attempt, Phase: v1alpha1.DestinationWarm, PodUID: pod, Pass: r.Pass, Bytes: r.Bytes, Files: r.Files,
+		c.Destination = a.destination(m, v1alpha1.DestinationRestoring)
+		c.Destination.Reason, c.Destination.Message = checkpoint.ReasonNoManifest, failure.Error()
+	})
+}
+
+// warming reports that the first restoration is under way, at once and then at most
+// once a second: it may take minutes.
+func (a *agent) warming(ctx context.Context, m *v1alpha1.PodMigration) func(checkpoint.Progress) {
+	every, seen := newThrottle(progressInterval, time.Time{}), m.DeepCopy()
+	return func(p checkpoint.Progress) {
+		if !every.isDue(a.clock.Now()) {
+			return
 		}
+		// What is not wanted any more is ended by others.
+		_ = a.reportLate(ctx, seen.DeepCopy(), func(c *v1alpha1.CheckpointStatus) {
+			c.Destination = a.destination(seen, v1alpha1.DestinationRestoring)
+			c.Destination.Bytes, c.Destination.Files = p.Bytes, p.Files
+		})
+	}
+}
+
+// destination is a report on the replacement of this attempt.
+func (a *agent) destination(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.DestinationReport {
+	return &v1alpha1.DestinationReport{Node: a.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: m.Status.Replacement.UID, Phase: phase}
+}
+
+func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, d duty, r checkpoint.PassResult) error {
+	report := a.destination(m, v1alpha1.DestinationWarm)
+	report.Pass, report.Bytes, report.Files = r.Pass, r.Bytes, r.Files
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+		c.Destination = report
 		if d == restore {
 			c.Destination.Phase, c.Destination.RestoredAt = v1alpha1.DestinationRestored, microTime(a.now())
 		}
@@ -98,14 +130,10 @@ func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration,
 	if errors.Is(failure, context.Canceled) || errors.Is(failure, errNoProcess) {
 		return failure
 	}
-	pod, reason := m.Status.Replacement.UID, a.metrics.failed(failure)
-	ctrl.LoggerFrom(ctx).Error(failure, "Cannot restore the volumes of a pod", "pod", m.Status.Replacement.Name, "reason", reason)
-	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
-		c.Destination = &v1alpha1.DestinationReport{
-			Node: a.node, Attempt: c.Attempt, Phase: v1alpha1.DestinationFailed, PodUID: pod,
-			Reason: reason, Message: failure.Error(),
-		}
-	})
+	report := a.destination(m, v1alpha1.DestinationFailed)
+	report.Reason, report.Message = a.metrics.failed(failure), failure.Error()
+	ctrl.LoggerFrom(ctx).Error(failure, "Cannot restore the volumes of a pod", "pod", m.Status.Replacement.Name, "reason", report.Reason)
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report })
 }
 
 // reader returns the open reader of this attempt, or opens one once the gate of

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/devcluster"
+	"github.com/ai-storage/orchestrator/pkg/migration"
 )
 
 // A faultScene is a bare pod that writes records to an emptyDir, and its migration
@@ -99,6 +100,22 @@ func TestAClaimThatIsTooSmallFailsTheMigrationOnly(t *testing.T) {
 	}
 	goOn()
 	s.wantGivenUp(t, 2*time.Minute, "ClaimTooSmall")
+}
+
+// A claim that claims to be shared and holds something else on every node: the
+// migration fails and says so, the original works on.
+func TestAClaimThatDiffersOnTheNodes(t *testing.T) {
+	needsTime(t)
+	s := startWriter(t)
+	class := volumeOfTwoContents(t)
+	s.move(t, func(m *v1alpha1.PodMigration) {
+		sharedCheckpoint(m)
+		m.Spec.Checkpoint.StorageClassName = &class
+	})
+	s.wantGivenUp(t, 2*time.Minute, "RestoreFailed")
+	if !strings.Contains(s.migration.Status.Message, "not the same on both") {
+		t.Errorf("the message is %q", s.migration.Status.Message)
+	}
 }
 
 // Bytes that are not those that were sealed: the replacement never starts, the
@@ -191,6 +208,29 @@ func TestADestinationThatDiesDuringTheRestore(t *testing.T) {
 	wantNothingLost(t, s.collector, faultWriter)
 	reviveNode(t, env.nodes[1])
 	checkNothingLeft(t, s.namespace, s.collector, []*v1alpha1.PodMigration{s.migration})
+}
+
+// The first restoration takes longer than an agent may be silent: it has told that it
+// is at it, and the migration waits.
+func TestAFirstRestorationMayTakeLong(t *testing.T) {
+	needsTime(t)
+	s := startWriterOf(t, writerTemplate)
+	s.move(t, sharedCheckpoint)
+	eventually(t, time.Minute, "the destination restores", func(ctx context.Context) error {
+		if err := env.client.Get(ctx, client.ObjectKeyFromObject(s.migration), s.migration); err != nil {
+			return err
+		}
+		c := s.migration.Status.Checkpoint
+		if c == nil || c.Destination == nil || c.Destination.Phase != v1alpha1.DestinationRestoring {
+			return fmt.Errorf("it is %+v", c)
+		}
+		return nil
+	})
+	signalAgent(t, env.nodes[1], syscall.SIGSTOP)
+	time.Sleep(migration.DefaultAgentGrace + 10*time.Second)
+	signalAgent(t, env.nodes[1], syscall.SIGCONT)
+	wantSucceeded(t, s.migration, 2*time.Minute)
+	wantNothingLost(t, s.collector, faultWriter)
 }
 
 // The source dies while it is copied: nothing was placed, and nothing of the

@@ -215,6 +215,10 @@ const (
 // ReportNoSpace is the reason of a report that the claim is full.
 const ReportNoSpace = "NoSpace"
 
+// ReportNoManifest is the reason of a report that there is no complete pass of the
+// migration on the claim.
+const ReportNoManifest = "NoManifest"
+
 // ReportProcessNotMovable is the reason of a report that the memory of a pod's
 // processes cannot be carried, while its volumes could.
 const ReportProcessNotMovable = "ProcessNotMovable"
@@ -261,6 +265,8 @@ type SourceReport struct {
 type DestinationPhase string
 
 const (
+	// DestinationRestoring: a complete pass is being restored, or, with the reason
+	// NoManifest, looked for.
 	DestinationRestoring DestinationPhase = "Restoring"
 	// DestinationWarm: a complete pass was restored before the seal.
 	DestinationWarm DestinationPhase = "Warm"
