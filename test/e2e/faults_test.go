@@ -167,6 +167,7 @@ func TestAnOriginalDoesNotStandStillForLong(t *testing.T) {
 // A node without its agent: nothing can be carried, and the message says where
 // to look.
 func TestANodeWithoutAnAgentKeepsItsPod(t *testing.T) {
+	needsTime(t)
 	s := startWriter(t)
 	agents := &appsv1.DaemonSet{}
 	key := client.ObjectKey{Namespace: "ai-storage-node-agent", Name: "ai-storage-node-agent"}

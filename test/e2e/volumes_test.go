@@ -34,8 +34,11 @@ func TestOwnClaimMoves(t *testing.T) {
 		{"read-write-once", devcluster.CSIClass, corev1.ReadWriteOnce},
 		{"read-write-once-pod-late", devcluster.CSILateClass, corev1.ReadWriteOncePod},
 	}
-	for _, test := range cases {
+	for i, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
+			if i > 0 {
+				needsTime(t)
+			}
 			namespace := newNamespace(t)
 			collector := startCollector(t, namespace)
 			create(t, csiClaim(namespace, "data", test.class, test.mode))

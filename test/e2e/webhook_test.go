@@ -149,6 +149,7 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 // A pod of a StatefulSet that has ended for its move is let go only when the
 // webhook answers: it is late then, and nothing is lost.
 func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
+	needsTime(t)
 	line := newWebhookLine(t)
 	b := newBreakpoints(t, line.flag())
 	namespace := newNamespace(t)
