@@ -78,7 +78,12 @@ func (st *step) awaitAgent(node string, silent time.Duration) Decision {
 	if silent > st.Limits.AgentGrace {
 		return st.giveUp(ReasonNodeAgentMissing, fmt.Sprintf("the node agent of node %s has not answered for %s: is it running there?", node, silent.Round(time.Second)))
 	}
-	return st.wait(min(st.untilDeadline(), max(time.Second, st.Limits.AgentGrace-silent)), "waiting for the node agent of node %s", node)
+	return st.wait(st.untilGraceEnds(silent), "waiting for the node agent of node %s", node)
+}
+
+// untilGraceEnds is how long to wait for what an agent was silent about for so long.
+func (st *step) untilGraceEnds(silent time.Duration) time.Duration {
+	return min(st.untilDeadline(), max(time.Second, st.Limits.AgentGrace-silent))
 }
 
 // sourceFailed gives up when the agent of the source node has.
@@ -237,7 +242,7 @@ func (st *step) awaitManifest(node string, since time.Duration) Decision {
 		return st.giveUp(ReasonRestoreFailed, fmt.Sprintf("claim %s holds nothing on node %s, and a copy of the pod's state on node %s: its storage is not the same on both",
 			st.Migration.Status.CheckpointClaim, node, st.Migration.Status.Original.NodeName))
 	}
-	return st.wait(min(st.untilDeadline(), max(time.Second, st.Limits.AgentGrace-since)), "waiting for node %s to see the copy on claim %s", node, st.Migration.Status.CheckpointClaim)
+	return st.wait(st.untilGraceEnds(since), "waiting for node %s to see the copy on claim %s", node, st.Migration.Status.CheckpointClaim)
 }
 
 // gateSince is when the gate began to wait; nil before.

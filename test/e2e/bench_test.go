@@ -164,13 +164,7 @@ func byRecreation(b testing.TB, pod *corev1.Pod) move {
 		return wantGone(err, "the pod")
 	})
 	create(b, again)
-	eventually(b, 3*time.Minute, "the new pod works", func(ctx context.Context) error {
-		found, err := getPod(ctx, again.Namespace, again.Name)
-		if err == nil && !isReady(found) {
-			err = fmt.Errorf("it is %s", found.Status.Phase)
-		}
-		return err
-	})
+	waitReady(b, again, 3*time.Minute)
 	took := time.Since(start).Seconds()
 	result := move{FreedMilliCPU: float64(cpuRequests(pod) - cpuRequests(again)), DowntimeSeconds: took, TotalSeconds: took}
 	for _, seconds := range used {

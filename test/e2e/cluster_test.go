@@ -161,23 +161,6 @@ func container(name string, milliCPU int64, args ...string) corev1.Container {
 	}
 }
 
-// awaitFinished waits until a container of a pod has finished.
-func awaitFinished(t testing.TB, pod *corev1.Pod, container string) {
-	t.Helper()
-	eventually(t, 30*time.Second, "container "+container+" has finished", func(ctx context.Context) error {
-		found, err := getPod(ctx, pod.Namespace, pod.Name)
-		if err != nil {
-			return err
-		}
-		for _, s := range found.Status.ContainerStatuses {
-			if s.Name == container && s.State.Terminated != nil {
-				return nil
-			}
-		}
-		return fmt.Errorf("containers %+v", found.Status.ContainerStatuses)
-	})
-}
-
 func newPod(namespace, name string, containers ...corev1.Container) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -217,6 +200,18 @@ func create(t testing.TB, object client.Object) {
 	if err := env.client.Create(t.Context(), object); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// waitReady waits until a pod is Ready.
+func waitReady(t testing.TB, pod *corev1.Pod, within time.Duration) {
+	t.Helper()
+	eventually(t, within, "pod "+pod.Name+" is Ready", func(ctx context.Context) error {
+		found, err := getPod(ctx, pod.Namespace, pod.Name)
+		if err == nil && !isReady(found) {
+			err = fmt.Errorf("it is %s", found.Status.Phase)
+		}
+		return err
+	})
 }
 
 func waitRunning(t testing.TB, pod *corev1.Pod) {

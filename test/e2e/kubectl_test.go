@@ -60,7 +60,7 @@ func TestKubectlMigrate(t *testing.T) {
 	pod := newPod(namespace, "trainer", container("prepare", 100, "--for=1s"), container("train", 50))
 	pod.Annotations = map[string]string{v1alpha1.ExcludeAnnotation: "true"}
 	startOn(t, env.nodes[0], pod)
-	awaitFinished(t, pod, "prepare")
+	waitCompletedWithin(t, pod, "prepare", 30*time.Second)
 	code, text := kubectl(t, namespace, "migrate", "pod", "trainer", "--to="+env.nodes[1], "--wait")
 	wantAnswer(t, code, 0, text, "Placing", "Succeeded", "moved from node "+env.nodes[0]+" to node "+env.nodes[1], "New pod:", "Downtime:", "100m (67%)")
 	code, text = kubectl(t, namespace, "migrate", "plan")

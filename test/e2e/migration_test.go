@@ -150,7 +150,7 @@ func waitCompletedWithin(t testing.TB, pod *corev1.Pod, container string, within
 				return nil
 			}
 		}
-		return fmt.Errorf("it has not")
+		return fmt.Errorf("containers %+v", found.Status.ContainerStatuses)
 	})
 }
 

@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -74,13 +72,7 @@ func TestMuchMemoryMovesWithTime(t *testing.T) {
 	requireProcessNodes(t)
 	namespace := newNamespace(t)
 	pod := startOn(t, env.nodes[0], memoryPod(namespace, "3Gi"))
-	eventually(t, 2*time.Minute, "the pod has filled its memory", func(ctx context.Context) error {
-		found, err := getPod(ctx, namespace, pod.Name)
-		if err == nil && !isReady(found) {
-			err = errors.New("it is not Ready")
-		}
-		return err
-	})
+	waitReady(t, pod, 2*time.Minute)
 	within := func(name string, seconds int32) *v1alpha1.PodMigration {
 		return migrate(t, pod, func(m *v1alpha1.PodMigration) {
 			withProcesses(m)

@@ -117,7 +117,7 @@ func TestMemoryOfTwoOfThreeContainers(t *testing.T) {
 	second.Name, second.Args = "second", []string{"record", "--file=/data/second", "--collector=" + collector, "--writer=second", "--every=5ms"}
 	template.Spec.Containers = append(template.Spec.Containers, *second, container("prepare", 300, "--for=1s"))
 	pod := startOn(t, env.nodes[0], workloadKinds[0].make(namespace, "first", template).(*corev1.Pod))
-	awaitFinished(t, pod, "prepare")
+	waitCompletedWithin(t, pod, "prepare", 30*time.Second)
 	for move := range moves {
 		awaitProgress(t, collector, "first")
 		awaitProgress(t, collector, "second")
