@@ -18,7 +18,7 @@ KUBE_VERSION_PKG := k8s.io/component-base/version
 KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION_PKG).gitVersion=$(KUBERNETES_VERSION) \
 	-X $(KUBE_VERSION_PKG).gitMajor=1 -X $(KUBE_VERSION_PKG).gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
 
-PRODUCT := scheduler rebalancer node-agent oci-runtime devcluster kubectl-migrate
+PRODUCT := scheduler rebalancer node-agent oci-runtime kubectl-migrate
 NODES ?= simulated:20
 # Of a release: v, and a semantic version.
 VERSION ?= v0.0.0
@@ -49,6 +49,8 @@ CSI_BINS := $(addprefix $(BIN)/,csidriver $(CSI_SIDECARS))
 GENERATOR_BINS := $(addprefix $(BIN)/,$(CODE_GENERATORS) controller-gen crd-ref-docs)
 # Embedded files count too.
 SOURCES = $(shell find cmd pkg -type f ! -name '*_test.go')
+# The module of the test bed: it has the product as a dependency, never the reverse.
+TEST_SOURCES = test/go.mod test/go.sum $(SOURCES) $(shell find test/devcluster test/images test/workload test/csidriver -name '*.go' ! -name '*_test.go')
 
 ##@ Use
 
@@ -61,10 +63,16 @@ demo: build $(CLUSTER_BINS) $(if $(filter real:%,$(NODES)),$(NODE_BINS)) ## Reba
 	$(BIN)/devcluster demo --nodes=$(NODES) --pods=$(PODS)
 
 .PHONY: build
-build: $(addprefix $(BIN)/,$(PRODUCT) workload kubectl_complete-migrate) ## Build our programs into bin/
+build: $(addprefix $(BIN)/,$(PRODUCT) devcluster workload kubectl_complete-migrate) ## Build our programs into bin/
 
 $(addprefix $(BIN)/,$(PRODUCT)): $(BIN)/%: go.mod go.sum $(SOURCES)
 	$(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./cmd/$*
+
+$(BIN)/devcluster: $(TEST_SOURCES)
+	cd test && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./devcluster/cmd
+
+$(BIN)/images: $(TEST_SOURCES)
+	cd test && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./images
 
 # kubectl looks for it on the PATH when it completes the arguments of the plugin.
 $(BIN)/kubectl_complete-migrate: cmd/kubectl-migrate/kubectl_complete-migrate
@@ -74,8 +82,8 @@ $(BIN)/kubectl_complete-migrate: cmd/kubectl-migrate/kubectl_complete-migrate
 $(BIN)/rebalancer-breakpoints: go.mod go.sum $(SOURCES)
 	$(GO_STATIC) $(SMALL) -tags breakpoints -o $(CURDIR)/$@ ./cmd/rebalancer
 
-$(BIN)/workload: go.mod go.sum $(wildcard test/workload/*.go)
-	$(GO_STATIC) $(SMALL) -o $@ ./test/workload
+$(BIN)/workload: test/go.mod test/go.sum $(wildcard test/workload/*.go)
+	cd test && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./workload
 
 .PHONY: tools
 tools: $(CLUSTER_BINS) $(NODE_BINS) ## Build Kubernetes, etcd, containerd and the rest of the local cluster
@@ -120,8 +128,8 @@ $(BIN)/criu: test/tools/criu.sh test/tools/debian.sh
 $(BIN)/programs/postgres.tar: test/tools/programs.sh test/tools/debian.sh test/tools/notroot.c $(wildcard test/rootimage/*.go)
 	test/tools/programs.sh $(BIN)/programs
 
-$(BIN)/csidriver: go.mod go.sum $(wildcard test/csidriver/*.go)
-	$(GO_STATIC) $(SMALL) -o $@ ./test/csidriver
+$(BIN)/csidriver: test/go.mod test/go.sum $(wildcard test/csidriver/*.go)
+	cd test && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ ./csidriver
 
 $(BIN)/csi-attacher: SIDECAR := external-attacher/v4
 $(BIN)/csi-provisioner: SIDECAR := external-provisioner/v6
@@ -147,7 +155,8 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 .PHONY: test
 test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl $(BIN)/helm ## Unit and integration tests with the race detector
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
-	KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	cd test && KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 .PHONY: test-alerts
 test-alerts: ## Alerts, dashboard and runbook, with Prometheus' own rule engine
@@ -156,7 +165,7 @@ test-alerts: ## Alerts, dashboard and runbook, with Prometheus' own rule engine
 .PHONY: test-page
 test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chromium)
 	@command -v npm >/dev/null || { echo "the page is tested with Node.js: apt-get install nodejs npm" >&2; exit 1; }
-	$(GO) build -o $(BIN)/page-server ./test/page/server
+	cd test && $(GO) build -o $(CURDIR)/$(BIN)/page-server ./page/server
 	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent vendored && npm run --silent unit && npm run --silent browser
 
 .PHONY: vendor-page
@@ -169,25 +178,26 @@ screenshots: build $(CLUSTER_BINS) ## The page of the real rebalancer during a d
 
 .PHONY: e2e
 e2e: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
-	REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./pkg/devcluster/realnode
-	$(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./pkg/devcluster
-	$(GO) test -tags e2e -count=1 -timeout 40m -v ./test/e2e/...
+	cd test && REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./devcluster/realnode
+	cd test && $(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./devcluster
+	cd test && $(GO) test -tags e2e -count=1 -timeout 40m -v ./e2e/...
 
 .PHONY: e2e-full
 e2e-full: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/programs/postgres.tar $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
-	E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./test/e2e/...
+	cd test && E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./e2e/...
 
 .PHONY: bench-api
 bench-api: build $(CLUSTER_BINS) ## POSTS=1000 by CLIENTS=50 to the HTTP API, whose process is killed in the middle: nothing may be lost or doubled
-	$(GO) run ./test/bench/api -posts $(POSTS) -clients $(CLIENTS)
+	cd test && $(GO) build -o $(CURDIR)/$(BIN)/bench-api ./bench/api
+	$(BIN)/bench-api -posts $(POSTS) -clients $(CLIENTS)
 
 .PHONY: test-install
 test-install: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/kube-proxy $(BIN)/helm ## Install as users do, by kustomize and by Helm, into real nodes; the runtime handler comes and goes (root, Linux; 15 minutes)
-	$(GO) test -tags e2e -count=1 -timeout 35m -v ./test/install
+	cd test && $(GO) test -tags e2e -count=1 -timeout 35m -v ./install
 
 .PHONY: test-skew
 test-skew: build $(CLUSTER_BINS) $(foreach version,$(SKEW_VERSIONS),$(BIN)/skew/v$(version)/kube-controller-manager) ## Against API servers of other versions (SKEW_VERSIONS; the first run builds them)
-	SKEW_VERSIONS='$(SKEW_VERSIONS)' $(GO) test -tags skew -count=1 -timeout 30m -v ./test/skew
+	cd test && SKEW_VERSIONS='$(SKEW_VERSIONS)' $(GO) test -tags skew -count=1 -timeout 30m -v ./skew
 
 # Explicit rules come first: the version of all else is built already.
 $(BIN)/skew/$(KUBERNETES_VERSION)/kube-controller-manager: $(BIN)/kube-apiserver $(BIN)/kube-controller-manager
@@ -199,21 +209,21 @@ $(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
 
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
-	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./test/e2e
+	cd test && $(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./e2e
 
 .PHONY: bench-process
 bench-process: build tools $(CSI_BINS) $(BIN)/criu ## Stop time of a move with 64 MiB, 256 MiB and 1 GiB of memory, RUNS times each (about half an hour)
-	$(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Process' -benchtime $(RUNS)x ./test/e2e
+	cd test && $(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Process' -benchtime $(RUNS)x ./e2e
 
 .PHONY: bench-planner
 bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), then bench-scale; results in OUT
-	$(GO) build -trimpath -o $(BIN)/bench-planner ./test/bench/planner
+	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-planner ./bench/planner
 	$(BIN)/bench-planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
 	$(MAKE) bench-scale
 
 .PHONY: bench-reclaim
 bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=folder, OUT=folder, SEED=n)
-	$(GO) build -trimpath -o $(BIN)/bench-reclaim ./test/bench/reclaim
+	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-reclaim ./bench/reclaim
 	$(BIN)/bench-reclaim -data $(BENCH_DATA) -out $(OUT) -seed $(SEED) -version "$$(git describe --always --dirty)"
 
 .PHONY: bench-rebalance
@@ -221,21 +231,24 @@ bench-rebalance: ARMS ?= ours,descheduler,descheduler-deviation
 bench-rebalance: PARALLEL ?= 3
 bench-rebalance: BENCH_NODES ?= 80
 bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real descheduler on the same skewed cluster (BENCH_DATA, SEEDS, DURATION, BENCH_NODES, ARMS, PARALLEL, OUT; 45 minutes)
-	$(GO) run ./test/bench/rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
+	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-rebalance ./bench/rebalance
+	$(BIN)/bench-rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
 		--arms=$(ARMS) --parallel=$(PARALLEL) --out=$(OUT)/rebalance --version=$$(git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: bench-scale
 bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/scale.json
 	@mkdir -p $(BIN)
-	$(GO) build -o $(BIN)/bench-scale ./test/bench/scale
+	cd test && $(GO) build -o $(CURDIR)/$(BIN)/bench-scale ./bench/scale
 	$(BIN)/bench-scale -seed $(SEED) -out '$(OUT)'
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
-	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
-	$(GO) vet -tags "e2e skew" ./...
+	@unformatted=$$(gofmt -l cmd pkg internal test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
+	$(GO) vet ./...
 	$(GO) vet -tags breakpoints ./cmd/rebalancer
-	$(BIN)/staticcheck -tags "e2e skew" ./...
+	cd test && $(GO) vet -tags "e2e skew" ./...
+	$(BIN)/staticcheck ./...
+	cd test && $(CURDIR)/$(BIN)/staticcheck -tags "e2e skew" ./...
 
 .PHONY: presubmit
 presubmit: lint test test-alerts e2e ## What a change must pass; .ci/run installs and runs the same
@@ -250,7 +263,7 @@ generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the re
 	$(BIN)/crd-ref-docs --source-path=pkg/apis --config=test/tools/refdocs/config.yaml --templates-dir=test/tools/refdocs/templates \
 		--renderer=markdown --output-path=docs/api-reference.md --log-level=ERROR
 	manifests/render.sh $(BIN)/helm
-	$(GO) run ./test/metricsdoc >docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+	(cd test && $(GO) run ./metricsdoc) >docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 .PHONY: verify-generated
 verify-generated: generate ## Fail when what is generated is not up to date
@@ -258,8 +271,8 @@ verify-generated: generate ## Fail when what is generated is not up to date
 	@new=$$(git ls-files --others --exclude-standard manifests); [ -z "$$new" ] || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: images
-images: $(BIN)/devcluster $(addprefix image-programs-,$(IMAGE_ARCHS)) ## Build the container images into dist/, without Docker (IMAGE_ARCHS="amd64 arm64")
-	$(BIN)/devcluster images $(foreach arch,$(IMAGE_ARCHS),--bin-dir=dist/bin/$(arch)) --output=dist
+images: $(BIN)/images $(addprefix image-programs-,$(IMAGE_ARCHS)) ## Build the container images into dist/, without Docker (IMAGE_ARCHS="amd64 arm64")
+	$(BIN)/images $(foreach arch,$(IMAGE_ARCHS),--bin-dir=dist/bin/$(arch)) --output=dist
 
 IMAGE_PROGRAMS := $(addprefix image-programs-,$(IMAGE_ARCHS))
 .PHONY: $(IMAGE_PROGRAMS)

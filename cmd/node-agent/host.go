@@ -3,14 +3,14 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/ai-storage/orchestrator/pkg/nodeagent"
+	"github.com/ai-storage/orchestrator/pkg/node/agent"
 )
 
 // newHostCommand is how the agent calls the container runtime of its node.
 func newHostCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: nodeagent.HostCommand + " PID -- PROGRAM [ARGUMENT]...", Short: "Run a program of the node where the process with this number runs",
+		Use: agent.HostCommand + " PID -- PROGRAM [ARGUMENT]...", Short: "Run a program of the node where the process with this number runs",
 		Hidden: true, Args: cobra.MinimumNArgs(2), DisableFlagsInUseLine: true,
-		RunE: func(_ *cobra.Command, args []string) error { return nodeagent.Enter(args[0], args[1:]) },
+		RunE: func(_ *cobra.Command, args []string) error { return agent.Enter(args[0], args[1:]) },
 	}
 }

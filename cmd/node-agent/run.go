@@ -22,11 +22,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/nodeagent"
+	"github.com/ai-storage/orchestrator/pkg/node/agent"
 )
 
 type options struct {
-	nodeagent.Options
+	agent.Options
 	kubeconfig             string
 	healthProbeBindAddress string
 	metricsHost            string
@@ -43,7 +43,7 @@ const (
 )
 
 func newRunCommand() *cobra.Command {
-	o := &options{Options: nodeagent.Options{Node: os.Getenv("NODE_NAME")}}
+	o := &options{Options: agent.Options{Node: os.Getenv("NODE_NAME")}}
 	command := &cobra.Command{
 		Use: "run", Short: "Serve the migrations from and to this node", Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error { return run(command.Context(), o) },
@@ -120,7 +120,7 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	o.Registerer = metrics.Registry
-	if err := nodeagent.SetupWithManager(mgr, o.Options); err != nil {
+	if err := agent.SetupWithManager(mgr, o.Options); err != nil {
 		return fmt.Errorf("setting up the agent: %w", err)
 	}
 	return mgr.Start(ctx)

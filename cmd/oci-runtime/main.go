@@ -6,7 +6,7 @@ package main
 import (
 	"os"
 
-	"github.com/ai-storage/orchestrator/pkg/ociruntime"
+	"github.com/ai-storage/orchestrator/pkg/node/ociruntime"
 )
 
 func main() {

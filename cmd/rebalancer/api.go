@@ -12,14 +12,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/ai-storage/orchestrator/pkg/admission"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/budget"
-	"github.com/ai-storage/orchestrator/pkg/dashboard"
-	"github.com/ai-storage/orchestrator/pkg/migration"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
-	"github.com/ai-storage/orchestrator/pkg/restapi"
-	"github.com/ai-storage/orchestrator/pkg/restapi/auth"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
+	"github.com/ai-storage/orchestrator/pkg/server/admission"
+	"github.com/ai-storage/orchestrator/pkg/server/dashboard"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi/auth"
 )
 
 // serviceName is the Service of the HTTP API and of the metrics.

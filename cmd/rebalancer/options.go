@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
-	"github.com/ai-storage/orchestrator/pkg/admission"
+	"github.com/ai-storage/orchestrator/pkg/server/admission"
 )
 
 type options struct {

@@ -12,7 +12,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 
 	_ "github.com/ai-storage/orchestrator/pkg/apis/config/scheme" // plugin arguments
-	"github.com/ai-storage/orchestrator/pkg/plugins"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/plugins"
 )
 
 func main() {

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 )
 
 // session is a cluster, and the namespace in which names are looked up.

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/budget"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
 
 // attempt is the migration of one pod of the node.

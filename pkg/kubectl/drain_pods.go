@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/budget"
-	"github.com/ai-storage/orchestrator/pkg/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
 // drainPod is one pod of a node that is drained.

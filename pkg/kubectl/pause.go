@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 )
 
 func (c *cli) pauseCommand() *cobra.Command {

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 )
 
 // stalePlan is the age from which a plan is told to be old. The loop's longest

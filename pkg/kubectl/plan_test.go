@@ -12,10 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/ai-storage/orchestrator/pkg/cluster"
-	"github.com/ai-storage/orchestrator/pkg/observe"
-	"github.com/ai-storage/orchestrator/pkg/planner"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
 )
 
 func configMap(t *testing.T, name string, data map[string]string) *corev1.ConfigMap {

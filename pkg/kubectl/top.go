@@ -15,7 +15,7 @@ import (
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/ai-storage/orchestrator/pkg/nodeview"
+	"github.com/ai-storage/orchestrator/pkg/server/nodeview"
 )
 
 type topOptions struct {

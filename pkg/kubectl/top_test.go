@@ -11,8 +11,8 @@ import (
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
-	"github.com/ai-storage/orchestrator/test/fixture"
+	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 )
 
 func measured(name, cpu, memory string) *metricsv1beta1.NodeMetrics {

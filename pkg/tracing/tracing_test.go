@@ -13,8 +13,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ai-storage/orchestrator/internal/collector"
 	"github.com/ai-storage/orchestrator/pkg/tracing"
-	"github.com/ai-storage/orchestrator/test/collector"
 )
 
 func file(t *testing.T, content string) string {

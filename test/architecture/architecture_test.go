@@ -1,5 +1,5 @@
-// Package architecture checks the plan of the house: which room may import
-// which, and what the pure rooms must not do.
+// Package architecture checks the layout of the packages: which may import
+// which, and what the pure ones must not do.
 package architecture
 
 import (
@@ -20,48 +20,78 @@ import (
 
 const module = "github.com/ai-storage/orchestrator"
 
-// pureRooms decide from data alone. They may import the standard library, the
+// purePackages decide from data alone. They may import the standard library, the
 // API types and each other.
-var pureRooms = []string{"pkg/cluster", "pkg/containers", "pkg/planner", "pkg/reassignment", "pkg/budget", "pkg/owners", "pkg/reclaim", "pkg/reclaim/record"}
+var purePackages = []string{
+	"pkg/pods/containers", "pkg/pods/owners", "pkg/pods/reclaimed",
+	"pkg/scheduling/annealing", "pkg/scheduling/budget", "pkg/scheduling/cluster", "pkg/scheduling/planner", "pkg/scheduling/repack",
+	"pkg/controllers/reclaim/decide",
+}
 
-var allowedInPureRooms = []string{"k8s.io/api", "k8s.io/apimachinery", module + "/pkg/apis/migration"}
+var allowedInPurePackages = []string{"k8s.io/api", "k8s.io/apimachinery", module + "/pkg/apis/migration"}
 
-// worldly are the parts of the standard library that a pure room must not
+// worldly are the parts of the standard library that a pure package must not
 // import, with all below them: their answers are not the same for the same data.
 var worldly = []string{"os", "net", "syscall", "log", "math/rand", "crypto/rand", "io/ioutil"}
 
-// layers from the bottom up: a room imports only rooms of its own layer or
-// below. Rooms are matched by their longest prefix.
-var layers = map[string]int{
-	"pkg/apis":               0,
-	"pkg/cluster":            0,
-	"pkg/dashboard":          0,
-	"pkg/ociruntime":         0,
-	"pkg/containers":         1,
-	"pkg/budget":             1,
-	"pkg/checkpoint":         1,
-	"pkg/owners":             2,
-	"pkg/reclaim":            2,
-	"pkg/reclaim/record":     1,
-	"pkg/reclaim/controller": 4,
-	"pkg/reassignment":       1,
-	"pkg/planner":            2,
-	"pkg/nodeview":           3,
-	"pkg/plugins":            3,
-	"pkg/simulation":         4,
-	"pkg/skew":               1,
-	"pkg/tracing":            1,
-	"pkg/observe":            4,
-	"pkg/migration":          4,
-	"pkg/admission":          4,
-	"pkg/nodeagent":          4,
-	"pkg/rebalance":          5,
-	"pkg/restapi":            5,
-	"pkg/restapi/auth":       4,
-	"pkg/devcluster":         5,
-	"pkg/kubectl":            5,
-	"cmd":                    6,
-	"test":                   7,
+// groups are the directories of the first level, from the bottom up: a package
+// imports only packages of its own group or of groups below. Groups on one level
+// do not import each other.
+var groups = map[string]int{
+	"pkg/apis":        0,
+	"pkg/skew":        0,
+	"pkg/tracing":     0,
+	"pkg/pods":        1,
+	"pkg/scheduling":  2,
+	"pkg/node":        2,
+	"pkg/controllers": 3,
+	"pkg/server":      4,
+	"pkg/kubectl":     5,
+	"cmd":             6,
+	"internal":        7,
+	"test":            8,
+}
+
+// levels are those within a group, from the bottom up. Packages are matched by
+// their longest prefix; packages on one level do not import each other.
+var levels = map[string]int{
+	"pkg/apis/config":            0,
+	"pkg/apis/migration":         0,
+	"pkg/apis/config/v1":         1,
+	"pkg/apis/config/validation": 1,
+	"pkg/apis/config/scheme":     2,
+	"pkg/apis/config/load":       3,
+
+	"pkg/pods/reclaimed":  0,
+	"pkg/pods/containers": 1,
+	"pkg/pods/owners":     2,
+
+	"pkg/scheduling/annealing":                0,
+	"pkg/scheduling/budget":                   0,
+	"pkg/scheduling/cluster":                  0,
+	"pkg/scheduling/repack":                   1,
+	"pkg/scheduling/observe":                  1,
+	"pkg/scheduling/planner":                  2,
+	"pkg/scheduling/plugins/checkpointvolume": 3,
+	"pkg/scheduling/plugins/rebalance":        3,
+	"pkg/scheduling/plugins":                  4,
+	"pkg/scheduling/simulation":               5,
+
+	"pkg/node/ociruntime":      0,
+	"pkg/node/checkpoint":      0,
+	"pkg/node/agent/installer": 0,
+	"pkg/node/agent":           1,
+
+	"pkg/controllers/reclaim/decide": 0,
+	"pkg/controllers/reclaim":        1,
+	"pkg/controllers/migration":      1,
+	"pkg/controllers/rebalance":      1,
+
+	"pkg/server/admission":    0,
+	"pkg/server/dashboard":    0,
+	"pkg/server/nodeview":     0,
+	"pkg/server/restapi/auth": 0,
+	"pkg/server/restapi":      1,
 }
 
 type goPackage struct {
@@ -73,7 +103,14 @@ type goPackage struct {
 
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
-	command := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,Imports", module+"/...")
+	return append(packagesOf(t, "../.."), packagesOf(t, "..")...)
+}
+
+// packagesOf lists the packages of the module in a directory.
+func packagesOf(t *testing.T, directory string) []goPackage {
+	t.Helper()
+	command := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,Imports", "./...")
+	command.Dir = directory
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	out, err := command.Output()
@@ -90,13 +127,13 @@ func listPackages(t *testing.T) []goPackage {
 		}
 		packages = append(packages, p)
 	}
-	if len(packages) < len(layers) {
-		t.Fatalf("go list found %d packages, fewer than there are rooms", len(packages))
+	if len(packages) < 20 {
+		t.Fatalf("go list found %d packages in %s, fewer than there are", len(packages), directory)
 	}
 	return packages
 }
 
-func room(importPath string) string {
+func within(importPath string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(importPath, module), "/")
 }
 
@@ -104,39 +141,101 @@ func isWithin(path, prefix string) bool {
 	return path == prefix || strings.HasPrefix(path, prefix+"/")
 }
 
-// layerOf returns the layer of the longest prefix that names the room.
-func layerOf(path string) (int, bool) {
+// longest returns the longest prefix of a path that is a key, and its value.
+func longest(of map[string]int, path string) (string, int, bool) {
 	for path != "." && path != "" {
-		if layer, ok := layers[path]; ok {
-			return layer, true
+		if level, ok := of[path]; ok {
+			return path, level, true
 		}
 		path = filepath.Dir(path)
 	}
-	return 0, false
+	return "", 0, false
+}
+
+// upward says what is wrong with an import, and nothing when it points down.
+func upward(from, to string) string {
+	fromGroup, above, known := longest(groups, from)
+	if !known {
+		return from + " is in no group: give it its place"
+	}
+	toGroup, below, known := longest(groups, to)
+	switch {
+	case !known:
+		return to + " is in no group: give it its place"
+	case fromGroup != toGroup && below >= above:
+		return fmt.Sprintf("%s (group %s, level %d) imports %s (group %s, level %d)", from, fromGroup, above, to, toGroup, below)
+	case fromGroup != toGroup || !strings.HasPrefix(fromGroup, "pkg/"):
+		return ""
+	}
+	fromKey, above, known := longest(levels, from)
+	toKey, below, knownToo := longest(levels, to)
+	if known && knownToo && fromKey != toKey && below >= above {
+		return fmt.Sprintf("%s (level %d of %s) imports %s (level %d)", from, above, fromGroup, to, below)
+	}
+	return ""
 }
 
 func TestImportsPointOneWay(t *testing.T) {
+	arrows := map[string]bool{}
 	for _, p := range listPackages(t) {
-		from, known := layerOf(room(p.ImportPath))
-		if !known {
-			t.Errorf("%s has no layer: give the new room its place", p.ImportPath)
-			continue
+		from := within(p.ImportPath)
+		if group, _, _ := longest(groups, from); strings.HasPrefix(group, "pkg/") && from != group {
+			if _, _, known := longest(levels, from); !known && hasSiblings(group) {
+				t.Errorf("%s has no level in %s: give it its place", from, group)
+			}
 		}
 		for _, imported := range p.Imports {
 			if !isWithin(imported, module) {
 				continue
 			}
-			if to, _ := layerOf(room(imported)); to > from {
-				t.Errorf("%s (layer %d) imports %s (layer %d)", p.ImportPath, from, imported, to)
+			to := within(imported)
+			if problem := upward(from, to); problem != "" {
+				t.Error(problem)
 			}
+			fromGroup, _, _ := longest(groups, from)
+			toGroup, _, _ := longest(groups, to)
+			if fromGroup != toGroup {
+				arrows[fromGroup+" → "+toGroup] = true
+			}
+		}
+	}
+	t.Logf("%d groups, %d arrows between them, none points up", len(groups), len(arrows))
+}
+
+// hasSiblings reports whether a group has levels of its own.
+func hasSiblings(group string) bool {
+	for key := range levels {
+		if isWithin(key, group) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestTheProductDoesNotKnowTheTestBed: the product's module neither imports nor
+// requires the module of the tests.
+func TestTheProductDoesNotKnowTheTestBed(t *testing.T) {
+	command := exec.Command("go", "list", "-deps", "-tags", "breakpoints", "./cmd/...")
+	command.Dir = "../.."
+	out, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := strings.Fields(string(out))
+	if !slices.Contains(listed, module+"/pkg/controllers/migration") {
+		t.Fatalf("go list does not show what the product imports: %d packages", len(listed))
+	}
+	for _, dependency := range listed {
+		if isWithin(dependency, module+"/test") || isWithin(dependency, module+"/internal") {
+			t.Errorf("the product imports %s", dependency)
 		}
 	}
 }
 
-func TestPureRoomsImportOnlyTypes(t *testing.T) {
+func TestPurePackagesImportOnlyTypes(t *testing.T) {
 	checked := 0
 	for _, p := range listPackages(t) {
-		if !slices.Contains(pureRooms, room(p.ImportPath)) {
+		if !slices.Contains(purePackages, within(p.ImportPath)) {
 			continue
 		}
 		checked++
@@ -146,8 +245,8 @@ func TestPureRoomsImportOnlyTypes(t *testing.T) {
 			}
 		}
 	}
-	if checked != len(pureRooms) {
-		t.Errorf("checked %d pure rooms, want %d", checked, len(pureRooms))
+	if checked != len(purePackages) {
+		t.Errorf("checked %d pure packages, want %d", checked, len(purePackages))
 	}
 }
 
@@ -155,24 +254,24 @@ func impureImport(imported string) string {
 	isStandard := !strings.Contains(strings.Split(imported, "/")[0], ".")
 	switch {
 	case slices.ContainsFunc(worldly, func(p string) bool { return isWithin(imported, p) }):
-		return "a pure room reads nothing of the world"
+		return "a pure package reads nothing of the world"
 	case isStandard:
 		return ""
 	}
-	for _, allowed := range allowedInPureRooms {
+	for _, allowed := range allowedInPurePackages {
 		if isWithin(imported, allowed) {
 			return ""
 		}
 	}
-	if slices.Contains(pureRooms, room(imported)) {
+	if slices.Contains(purePackages, within(imported)) {
 		return ""
 	}
-	return "a pure room imports the standard library, API types and pure rooms only"
+	return "a pure package imports the standard library, API types and pure packages only"
 }
 
-func TestPureRoomsReadNoClockAndStartNoGoroutine(t *testing.T) {
+func TestPurePackagesReadNoClockAndStartNoGoroutine(t *testing.T) {
 	for _, p := range listPackages(t) {
-		if !slices.Contains(pureRooms, room(p.ImportPath)) {
+		if !slices.Contains(purePackages, within(p.ImportPath)) {
 			continue
 		}
 		for _, name := range p.GoFiles {
@@ -213,9 +312,17 @@ func impurities(file *ast.File) []impurity {
 }
 
 func TestTheChecksCanFail(t *testing.T) {
-	for _, imported := range []string{"k8s.io/client-go/kubernetes", "k8s.io/klog/v2", "net/http", "os", "os/exec", "syscall", "crypto/rand", module + "/pkg/observe"} {
+	for from, to := range map[string]string{
+		"pkg/pods/containers": "pkg/pods/owners", "pkg/scheduling/cluster": "pkg/controllers/rebalance", "pkg/node/agent": "pkg/scheduling/budget",
+		"pkg/controllers/migration": "pkg/controllers/rebalance", "pkg/new": "pkg/apis/config", "cmd/scheduler": "test/devcluster",
+	} {
+		if upward(from, to) == "" {
+			t.Errorf("an import of %s by %s is not noticed", to, from)
+		}
+	}
+	for _, imported := range []string{"k8s.io/client-go/kubernetes", "k8s.io/klog/v2", "net/http", "os", "os/exec", "syscall", "crypto/rand", module + "/pkg/scheduling/observe"} {
 		if impureImport(imported) == "" {
-			t.Errorf("import of %s by a pure room is not noticed", imported)
+			t.Errorf("import of %s by a pure package is not noticed", imported)
 		}
 	}
 	file, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\nfunc f() { go f(); _ = time.Now(); _ = metav1.Now() }", 0)

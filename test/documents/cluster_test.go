@@ -17,11 +17,11 @@ import (
 	ctrlfake "sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/yaml"
 
+	"github.com/ai-storage/orchestrator/internal/world"
 	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
-	"github.com/ai-storage/orchestrator/pkg/observe"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
-	"github.com/ai-storage/orchestrator/pkg/simulation"
-	"github.com/ai-storage/orchestrator/test/bench/world"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/simulation"
 )
 
 // The cluster of the effects: a fifth of the nodes uses hotLoad of its CPU, the

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
-	"github.com/ai-storage/orchestrator/test/bench/world"
+	"github.com/ai-storage/orchestrator/internal/world"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 )
 
 var update = flag.Bool("update", false, "write the tables of effects in docs/tuning.md anew")

@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
+	"github.com/ai-storage/orchestrator/test/devcluster/image"
 )
 
 // move is what one way of moving a pod cost.

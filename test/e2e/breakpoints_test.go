@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // breakpoints hears of every step that the rebalancer takes, and stops migrations

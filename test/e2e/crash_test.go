@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // A victim is a process that is killed at a moment of a migration, and started

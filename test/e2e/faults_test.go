@@ -20,8 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
-	"github.com/ai-storage/orchestrator/pkg/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // A faultScene is a bare pod that writes records to an emptyDir, and its migration

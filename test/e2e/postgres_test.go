@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // postgresUser is in the images' /etc/passwd: PostgreSQL refuses to run as root.

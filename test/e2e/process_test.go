@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // processTemplate is a writer whose processes can move, beside a container that

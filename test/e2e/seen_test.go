@@ -16,10 +16,10 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ai-storage/orchestrator/internal/collector"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
 	"github.com/ai-storage/orchestrator/pkg/tracing"
-	"github.com/ai-storage/orchestrator/test/collector"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // What a migration did is what its metrics, its events and its trace tell, to the

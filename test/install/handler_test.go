@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
+	"github.com/ai-storage/orchestrator/test/devcluster/image"
 	"github.com/ai-storage/orchestrator/test/product"
 )
 

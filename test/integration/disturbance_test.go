@@ -19,9 +19,9 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/migration"
-	"github.com/ai-storage/orchestrator/test/fixture"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 )
 
 // stuck is a world with a migration whose replacement finds no place.

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 )
 
 func TestMigrationOfABarePod(t *testing.T) {

@@ -20,11 +20,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/migration"
-	"github.com/ai-storage/orchestrator/pkg/observe"
-	reclaim "github.com/ai-storage/orchestrator/pkg/reclaim/controller"
-	"github.com/ai-storage/orchestrator/test/fixture"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/reclaim"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
 )
 
 // reclaimer runs the reclaim controller for the world's namespace, with the

@@ -11,11 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/containers"
-	"github.com/ai-storage/orchestrator/pkg/migration"
-	"github.com/ai-storage/orchestrator/pkg/owners"
-	"github.com/ai-storage/orchestrator/test/fixture"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
 func TestBadRequestsChangeNothing(t *testing.T) {

@@ -16,9 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/owners"
-	"github.com/ai-storage/orchestrator/test/fixture"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
 // startControllers runs the Job and ReplicaSet controllers of Kubernetes.
@@ -148,7 +148,7 @@ func runningJob(t *testing.T) (*batchv1.Job, *corev1.Pod) {
 	return job, &pods[0]
 }
 
-// What pkg/owners says of the Job controller, tried on the real one.
+// What pkg/pods/owners says of the Job controller, tried on the real one.
 func TestReleaseFromJob(t *testing.T) {
 	startControllers(t)
 	for name, replacementRuns := range map[string]bool{"replacement waits": false, "replacement works": true} {

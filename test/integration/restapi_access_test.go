@@ -10,10 +10,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/ai-storage/orchestrator/pkg/planner"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
-	"github.com/ai-storage/orchestrator/pkg/restapi"
-	"github.com/ai-storage/orchestrator/test/fixture"
+	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
 
 // statusOf is a status that finds one node hot, a minute ago.

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/plugins/checkpointvolume"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/plugins/checkpointvolume"
 )
 
 func TestScheduler(t *testing.T) {

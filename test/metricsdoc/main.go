@@ -12,13 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/component-base/metrics"
 
-	"github.com/ai-storage/orchestrator/pkg/admission"
-	"github.com/ai-storage/orchestrator/pkg/migration"
-	"github.com/ai-storage/orchestrator/pkg/nodeagent"
-	"github.com/ai-storage/orchestrator/pkg/plugins/checkpointvolume"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
-	reclaim "github.com/ai-storage/orchestrator/pkg/reclaim/controller"
-	"github.com/ai-storage/orchestrator/pkg/restapi"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/controllers/reclaim"
+	"github.com/ai-storage/orchestrator/pkg/node/agent"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/plugins/checkpointvolume"
+	"github.com/ai-storage/orchestrator/pkg/server/admission"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
 
 const preamble = `# Metrics
@@ -57,7 +57,7 @@ var programs = []program{
 		}
 	}},
 	{"Node agent", "Port 10270 of each node; besides, controller-runtime's and Go's own.", func(r *recorder) {
-		nodeagent.NewMetrics(r, func() float64 { return 0 })
+		agent.NewMetrics(r, func() float64 { return 0 })
 	}},
 }
 

@@ -1,5 +1,5 @@
 // Copies the libraries of the page from node_modules, which npm has checked
-// against the lock file, into pkg/dashboard/assets/vendor, and writes down their
+// against the lock file, into pkg/server/dashboard/assets/vendor, and writes down their
 // versions and checksums. `make vendor-page` runs it after `npm ci`. With --check it
 // writes nothing, and fails when what is there is not what it would write.
 import { createHash } from 'node:crypto';
@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const destination = join(here, '../../pkg/dashboard/assets/vendor');
+const destination = join(here, '../../pkg/server/dashboard/assets/vendor');
 
 // What the page uses of each package: the path in the package, and that in vendor/.
 const wanted = {
@@ -48,6 +48,6 @@ for (const [name, files] of Object.entries(wanted)) {
 }
 const list = join(destination, 'versions.json');
 const versions = `${JSON.stringify(packages, null, 2)}\n`;
-// That the files fit the list, a test of pkg/dashboard checks.
+// That the files fit the list, a test of pkg/server/dashboard checks.
 if (!check) await writeFile(list, versions);
 else if (await readFile(list, 'utf8') !== versions) throw new Error(`${list} does not fit package.json: run make vendor-page`);

@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
+	"github.com/ai-storage/orchestrator/test/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster/image"
 )
 
 // Workload is the label that names the workload of a pod made here.

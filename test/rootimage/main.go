@@ -1,6 +1,6 @@
 // Command rootimage puts a root folder, as a tar, into a container image of one
 // layer: rootimage -layer root.tar -reference docker.io/x/y:dev -archive y.tar.
-// pkg/devcluster/image knows static programs only, as all of ours are.
+// test/devcluster/image knows static programs only, as all of ours are.
 package main
 
 import (

@@ -21,9 +21,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/simnode"
+	"github.com/ai-storage/orchestrator/test/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster/image"
+	"github.com/ai-storage/orchestrator/test/devcluster/simnode"
 	"github.com/ai-storage/orchestrator/test/product"
 	"github.com/ai-storage/orchestrator/test/rights"
 )

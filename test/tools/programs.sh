@@ -29,7 +29,8 @@ image() {
 	printf 'root:x:0:0::/:/bin/sh\npostgres:x:999:999::/tmp:/bin/sh\n' >"$root/etc/passwd"
 	printf 'root:x:0:\npostgres:x:999:\n' >"$root/etc/group"
 	tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$root" -cf "$work/$name.layer" .
-	go run ./test/rootimage -layer "$work/$name.layer" -reference "docker.io/ai-storage/$name:dev" -archive "$out/$name.tar"
+	(cd test && go build -o "$work/rootimage" ./rootimage)
+	"$work/rootimage" -layer "$work/$name.layer" -reference "docker.io/ai-storage/$name:dev" -archive "$out/$name.tar"
 	rm -rf "$root" "$work/$name.layer"
 }
 

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
-	"github.com/ai-storage/orchestrator/pkg/restapi"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // giveUp bounds how long a client tries one POST.

@@ -18,7 +18,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 type options struct {

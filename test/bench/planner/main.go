@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/annealing"
 )
 
 type options struct {
@@ -106,15 +106,15 @@ func find(folder string) (models, snapshots []string, err error) {
 }
 
 // budget starts now.
-func (o options) budget() reassignment.Budget {
+func (o options) budget() annealing.Budget {
 	begin := time.Now()
-	return reassignment.Budget{Spent: func() float64 { return float64(time.Since(begin)) / float64(o.limit) }}
+	return annealing.Budget{Spent: func() float64 { return float64(time.Since(begin)) / float64(o.limit) }}
 }
 
 // search runs one search with nothing left over from the one before.
-func (o options) search(maxMoves int) reassignment.Options {
+func (o options) search() annealing.Options {
 	debug.FreeOSMemory()
-	return reassignment.Options{Seed: o.seed, Workers: runtime.NumCPU(), MaxMoves: maxMoves, Budget: o.budget()}
+	return annealing.Options{Seed: o.seed, Workers: runtime.NumCPU(), Budget: o.budget()}
 }
 
 func writeJSON(path string, value any) error {

@@ -11,7 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/test/bench/reassignment"
 	"github.com/ai-storage/orchestrator/test/bench/roadef"
 )
 
@@ -104,7 +104,7 @@ func reassignOne(model string, o options) (reassignmentResult, error) {
 		return reassignmentResult{}, err
 	}
 	begin := time.Now()
-	found, err := reassignment.Solve(problem, start, o.search(0))
+	found, err := reassignment.Solve(problem, start, o.search())
 	if err != nil {
 		return reassignmentResult{}, err
 	}

@@ -10,7 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/repack"
 	"github.com/ai-storage/orchestrator/test/bench/vmr"
 )
 
@@ -76,7 +76,7 @@ func readSnapshot(path string) (*vmr.Snapshot, error) {
 func repackOne(name string, snapshot *vmr.Snapshot, moveCap int, o options) (repackingResult, error) {
 	packing, index := snapshot.Packing(shapeCores)
 	begin := time.Now()
-	found, err := reassignment.Repack(packing, o.search(moveCap))
+	found, err := repack.Search(packing, moveCap, o.search())
 	if err != nil {
 		return repackingResult{}, err
 	}

@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ai-storage/orchestrator/pkg/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
 const gpu = corev1.ResourceName("nvidia.com/gpu")

@@ -11,9 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ai-storage/orchestrator/pkg/budget"
-	"github.com/ai-storage/orchestrator/pkg/cluster"
-	"github.com/ai-storage/orchestrator/pkg/planner"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
 )
 
 const (

@@ -15,8 +15,8 @@ import (
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/devcluster"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/process"
+	"github.com/ai-storage/orchestrator/test/devcluster"
+	"github.com/ai-storage/orchestrator/test/devcluster/process"
 )
 
 const (

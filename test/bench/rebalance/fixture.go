@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/ai-storage/orchestrator/pkg/devcluster/image"
-	"github.com/ai-storage/orchestrator/pkg/devcluster/simnode"
+	"github.com/ai-storage/orchestrator/test/devcluster/image"
+	"github.com/ai-storage/orchestrator/test/devcluster/simnode"
 )
 
 const (

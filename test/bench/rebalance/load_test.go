@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
-	"github.com/ai-storage/orchestrator/pkg/devcluster/simnode"
+	"github.com/ai-storage/orchestrator/test/devcluster/simnode"
 )
 
 func TestSample(t *testing.T) {

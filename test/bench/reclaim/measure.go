@@ -3,7 +3,7 @@ package main
 import (
 	"math/rand/v2"
 
-	"github.com/ai-storage/orchestrator/pkg/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
 // result is what was measured of one instance.

@@ -3,7 +3,7 @@ package main
 import (
 	"math/rand/v2"
 
-	"github.com/ai-storage/orchestrator/pkg/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
 // waiting is how many pods must have found no room until a cluster counts as full.

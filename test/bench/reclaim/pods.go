@@ -9,8 +9,8 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 
-	"github.com/ai-storage/orchestrator/pkg/cluster"
-	"github.com/ai-storage/orchestrator/pkg/reclaim"
+	"github.com/ai-storage/orchestrator/pkg/controllers/reclaim/decide"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
 const mebibyte = 1 << 20
@@ -82,7 +82,7 @@ func (l *live) advance(stage int) error {
 
 // act does what the controller does with a decision.
 func (l *live) act() error {
-	d, err := reclaim.Decide(l.pod, reclaim.Facts{MayShrink: true})
+	d, err := decide.Decide(l.pod, decide.Facts{MayShrink: true})
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/test/bench/reassignment"
 )
 
 // ErrInfeasible wraps every broken hard rule.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/test/bench/reassignment"
 )
 
 // Limits keep a broken file from asking for all memory; the challenge's own

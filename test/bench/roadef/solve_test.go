@@ -7,7 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/annealing"
+	"github.com/ai-storage/orchestrator/test/bench/reassignment"
 )
 
 // randomInstance makes a feasible instance: what does not fit or breaks a rule
@@ -74,7 +75,7 @@ func TestSolutionsKeepTheRulesAndAreNeverWorse(t *testing.T) {
 		if err := Check(p, start, start); err != nil {
 			t.Fatalf("seed %d: the start is infeasible: %v", seed, err)
 		}
-		r, err := reassignment.Solve(p, start, reassignment.Options{Seed: seed, Budget: reassignment.Budget{Iterations: 5_000}})
+		r, err := reassignment.Solve(p, start, annealing.Options{Seed: seed, Budget: annealing.Budget{Iterations: 5_000}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +101,7 @@ func TestTheSameSeedGivesTheSameSolutionOnAnyNumberOfWorkers(t *testing.T) {
 	p, start := randomInstance(3)
 	var first reassignment.Assignment
 	for _, workers := range []int{1, 2, 8} {
-		r, err := reassignment.Solve(p, start, reassignment.Options{Seed: 5, Workers: workers, Budget: reassignment.Budget{Iterations: 8_000}})
+		r, err := reassignment.Solve(p, start, annealing.Options{Seed: 5, Workers: workers, Budget: annealing.Budget{Iterations: 8_000}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +112,7 @@ func TestTheSameSeedGivesTheSameSolutionOnAnyNumberOfWorkers(t *testing.T) {
 			t.Errorf("%d workers give another solution than one", workers)
 		}
 	}
-	r, err := reassignment.Solve(p, start, reassignment.Options{Seed: 6, Budget: reassignment.Budget{Iterations: 8_000}})
+	r, err := reassignment.Solve(p, start, annealing.Options{Seed: 6, Budget: annealing.Budget{Iterations: 8_000}})
 	if err != nil {
 		t.Fatal(err)
 	}

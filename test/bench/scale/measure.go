@@ -14,13 +14,13 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"github.com/ai-storage/orchestrator/internal/world"
 	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
-	"github.com/ai-storage/orchestrator/pkg/budget"
-	"github.com/ai-storage/orchestrator/pkg/cluster"
-	"github.com/ai-storage/orchestrator/pkg/observe"
-	"github.com/ai-storage/orchestrator/pkg/planner"
-	"github.com/ai-storage/orchestrator/pkg/simulation"
-	"github.com/ai-storage/orchestrator/test/bench/world"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/simulation"
 )
 
 // replans is how often the cluster changes and is planned for again.

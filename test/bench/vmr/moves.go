@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/repack"
 )
 
 // ErrInfeasible wraps what a list of moves breaks.
@@ -23,7 +23,7 @@ type Move struct {
 }
 
 // MovesOf translates moves of items back to the file's names.
-func (i Index) MovesOf(moves []reassignment.ItemMove) []Move {
+func (i Index) MovesOf(moves []repack.ItemMove) []Move {
 	named := make([]Move, 0, len(moves))
 	for _, m := range moves {
 		named = append(named, Move{

@@ -12,7 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/annealing"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/repack"
 )
 
 const shape = 16
@@ -60,10 +61,10 @@ func randomInstance(random *rand.Rand, host *Host, number int) Instance {
 	return v
 }
 
-func repack(t *testing.T, s *Snapshot, o reassignment.Options) ([]Move, reassignment.Repacking) {
+func repacked(t *testing.T, s *Snapshot, maxMoves int, o annealing.Options) ([]Move, repack.Repacking) {
 	t.Helper()
 	packing, index := s.Packing(shape)
-	r, err := reassignment.Repack(packing, o)
+	r, err := repack.Search(packing, maxMoves, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestEveryPrefixOfARepackingIsFeasible(t *testing.T) {
 	for seed := range uint64(40) {
 		s := randomSnapshot(seed)
 		maxMoves := int(1 + seed%8)
-		moves, r := repack(t, s, reassignment.Options{Seed: seed, MaxMoves: maxMoves, Budget: reassignment.Budget{Iterations: 4000}})
+		moves, r := repacked(t, s, maxMoves, annealing.Options{Seed: seed, Budget: annealing.Budget{Iterations: 4000}})
 		if len(moves) > maxMoves {
 			t.Errorf("seed %d: %d moves, at most %d are allowed", seed, len(moves), maxMoves)
 		}
@@ -105,7 +106,7 @@ func TestARepackingDoesNotDependOnTheNumberOfWorkers(t *testing.T) {
 	s := randomSnapshot(1)
 	var first []Move
 	for _, workers := range []int{1, 2, 8} {
-		moves, _ := repack(t, s, reassignment.Options{Seed: 2, Workers: workers, MaxMoves: 6, Budget: reassignment.Budget{Iterations: 5000}})
+		moves, _ := repacked(t, s, 6, annealing.Options{Seed: 2, Workers: workers, Budget: annealing.Budget{Iterations: 5000}})
 		if first == nil {
 			first = moves
 		}

@@ -7,7 +7,7 @@ import (
 	"io"
 	"math"
 
-	"github.com/ai-storage/orchestrator/pkg/reassignment"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/repack"
 )
 
 // ErrFormat wraps every complaint about a snapshot.
@@ -143,8 +143,8 @@ type Index struct {
 // An instance keeps its width: one that is on one NUMA node stays on one, one
 // that is split stays split, whatever its type says (some instances of the
 // published snapshot sit otherwise than their type).
-func (s *Snapshot) Packing(shapeCores int64) (*reassignment.Packing, Index) {
-	p := &reassignment.Packing{Shapes: []reassignment.Shape{{Resource: 0, Size: shapeCores * thousandth, Weight: 1}}}
+func (s *Snapshot) Packing(shapeCores int64) (*repack.Packing, Index) {
+	p := &repack.Packing{Shapes: []repack.Shape{{Resource: 0, Size: shapeCores * thousandth, Weight: 1}}}
 	var index Index
 	for zone := range s.Clusters {
 		c := &s.Clusters[zone]
@@ -152,7 +152,7 @@ func (s *Snapshot) Packing(shapeCores int64) (*reassignment.Packing, Index) {
 		for i := range c.Hosts {
 			h := &c.Hosts[i]
 			number[h.ID] = len(p.Hosts)
-			host := reassignment.Host{Zone: zone, Closed: h.Status != "ACTIVE"}
+			host := repack.Host{Zone: zone, Closed: h.Status != "ACTIVE"}
 			for _, n := range h.Nodes {
 				host.Free = append(host.Free, []int64{roomOf(n.FreeCPU), roomOf(n.FreeMemory)})
 			}
@@ -161,13 +161,13 @@ func (s *Snapshot) Packing(shapeCores int64) (*reassignment.Packing, Index) {
 		}
 		for i := range c.Instances {
 			v := &c.Instances[i]
-			item := reassignment.Item{
+			item := repack.Item{
 				Requirement: []int64{needOf(v.Parts[0].CPU), needOf(v.Parts[0].Memory)},
 				Host:        number[v.Host], Node: v.Parts[0].Node,
 				Fixed: !v.AllowMigration,
 			}
 			if len(v.Parts) == nodesPerHost {
-				item.Node = reassignment.Split
+				item.Node = repack.Split
 			}
 			p.Items = append(p.Items, item)
 			index.Instances = append(index.Instances, v)

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/dashboard"
-	"github.com/ai-storage/orchestrator/pkg/restapi"
+	"github.com/ai-storage/orchestrator/pkg/server/dashboard"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
 
 func main() {

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/restapi"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
 
 // startEvery is how often a migration begins. Those with a number below 0 began

@@ -12,12 +12,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/ai-storage/orchestrator/pkg/cluster"
-	"github.com/ai-storage/orchestrator/pkg/nodeview"
-	"github.com/ai-storage/orchestrator/pkg/observe"
-	"github.com/ai-storage/orchestrator/pkg/planner"
-	"github.com/ai-storage/orchestrator/pkg/rebalance"
-	"github.com/ai-storage/orchestrator/pkg/restapi"
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
+	"github.com/ai-storage/orchestrator/pkg/server/nodeview"
+	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
 
 // world is a cluster that was made up from a seed.

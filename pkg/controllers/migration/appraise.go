@@ -1,0 +1,96 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
+)
+
+// Appraiser tells what the controller would do with a request, before there is a
+// PodMigration. It decides by the controller's own rules on what it reads live;
+// only the other migrations come from the cache, so that a thousand requests are
+// not a thousand listings. The controller's own decision is the one that counts.
+type Appraiser struct{ r *reconciler }
+
+// Appraisal is the answer at one moment.
+type Appraisal struct {
+	// Pod is the one that would move; nil when it does not exist.
+	Pod *corev1.Pod
+	// Refusal says why it would not be moved; nil when it would.
+	Refusal *containers.Refusal
+	// Stays says why its processes would not move along, where they were asked for; ""
+	// when they would. Without a fallback that is the refusal.
+	Stays string
+	// Waits says for what it would have to wait; "" when it could begin now.
+	Waits string
+}
+
+// NewAppraiser needs a cached reader of a manager that SetupWithManager or Index was
+// called with, and the budget and the image of the controller. It may be used by several goroutines.
+func NewAppraiser(live, cached client.Reader, limits *budget.Limits, agentImage string) *Appraiser {
+	r := &reconciler{live: migrationsFrom{Reader: live, cached: cached}, clock: clock.RealClock{}, agentImage: agentImage}
+	if limits != nil {
+		r.admission = &admission{cached: cached, limits: *limits}
+	}
+	return &Appraiser{r: r}
+}
+
+// Appraise judges a PodMigration that is not stored yet. Errors are those of reading.
+func (a *Appraiser) Appraise(ctx context.Context, request *v1alpha1.PodMigration) (Appraisal, error) {
+	// As if it were stored now: every other one is older.
+	request = request.DeepCopy()
+	request.CreationTimestamp = metav1.NewTime(a.r.clock.Now())
+	state, err := a.r.gather(ctx, request)
+	if err != nil {
+		return Appraisal{}, fmt.Errorf("reading what a migration of pod %s/%s depends on: %w", request.Namespace, request.Spec.PodName, err)
+	}
+	decision := newStep(state).pending()
+	appraisal := Appraisal{Pod: state.Pod}
+	if state.Pod != nil {
+		if _, stay := plannedMode(state, containers.Judge(state.Pod, containers.PolicyOf(request))); stay != nil {
+			appraisal.Stays = stay.Message
+		}
+	}
+	accepted := meta.FindStatusCondition(decision.Status.Conditions, v1alpha1.ConditionAccepted)
+	switch {
+	case decision.Status.Phase == v1alpha1.PhaseFailed:
+		appraisal.Refusal = &containers.Refusal{Reason: accepted.Reason, Message: accepted.Message}
+	case decision.Action.Type != AskBudget:
+		appraisal.Waits = accepted.Message
+	case a.r.admission != nil:
+		appraisal.Waits, err = a.r.admission.looksFull(ctx, request, state.Pod)
+	}
+	return appraisal, err
+}
+
+// PastReturn reports whether a migration can only go forward: cancelling it would
+// change nothing any more.
+func (a *Appraiser) PastReturn(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
+	state, err := a.r.gather(ctx, m)
+	if err != nil {
+		return false, fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	return state.isCommitted(), nil
+}
+
+// migrationsFrom lists migrations in the cache, and reads all else live.
+type migrationsFrom struct {
+	client.Reader
+	cached client.Reader
+}
+
+func (r migrationsFrom) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
+	if _, migrations := list.(*v1alpha1.PodMigrationList); migrations {
+		return r.cached.List(ctx, list, options...)
+	}
+	return r.Reader.List(ctx, list, options...)
+}

@@ -1,0 +1,281 @@
+package migration
+
+import (
+	"context"
+	"math"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
+)
+
+// gather reads all that Next looks at.
+func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*State, error) {
+	s := &State{Now: r.clock.Now(), Migration: m, Limits: r.limits, AgentImage: r.agentImage}
+	if m.Status.Phase.IsFinished() {
+		return s, nil
+	}
+	var err error
+	if s.Pod, err = read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{}); err != nil {
+		return nil, err
+	}
+	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
+		if err := r.gatherRequest(ctx, s); err != nil {
+			return nil, err
+		}
+	} else if err := r.gatherMade(ctx, s); err != nil {
+		return nil, err
+	}
+	if s.Owner, err = r.owner(ctx, s); err != nil {
+		return nil, err
+	}
+	// The claims of the pod decide until there is a placeholder or a replacement.
+	if s.Pod != nil && (m.Status.Phase != v1alpha1.PhaseHandingOver) {
+		s.Claims, err = r.claims(ctx, s.Pod, m.Status.CheckpointClaim)
+	}
+	return s, err
+}
+
+// gatherRequest reads what a request is checked against.
+func (r *reconciler) gatherRequest(ctx context.Context, s *State) error {
+	m := s.Migration
+	list := &v1alpha1.PodMigrationList{}
+	if err := r.live.List(ctx, list, client.InNamespace(m.Namespace)); err != nil {
+		return err
+	}
+	s.Others = list.Items
+	if m.Spec.TargetNode != "" {
+		node, err := read(ctx, r.live, "", m.Spec.TargetNode, &corev1.Node{})
+		if err != nil {
+			return err
+		}
+		s.TargetNodeExists = node != nil
+	}
+	if s.Pod == nil {
+		return nil
+	}
+	var err error
+	if s.Migration.Spec.Checkpoint.Mode == v1alpha1.CheckpointProcess {
+		if s.CarriesProcesses, err = r.carriesProcesses(ctx, s.Pod.Spec.NodeName); err != nil {
+			return err
+		}
+	}
+	s.Budgets, err = r.budgetsOf(ctx, s.Pod)
+	return err
+}
+
+// carriesProcesses reports whether a node can dump processes; a pod without a place
+// is on none.
+func (r *reconciler) carriesProcesses(ctx context.Context, node string) (bool, error) {
+	if node == "" {
+		return false, nil
+	}
+	source, err := read(ctx, r.live, "", node, &corev1.Node{})
+	return source != nil && source.Labels[v1alpha1.ProcessNodeLabel] == "true", err
+}
+
+// budgetsOf names the PodDisruptionBudgets that cover a pod, as the Eviction API
+// finds them (k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go).
+func (r *reconciler) budgetsOf(ctx context.Context, pod *corev1.Pod) ([]string, error) {
+	list := &policyv1.PodDisruptionBudgetList{}
+	if err := r.live.List(ctx, list, client.InNamespace(pod.Namespace)); err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range list.Items {
+		selector, err := metav1.LabelSelectorAsSelector(list.Items[i].Spec.Selector)
+		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
+			names = append(names, list.Items[i].Name)
+		}
+	}
+	return names, nil
+}
+
+// owner reads the controller of the pod, and what controls that.
+func (r *reconciler) owner(ctx context.Context, s *State) (owners.Owner, error) {
+	var owner owners.Owner
+	if h := s.Migration.Status.Handover; h != nil {
+		owner.Reference = h.Owner
+	} else if s.Pod != nil {
+		owner.Reference = metav1.GetControllerOf(s.Pod)
+	}
+	switch owners.KindOf(owner.Reference) {
+	case owners.KindReplicaSet:
+		return r.replicaSet(ctx, s, owner)
+	case owners.KindStatefulSet:
+		set, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.StatefulSet{})
+		if set != nil && set.UID == owner.Reference.UID {
+			owner.StatefulSet = set
+		}
+		return owner, err
+	case owners.KindJob:
+		job, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &batchv1.Job{})
+		if job != nil && job.UID == owner.Reference.UID {
+			owner.Job = job
+		}
+		return owner, err
+	}
+	return owner, nil
+}
+
+func (r *reconciler) replicaSet(ctx context.Context, s *State, owner owners.Owner) (owners.Owner, error) {
+	rs, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.ReplicaSet{})
+	if err != nil || rs == nil || rs.UID != owner.Reference.UID {
+		return owner, err
+	}
+	owner.ReplicaSet = rs
+	if above := metav1.GetControllerOf(rs); above != nil && above.Kind == "Deployment" {
+		owner.Deployment, err = read(ctx, r.live, s.Migration.Namespace, above.Name, &appsv1.Deployment{})
+	}
+	return owner, err
+}
+
+// gatherMade reads what the migration has made, by the names that were
+// written down when it was accepted.
+func (r *reconciler) gatherMade(ctx context.Context, s *State) error {
+	m := s.Migration
+	var err error
+	if name := m.Status.Replacement; name != nil {
+		if s.Replacement, err = read(ctx, r.live, m.Namespace, name.Name, &corev1.Pod{}); err != nil {
+			return err
+		}
+	}
+	if claim := m.Status.CheckpointClaim; claim != "" {
+		if s.Claim, err = read(ctx, r.live, m.Namespace, claim, &corev1.PersistentVolumeClaim{}); err != nil {
+			return err
+		}
+	}
+	if c := m.Status.Checkpoint; c != nil && c.Carrier != nil {
+		if s.Carrier, err = read(ctx, r.live, m.Namespace, c.Carrier.Name, &corev1.Pod{}); err != nil {
+			return err
+		}
+	}
+	if p := m.Status.Placeholder; p != nil {
+		if s.Placeholder, err = read(ctx, r.live, m.Namespace, p.Name, &corev1.Pod{}); err != nil {
+			return err
+		}
+	}
+	if h := m.Status.Handover; h != nil && owners.NeedsWebhook(h.Method) {
+		if err := r.gatherSiblings(ctx, s, h.Owner); err != nil {
+			return err
+		}
+	}
+	if err := r.gatherNodes(ctx, s); err != nil {
+		return err
+	}
+	if s.Pod != nil && m.Status.Phase == v1alpha1.PhaseHandingOver {
+		if previous := containers.PreviousCheckpoint(s.Pod); previous != "" {
+			s.PreviousClaim, err = read(ctx, r.live, m.Namespace, previous, &corev1.PersistentVolumeClaim{})
+		}
+	}
+	return err
+}
+
+// gatherSiblings reads the pods of the owner. One that has become the replacement
+// under a name that the owner gave is found by its mark.
+func (r *reconciler) gatherSiblings(ctx context.Context, s *State, owner *metav1.OwnerReference) error {
+	list := &corev1.PodList{}
+	if err := r.live.List(ctx, list, client.InNamespace(s.Migration.Namespace)); err != nil {
+		return err
+	}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		if controller := metav1.GetControllerOf(pod); controller == nil || controller.UID != owner.UID {
+			continue
+		}
+		s.Siblings = append(s.Siblings, *pod)
+		if s.replacement() == nil && v1alpha1.OwnedBy(pod.Labels, s.Migration.UID) && pod.Labels[v1alpha1.RoleLabel] == "" {
+			s.Replacement = pod
+		}
+	}
+	return nil
+}
+
+// gatherNodes reads how long the two nodes have not been Ready.
+func (r *reconciler) gatherNodes(ctx context.Context, s *State) (err error) {
+	if s.SourceDown, err = r.downFor(ctx, s.Migration.Status.Original.NodeName, s.Now); err != nil {
+		return err
+	}
+	if node := s.destinationNode(); node != "" {
+		s.DestinationDown, err = r.downFor(ctx, node, s.Now)
+	}
+	return err
+}
+
+// downFor is how long a node has not been Ready; zero when it is.
+func (r *reconciler) downFor(ctx context.Context, name string, now time.Time) (time.Duration, error) {
+	node, err := read(ctx, r.live, "", name, &corev1.Node{})
+	if err != nil {
+		return 0, err
+	}
+	if node == nil {
+		return math.MaxInt64, nil
+	}
+	since := node.CreationTimestamp
+	for _, c := range node.Status.Conditions {
+		if c.Type != corev1.NodeReady {
+			continue
+		}
+		if c.Status == corev1.ConditionTrue {
+			return 0, nil
+		}
+		since = c.LastTransitionTime
+	}
+	// The clocks of two machines may differ.
+	return max(1, now.Sub(since.Time)), nil
+}
+
+// claims reads the claims of a pod, and another one, and the volumes that they are
+// bound to.
+func (r *reconciler) claims(ctx context.Context, pod *corev1.Pod, another string) (containers.ClaimLookup, error) {
+	found := map[string]*corev1.PersistentVolumeClaim{}
+	bound := map[string]*corev1.PersistentVolume{}
+	names := []string{another}
+	for _, v := range pod.Spec.Volumes {
+		if v.PersistentVolumeClaim != nil {
+			names = append(names, v.PersistentVolumeClaim.ClaimName)
+		}
+	}
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		claim, err := read(ctx, r.live, pod.Namespace, name, &corev1.PersistentVolumeClaim{})
+		if err != nil {
+			return nil, err
+		}
+		found[name] = claim
+		if claim == nil || claim.Spec.VolumeName == "" {
+			continue
+		}
+		if bound[name], err = read(ctx, r.live, "", claim.Spec.VolumeName, &corev1.PersistentVolume{}); err != nil {
+			return nil, err
+		}
+	}
+	return func(name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {
+		return found[name], bound[name]
+	}, nil
+}
+
+// read gets an object; the zero T when it does not exist.
+func read[T client.Object](ctx context.Context, from client.Reader, namespace, name string, into T) (T, error) {
+	var none T
+	err := from.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, into)
+	if apierrors.IsNotFound(err) {
+		return none, nil
+	}
+	if err != nil {
+		return none, err
+	}
+	return into, nil
+}

@@ -1,0 +1,156 @@
+package migration
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+)
+
+// withProcesses asks for the memory of the processes of a pod that can give it.
+func withProcesses(s *scene) {
+	class := v1alpha1.ProcessRuntimeClass
+	s.Pod.Spec.RuntimeClassName = &class
+	s.Migration.Spec.Checkpoint.Mode = v1alpha1.CheckpointProcess
+	s.CarriesProcesses = true
+	if c := s.Migration.Status.Checkpoint; c != nil && s.Migration.Status.Phase != v1alpha1.PhasePending {
+		c.Mode = v1alpha1.CheckpointProcess
+		c.Processes = containers.MovingProcesses(containers.Judge(s.Pod, containers.PolicyOf(s.Migration)))
+	}
+}
+
+func TestProcessesThatCannotMoveAreRefusedWhilePending(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*scene)
+		want   string
+	}{
+		"movable":                {func(*scene) {}, ""},
+		"no access mode":         {func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = "" }, ""},
+		"another runtime class":  {func(s *scene) { s.Pod.Spec.RuntimeClassName = nil }, containers.RefusalRuntimeClass},
+		"node without CRIU":      {func(s *scene) { s.CarriesProcesses = false }, ReasonNodeWithoutCRIU},
+		"no node agent":          {func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
+		"a claim for one node":   {func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ReasonProcessNeedsOverlap},
+		"the original must stop": {func(s *scene) { s.Migration.Spec.ForceRestart = true }, ReasonProcessNeedsOverlap},
+	} {
+		for _, fallback := range []v1alpha1.CheckpointFallback{v1alpha1.FallbackNone, v1alpha1.FallbackFreshStart} {
+			s := carrying(v1alpha1.PhasePending).with(withProcesses)
+			s.Migration.Spec.Checkpoint.Fallback = fallback
+			test.change(s)
+			d := Next(s.State)
+			refused := d.Status.Phase == v1alpha1.PhaseFailed
+			if want := test.want != "" && fallback == v1alpha1.FallbackNone; refused != want && name != "no node agent" {
+				t.Errorf("%s, %s: refused %t, want %t: %s", name, fallback, refused, want, d.Status.Message)
+				continue
+			}
+			if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionAccepted); refused && fallback == v1alpha1.FallbackNone && c.Reason != test.want {
+				t.Errorf("%s: reason %s, want %s", name, c.Reason, test.want)
+			}
+			mode, why := plannedMode(&s.State, containers.Judge(s.Pod, containers.PolicyOf(s.Migration)))
+			if (mode == v1alpha1.CheckpointProcess) != (test.want == "") || (why == nil) != (test.want == "") {
+				t.Errorf("%s: mode %s, %v", name, mode, why)
+			}
+		}
+	}
+}
+
+// Who asks for the memory of processes need not know which claim that takes.
+func TestAccessModeOfTheClaim(t *testing.T) {
+	for _, test := range []struct {
+		mode        v1alpha1.CheckpointMode
+		asked, want corev1.PersistentVolumeAccessMode
+	}{
+		{v1alpha1.CheckpointProcess, "", corev1.ReadWriteMany},
+		{v1alpha1.CheckpointProcess, corev1.ReadWriteOnce, corev1.ReadWriteOnce},
+		{v1alpha1.CheckpointFrozen, "", corev1.ReadWriteOnce},
+		{v1alpha1.CheckpointFrozen, corev1.ReadWriteMany, corev1.ReadWriteMany},
+		{"", "", corev1.ReadWriteOnce},
+	} {
+		s := carrying(v1alpha1.PhasePreparing).with(func(s *scene) {
+			s.Migration.Spec.Checkpoint.Mode, s.Migration.Spec.Checkpoint.AccessMode = test.mode, test.asked
+		})
+		if got := buildClaim(&s.State).Spec.AccessModes; !slices.Equal(got, []corev1.PersistentVolumeAccessMode{test.want}) {
+			t.Errorf("mode %q, asked for %q: the claim has %v, want %s", test.mode, test.asked, got, test.want)
+		}
+	}
+}
+
+func TestProcessesThatStayFallBackOnlyWhereTheyMay(t *testing.T) {
+	failures := map[string]func(*scene){
+		"at the source": func(s *scene) {
+			s.source(v1alpha1.SourceFailed, 1)
+			s.Migration.Status.Checkpoint.Source.Reason = v1alpha1.ReportProcessNotMovable
+		},
+		"at the destination": func(s *scene) {
+			s.source(v1alpha1.SourceSealed, 2).destination(v1alpha1.DestinationFailed, 2)
+			s.Migration.Status.Checkpoint.Destination.Reason = v1alpha1.ReportProcessNotMovable
+		},
+	}
+	for name, fail := range failures {
+		s := sealing().with(withProcesses).with(fail)
+		d := Next(s.State)
+		if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); c == nil || d.Status.Checkpoint.Step != v1alpha1.StepAbort {
+			t.Errorf("%s: not put back: %s, step %s", name, d.Status.Message, d.Status.Checkpoint.Step)
+		}
+		s.Migration.Spec.Checkpoint.Fallback = v1alpha1.FallbackFreshStart
+		d = Next(s.State)
+		c := d.Status.Checkpoint
+		if d.Status.Phase != v1alpha1.PhasePreparing || c.Mode != v1alpha1.CheckpointFrozen || len(c.Processes) != 0 || c.Attempt != 2 || c.FallbackReason == "" {
+			t.Errorf("%s: phase %s, checkpoint %+v, want another attempt with the volumes alone", name, d.Status.Phase, c)
+		}
+	}
+}
+
+func TestAnotherImageUnderTheSameNameIsNotRestoredInto(t *testing.T) {
+	for there, want := range map[string]v1alpha1.Phase{"sha256:same": v1alpha1.PhaseHandingOver, "sha256:other": v1alpha1.PhasePlacing} {
+		s := carrying(v1alpha1.PhasePlacing).with(withProcesses).destination(v1alpha1.DestinationWarm, 1)
+		for i := range s.Pod.Spec.Containers {
+			s.Pod.Spec.Containers[i].Image = "app:1"
+		}
+		for i := range s.Pod.Status.ContainerStatuses {
+			s.Pod.Status.ContainerStatuses[i].ImageID = "sha256:same"
+		}
+		warm := v1alpha1.GateWarmContainerPrefix + "1"
+		s.Replacement = replacementPod().Node("b").Init(warm, fixture.Exited(0)).Obj()
+		for i := range s.Replacement.Spec.InitContainers {
+			s.Replacement.Spec.InitContainers[i].Image = "app:1"
+			s.Replacement.Status.InitContainerStatuses[i].ImageID = there
+		}
+		d := Next(s.State)
+		if d.Status.Phase != want || (want == v1alpha1.PhasePlacing) != strings.Contains(d.Status.Message, "sha256:other") {
+			t.Errorf("%s: phase %s, %s", there, d.Status.Phase, d.Status.Message)
+		}
+	}
+}
+
+func TestTheRecordTellsWhatTheReplacementWentOnWith(t *testing.T) {
+	for processes, want := range map[bool]v1alpha1.RestoredState{true: v1alpha1.RestoredProcesses, false: v1alpha1.RestoredVolumes} {
+		s := carrying(v1alpha1.PhaseHandingOver)
+		if processes {
+			s.with(withProcesses)
+		}
+		st := newStep(&s.State)
+		st.works(s.Replacement)
+		if got := st.status().Checkpoint.Restored; got != want {
+			t.Errorf("processes %t: restored %q, want %q", processes, got, want)
+		}
+	}
+}
+
+// The stop lasts until the processes go on, though the kubelet calls them Ready before.
+func TestStandingProcessesDoNotWork(t *testing.T) {
+	s := released().with(withProcesses).with(func(s *scene) { s.Replacement = workingReplacement().Obj() })
+	s.destination(v1alpha1.DestinationRestored, 3)
+	if d := Next(s.State); d.Status.Times.ReplacementReady != nil || d.Wait == 0 {
+		t.Errorf("standing: Ready at %v, wait %v", d.Status.Times.ReplacementReady, d.Wait)
+	}
+	s.destination(v1alpha1.DestinationReleased, 3)
+	if d := Next(s.State); d.Status.Times.ReplacementReady == nil {
+		t.Errorf("let go: it does not work: %s", d.Status.Message)
+	}
+}

@@ -1,0 +1,340 @@
+package migration
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
+)
+
+// stopFirst makes a scene one in which the original stops before its replacement
+// starts, and its place is held.
+func stopFirst(s *scene, method v1alpha1.ReplacementMethod) *scene {
+	s.AgentImage = agentImage
+	status := &s.Migration.Status
+	status.Handover = &v1alpha1.Handover{Method: method, Order: v1alpha1.OrderStopFirst}
+	status.Placeholder = &v1alpha1.PodReference{Name: "placeholder", UID: "uid-placeholder", NodeName: "b"}
+	s.Placeholder = fixture.MakePod("placeholder").Label(v1alpha1.MigrationUIDLabel, "m").Node("b").Phase(corev1.PodRunning).Obj()
+	if s.Replacement != nil {
+		s.Replacement = gatedReplacement().Obj()
+	}
+	meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionReplacementReady)
+	status.Times.ReplacementReady, status.Replacement.NodeName = nil, ""
+	return s
+}
+
+func gatedReplacement() *fixture.PodBuilder {
+	return replacementPod().With(func(p *corev1.Pod) {
+		p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: v1alpha1.WaitForOriginalGate}}
+	})
+}
+
+var jobReference = metav1.OwnerReference{APIVersion: "batch/v1", Kind: "Job", Name: "job", UID: "job", Controller: ptr.To(true)}
+
+// ofJob gives the original to a Job.
+func ofJob(s *scene) *scene {
+	s.Pod.OwnerReferences, s.Pod.Finalizers = []metav1.OwnerReference{jobReference}, []string{batchv1.JobTrackingFinalizer}
+	s.Pod.Labels = map[string]string{batchv1.JobNameLabel: "job"}
+	s.Owner = owners.Owner{Reference: &jobReference, Job: &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: "job", UID: "job"}, Status: batchv1.JobStatus{Active: 1},
+		Spec: batchv1.JobSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{batchv1.ControllerUidLabel: "job"}}},
+	}}
+	if h := s.Migration.Status.Handover; h != nil {
+		h.Method, h.Owner = v1alpha1.MethodRelease, &jobReference
+	}
+	return s
+}
+
+func letGoByJob(s *scene) *scene {
+	released, err := owners.Released(s.Pod, s.Owner)
+	if err != nil {
+		panic(err)
+	}
+	s.Pod = released
+	return s
+}
+
+var setReference = metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "set", UID: "set", Controller: ptr.To(true)}
+
+// ofStatefulSet gives the original to a StatefulSet.
+func ofStatefulSet(s *scene) *scene {
+	s.Pod.OwnerReferences = []metav1.OwnerReference{setReference}
+	s.Owner = owners.Owner{Reference: &setReference}
+	status := &s.Migration.Status
+	status.Handover.Owner, status.Handover.Identity = &setReference, "train"
+	status.Replacement = &v1alpha1.PodReference{Name: "train"}
+	s.Replacement = s.Pod
+	return s
+}
+
+func siblingOf(s *scene, name string, age time.Duration) *corev1.Pod {
+	pod := fixture.MakePod(name).Phase(corev1.PodPending).Container("serve", nil).Obj()
+	pod.UID = "uid-sibling"
+	pod.OwnerReferences, pod.CreationTimestamp = []metav1.OwnerReference{*s.Migration.Status.Handover.Owner}, metav1.NewTime(t0.Add(-age))
+	return pod
+}
+
+func expecting(reason string) func(*scene) {
+	return func(s *scene) { s.set(v1alpha1.ConditionExpecting, metav1.ConditionTrue, reason) }
+}
+
+func unmade(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }
+
+type row struct {
+	name   string
+	scene  *scene
+	action ActionType
+	phase  v1alpha1.Phase
+	giveUp string
+	says   string
+}
+
+func check(t *testing.T, rows []row) {
+	t.Helper()
+	for _, test := range rows {
+		t.Run(test.name, func(t *testing.T) {
+			wasRollingBack := test.scene.isRollingBack()
+			d := Next(test.scene.State)
+			if d.Action.Type != test.action || d.Status.Phase != test.phase || !strings.Contains(d.Status.Message, test.says) {
+				t.Errorf("action %q, phase %q (%s), want %q, %q and %q", d.Action.Type, d.Status.Phase, d.Status.Message, test.action, test.phase, test.says)
+			}
+			c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack), metav1.Condition{})
+			if !wasRollingBack && c.Reason != test.giveUp {
+				t.Errorf("rollback for %q (%s), want %q", c.Reason, c.Message, test.giveUp)
+			}
+			checkProgress(t, test.scene, d)
+		})
+	}
+}
+
+func TestStopFirst(t *testing.T) {
+	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
+	create := func(phase v1alpha1.Phase) *scene { return stopFirst(in(phase), v1alpha1.MethodCreate) }
+	stateful := func() *scene { return stopFirst(carrying(handing), v1alpha1.MethodCreate) }
+	sealed := func() *scene {
+		return stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).set(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed)
+	}
+	gone := func(s *scene) {
+		s.Pod = nil
+		s.set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)
+		s.Migration.Status.Times.Stopped, s.Migration.Status.Times.OriginalGone = ago(3*time.Second), ago(2*time.Second)
+		s.Migration.Status.After = record(nil, nil)
+		s.Claim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train-r"}}
+	}
+	started := func(s *scene) { s.Replacement, s.Placeholder, s.Carrier = workingReplacement().Obj(), nil, nil }
+	check(t, []row{
+		{"place: hold it", create(placing).with(unmade).with(func(s *scene) { s.Placeholder, s.Migration.Status.Placeholder.UID = nil, "" }), CreatePlaceholder, placing, "", ""},
+		{"place: hold it without a node agent", create(placing).with(unmade).with(func(s *scene) {
+			s.Placeholder, s.Migration.Status.Placeholder.UID, s.AgentImage = nil, "", ""
+		}), CreatePlaceholder, placing, "", ""},
+		{"place: its name is taken", create(placing).with(func(s *scene) { s.Placeholder.Labels, s.Migration.Status.Placeholder.UID = nil, "" }), NoAction, placing, ReasonNameTaken, ""},
+		{"place: made before a crash", create(placing).with(unmade).with(func(s *scene) { s.Migration.Status.Placeholder.UID = "" }), NoAction, placing, "", "holds the place"},
+		{"place: nowhere to go", create(placing).with(unmade).with(func(s *scene) {
+			s.Placeholder = fixture.MakePod("placeholder").Label(v1alpha1.MigrationUIDLabel, "m").Phase(corev1.PodPending).Condition(corev1.PodCondition{
+				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/2 nodes"}, t0.Add(-time.Minute)).Obj()
+		}), NoAction, placing, ReasonUnschedulable, "0/2 nodes"},
+		{"place: starting", create(placing).with(unmade).with(func(s *scene) { s.Placeholder.Status.Phase = corev1.PodPending }), NoAction, placing, "", "waiting for placeholder"},
+		{"place: placeholder was removed", create(placing).with(func(s *scene) { s.Placeholder = nil }), NoAction, placing, ReasonPlaceholderGone, ""},
+		{"place: create the replacement, which waits", create(placing).with(unmade), CreateReplacement, placing, "", ""},
+		{"place: held and made", create(placing), NoAction, handing, "", "node b is held"},
+		{"place: drained by others", create(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
+
+		{"stop: nothing is carried", create(handing), Evict, handing, "", ""},
+		{"stop: cancelled before", create(handing).with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""},
+		{"stop: the claim of an earlier move must stay", create(handing).with(func(s *scene) {
+			s.PreviousClaim = fixture.MakeClaim("old", corev1.ReadWriteOnce)
+			s.PreviousClaim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train"}}
+		}), OrphanClaim, handing, "", ""},
+		{"stop: the budgets are asked before the pod stands still", stateful(), CheckEviction, handing, "", ""},
+		{"stop: sealing", stateful().step(v1alpha1.StepSeal), NoAction, handing, "", "stands still"},
+		{"stop: sealed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "verified"},
+		{"stop: seal failed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""},
+		{"stop: killed by others before the seal", stateful().step(v1alpha1.StepSeal).with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"stop: the carrier leaves the claim", sealed(), DeleteCarrier, handing, "", ""},
+		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to leave claim"},
+		{"stop: evict what is sealed", sealed().with(func(s *scene) { s.Carrier = nil }), Evict, handing, "", ""},
+		{"stop: what is sealed may not be evicted for long", sealed().with(func(s *scene) {
+			s.Carrier, s.Now, s.Migration.Status.Message = nil, t0.Add(61*time.Second), "the original may not be evicted now"
+		}), NoAction, handing, ReasonFrozenTooLong, "may not be evicted"},
+		{"stop: timeout while sealed", sealed().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""},
+
+		{"stopped: ending", create(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, "", "to end"},
+		{"stopped: cancelled too late", create(handing).with(func(s *scene) { deleting(s.Pod); s.Migration.Spec.Cancel = true }), NoAction, handing, "", "to end"},
+		{"stopped: gone", create(handing).with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "may start"},
+		{"stopped: the place is kept for it", create(handing).with(gone), NominateReplacement, handing, "", ""},
+		{"stopped: the placeholder leaves", create(handing).with(gone).with(func(s *scene) { s.Replacement.Status.NominatedNodeName = "b" }), DeletePlaceholder, handing, "", ""},
+		{"stopped: the placeholder is leaving", create(handing).with(gone).with(func(s *scene) {
+			s.Replacement.Status.NominatedNodeName = "b"
+			deleting(s.Placeholder)
+		}), NoAction, handing, "", "to leave"},
+		{"stopped: open the way", create(handing).with(gone).with(func(s *scene) { s.Placeholder = nil }), OpenSchedulingGate, handing, "", ""},
+		{"stopped: placed", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "" }), NoAction, handing, "", ""},
+		{"stopped: works", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "works on node b"},
+		{"stopped: restoring", sealed().with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
+		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "goes on with the carried state"},
+		{"stopped: corrupt", sealed().with(gone).with(started).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseFailed, "", "kept on claim checkpoint"},
+		{"stopped: the replacement was removed", create(handing).with(gone).with(unmade), DeleteClaim, handing, "", ""},
+		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
+
+		{"roll back: the placeholder goes", rollingBack(ReasonTimedOut).with(func(s *scene) { stopFirst(s, v1alpha1.MethodCreate); s.Replacement = nil }), DeletePlaceholder, placing, "", ""},
+		{"roll back: what was held is let go", fencedOff(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), FenceOriginal, placing, "", ""},
+	})
+}
+
+func TestJobLetsTheOriginalGo(t *testing.T) {
+	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
+	job := func() *scene { return ofJob(in(placing)) }
+	check(t, []row{
+		{"announce", job().with(unmade), NoAction, placing, "", "asking whether"},
+		{"ask the webhook", job().with(unmade).with(expecting(ReasonAnnounced)), ProbeWebhook, placing, "", ""},
+		{"let go", job().with(unmade).with(expecting(ReasonWebhookAnswers)), ReleaseOriginal, placing, "", ""},
+		{"another pod of the Job is missing", job().with(unmade).with(func(s *scene) { s.Owner.Job.Status.Active = 0 }), NoAction, placing, "", "active"},
+		{"wait for the Job", letGoByJob(job().with(unmade).with(expecting(ReasonWebhookAnswers))), NoAction, placing, "", "waiting for Job job"},
+		{"the webhook missed it", letGoByJob(job().with(unmade).with(expecting(ReasonWebhookAnswers))).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "plain", 0)}
+		}), NoAction, placing, ReasonWebhookMissed, "plain"},
+		{"an older pod of the Job is not meant", letGoByJob(job().with(unmade).with(expecting(ReasonWebhookAnswers))).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "other", time.Minute)}
+		}), NoAction, placing, "", "waiting for Job job"},
+		{"taken", letGoByJob(job().with(expecting(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
+		{"evict what was let go", letGoByJob(ofJob(in(handing))), Evict, handing, "", ""},
+		{"the replacement does not fit any more", letGoByJob(job()).with(func(s *scene) {
+			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
+		}), NoAction, placing, ReasonContainersChanged, ""},
+
+		{"roll back: the replacement is no rival before it is placed", letGoByJob(ofJob(rollingBack(ReasonTimedOut))), RestoreOriginal, placing, "", ""},
+		{"roll back: one that may run goes first, uncounted", letGoByJob(ofJob(rollingBack(ReasonTimedOut))).with(func(s *scene) {
+			rival := siblingOf(s, "train-r", 0)
+			rival.Labels, rival.Spec.NodeName, rival.Finalizers = map[string]string{v1alpha1.MigrationUIDLabel: "m"}, "b", []string{batchv1.JobTrackingFinalizer}
+			s.Siblings = []corev1.Pod{*rival}
+		}), DiscardPod, placing, "", ""},
+		{"roll back: the replacement is not counted as failed", ofJob(rollingBack(ReasonTimedOut)).with(func(s *scene) {
+			s.Replacement.Finalizers = []string{batchv1.JobTrackingFinalizer}
+		}), DiscardPod, placing, "", ""},
+		{"roll back: and goes", ofJob(rollingBack(ReasonTimedOut)), DeleteReplacement, placing, "", ""},
+	})
+}
+
+func TestStatefulSetMakesThePodAnew(t *testing.T) {
+	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
+	set := func(phase v1alpha1.Phase) *scene { return ofStatefulSet(stopFirst(in(phase), v1alpha1.MethodRecreate)) }
+	gone := func(s *scene) {
+		s.set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)
+		s.Pod, s.Replacement = nil, nil
+	}
+	ended := func(s *scene) {
+		s.Pod = held(s.Pod)
+		deleting(s.Pod)
+		s.Pod.Status.Phase = corev1.PodFailed
+	}
+	check(t, []row{
+		{"the place is held", set(placing), NoAction, handing, "", "is held"},
+		{"announce", set(handing), NoAction, handing, "", "asking whether"},
+		{"ask the webhook", set(handing).with(expecting(ReasonAnnounced)), ProbeWebhook, handing, "", ""},
+		{"hold the original", set(handing).with(expecting(ReasonWebhookAnswers)), MarkOriginal, handing, "", ""},
+		{"evict", set(handing).with(expecting(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = held(s.Pod) }), Evict, handing, "", ""},
+		{"deleted by others before it was announced", set(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"ending", set(handing).with(expecting(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = held(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
+		{"ended: the webhook is asked again", set(handing).with(expecting(ReasonWebhookAnswers)).with(ended), ProbeAndLetGo, handing, "", ""},
+		{"gone", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone), NoAction, handing, "", "waiting for StatefulSet set"},
+		{"made without the webhook", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
+		}), DeletePlainPod, handing, "", ""},
+		{"made without the webhook, and started", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			plain := siblingOf(s, "train", 0)
+			plain.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+			s.Siblings, s.Migration.Spec.Checkpoint.ReclaimPolicy = []corev1.Pod{*plain}, v1alpha1.ClaimRetain
+		}), NoAction, v1alpha1.PhaseFailed, "", "is kept on claim"},
+		{"taken", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone).with(func(s *scene) { s.Replacement = gatedReplacement().Obj() }), NoAction, handing, "", "waiting for scheduler"},
+	})
+}
+
+func TestProbe(t *testing.T) {
+	s := ofStatefulSet(stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodRecreate)).with(expecting(ReasonAnnounced))
+	probe := Next(s.State).Action.Pod
+	if probe.Name != "train-probe" || probe.Annotations[v1alpha1.ProbeAnnotation] != "m" || metav1.GetControllerOf(probe).UID != "set" {
+		t.Errorf("the probe is %+v", probe.ObjectMeta)
+	}
+	if len(probe.Spec.Containers) != 1 || probe.Spec.Containers[0].Name != "serve" {
+		t.Errorf("the probe has %d containers, want the one that moves", len(probe.Spec.Containers))
+	}
+	answers := map[string]struct {
+		result Result
+		reason string
+	}{
+		"yes":   {Result{Admitted: true}, ReasonWebhookAnswers},
+		"no":    {Result{}, ReasonAnnounced},
+		"error": {Result{Err: errors.New("no")}, ReasonAnnounced},
+	}
+	for name, answer := range answers {
+		d, err := Settle(s.State, Next(s.State), answer.result)
+		if got := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionExpecting).Reason; err != nil || got != answer.reason {
+			t.Errorf("%s: reason %s, error %v, want %s", name, got, err, answer.reason)
+		}
+	}
+	s.Now = t0.Add(webhookGrace + time.Second)
+	d, err := Settle(s.State, Next(s.State), Result{})
+	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); err != nil || c == nil || c.Reason != ReasonWebhookMissing {
+		t.Errorf("no answer for %v: %+v, error %v", webhookGrace, c, err)
+	}
+	if meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.ConditionExpecting) {
+		t.Error("a migration that is given up still expects a pod")
+	}
+}
+
+func TestOrder(t *testing.T) {
+	claim := fixture.MakeClaim("data", corev1.ReadWriteOnce)
+	claims := func(s *scene) {
+		s.Pod = originalPod().Volume("data", fixture.Claim("data")).With(func(p *corev1.Pod) {
+			p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		}).Obj()
+		s.Claims = func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return claim, nil }
+	}
+	forceRestart := func(s *scene) { s.Migration.Spec.ForceRestart = true }
+	for name, test := range map[string]struct {
+		scene *scene
+		order v1alpha1.HandoverOrder
+		says  string
+	}{
+		"nothing":            {in(v1alpha1.PhasePending), v1alpha1.OrderStartFirst, "nothing keeps"},
+		"claim of its own":   {in(v1alpha1.PhasePending).with(claims), v1alpha1.OrderStopFirst, "claim data is [ReadWriteOnce]"},
+		"shared checkpoint":  {carrying(v1alpha1.PhasePending), v1alpha1.OrderStartFirst, "nothing keeps"},
+		"checkpoint for one": {carrying(v1alpha1.PhasePending).with(func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = "" }), v1alpha1.OrderStopFirst, "work"},
+		"application saves":  {in(v1alpha1.PhasePending).with(func(s *scene) { s.Migration.Spec.Checkpoint.Mode = v1alpha1.CheckpointApplication }), v1alpha1.OrderStopFirst, "application saves"},
+		"StatefulSet":        {in(v1alpha1.PhasePending).with(func(s *scene) { s.Owner.Reference = &setReference }), v1alpha1.OrderStopFirst, "identity"},
+		"restart asked for":  {in(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
+		"with shared state":  {carrying(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
+	} {
+		d, err := Settle(test.scene.State, Decision{Action: Action{Type: AskBudget}}, Result{Admitted: true})
+		if h := d.Status.Handover; err != nil || h == nil || h.Order != test.order || !strings.Contains(h.Reason, test.says) {
+			t.Errorf("%s: %+v, error %v, want %s for %q", name, h, err, test.order, test.says)
+		} else if (d.Status.Placeholder != nil) != (h.Order == v1alpha1.OrderStopFirst) {
+			t.Errorf("%s: placeholder %v", name, d.Status.Placeholder)
+		}
+	}
+}
+
+func TestApplicationNeedsAClaim(t *testing.T) {
+	s := in(v1alpha1.PhasePending)
+	s.Migration.Spec.Checkpoint.Mode = v1alpha1.CheckpointApplication
+	if why := applicationHasClaim(&s.State); why == nil || !strings.Contains(why.Message, v1alpha1.CheckpointMountPath) {
+		t.Errorf("without a claim: %+v", why)
+	}
+	s.Pod = originalPod().Annotation(v1alpha1.CheckpointClaimAnnotation, "saved").Volume(v1alpha1.CheckpointVolumeName, fixture.Claim("saved")).Obj()
+	// A claim for one pod is enough: no carrier has to mount it.
+	saved := fixture.MakeClaim("saved", corev1.ReadWriteOncePod)
+	s.Claims = func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return saved, nil }
+	if why := applicationHasClaim(&s.State); why != nil {
+		t.Errorf("with a claim: %+v", why)
+	}
+}

@@ -1,0 +1,247 @@
+package decide
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
+)
+
+// Decision is what to do about one pod, in this order: write Remember, resize,
+// write Keep. Doing it again, or after a crash in between, does no harm.
+type Decision struct {
+	// Remember is the record that must be on the pod before it is resized.
+	Remember reclaimed.Record
+	// Resized is the pod with other resources; nil when they are as they should be.
+	Resized *corev1.Pod
+	// Keep is the record once the pod is resized.
+	Keep reclaimed.Record
+	// Shrunk and Restored are the names of containers.
+	Shrunk, Restored []string
+	// Why says why a pod is not touched though it might be; for people.
+	Why string
+}
+
+// Facts are what the pod itself does not tell.
+type Facts struct {
+	// MayShrink allows to shrink containers. Those that were shrunk and start again
+	// get back what they had in any case.
+	MayShrink bool
+	// StartedAgain names containers that were started after they had finished. The
+	// API server does not let a kubelet report that of a container that, by its
+	// policy, would not start again: its status stays what it was.
+	StartedAgain map[string]bool
+}
+
+// Decide looks at a pod. It fails when the record on the pod cannot be read.
+func Decide(pod *corev1.Pod, facts Facts) (Decision, error) {
+	old, err := reclaimed.Of(pod)
+	if err != nil {
+		return Decision{}, err
+	}
+	stay := Decision{Remember: old, Keep: old}
+	if stay.Why = notResizable(pod); stay.Why != "" {
+		return stay, nil
+	}
+	if d, give := giveUp(pod, old, facts); give {
+		return d, nil
+	}
+	finished := finishedContainers(pod)
+	if d, needed := restore(pod, old, finished); needed {
+		return d, nil
+	}
+	if !facts.MayShrink || old.LeftAlone != "" {
+		stay.Why = old.LeftAlone
+		return stay, nil
+	}
+	return shrink(pod, old, finished), nil
+}
+
+// LeaveAlone is the record of a pod that the API server does not let us shrink:
+// nothing more is tried, and what was shrunk before can still be given back.
+func LeaveAlone(pod *corev1.Pod, why string) (reclaimed.Record, error) {
+	old, err := reclaimed.Of(pod)
+	old.LeftAlone = why
+	return old, err
+}
+
+// notResizable follows ValidatePodResize of the API server (1.35).
+func notResizable(pod *corev1.Pod) string {
+	_, static := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	switch {
+	case pod.DeletionTimestamp != nil:
+		return "the pod is being deleted"
+	case pod.Spec.NodeName == "" || pod.Status.Phase != corev1.PodRunning:
+		return "the pod does not run"
+	case static:
+		return "a static pod cannot be resized"
+	case pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows:
+		return "a Windows pod cannot be resized"
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if status := &pod.Status.ContainerStatuses[i]; status.State.Running != nil {
+			if status.Resources == nil {
+				return "the pod's node does not resize pods"
+			}
+			break
+		}
+	}
+	return ""
+}
+
+// finishedContainers returns the containers that have finished with exit code 0
+// and will not restart.
+func finishedContainers(pod *corev1.Pod) map[string]bool {
+	finished := map[string]bool{}
+	for _, verdict := range containers.Judge(pod, containers.Policy{}).Containers {
+		if !verdict.ShouldMigrate && verdict.Reason == containers.ReasonCompleted {
+			finished[verdict.Name] = true
+		}
+	}
+	return finished
+}
+
+// giveUp notices that a container started again against its policy, that the
+// kubelet cannot do a resize of ours, or that somebody else resizes the pod as
+// well. Two that resize the same pod would not end.
+func giveUp(pod *corev1.Pod, old reclaimed.Record, facts Facts) (Decision, bool) {
+	isResized := len(old.Containers) > 0 || old.Pod != nil
+	if isResized || old.LeftAlone == "" {
+		for _, name := range slices.Sorted(maps.Keys(facts.StartedAgain)) {
+			return putBack(pod, old, fmt.Sprintf("container %s has started again after it had finished", name)), true
+		}
+	}
+	if !isResized {
+		return Decision{}, false
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodResizePending && c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonInfeasible {
+			return putBack(pod, old, "the kubelet cannot resize the pod: "+c.Message), true
+		}
+	}
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		if change, resized := old.Containers[c.Name]; resized && !change.Explains(c.Resources) {
+			return putBack(pod, old, fmt.Sprintf("somebody else has resized container %s", c.Name)), true
+		}
+	}
+	if old.Pod != nil && (pod.Spec.Resources == nil || !old.Pod.Explains(*pod.Spec.Resources)) {
+		return putBack(pod, old, "somebody else has resized the pod"), true
+	}
+	return Decision{}, false
+}
+
+// putBack restores all that is still as we left it.
+func putBack(pod *corev1.Pod, old reclaimed.Record, why string) Decision {
+	d := Decision{Remember: old, Keep: reclaimed.Record{LeftAlone: why}, Why: why}
+	want := pod.DeepCopy()
+	for i := range want.Spec.Containers {
+		c := &want.Spec.Containers[i]
+		if change, resized := old.Containers[c.Name]; resized && change.Explains(c.Resources) {
+			reclaimed.Set(&c.Resources, change.Original)
+			d.Restored = append(d.Restored, c.Name)
+		}
+	}
+	if old.Pod != nil && want.Spec.Resources != nil && old.Pod.Explains(*want.Spec.Resources) {
+		reclaimed.Set(want.Spec.Resources, old.Pod.Original)
+	}
+	d.resizeTo(want, pod)
+	return d
+}
+
+// restore gives containers that start again what they had. The nudged ones
+// follow when no container is shrunk any more.
+func restore(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) (Decision, bool) {
+	keep := old.Clone()
+	d := Decision{Remember: old}
+	want := pod.DeepCopy()
+	giveBack := func(wanted func(*corev1.Container, reclaimed.Change) bool) {
+		for i := range want.Spec.Containers {
+			c := &want.Spec.Containers[i]
+			if change, resized := keep.Containers[c.Name]; resized && wanted(c, change) {
+				reclaimed.Set(&c.Resources, change.Original)
+				delete(keep.Containers, c.Name)
+				d.Restored = append(d.Restored, c.Name)
+			}
+		}
+	}
+	giveBack(func(c *corev1.Container, change reclaimed.Change) bool { return !change.Nudged && !finished[c.Name] })
+	if len(d.Restored) == 0 {
+		return Decision{}, false
+	}
+	if !hasShrunk(keep) {
+		giveBack(func(*corev1.Container, reclaimed.Change) bool { return true })
+	}
+	sharePodLevel(want, &keep)
+	d.Keep = keep
+	d.resizeTo(want, pod)
+	return d, true
+}
+
+func hasShrunk(r reclaimed.Record) bool {
+	for _, change := range r.Containers {
+		if !change.Nudged {
+			return true
+		}
+	}
+	return false
+}
+
+// shrink takes from finished containers what they do not need.
+func shrink(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) Decision {
+	// A pod of which all containers have finished is over in a moment.
+	if len(finished) == 0 || len(finished) == len(pod.Spec.Containers) {
+		return Decision{Remember: old, Keep: old}
+	}
+	class := qosClass(pod)
+	if class == corev1.PodQOSGuaranteed && hasPodLevel(&pod.Spec) {
+		return Decision{Remember: old, Keep: old, Why: "the limits of the pod are shared by its containers, and its quality of service needs requests to be the same"}
+	}
+	keep := old.Clone()
+	want := pod.DeepCopy()
+	var d Decision
+	for i := range want.Spec.Containers {
+		c := &want.Spec.Containers[i]
+		if !finished[c.Name] {
+			continue
+		}
+		change, known := keep.Containers[c.Name]
+		if !known || change.Nudged {
+			var worthIt bool
+			if change, worthIt = shrunk(c, change, class); !worthIt {
+				continue
+			}
+			keep.Containers[c.Name] = change
+		}
+		// What a crash kept from being resized is so now.
+		if !sameAmounts(withAmounts(c.Resources, change.Resized), c.Resources) {
+			d.Shrunk = append(d.Shrunk, c.Name)
+		}
+	}
+	if len(d.Shrunk) > 0 && pod.Status.Resources != nil {
+		nudge(want, &keep, class)
+	}
+	for i := range want.Spec.Containers {
+		if change, known := keep.Containers[want.Spec.Containers[i].Name]; known {
+			reclaimed.Set(&want.Spec.Containers[i].Resources, change.Resized)
+		}
+	}
+	sharePodLevel(want, &keep)
+	d.Remember, d.Keep = keep, keep
+	d.resizeTo(want, pod)
+	return d
+}
+
+func (d *Decision) resizeTo(want, pod *corev1.Pod) {
+	same := samePodLevel(want.Spec.Resources, pod.Spec.Resources) &&
+		slices.EqualFunc(want.Spec.Containers, pod.Spec.Containers, func(a, b corev1.Container) bool {
+			return sameAmounts(a.Resources, b.Resources)
+		})
+	if !same {
+		d.Resized = want
+	}
+}

@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
+)
+
+func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
+	d := destinationDuty(m)
+	if d == nothing {
+		if c := m.Status.Checkpoint; c == nil || c.Step != v1alpha1.StepCopy && c.Step != v1alpha1.StepSeal {
+			a.closeReader(client.ObjectKeyFromObject(m))
+		}
+		return ctrl.Result{}, nil
+	}
+	pod, err := a.pod(ctx, m.Namespace, m.Status.Replacement)
+	if err != nil || pod == nil {
+		return ctrl.Result{}, err
+	}
+	switch d {
+	case release:
+		return ctrl.Result{}, a.release(ctx, m)
+	case invite:
+		return ctrl.Result{}, a.openGate(pod.UID)
+	case withdraw:
+		return ctrl.Result{}, a.withdraw(m)
+	}
+	var result checkpoint.PassResult
+	err = a.while(ctx, m, func(ctx context.Context) (err error) {
+		result, err = a.restoreInto(ctx, m, pod, d)
+		return err
+	})
+	if d == warmUp && isPassing(err) {
+		return ctrl.Result{RequeueAfter: lookAgain}, a.stillPassing(ctx, m, err)
+	}
+	if err != nil {
+		a.closeReader(client.ObjectKeyFromObject(m))
+		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
+	}
+	a.metrics.passed(map[duty]string{warmUp: passWarmUp, restore: passRestore}[d], result)
+	return ctrl.Result{}, a.restored(ctx, m, d, result)
+}
+
+// restoreInto restores the volumes of the replacement and, once they are sealed, the
+// processes of its containers.
+func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, d duty) (checkpoint.PassResult, error) {
+	source := m.Status.Checkpoint.Source
+	if d == restore && a.isTaken(m) {
+		// An earlier agent got so far.
+		return checkpoint.PassResult{Pass: source.Pass, Bytes: source.Bytes, Files: source.Files}, a.bringBack(ctx, m)
+	}
+	r, err := a.reader(m, pod)
+	if err != nil {
+		return checkpoint.PassResult{}, err
+	}
+	if d == warmUp {
+		return r.Restore(ctx, a.warming(ctx, m))
+	}
+	result, err := r.RestoreSealed(ctx, source.ManifestDigest, nil)
+	if err == nil && len(m.Status.Checkpoint.Processes) > 0 {
+		err = a.bringBack(ctx, m)
+	}
+	return result, err
+}
+
+// isPassing tells of failures that only say that the next pass is being written.
+func isPassing(err error) bool {
+	reason := checkpoint.ReasonOf(err)
+	return reason == checkpoint.ReasonNoManifest || reason == checkpoint.ReasonCorrupt
+}
+
+// stillPassing tells once that there is nothing on the claim to restore.
+func (a *agent) stillPassing(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
+	report := currentDestination(m)
+	if checkpoint.ReasonOf(failure) != checkpoint.ReasonNoManifest || report != nil && report.Reason == checkpoint.ReasonNoManifest {
+		return nil
+	}
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+		c.Destination = a.destination(m, v1alpha1.DestinationRestoring)
+		c.Destination.Reason, c.Destination.Message = checkpoint.ReasonNoManifest, failure.Error()
+	})
+}
+
+// warming reports that the first restoration is under way, at once and then at most
+// once a second: it may take minutes.
+func (a *agent) warming(ctx context.Context, m *v1alpha1.PodMigration) func(checkpoint.Progress) {
+	every, seen := newThrottle(progressInterval, time.Time{}), m.DeepCopy()
+	return func(p checkpoint.Progress) {
+		if !every.isDue(a.clock.Now()) {
+			return
+		}
+		// What is not wanted any more is ended by others.
+		_ = a.reportLate(ctx, seen.DeepCopy(), func(c *v1alpha1.CheckpointStatus) {
+			c.Destination = a.destination(seen, v1alpha1.DestinationRestoring)
+			c.Destination.Bytes, c.Destination.Files = p.Bytes, p.Files
+		})
+	}
+}
+
+// destination is a report on the replacement of this attempt.
+func (a *agent) destination(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.DestinationReport {
+	return &v1alpha1.DestinationReport{Node: a.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: m.Status.Replacement.UID, Phase: phase}
+}
+
+func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, d duty, r checkpoint.PassResult) error {
+	report := a.destination(m, v1alpha1.DestinationWarm)
+	report.Pass, report.Bytes, report.Files = r.Pass, r.Bytes, r.Files
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+		c.Destination = report
+		if d == restore {
+			c.Destination.Phase, c.Destination.RestoredAt = v1alpha1.DestinationRestored, microTime(a.now())
+		}
+	})
+}
+
+func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
+	if errors.Is(failure, context.Canceled) || errors.Is(failure, errNoProcess) {
+		return failure
+	}
+	report := a.destination(m, v1alpha1.DestinationFailed)
+	report.Reason, report.Message = a.metrics.failed(failure), failure.Error()
+	ctrl.LoggerFrom(ctx).Error(failure, "Cannot restore the volumes of a pod", "pod", m.Status.Replacement.Name, "reason", report.Reason)
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report })
+}
+
+// reader returns the open reader of this attempt, or opens one once the gate of
+// the replacement has the claim.
+func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, error) {
+	key, c := client.ObjectKeyFromObject(m), m.Status.Checkpoint
+	a.mu.Lock()
+	known := a.readers[key]
+	a.mu.Unlock()
+	if known != nil && known.pod == pod.UID && known.attempt == c.Attempt {
+		return known, nil
+	}
+	a.closeReader(key)
+	gate := ""
+	for _, s := range pod.Status.InitContainerStatuses {
+		switch {
+		case s.Name != v1alpha1.GateContainer:
+		case s.State.Running != nil:
+			gate = containerID(s)
+		case s.State.Terminated != nil:
+			// The original stands still meanwhile: it goes on the sooner.
+			return nil, errors.New("the gate that held the claim has ended, and with it the way to the claim: this node agent started anew after it let containers wait for their processes")
+		}
+	}
+	if gate == "" {
+		return nil, errNoProcess
+	}
+	folder, err := a.machine.ClaimFolder(pod.UID, gate)
+	if err != nil {
+		return nil, err
+	}
+	trees, err := a.destinationTrees(m, pod, gate)
+	if err != nil {
+		return nil, err
+	}
+	r, err := checkpoint.OpenReader(folder, m.UID, trees)
+	if err != nil {
+		return nil, err
+	}
+	open := &openReader{Reader: r, pod: pod.UID, attempt: c.Attempt}
+	a.mu.Lock()
+	a.readers[key] = open
+	a.mu.Unlock()
+	return open, nil
+}
+
+// openGate lets the containers of the replacement start.
+func (a *agent) openGate(pod types.UID) error {
+	folder := a.machine.EmptyDir(pod, v1alpha1.GateVolumeName)
+	file, err := os.OpenFile(filepath.Join(folder, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("opening the gate: %w", err)
+	}
+	return file.Close()
+}
+
+// release lets the replacement work: its containers start, or its restored
+// processes go on.
+func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration) error {
+	a.closeReader(client.ObjectKeyFromObject(m))
+	released := a.now()
+	if err := a.letProcessesGo(m); err != nil {
+		return err
+	}
+	if err := a.openGate(m.Status.Replacement.UID); err != nil {
+		return err
+	}
+	ctrl.LoggerFrom(ctx).Info("Released a replacement", "pod", m.Status.Replacement.Name, "took", time.Since(released.Time))
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+		if c.Destination != nil {
+			c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, &released
+		}
+	})
+}
+
+// containerID is the ID without the name of the runtime, "containerd://<id>".
+func containerID(s corev1.ContainerStatus) string {
+	_, id, _ := strings.Cut(s.ContainerID, "://")
+	return id
+}

@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// podFile names the pod of a folder of checkpoints. No container is named like it.
+const podFile = ".pod.json"
+
+func (a *agent) rememberPod(pod *corev1.Pod) error {
+	folder := a.restores.Pod(string(pod.UID))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	content, err := json.Marshal(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, podFile), content, 0o600)
+}
+
+// removeForgotten removes the checkpoints of replacements that are gone. While
+// the pod is there, also when its migration was rolled back, they keep its
+// containers from starting.
+func (a *agent) removeForgotten(ctx context.Context) error {
+	entries, err := os.ReadDir(string(a.restores))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, entry := range entries {
+		folder := filepath.Join(string(a.restores), entry.Name())
+		gone, err := a.isGone(ctx, folder, types.UID(entry.Name()))
+		if err == nil && gone {
+			err = os.RemoveAll(folder)
+		}
+		failures = append(failures, err)
+	}
+	return errors.Join(failures...)
+}
+
+func (a *agent) isGone(ctx context.Context, folder string, uid types.UID) (bool, error) {
+	content, err := os.ReadFile(filepath.Join(folder, podFile))
+	if err != nil {
+		return false, err
+	}
+	var key types.NamespacedName
+	if err := json.Unmarshal(content, &key); err != nil {
+		return false, fmt.Errorf("reading %s: %w", podFile, err)
+	}
+	pod := &corev1.Pod{}
+	err = a.live.Get(ctx, key, pod)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	return err == nil && pod.UID != uid, err
+}

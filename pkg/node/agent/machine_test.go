@@ -1,0 +1,156 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const pod types.UID = "0f7c8f6e-1111-2222-3333-444455556666"
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClaimFolder(t *testing.T) {
+	proc := t.TempDir()
+	m := Machine{Proc: proc}
+	write(t, filepath.Join(proc, "self", "cgroup"), "not a number")
+	write(t, filepath.Join(proc, "7", "cgroup"), "6:freezer:/kubepods/burstable/podaaaaaaaa-1111-2222-3333-444455556666/c1\n")
+	write(t, filepath.Join(proc, "7", "root/migration-checkpoint/x"), "")
+	write(t, filepath.Join(proc, "8", "cgroup"), "0::/kubepods.slice/kubepods-pod0f7c8f6e_1111_2222_3333_444455556666.slice/cri-containerd-c2.scope\n")
+	write(t, filepath.Join(proc, "9", "cgroup"), "6:freezer:/kubepods/burstable/pod0f7c8f6e-1111-2222-3333-444455556666/c1\n")
+	if _, err := m.ClaimFolder(pod, ""); !errors.Is(err, errNoProcess) {
+		t.Errorf("no process of the pod has the claim: error %v", err)
+	}
+	write(t, filepath.Join(proc, "8", "root/migration-checkpoint/x"), "")
+	write(t, filepath.Join(proc, "9", "root/migration-checkpoint/x"), "")
+	for container, want := range map[string]string{"c1": "9", "c2": "8"} {
+		if got, err := m.ClaimFolder(pod, container); err != nil || got != filepath.Join(proc, want, "root/migration-checkpoint") {
+			t.Errorf("container %s: %s, error %v, want process %s", container, got, err, want)
+		}
+	}
+	if _, err := m.ClaimFolder(pod, "c3"); !errors.Is(err, errNoProcess) {
+		t.Errorf("another container: error %v", err)
+	}
+}
+
+func TestFreezerV2(t *testing.T) {
+	root := t.TempDir()
+	folder := filepath.Join(root, "kubepods.slice", "kubepods-besteffort.slice", "kubepods-besteffort-pod0f7c8f6e_1111_2222_3333_444455556666.slice")
+	write(t, filepath.Join(folder, "cgroup.freeze"), "0")
+	write(t, filepath.Join(folder, "cgroup.events"), "populated 1\nfrozen 0\n")
+	m := Machine{Cgroup: root}
+	go func() {
+		// The kernel says so a moment later.
+		for range 1000 {
+			if content, _ := os.ReadFile(filepath.Join(folder, "cgroup.freeze")); string(content) == "1" {
+				_ = os.WriteFile(filepath.Join(folder, "cgroup.events"), []byte("populated 1\nfrozen 1\n"), 0o644)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	if err := m.Freeze(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Thaw(pod); err != nil {
+		t.Fatal(err)
+	}
+	if content, _ := os.ReadFile(filepath.Join(folder, "cgroup.freeze")); string(content) != "0" {
+		t.Errorf("cgroup.freeze is %q after thawing", content)
+	}
+	if err := m.Freeze(t.Context(), "ffffffff-1111-2222-3333-444455556666"); !errors.Is(err, errNoProcess) {
+		t.Errorf("a pod that is not there: error %v", err)
+	}
+	if err := m.Thaw("ffffffff-1111-2222-3333-444455556666"); err != nil {
+		t.Errorf("thawing a pod that is gone: %v", err)
+	}
+}
+
+// A process that writes stops while it is frozen, goes on after, and does not
+// write again when it is killed in between.
+func TestFreezeRealProcesses(t *testing.T) {
+	m := Machine{Cgroup: "/sys/fs/cgroup", Proc: "/proc"}
+	root := filepath.Join(m.Cgroup, "freezer")
+	if _, err := os.Stat(root); err != nil {
+		root = m.Cgroup
+	}
+	folder := filepath.Join(root, "pod"+string(pod)+"-test")
+	if err := os.MkdirAll(filepath.Join(folder, "container"), 0o755); err != nil {
+		t.Skipf("cgroups cannot be made here: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = os.Remove(filepath.Join(folder, "container"))
+		_ = os.Remove(folder)
+	})
+	output := filepath.Join(t.TempDir(), "output")
+	command := exec.Command("sh", "-c", "while :; do echo x >> "+output+"; sleep 0.01; done")
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	died := make(chan error, 1)
+	go func() { died <- command.Wait() }()
+	if err := os.WriteFile(filepath.Join(folder, "container", "cgroup.procs"), []byte(strconv.Itoa(command.Process.Pid)), 0); err != nil {
+		_ = command.Process.Kill()
+		t.Skipf("processes cannot be moved to a cgroup here: %v", err)
+	}
+	if err := m.Freeze(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	frozen := size(output)
+	time.Sleep(200 * time.Millisecond)
+	if now := size(output); now != frozen {
+		t.Errorf("it wrote %d bytes while frozen", now-frozen)
+	}
+	if err := m.Thaw(pod); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for size(output) == frozen && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if ctx.Err() != nil {
+		t.Error("it does not go on")
+	}
+	if err := m.Freeze(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	frozen = size(output)
+	if err := m.Kill(pod); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Thaw(pod); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-died:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
+	}
+	if now := size(output); now != frozen {
+		t.Errorf("it wrote %d bytes after it was to end", now-frozen)
+	}
+}
+
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
+)
+
+// Passes over the volumes of a pod.
+const (
+	passCopy    = "copy"
+	passSeal    = "seal"
+	passWarmUp  = "warm_up"
+	passRestore = "restore"
+)
+
+// Metrics of an agent.
+type Metrics struct {
+	passes  *prometheus.CounterVec
+	written *prometheus.CounterVec
+	freezes prometheus.Histogram
+	errors  *prometheus.CounterVec
+}
+
+// NewMetrics registers the metrics of an agent; a nil registerer registers none.
+// frozen tells how many pods the agent keeps frozen, with each scrape.
+func NewMetrics(registerer prometheus.Registerer, frozen func() float64) *Metrics {
+	m := &Metrics{
+		passes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ai_storage_node_agent_passes_total",
+			Help: "Passes over the volumes of pods that were finished: copy and seal on the source node, warm_up and restore on the destination.",
+		}, []string{"pass"}),
+		written: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ai_storage_node_agent_written_bytes_total",
+			Help: "What finished passes had to write: copy and seal to the checkpoint claim, warm_up and restore to the volumes of the replacement.",
+		}, []string{"pass"}),
+		freezes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "ai_storage_node_agent_freeze_duration_seconds",
+			Help:    "How long pods stood still for the last copy, from the freezing to the seal.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 2, 13),
+		}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ai_storage_node_agent_errors_total",
+			Help: "Failures that the agent reported to the migration, by their reason.",
+		}, []string{"reason"}),
+	}
+	for _, pass := range []string{passCopy, passSeal, passWarmUp, passRestore} {
+		m.passes.WithLabelValues(pass)
+		m.written.WithLabelValues(pass)
+	}
+	if registerer != nil {
+		registerer.MustRegister(m.passes, m.written, m.freezes, m.errors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ai_storage_node_agent_frozen_pods",
+			Help: "Pods that the agent keeps frozen now.",
+		}, frozen))
+	}
+	return m
+}
+
+func (m *Metrics) passed(pass string, r checkpoint.PassResult) {
+	m.passes.WithLabelValues(pass).Inc()
+	m.written.WithLabelValues(pass).Add(float64(r.Written))
+}
+
+func (m *Metrics) stoodStill(from, to time.Time) { m.freezes.Observe(to.Sub(from).Seconds()) }
+
+// failed counts a failure and returns its reason.
+func (m *Metrics) failed(failure error) string {
+	reason := checkpoint.ReasonOf(failure)
+	if errors.Is(failure, context.DeadlineExceeded) {
+		reason = ReasonFreezeTooLong
+	}
+	m.errors.WithLabelValues(reason).Inc()
+	return reason
+}

@@ -1,0 +1,313 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
+)
+
+// processMachine is what an agent needs of its node to carry processes.
+// Containers go by their IDs.
+type processMachine interface {
+	Movable(container string) (memory int64, obstacle string, err error)
+	Layer(container string) (string, error)
+	SharedMemory(container string) (string, error)
+	FreezeContainers(ctx context.Context, pod types.UID, containers []string) error
+	StandStill(pod types.UID, containers []string) error
+	Dump(ctx context.Context, container, folder string) error
+	LetGo(container string) error
+}
+
+// movingContainer is one whose processes move.
+type movingContainer struct{ name, id string }
+
+func ids(containers []movingContainer) []string {
+	all := make([]string, len(containers))
+	for i, c := range containers {
+		all[i] = c.id
+	}
+	return all
+}
+
+// Names of the trees of a checkpoint beside volumes. Names of volumes have no dots.
+const sharedMemoryTree = "shared.memory"
+
+func memoryTree(container string) string { return "memory." + container }
+func layerTree(container string) string  { return "layer." + container }
+
+// moving returns the containers of the original whose processes move.
+func (a *agent) moving(ctx context.Context, m *v1alpha1.PodMigration) ([]movingContainer, error) {
+	names := m.Status.Checkpoint.Processes
+	if len(names) == 0 {
+		return nil, nil
+	}
+	original, err := a.pod(ctx, m.Namespace, m.Status.Original)
+	if err != nil {
+		return nil, err
+	}
+	if original == nil {
+		return nil, errNoProcess
+	}
+	var moving []movingContainer
+	for _, name := range names {
+		id := ""
+		for _, s := range slices.Concat(original.Status.InitContainerStatuses, original.Status.ContainerStatuses) {
+			if s.Name == name && s.State.Running != nil {
+				id = containerID(s)
+			}
+		}
+		if id == "" {
+			return nil, notMovable("container %s does not run", name)
+		}
+		moving = append(moving, movingContainer{name, id})
+	}
+	return moving, nil
+}
+
+func notMovable(format string, args ...any) error {
+	return &checkpoint.Error{Reason: v1alpha1.ReportProcessNotMovable, Err: fmt.Errorf(format, args...)}
+}
+
+// movable returns the memory of the containers, in bytes. It fails with
+// ReportProcessNotMovable where CRIU is known not to carry what a process holds.
+func (a *agent) movable(moving []movingContainer) (int64, error) {
+	var memory int64
+	for _, c := range moving {
+		held, obstacle, err := a.machine.Movable(c.id)
+		if err != nil {
+			return 0, err
+		}
+		if obstacle != "" {
+			return 0, notMovable("container %s cannot move with its memory: %s", c.name, obstacle)
+		}
+		memory += held
+	}
+	return memory, nil
+}
+
+func (a *agent) dumpFolder(m *v1alpha1.PodMigration, container string) string {
+	return filepath.Join(a.dumps, string(m.UID), container)
+}
+
+// sourceTrees are all that is carried: volumes and, of containers that move with
+// their processes, the writable layer and the images that CRIU will write.
+func (a *agent) sourceTrees(m *v1alpha1.PodMigration, moving []movingContainer) ([]checkpoint.Volume, error) {
+	trees := a.volumes(m.Status.Original.UID, m.Status.Checkpoint.Volumes)
+	for i, c := range moving {
+		if i == 0 {
+			shared, err := a.machine.SharedMemory(c.id)
+			if err != nil {
+				return nil, err
+			}
+			trees = append(trees, checkpoint.Volume{Name: sharedMemoryTree, Dir: shared})
+		}
+		layer, err := a.machine.Layer(c.id)
+		if err != nil {
+			return nil, err
+		}
+		memory := filepath.Join(a.dumpFolder(m, c.name), "memory")
+		if err := clearFolder(memory); err != nil {
+			return nil, err
+		}
+		trees = append(trees,
+			checkpoint.Volume{Name: layerTree(c.name), Dir: layer, Layer: true},
+			checkpoint.Volume{Name: memoryTree(c.name), Dir: memory, Transient: true})
+	}
+	return trees, nil
+}
+
+// standStill freezes the original and, where its processes move, dumps them. All
+// that is copied after it is of the moment at which the last container froze.
+func (a *agent) standStill(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport) error {
+	pod := m.Status.Original.UID
+	if len(w.containers) == 0 {
+		sealed.FrozenAt = microTime(a.now())
+		return a.machine.Freeze(ctx, pod)
+	}
+	now, err := a.moving(ctx, m)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(now, w.containers) {
+		return notMovable("a container started anew while the pod was being copied")
+	}
+	if _, err := a.movable(now); err != nil {
+		return err
+	}
+	sealed.FrozenAt = microTime(a.now())
+	if err := a.machine.FreezeContainers(ctx, pod, ids(now)); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, c := range now {
+		group.Go(func() error {
+			if err := a.machine.Dump(ctx, c.id, a.dumpFolder(m, c.name)); err != nil {
+				return notMovable("container %s: %w", c.name, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	sealed.DumpedAt = microTime(a.now())
+	return a.machine.StandStill(pod, ids(now))
+}
+
+// removeDump removes what CRIU wrote: it is on the claim, or of no use.
+func (a *agent) removeDump(ctx context.Context, m *v1alpha1.PodMigration) {
+	if err := os.RemoveAll(filepath.Join(a.dumps, string(m.UID))); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Cannot remove a dump")
+	}
+}
+
+// destinationTrees are where the trees of sourceTrees go. From here on the
+// containers of the replacement do not start afresh.
+func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod, gate string) ([]checkpoint.Volume, error) {
+	c := m.Status.Checkpoint
+	trees := a.volumes(pod.UID, c.Volumes)
+	if len(c.Processes) == 0 {
+		return trees, nil
+	}
+	if err := a.rememberPod(pod); err != nil {
+		return nil, err
+	}
+	shared, err := a.machine.SharedMemory(gate)
+	if err != nil {
+		return nil, err
+	}
+	trees = append(trees, checkpoint.Volume{Name: sharedMemoryTree, Dir: shared})
+	for _, name := range c.Processes {
+		entry, err := a.restores.Entry(string(pod.UID), name)
+		if err != nil {
+			return nil, err
+		}
+		if err := entry.Expect(); err != nil {
+			return nil, err
+		}
+		trees = append(trees,
+			checkpoint.Volume{Name: layerTree(name), Dir: entry.Layer(), Layer: true},
+			checkpoint.Volume{Name: memoryTree(name), Dir: entry.Memory(), Transient: true})
+	}
+	return trees, nil
+}
+
+// isTaken reports whether a container of the replacement is being restored, or
+// was. What it is restored from must not change any more.
+func (a *agent) isTaken(m *v1alpha1.PodMigration) bool {
+	for _, name := range m.Status.Checkpoint.Processes {
+		if entry, err := a.restores.Entry(string(m.Status.Replacement.UID), name); err == nil && entry.IsTaken() {
+			return true
+		}
+	}
+	return false
+}
+
+// bringBack offers the verified checkpoint to the wrapper of runc, and waits until
+// the processes of all containers are there, stopped.
+func (a *agent) bringBack(ctx context.Context, m *v1alpha1.PodMigration) error {
+	pod := m.Status.Replacement.UID
+	for _, name := range m.Status.Checkpoint.Processes {
+		entry, err := a.restores.Entry(string(pod), name)
+		if err != nil {
+			return err
+		}
+		if entry.IsTaken() {
+			continue
+		}
+		if err := entry.Offer(); err != nil {
+			return err
+		}
+	}
+	if err := a.openGate(pod); err != nil {
+		return err
+	}
+	for {
+		held, err := a.held(m)
+		if err != nil || held != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// withdraw tells containers that wait for their processes that none will come.
+// What was restored stays stopped until its end.
+func (a *agent) withdraw(m *v1alpha1.PodMigration) error {
+	for _, name := range m.Status.Checkpoint.Processes {
+		entry, err := a.restores.Entry(string(m.Status.Replacement.UID), name)
+		if err != nil {
+			return err
+		}
+		if !entry.Exists() || entry.IsTaken() {
+			continue
+		}
+		if err := entry.Withdraw(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// held returns the IDs of the restored containers; nil until all are there.
+func (a *agent) held(m *v1alpha1.PodMigration) ([]string, error) {
+	var containers []string
+	for _, name := range m.Status.Checkpoint.Processes {
+		entry, err := a.restores.Entry(string(m.Status.Replacement.UID), name)
+		if err != nil {
+			return nil, err
+		}
+		outcome, err := entry.Outcome()
+		if err != nil {
+			return nil, err
+		}
+		if outcome.Failure != "" {
+			return nil, notMovable("the processes of container %s could not be restored: %s", name, outcome.Failure)
+		}
+		if !outcome.Done {
+			return nil, nil
+		}
+		containers = append(containers, outcome.Container)
+	}
+	return containers, nil
+}
+
+// letProcessesGo ends the hold on the restored processes, after the point of no
+// return. Doing it twice does no harm.
+func (a *agent) letProcessesGo(m *v1alpha1.PodMigration) error {
+	pod := m.Status.Replacement.UID
+	if len(m.Status.Checkpoint.Processes) == 0 {
+		return nil
+	}
+	if _, err := os.Lstat(a.restores.Pod(string(pod))); errors.Is(err, os.ErrNotExist) {
+		return nil // by an agent that did not live to report it
+	}
+	containers, err := a.held(m)
+	if err != nil {
+		return err
+	}
+	for _, id := range containers {
+		if err := a.machine.LetGo(id); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(a.restores.Pod(string(pod)))
+}

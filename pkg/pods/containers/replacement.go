@@ -1,0 +1,273 @@
+package containers
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
+)
+
+// serviceAccountVolumePrefix marks the token volume that the ServiceAccount
+// admission plugin adds to every pod, and adds anew to the replacement.
+const serviceAccountVolumePrefix = "kube-api-access-"
+
+// ReplacementOptions name what a replacement is bound to.
+type ReplacementOptions struct {
+	// Name of the replacement; empty for a pod that is only imagined.
+	Name string
+	// MigrationUID marks the migration that owns the replacement.
+	MigrationUID types.UID
+	// ClaimName is the checkpoint claim to mount; empty mounts none, for a pod
+	// that is only imagined.
+	ClaimName string
+	// TargetNode is the only node allowed; empty allows every node but the source.
+	TargetNode string
+	// PlannedNode is the node that the scheduler prefers.
+	PlannedNode string
+	// GateImage is the image of the node agent, whose gate holds the containers
+	// back until state is restored; empty for a pod that brings none.
+	GateImage string
+	// WaitForOriginal keeps the replacement out of the scheduler's queue until
+	// WaitForOriginalGate is taken from it.
+	WaitForOriginal bool
+	// SourceNode, OriginalUID and Root tell of the original. BuildReplacement
+	// takes them from the pod, Rewrite does not see that.
+	SourceNode  string
+	OriginalUID types.UID
+	// Root is the RootName of the original.
+	Root string
+	// Images are those of the original's containers, by name, where they are
+	// known: Rewrite refuses a pod with others.
+	Images map[string]string
+}
+
+// BuildReplacement returns the pod that takes over from pod: the containers
+// that the verdicts keep, the checkpoint claim mounted in each of them, never
+// on the source node and never bound at birth. It fails when the verdicts
+// refuse the pod or belong to another one. Verdicts read back from a status
+// are judged by the caller: only their containers count here.
+func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev1.Pod, error) {
+	if v.Refusal != "" {
+		return nil, fmt.Errorf("pod %s/%s cannot be moved: %s: %s", pod.Namespace, pod.Name, v.Refusal, v.Message)
+	}
+	if err := matchVerdicts(pod, v); err != nil {
+		return nil, err
+	}
+	// A container that moves is one that works: it asks for what its author said,
+	// whatever was taken from it in place.
+	pod, err := reclaimed.Original(pod)
+	if err != nil {
+		return nil, err
+	}
+	o.SourceNode, o.OriginalUID, o.Root = pod.Spec.NodeName, pod.UID, RootName(pod)
+	spec := stripped(pod, v, madeAnew(pod))
+	clearAssigned(spec)
+	replacement := &corev1.Pod{ObjectMeta: inheritedMeta(pod, o), Spec: *spec}
+	takeOver(replacement, pod, v, o, pod.Status.QOSClass)
+	return replacement, nil
+}
+
+// takeOver makes a pod, of which the containers that stay behind are gone, the
+// replacement: with the checkpoint, the gates, the place and the marks. It has
+// everything else from the pod that it was made of.
+func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions, quality corev1.PodQOSClass) {
+	spec := &replacement.Spec
+	markReplacement(&replacement.ObjectMeta, of, v, o)
+	spec.Affinity = moveAffinity(of, o.SourceNode, o.TargetNode)
+	spec.SchedulerName = v1alpha1.SchedulerName
+	if o.WaitForOriginal {
+		spec.SchedulingGates = append(spec.SchedulingGates, corev1.PodSchedulingGate{Name: v1alpha1.WaitForOriginalGate})
+	}
+	if o.ClaimName != "" {
+		mountCheckpoint(spec, o.ClaimName)
+	}
+	if o.GateImage != "" {
+		addGate(spec, o.GateImage, quality)
+	}
+}
+
+func matchVerdicts(pod *corev1.Pod, v Verdicts) error {
+	judged := map[string]bool{}
+	for _, c := range v.Containers {
+		judged[c.Name] = true
+	}
+	keeps := false
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if !judged[c.Name] {
+			return fmt.Errorf("pod %s/%s has container %s without a verdict", pod.Namespace, pod.Name, c.Name)
+		}
+	}
+	for _, c := range pod.Spec.Containers {
+		keeps = keeps || v.Keeps(c.Name)
+	}
+	if !keeps {
+		return fmt.Errorf("pod %s/%s would keep no container", pod.Namespace, pod.Name)
+	}
+	return nil
+}
+
+// stripped returns the spec with the kept containers and what they use, without
+// the volumes that are gone.
+func stripped(pod *corev1.Pod, v Verdicts, gone func(volume string) bool) *corev1.PodSpec {
+	spec := pod.Spec.DeepCopy()
+	drop := func(c corev1.Container) bool { return !v.Keeps(c.Name) }
+	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, drop)
+	spec.Containers = slices.DeleteFunc(spec.Containers, drop)
+	if len(spec.InitContainers) == 0 {
+		spec.InitContainers = nil
+	}
+	spec.EphemeralContainers = nil
+	spec.Resources = PodLevelShare(&pod.Spec, spec)
+
+	used := map[string]bool{}
+	devices := map[string]bool{}
+	eachContainer(spec, func(c *corev1.Container) {
+		c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return gone(m.Name) })
+		for _, name := range volumesOf(c) {
+			used[name] = true
+		}
+		for _, claim := range c.Resources.Claims {
+			devices[claim.Name] = true
+		}
+	})
+	usedBefore := map[string]bool{}
+	eachContainer(&pod.Spec, func(c *corev1.Container) {
+		for _, name := range volumesOf(c) {
+			usedBefore[name] = true
+		}
+	})
+	// A volume that no container ever used was not there for the stripped ones:
+	// it stays, unless it is one that is made anew.
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(volume corev1.Volume) bool {
+		return gone(volume.Name) || volume.Name == v1alpha1.GateVolumeName || usedBefore[volume.Name] && !used[volume.Name]
+	})
+	spec.ResourceClaims = slices.DeleteFunc(spec.ResourceClaims, func(r corev1.PodResourceClaim) bool { return !devices[r.Name] })
+	return spec
+}
+
+// madeAnew tells which volumes of an original the replacement does not take over:
+// the token, and the checkpoint of an earlier migration.
+func madeAnew(pod *corev1.Pod) func(volume string) bool {
+	previous := PreviousCheckpoint(pod) != ""
+	return func(volume string) bool {
+		return strings.HasPrefix(volume, serviceAccountVolumePrefix) || previous && volume == v1alpha1.CheckpointVolumeName
+	}
+}
+
+// clearAssigned removes what the API server and the scheduler write. Priority
+// is computed again from its class; a number that no longer matches the class
+// would be refused.
+func clearAssigned(spec *corev1.PodSpec) {
+	spec.NodeName = ""
+	spec.SchedulingGates = nil
+	spec.Priority = nil
+	spec.PreemptionPolicy = nil
+}
+
+func mountCheckpoint(spec *corev1.PodSpec, claim string) {
+	spec.Volumes = append(spec.Volumes, corev1.Volume{
+		Name: v1alpha1.CheckpointVolumeName,
+		VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim},
+		},
+	})
+	eachContainer(spec, func(c *corev1.Container) {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{
+			Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath,
+		})
+	})
+}
+
+func eachContainer(spec *corev1.PodSpec, visit func(*corev1.Container)) {
+	for i := range spec.InitContainers {
+		visit(&spec.InitContainers[i])
+	}
+	for i := range spec.Containers {
+		visit(&spec.Containers[i])
+	}
+}
+
+// annotationsOfTheOriginal say something of the original alone. Of those that
+// network plugins write, some are read back: with them the replacement would
+// be given the address that the original still has.
+var annotationsOfTheOriginal = []string{
+	// kubectl apply would read it as the replacement's.
+	corev1.LastAppliedConfigAnnotation,
+	v1alpha1.ReclaimedAnnotation,
+	"k8s.v1.cni.cncf.io/network-status",
+	// OVN-Kubernetes and Kube-OVN read theirs back.
+	"k8s.ovn.org/pod-networks",
+	"ovn.kubernetes.io/allocated", "ovn.kubernetes.io/routed",
+	"ovn.kubernetes.io/ip_address", "ovn.kubernetes.io/mac_address",
+	"cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs",
+}
+
+// inheritedMeta keeps the labels, so that Services go on matching, and the
+// annotations. An owner that is no controller stays an owner: the replacement
+// must go when it goes.
+func inheritedMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
+	meta := metav1.ObjectMeta{
+		Namespace: pod.Namespace, Name: o.Name,
+		Labels: map[string]string{}, Annotations: map[string]string{},
+	}
+	maps.Copy(meta.Labels, pod.Labels)
+	maps.Copy(meta.Annotations, pod.Annotations)
+	for _, owner := range pod.OwnerReferences {
+		if owner.Controller == nil || !*owner.Controller {
+			owner.BlockOwnerDeletion = nil
+			meta.OwnerReferences = append(meta.OwnerReferences, owner)
+		}
+	}
+	for _, key := range slices.Concat(annotationsOfTheOriginal, marksOfEarlierMigrations) {
+		delete(meta.Annotations, key)
+	}
+	return meta
+}
+
+// markReplacement writes what the scheduler, the controller and people read.
+func markReplacement(meta *metav1.ObjectMeta, of *corev1.Pod, v Verdicts, o ReplacementOptions) {
+	if meta.Labels == nil {
+		meta.Labels = map[string]string{}
+	}
+	if meta.Annotations == nil {
+		meta.Annotations = map[string]string{}
+	}
+	// Our scheduler places every replacement, which is no consent to further
+	// moves: a pod that has not opted in stays out of the loop's reach.
+	if _, said := meta.Annotations[v1alpha1.ExcludeAnnotation]; !said && of.Spec.SchedulerName != v1alpha1.SchedulerName {
+		meta.Annotations[v1alpha1.ExcludeAnnotation] = "true"
+	}
+	planned := o.TargetNode
+	if planned == "" {
+		planned = o.PlannedNode
+	}
+	setOrDelete(meta.Labels, v1alpha1.OriginalPodLabel, v1alpha1.LabelValue(o.Root))
+	setOrDelete(meta.Annotations, v1alpha1.OriginalPodLabel, o.Root)
+	setOrDelete(meta.Labels, v1alpha1.MigrationUIDLabel, string(o.MigrationUID))
+	setOrDelete(meta.Labels, v1alpha1.TargetNodeLabel, v1alpha1.LabelValue(planned))
+	setOrDelete(meta.Annotations, v1alpha1.RequiredNodeAnnotation, o.TargetNode)
+	setOrDelete(meta.Annotations, v1alpha1.SourceNodeAnnotation, o.SourceNode)
+	setOrDelete(meta.Annotations, v1alpha1.CheckpointClaimAnnotation, o.ClaimName)
+	setOrDelete(meta.Annotations, v1alpha1.OriginalUIDAnnotation, string(o.OriginalUID))
+	if metav1.GetControllerOf(of) != nil {
+		setOrDelete(meta.Annotations, LeftOutAnnotation, leftOut(of, v))
+	}
+}
+
+// marksOfEarlierMigrations say something of one migration of the original.
+var marksOfEarlierMigrations = []string{v1alpha1.FencedAnnotation, v1alpha1.ReleasedAnnotation, corev1.PodDeletionCost}
+
+func setOrDelete(values map[string]string, key, value string) {
+	if value == "" {
+		delete(values, key)
+		return
+	}
+	values[key] = value
+}

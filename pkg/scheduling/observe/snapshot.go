@@ -1,0 +1,206 @@
+package observe
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	resourcehelper "k8s.io/component-helpers/resource"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
+)
+
+// Options decide what the loop may touch.
+type Options struct {
+	// SchedulerName that pods opt in with.
+	SchedulerName string
+	// Nodes selects the nodes that pods may move between.
+	Nodes labels.Selector
+	// Pools divide these nodes: a node is in the first pool that selects it. None
+	// is one pool of all.
+	Pools []labels.Selector
+	// MetricsMaxAge is the age from which a measurement does not count.
+	MetricsMaxAge time.Duration
+	// MinimumSamples is how often a node must have been measured since it last
+	// changed; 0 counts as 1.
+	MinimumSamples int
+	// MinimumPodAge keeps younger pods where they are.
+	MinimumPodAge time.Duration
+	// Cooldown keeps a workload where it is after a migration of it ended. It
+	// doubles up to MaxCooldown while migrations follow each other.
+	Cooldown, MaxCooldown time.Duration
+	// PriorityCeiling is the highest priority that moves.
+	PriorityCeiling int32
+	// CarriesState tells that scratch volumes and memory can move along.
+	CarriesState bool
+	// Signals that have recorded the reading; nil knows the reading alone.
+	Signals *Signals
+	// Assessments are kept from cycle to cycle; nil assesses every pod anew.
+	Assessments *Assessments
+}
+
+// Reading is everything that was read of a cluster at one moment.
+type Reading struct {
+	At time.Time
+	// Source is cluster.SourceRequests where nothing measures the cluster; empty
+	// counts as cluster.SourceMeasured.
+	Source  string
+	Nodes   []*corev1.Node
+	Pods    []*corev1.Pod
+	Budgets []*policyv1.PodDisruptionBudget
+	// Claims finds the claims of a namespace and the volumes they are bound to.
+	Claims     func(namespace string) containers.ClaimLookup
+	Migrations []v1alpha1.PodMigration
+	// NodeMetrics and PodMetrics may hold several measurements of one node or pod.
+	NodeMetrics []metricsv1beta1.NodeMetrics
+	PodMetrics  []metricsv1beta1.PodMetrics
+	// Zones is what is free on each NUMA node, by node, where the node tells.
+	Zones map[string][]cluster.Resources
+}
+
+// Build makes the snapshot of a reading. Its loads come from the signals, or
+// from the requests where the reading says so.
+func Build(reading *Reading, options Options) *cluster.Snapshot {
+	if options.Signals == nil {
+		options.Signals = NewSignals(SignalOptions{Percentile: 100})
+		options.Signals.Record(reading)
+	}
+	options.Assessments.begin()
+	history := newHistory(reading.Migrations)
+	pods := make([]*cluster.Pod, 0, len(reading.Pods))
+	requested := map[string]cluster.Resources{}
+	for _, pod := range reading.Pods {
+		if !holdsPlace(pod) {
+			continue
+		}
+		requests := options.Assessments.requests(pod)
+		pods = append(pods, buildPod(pod, requests, reading, history, options))
+		if reading.usesRequests() {
+			requested[pod.Spec.NodeName] = requested[pod.Spec.NodeName].Add(requests)
+		}
+	}
+	nodes := make([]*cluster.Node, 0, len(reading.Nodes))
+	for _, node := range reading.Nodes {
+		nodes = append(nodes, buildNode(node, requested[node.Name], reading, history, options))
+	}
+	snapshot := cluster.NewSnapshot(reading.At, nodes, pods)
+	if reading.usesRequests() {
+		snapshot.Source = cluster.SourceRequests
+	}
+	return snapshot
+}
+
+func (r *Reading) usesRequests() bool { return r.Source == cluster.SourceRequests }
+
+func holdsPlace(pod *corev1.Pod) bool {
+	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+}
+
+func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading, history history, options Options) *cluster.Node {
+	n := &cluster.Node{
+		Name:        node.Name,
+		Allocatable: cluster.ResourcesOf(node.Status.Allocatable),
+		Pool:        poolOf(node, options.Pools),
+		Schedulable: isSchedulable(node),
+		Zones:       reading.Zones[node.Name],
+		Object:      node,
+	}
+	if reading.usesRequests() {
+		n.Measured = usageOf(requested, reading.At)
+		n.Smoothed = n.Measured
+		n.LeftAlone = leftAlone(n, history, options)
+		return n
+	}
+	usable, last := options.Signals.node(node.Name, history.lastChange[node.Name])
+	isStale := last == nil || reading.At.Sub(last.at) > options.MetricsMaxAge
+	switch {
+	case isStale:
+	case len(usable) > 0:
+		n.Measured, n.Smoothed = options.Signals.load(usable)
+	default:
+		n.Measured, n.Smoothed = options.Signals.load([]sample{*last})
+	}
+	if n.LeftAlone = leftAlone(n, history, options); n.LeftAlone != "" {
+		return n
+	}
+	switch {
+	case last == nil:
+		n.LeftAlone = "the node has no measurement"
+	case isStale:
+		n.LeftAlone = fmt.Sprintf("the last measurement of the node is %s old", reading.At.Sub(last.at).Round(time.Second))
+	case len(usable) == 0:
+		n.LeftAlone = "the node was last measured before its last migration ended"
+	case len(usable) < options.MinimumSamples:
+		n.LeftAlone = fmt.Sprintf("the node has been measured %d of %d times since it changed, or since the rebalancer started", len(usable), options.MinimumSamples)
+		n.Settling = true
+	}
+	return n
+}
+
+// leftAlone says why no pod is moved from or to a node, whatever its load.
+//
+// A node is measured over a window. While a migration has changed the node since
+// that window began, the figure is of another cluster than this one, so it is
+// not used either.
+func leftAlone(n *cluster.Node, history history, options Options) string {
+	switch {
+	case !options.Nodes.Matches(labels.Set(n.Object.Labels)):
+		return "the node is outside of the node selector"
+	case n.Pool < 0:
+		return "the node is in no node pool"
+	case history.inFlight[n.Name]:
+		return "a migration from or to the node is in flight"
+	}
+	return ""
+}
+
+// poolOf is the number of the pool of a node; -1 when no pool selects it.
+func poolOf(node *corev1.Node, pools []labels.Selector) int {
+	if len(pools) == 0 {
+		return 0
+	}
+	return slices.IndexFunc(pools, func(pool labels.Selector) bool { return pool.Matches(labels.Set(node.Labels)) })
+}
+
+func isSchedulable(node *corev1.Node) bool {
+	if node.Spec.Unschedulable || node.DeletionTimestamp != nil {
+		return false
+	}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func usageOf(r cluster.Resources, at time.Time) *cluster.Usage {
+	s := newSample(at, 0, r)
+	return &cluster.Usage{MilliCPU: s.milliCPU, Memory: s.memory, At: at}
+}
+
+// podUsage is what a pod uses; nil without a fresh measurement. Without anything
+// that measures, it is what the pod asks for.
+func podUsage(pod *corev1.Pod, requests cluster.Resources, reading *Reading, options Options) *cluster.Usage {
+	if reading.usesRequests() {
+		return usageOf(requests, reading.At)
+	}
+	usage, _ := options.Signals.load(options.Signals.pod(pod))
+	if usage == nil || reading.At.Sub(usage.At) > options.MetricsMaxAge {
+		return nil
+	}
+	return usage
+}
+
+// requestsOf is what the scheduler counts for a pod.
+func requestsOf(pod *corev1.Pod) cluster.Resources {
+	return cluster.ResourcesOf(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{
+		UseStatusResources: true,
+	}))
+}

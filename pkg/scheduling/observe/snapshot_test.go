@@ -1,0 +1,305 @@
+package observe
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
+)
+
+var now = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func testOptions() Options {
+	return Options{
+		SchedulerName: v1alpha1.SchedulerName, Nodes: labels.Everything(),
+		MetricsMaxAge: 2 * time.Minute, MinimumPodAge: time.Minute, Cooldown: 10 * time.Minute, MaxCooldown: time.Hour, PriorityCeiling: 1000,
+	}
+}
+
+func testNode() *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"pool": "gpu"}},
+		Status: corev1.NodeStatus{
+			Allocatable: resources("4", "8Gi"),
+			Conditions:  []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+		},
+	}
+}
+
+func resources(cpu, memory string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+}
+
+// testPod has a running container and one that has finished.
+func testPod() *corev1.Pod {
+	container := func(name, cpu string) corev1.Container {
+		return corev1.Container{Name: name, Resources: corev1.ResourceRequirements{Requests: resources(cpu, "1Gi")}}
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "ns", Name: "p", UID: "uid-p", Labels: map[string]string{"app": "web"},
+			CreationTimestamp: metav1.NewTime(now.Add(-time.Hour)),
+		},
+		Spec: corev1.PodSpec{
+			NodeName: "n1", SchedulerName: v1alpha1.SchedulerName, RestartPolicy: corev1.RestartPolicyNever,
+			Containers: []corev1.Container{container("prepare", "900m"), container("train", "500m")},
+		},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning,
+			ContainerStatuses: []corev1.ContainerStatus{
+				{Name: "prepare", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}},
+				{Name: "train", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}},
+			},
+		},
+	}
+}
+
+func testReading() *Reading {
+	return &Reading{
+		At: now, Nodes: []*corev1.Node{testNode()}, Pods: []*corev1.Pod{testPod()},
+		Claims: func(string) containers.ClaimLookup {
+			return func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return nil, nil }
+		},
+		NodeMetrics: []metricsv1beta1.NodeMetrics{{
+			ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Timestamp: metav1.NewTime(now.Add(-10 * time.Second)),
+			Window: metav1.Duration{Duration: 15 * time.Second}, Usage: resources("3", "2Gi"),
+		}},
+		PodMetrics: []metricsv1beta1.PodMetrics{{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}, Timestamp: metav1.NewTime(now.Add(-10 * time.Second)),
+			Containers: []metricsv1beta1.ContainerMetrics{{Name: "train", Usage: resources("400m", "512Mi")}, {Name: "other", Usage: resources("100m", "512Mi")}},
+		}},
+	}
+}
+
+func migrationOf(phase v1alpha1.Phase, ended time.Time) v1alpha1.PodMigration {
+	m := v1alpha1.PodMigration{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "m"},
+		Spec:       v1alpha1.PodMigrationSpec{PodName: "before"},
+		Status: v1alpha1.PodMigrationStatus{
+			Phase:       phase,
+			Original:    &v1alpha1.PodReference{Name: "before", NodeName: "n0"},
+			Replacement: &v1alpha1.PodReference{Name: "p", NodeName: "n1"},
+		},
+	}
+	if !ended.IsZero() {
+		m.Status.Times.Finished = &metav1.MicroTime{Time: ended}
+		m.Status.Times.OriginalGone = &metav1.MicroTime{Time: ended}
+	}
+	return m
+}
+
+func TestBuildTakesAmounts(t *testing.T) {
+	snapshot := Build(testReading(), testOptions())
+	if len(snapshot.Nodes) != 1 || len(snapshot.Pods) != 1 {
+		t.Fatalf("snapshot has %d nodes and %d pods", len(snapshot.Nodes), len(snapshot.Pods))
+	}
+	node, pod := snapshot.Nodes[0], snapshot.Pods[0]
+	at := now.Add(-10 * time.Second)
+	for _, check := range []struct{ what, diff string }{
+		{"node use", cmp.Diff(&cluster.Usage{MilliCPU: 3000, Memory: 2 << 30, At: at}, node.Measured)},
+		{"allocatable", cmp.Diff(cluster.Resources{MilliCPU: 4000, Memory: 8 << 30}, node.Allocatable)},
+		{"pod use", cmp.Diff(&cluster.Usage{MilliCPU: 500, Memory: 1 << 30, At: at}, pod.Measured)},
+		{"requests", cmp.Diff(cluster.Resources{MilliCPU: 1400, Memory: 2 << 30}, pod.Requests)},
+		{"stripped requests", cmp.Diff(cluster.Resources{MilliCPU: 500, Memory: 1 << 30}, pod.StrippedRequests)},
+		{"immovable", cmp.Diff("", pod.Immovable)},
+		{"left alone", cmp.Diff("", node.LeftAlone)},
+	} {
+		if check.diff != "" {
+			t.Errorf("%s (-want +got):\n%s", check.what, check.diff)
+		}
+	}
+	if replacement := pod.Replacement(); len(replacement.Spec.Containers) != 1 || replacement.Spec.NodeName != "" {
+		t.Errorf("replacement has %d containers and node %q, want one container and no node", len(replacement.Spec.Containers), replacement.Spec.NodeName)
+	}
+}
+
+func TestBuildLeavesOutPodsThatHoldNoPlace(t *testing.T) {
+	reading := testReading()
+	pending, done := testPod(), testPod()
+	pending.Name, pending.Spec.NodeName = "pending", ""
+	done.Name, done.Status.Phase = "done", corev1.PodSucceeded
+	reading.Pods = append(reading.Pods, pending, done)
+	if snapshot := Build(reading, testOptions()); len(snapshot.Pods) != 1 {
+		t.Errorf("snapshot has %d pods, want 1", len(snapshot.Pods))
+	}
+}
+
+func TestImmovable(t *testing.T) {
+	controlled := func(kind string) func(*Reading) {
+		return func(r *Reading) {
+			r.Pods[0].OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: "owner", Controller: new(true)}}
+		}
+	}
+	annotated := func(key, value string) func(*Reading) {
+		return func(r *Reading) { r.Pods[0].Annotations = map[string]string{key: value} }
+	}
+	pdb := func(allowed int32, selector map[string]string) func(*Reading) {
+		return func(r *Reading) {
+			r.Budgets = []*policyv1.PodDisruptionBudget{{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pdb"},
+				Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: selector}},
+				Status:     policyv1.PodDisruptionBudgetStatus{DisruptionsAllowed: allowed},
+			}}
+		}
+	}
+	migrated := func(phase v1alpha1.Phase, ended time.Time) func(*Reading) {
+		return func(r *Reading) { r.Migrations = []v1alpha1.PodMigration{migrationOf(phase, ended)} }
+	}
+	scratch := func(r *Reading) {
+		spec := &r.Pods[0].Spec
+		spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
+	}
+	withMemory := func(r *Reading) { r.Pods[0].Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass) }
+	carries := func(o *Options) { o.CarriesState = true }
+	tests := []struct {
+		name    string
+		change  func(*Reading)
+		want    string
+		options func(*Options)
+	}{
+		{name: "scratch volume, nothing to carry it", change: scratch, want: "scratch"},
+		{name: "scratch volume that is carried", change: scratch, options: carries},
+		{name: "memory, nothing to carry it", change: withMemory, want: "checkpointStorageClassName"},
+		{name: "memory that is carried", change: withMemory, options: carries},
+		{name: "memory that cannot be carried", change: func(r *Reading) {
+			withMemory(r)
+			r.Pods[0].Spec.Containers[1].TTY = true
+		}, options: carries, want: "its processes cannot move"},
+		{"movable", func(*Reading) {}, "", nil},
+		{"other scheduler", func(r *Reading) { r.Pods[0].Spec.SchedulerName = "default-scheduler" }, "has not opted in", nil},
+		{"our veto", annotated(v1alpha1.ExcludeAnnotation, "true"), v1alpha1.ExcludeAnnotation, nil},
+		{"the autoscaler's veto", annotated(safeToEvictAnnotation, "false"), safeToEvictAnnotation, nil},
+		{"the autoscaler's consent", annotated(safeToEvictAnnotation, "true"), "", nil},
+		{"the descheduler's veto", annotated(preferNoEvictionAnnotation, ""), preferNoEvictionAnnotation, nil},
+		{"DaemonSet", controlled("DaemonSet"), "DaemonSet", nil},
+		{"ReplicaSet", controlled("ReplicaSet"), "ReplicaSet", nil},
+		{"terminating", func(r *Reading) { r.Pods[0].DeletionTimestamp = new(metav1.NewTime(now)) }, "being deleted", nil},
+		{"a container has not started", func(r *Reading) {
+			r.Pods[0].Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
+		}, "has not started", nil},
+		{"young", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-59 * time.Second)) }, "younger than 1m", nil},
+		{"old enough", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-60 * time.Second)) }, "", nil},
+		{"important", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1001)) }, "above 1000", nil},
+		{"as important as may be", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1000)) }, "", nil},
+		{"migration in flight", migrated(v1alpha1.PhasePlacing, time.Time{}), "in flight", nil},
+		{"moved just now", migrated(v1alpha1.PhaseSucceeded, now.Add(-9*time.Minute)), "stays for another 1m0s", nil},
+		{"failed to move just now", migrated(v1alpha1.PhaseFailed, now.Add(-9*time.Minute)), "stays for another 1m0s", nil},
+		{"moved long ago", migrated(v1alpha1.PhaseSucceeded, now.Add(-11*time.Minute)), "", nil},
+		{"a young replacement whose migration was deleted", func(r *Reading) {
+			r.Pods[0].Labels[v1alpha1.MigrationUIDLabel] = "gone"
+			r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-9 * time.Minute))
+		}, "stays for another 1m0s", nil},
+		{"no disruption allowed", pdb(0, map[string]string{"app": "web"}), "disruption budget pdb", nil},
+		{"disruption allowed", pdb(1, map[string]string{"app": "web"}), "", nil},
+		{"two disruption budgets", func(r *Reading) {
+			pdb(1, map[string]string{"app": "web"})(r)
+			second := r.Budgets[0].DeepCopy()
+			second.Name = "second"
+			r.Budgets = append(r.Budgets, second)
+		}, "more than one disruption budget", nil},
+		{"another pod's disruption budget", pdb(0, map[string]string{"app": "db"}), "", nil},
+		{"not measured", func(r *Reading) { r.PodMetrics = nil }, "no fresh measurement", nil},
+		{"measured long ago", func(r *Reading) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			reading := testReading()
+			tt.change(reading)
+			options := testOptions()
+			if tt.options != nil {
+				tt.options(&options)
+			}
+			pod := Build(reading, options).Pods[0]
+			if !strings.Contains(pod.Immovable, tt.want) || (tt.want == "") != (pod.Immovable == "") {
+				t.Errorf("Immovable = %q, want %q", pod.Immovable, tt.want)
+			}
+			if (pod.Replacement == nil) != (tt.want != "") {
+				t.Errorf("an imagined replacement is there: %t", pod.Replacement != nil)
+			}
+		})
+	}
+}
+
+func TestLeftAlone(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Reading, *Options)
+		want   string
+	}{
+		{"fresh", func(*Reading, *Options) {}, ""},
+		{"not measured", func(r *Reading, _ *Options) { r.NodeMetrics = nil }, "no measurement"},
+		{"measured long ago", func(r *Reading, _ *Options) { r.NodeMetrics[0].Timestamp = metav1.NewTime(now.Add(-3 * time.Minute)) }, "3m0s old"},
+		{"outside of the selector", func(_ *Reading, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "cpu"}) }, "outside of the node selector"},
+		{"inside of the selector", func(_ *Reading, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "gpu"}) }, ""},
+		{"migration in flight", func(r *Reading, _ *Options) {
+			r.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseHandingOver, time.Time{})}
+		}, "in flight"},
+		{"changed within the window", func(r *Reading, _ *Options) {
+			r.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseSucceeded, now.Add(-24*time.Second))}
+		}, "before its last migration ended"},
+		{"changed before the window", func(r *Reading, _ *Options) {
+			r.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseSucceeded, now.Add(-26*time.Second))}
+		}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			reading, options := testReading(), testOptions()
+			tt.change(reading, &options)
+			node := Build(reading, options).Nodes[0]
+			if !strings.Contains(node.LeftAlone, tt.want) || (tt.want == "") != (node.LeftAlone == "") {
+				t.Errorf("LeftAlone = %q, want %q", node.LeftAlone, tt.want)
+			}
+		})
+	}
+}
+
+func TestSchedulable(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*corev1.Node)
+		want   bool
+	}{
+		"ready":        {func(*corev1.Node) {}, true},
+		"cordoned":     {func(n *corev1.Node) { n.Spec.Unschedulable = true }, false},
+		"not ready":    {func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown }, false},
+		"no condition": {func(n *corev1.Node) { n.Status.Conditions = nil }, false},
+		"going":        {func(n *corev1.Node) { n.DeletionTimestamp = new(metav1.NewTime(now)) }, false},
+	} {
+		node := testNode()
+		tt.change(node)
+		if got := isSchedulable(node); got != tt.want {
+			t.Errorf("%s: isSchedulable = %t", name, got)
+		}
+	}
+}
+
+func TestBuildDoesNotDependOnOrder(t *testing.T) {
+	reading := testReading()
+	for i := range 5 {
+		node, pod := testNode(), testPod()
+		node.Name, pod.Name, pod.UID = fmt.Sprint("n", i), fmt.Sprint("p", i), types.UID(fmt.Sprint("uid", i))
+		reading.Nodes, reading.Pods = append(reading.Nodes, node), append(reading.Pods, pod)
+	}
+	first := Build(reading, testOptions())
+	for i, j := 0, len(reading.Pods)-1; i < j; i, j = i+1, j-1 {
+		reading.Nodes[i], reading.Nodes[j] = reading.Nodes[j], reading.Nodes[i]
+		reading.Pods[i], reading.Pods[j] = reading.Pods[j], reading.Pods[i]
+	}
+	if diff := cmp.Diff(first, Build(reading, testOptions())); diff != "" {
+		t.Errorf("the order of the lists shows (-first +second):\n%s", diff)
+	}
+}
