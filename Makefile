@@ -222,7 +222,7 @@ bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, 
 	$(MAKE) bench-scale
 
 .PHONY: bench-reclaim
-bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=folder, OUT=folder, SEED=n)
+bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=directory, OUT=directory, SEED=n)
 	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-reclaim ./bench/reclaim
 	$(BIN)/bench-reclaim -data $(BENCH_DATA) -out $(OUT) -seed $(SEED) -version "$$(git describe --always --dirty)"
 

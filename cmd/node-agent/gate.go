@@ -16,7 +16,7 @@ func newGateCommand() *cobra.Command {
 	gate := &cobra.Command{Use: "gate", Short: "Holds the containers of a replacement back"}
 	gate.AddCommand(
 		&cobra.Command{
-			Use: "install FOLDER", Short: "Copy this program into a folder", Args: cobra.ExactArgs(1),
+			Use: "install FOLDER", Short: "Copy this program into a directory", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return install(args[0]) },
 		},
 		&cobra.Command{
@@ -53,13 +53,13 @@ func newPauseCommand() *cobra.Command {
 }
 
 // install copies the program in one step: an interrupted copy has another name.
-func install(folder string) (err error) {
+func install(directory string) (err error) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return err
 	}
 	defer self.Close()
-	next := filepath.Join(folder, ".node-agent.new")
+	next := filepath.Join(directory, ".node-agent.new")
 	file, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
 	if err != nil {
 		return err
@@ -69,5 +69,5 @@ func install(folder string) (err error) {
 	if err = errors.Join(err, file.Chmod(0o755), file.Close()); err != nil {
 		return err
 	}
-	return os.Rename(next, filepath.Join(folder, "node-agent"))
+	return os.Rename(next, filepath.Join(directory, "node-agent"))
 }

@@ -50,8 +50,8 @@ func newRunCommand() *cobra.Command {
 	}
 	flags := command.Flags()
 	flags.StringVar(&o.Node, "node-name", o.Node, "name of the node; NODE_NAME when not given")
-	flags.StringVar(&o.StateDir, "state-dir", "/var/lib/ai-storage/node-agent", "folder of the node that remembers which pods are frozen")
-	flags.StringVar(&o.Machine.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "root folder of the kubelet")
+	flags.StringVar(&o.StateDir, "state-dir", "/var/lib/ai-storage/node-agent", "directory of the node that remembers which pods are frozen")
+	flags.StringVar(&o.Machine.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "root directory of the kubelet")
 	flags.StringVar(&o.Machine.Proc, "proc", "/proc", "where the node's processes are seen")
 	flags.StringVar(&o.Machine.Cgroup, "cgroup-root", "/sys/fs/cgroup", "where the node's cgroups are mounted")
 	flags.BoolVar(&o.Processes, "process-checkpoint", false, "look for CRIU and the runtime handler of the node, and tell on its node object whether processes can move (docs/process-checkpoint.md)")

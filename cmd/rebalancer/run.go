@@ -124,9 +124,9 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	}
 	loop.Writer = mgr.GetClient()
 	loop.Metrics = rebalance.NewMetrics(metrics.Registry)
-	loop.Board = &rebalance.Board{Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: o.leaderElectionNamespace}
+	loop.StatusStore = &rebalance.StatusStore{Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: o.leaderElectionNamespace}
 	if o.apiBindAddress != "0" {
-		if err := setUpAPI(ctx, mgr, o, &limits, certificate, factory, loop.Board); err != nil {
+		if err := setUpAPI(ctx, mgr, o, &limits, certificate, factory, loop.StatusStore); err != nil {
 			return fmt.Errorf("setting up the HTTP API: %w", err)
 		}
 	}
@@ -215,7 +215,7 @@ func dryRun(ctx context.Context, o *options, configuration *load.Configuration, 
 	if err != nil {
 		return err
 	}
-	loop.Board = &rebalance.Board{Live: live, Namespace: o.leaderElectionNamespace}
+	loop.StatusStore = &rebalance.StatusStore{Live: live, Namespace: o.leaderElectionNamespace}
 	status, err := loop.DryRun(ctx)
 	if err != nil {
 		return err

@@ -30,8 +30,8 @@ func apiServer(t *testing.T, version string) string {
 // write makes a kubeconfig for the server, and a configuration that names it.
 func write(t *testing.T, server string) (kubeconfig, configuration string) {
 	t.Helper()
-	folder := t.TempDir()
-	kubeconfig, configuration = filepath.Join(folder, "kubeconfig"), filepath.Join(folder, "configuration")
+	directory := t.TempDir()
+	kubeconfig, configuration = filepath.Join(directory, "kubeconfig"), filepath.Join(directory, "configuration")
 	for path, content := range map[string]string{
 		kubeconfig: "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: '" + server + "'}}]\n" +
 			"contexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n",

@@ -21,8 +21,8 @@ var Noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 const (
 	zones = 3
-	// hotShare of the nodes run hot.
-	hotShare = 0.05
+	// overutilizedShare of the nodes run overutilized.
+	overutilizedShare = 0.05
 	// daemons is how many DaemonSets have a pod on every node.
 	daemons = 3
 	gib     = int64(1) << 30
@@ -84,7 +84,7 @@ func New(nodes, podsPerNode int, seed uint64) *World {
 func (w *World) addNode(i int) {
 	cores := []int64{16, 32, 32, 64}[w.random.IntN(4)]
 	p := &place{zone: i % zones, pool: "general", heat: 0.6 + 0.5*w.random.Float64(), occupied: map[int]bool{}}
-	if w.random.Float64() < hotShare {
+	if w.random.Float64() < overutilizedShare {
 		p.heat = 1.9 + 0.5*w.random.Float64()
 	}
 	name := fmt.Sprintf("node-%05d", i)

@@ -103,10 +103,10 @@ func (c *cli) waitForCancel(ctx context.Context, s *session, o *cancelOptions, m
 
 // tooLate says why a migration cannot be cancelled any more; "" while it can.
 func (s *session) tooLate(ctx context.Context, m *v1alpha1.PodMigration) (string, error) {
-	if why := pastReturn(m); why != "" || m.Status.Original == nil {
+	if why := isCommitted(m); why != "" || m.Status.Original == nil {
 		return why, nil
 	}
-	past, err := s.judge.PastReturn(ctx, m)
+	past, err := s.judge.IsCommitted(ctx, m)
 	if apierrors.IsForbidden(err) {
 		return "", nil // who may not read the pods leaves it to the controller
 	}
@@ -116,9 +116,9 @@ func (s *session) tooLate(ctx context.Context, m *v1alpha1.PodMigration) (string
 	return fmt.Sprintf("pod %s is on its way out already", m.Spec.PodName), nil
 }
 
-// pastReturn says what in the status of a migration leaves no way back; "" when
+// isCommitted says what in the status of a migration leaves no way back; "" when
 // nothing does.
-func pastReturn(m *v1alpha1.PodMigration) string {
+func isCommitted(m *v1alpha1.PodMigration) string {
 	switch st := &m.Status; {
 	case st.Phase.IsFinished():
 		return fmt.Sprintf("it has ended: %s", st.Phase)

@@ -24,7 +24,7 @@ type session struct {
 	client    client.WithWatch
 	namespace string
 	// judge tells what the controller would do with a request.
-	judge *migration.Appraiser
+	judge *migration.Preflight
 }
 
 // Requests per second, as kubectl allows itself.

@@ -37,7 +37,7 @@ func (s *session) judgeRequest(ctx context.Context, request *v1alpha1.PodMigrati
 		return judgement{}, err
 	}
 	j := judgement{pod: pod, verdicts: containers.Judge(pod, containers.PolicyOf(request)).Containers}
-	appraisal, err := s.judge.Appraise(ctx, request)
+	appraisal, err := s.judge.Check(ctx, request)
 	switch {
 	case apierrors.IsForbidden(err):
 		j.unchecked, j.refusal = err, refusalOfPod(pod, request)

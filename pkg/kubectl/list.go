@@ -230,11 +230,11 @@ func destinationNode(m *v1alpha1.PodMigration) string {
 	return m.Spec.TargetNode
 }
 
-// requestedByAnnotation names who asked for a migration through the REST API.
-const requestedByAnnotation = v1alpha1.GroupName + "/requested-by"
+// RequestedByAnnotation names who asked for a migration through the REST API.
+const RequestedByAnnotation = v1alpha1.GroupName + "/requested-by"
 
 // createdBy names the rebalancer, kubectl, or the person who asked; it is empty for
 // a PodMigration that was applied as it is.
 func createdBy(m *v1alpha1.PodMigration) string {
-	return cmp.Or(m.Annotations[requestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
+	return cmp.Or(m.Annotations[RequestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
 }

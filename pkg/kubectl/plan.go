@@ -35,8 +35,8 @@ func (c *cli) planCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) board(s *session) *rebalance.Board {
-	return &rebalance.Board{Live: s.client, Writer: s.client, Namespace: c.systemNamespace}
+func (c *cli) board(s *session) *rebalance.StatusStore {
+	return &rebalance.StatusStore{Live: s.client, Writer: s.client, Namespace: c.systemNamespace}
 }
 
 func (c *cli) plan(ctx context.Context, output string) error {

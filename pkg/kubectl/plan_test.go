@@ -34,10 +34,10 @@ func status(t *testing.T, change func(*rebalance.Status)) *corev1.ConfigMap {
 				Pod: cluster.PodKey{Namespace: "default", Name: "trainer"}, From: "node-a", To: "node-b", Gain: 0.8,
 				Usage: cluster.Resources{MilliCPU: 400, Memory: 512 << 20}, FreedRequests: cluster.Resources{MilliCPU: 1000, Memory: 2 << 30},
 			}},
-			Before: planner.Summary{Nodes: []planner.NodeLoad{{Name: "node-a", CPU: 0.87, Memory: 0.4, Hot: true}, {Name: "node-b", CPU: 0.2, Memory: 0.3}}},
+			Before: planner.Summary{Nodes: []planner.NodeLoad{{Name: "node-a", CPU: 0.87, Memory: 0.4, Overutilized: true}, {Name: "node-b", CPU: 0.2, Memory: 0.3}}},
 			After:  planner.Summary{Nodes: []planner.NodeLoad{{Name: "node-a", CPU: 0.55, Memory: 0.35}, {Name: "node-b", CPU: 0.52, Memory: 0.35}}},
 		},
-		LeftAlone: []rebalance.LeftAloneNode{{Name: "node-c", Reason: "the last measurement of the node is 5m0s old"}},
+		Skipped:   []rebalance.LeftAloneNode{{Name: "node-c", Reason: "the last measurement of the node is 5m0s old"}},
 		Cooldowns: []observe.Cooldown{{Workload: "Pod/default/other", Migrations: 1, Until: noon.Add(9 * time.Minute)}},
 	}
 	change(s)
@@ -57,7 +57,7 @@ func TestPlan(t *testing.T) {
 	golden(t, "plan", b.run("plan"))
 	golden(t, "plan-yaml", b.run("plan", "-o", "yaml"))
 	b = newBench(t, paused(t), status(t, func(s *rebalance.Status) {
-		s.Time, s.Held, s.Trimmed = noon.Add(-time.Hour), "paused by john: upgrade", "2 of 5000 nodes are shown: those that are hot or that a move touches"
+		s.Time, s.Held, s.Trimmed = noon.Add(-time.Hour), "paused by john: upgrade", "2 of 5000 nodes are shown: those that are overutilized or that a move touches"
 	}))
 	golden(t, "plan-paused-and-old", b.run("plan"))
 }

@@ -129,14 +129,14 @@ func (c *cli) judgeNodes(ctx context.Context, s *session, views []nodeview.Node)
 	if err != nil {
 		return
 	}
-	leftAlone, hot := map[string]string{}, map[string]bool{}
-	for _, n := range status.LeftAlone {
-		leftAlone[n.Name] = n.Reason
+	skipped, overutilized := map[string]string{}, map[string]bool{}
+	for _, n := range status.Skipped {
+		skipped[n.Name] = n.Reason
 	}
 	for _, n := range status.Plan.Before.Nodes {
-		hot[n.Name] = n.Hot
+		overutilized[n.Name] = n.Overutilized
 	}
-	nodeview.Judge(views, leftAlone, hot)
+	nodeview.Judge(views, skipped, overutilized)
 }
 
 func writeNodes(w io.Writer, views []nodeview.Node) error {
@@ -208,12 +208,12 @@ func nodeStatus(n *nodeview.Node) string {
 // saidOf is what the rebalancer said of a node.
 func saidOf(n *nodeview.Node) string {
 	switch {
-	case n.Hot && n.LeftAlone != "":
-		return "hot; left alone: " + n.LeftAlone
-	case n.Hot:
-		return "hot"
-	case n.LeftAlone != "":
-		return "left alone: " + n.LeftAlone
+	case n.Overutilized && n.Skipped != "":
+		return "overutilized; left alone: " + n.Skipped
+	case n.Overutilized:
+		return "overutilized"
+	case n.Skipped != "":
+		return "left alone: " + n.Skipped
 	}
 	return "-"
 }

@@ -60,7 +60,7 @@ func within(ctx context.Context, limit time.Duration) (context.Context, context.
 // notOver is the answer when the waiting ends before the migration.
 func (c *cli) notOver(ctx context.Context, m *v1alpha1.PodMigration, limit time.Duration) error {
 	goesOn := fmt.Sprintf("the migration goes on; cancel it with: kubectl migrate cancel %s -n %s", m.Name, m.Namespace)
-	if pastReturn(m) != "" {
+	if isCommitted(m) != "" {
 		goesOn = fmt.Sprintf("the migration goes on, and is past the point of no return; see kubectl migrate describe %s -n %s", m.Name, m.Namespace)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {

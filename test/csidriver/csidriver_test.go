@@ -32,7 +32,7 @@ func driver(t *testing.T, size int64) (*controller, string) {
 	if _, err := exec.LookPath("mkfs.ext4"); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and mkfs.ext4")
 	}
-	c := &controller{volumes: store{folder: t.TempDir()}}
+	c := &controller{volumes: store{directory: t.TempDir()}}
 	request := &csi.CreateVolumeRequest{
 		Name: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: size},
 		VolumeCapabilities: []*csi.VolumeCapability{mounted(singleNode)},
@@ -105,7 +105,7 @@ func TestOneNodeAtATime(t *testing.T) {
 func TestFaults(t *testing.T) {
 	c, id := driver(t, smallest)
 	write := func(text string) {
-		if err := os.WriteFile(filepath.Join(c.volumes.folder, "faults.json"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(c.volumes.directory, "faults.json"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

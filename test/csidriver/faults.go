@@ -26,7 +26,7 @@ type faults struct {
 
 func (s store) faults() (faults, error) {
 	var f faults
-	content, err := os.ReadFile(filepath.Join(s.folder, "faults.json"))
+	content, err := os.ReadFile(filepath.Join(s.directory, "faults.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
 	}

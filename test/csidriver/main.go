@@ -37,21 +37,21 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("usage: csidriver controller|node [flags]")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	folder := flags.String("folder", "", "folder of the volumes, the same for all parts of a cluster")
+	directory := flags.String("directory", "", "directory of the volumes, the same for all parts of a cluster")
 	switch args[0] {
 	case "controller":
 		socket := flags.String("socket", "", "path of the socket to serve")
 		if err := flags.Parse(args[1:]); err != nil {
 			return err
 		}
-		return runController(ctx, store{folder: *folder}, *socket)
+		return runController(ctx, store{directory: *directory}, *socket)
 	case "node":
 		name := flags.String("name", "", "name of the node")
-		root := flags.String("kubelet-root", "/var/lib/kubelet", "root folder of the kubelet")
+		root := flags.String("kubelet-root", "/var/lib/kubelet", "root directory of the kubelet")
 		if err := flags.Parse(args[1:]); err != nil {
 			return err
 		}
-		return runNode(ctx, store{folder: *folder}, *name, *root)
+		return runNode(ctx, store{directory: *directory}, *name, *root)
 	}
 	return fmt.Errorf("unknown part %q: there are controller and node", args[0])
 }
@@ -68,7 +68,7 @@ func runNode(ctx context.Context, volumes store, name, kubeletRoot string) error
 	server := newServer()
 	csi.RegisterIdentityServer(server, identity{})
 	csi.RegisterNodeServer(server, &node{name: name, volumes: volumes})
-	// The kubelet finds a driver by a socket in this folder.
+	// The kubelet finds a driver by a socket in this directory.
 	registrar := grpc.NewServer()
 	registration.RegisterRegistrationServer(registrar, registrationOf(endpoint))
 	return serve(ctx, map[string]*grpc.Server{

@@ -131,13 +131,13 @@ func (n *node) resize(v volume, mountPoint string) error {
 	if err := unix.Statfs(mountPoint, &have); err != nil {
 		return fmt.Errorf("reading the size of %s: %w", mountPoint, err)
 	}
-	folder, err := os.Open(mountPoint)
+	directory, err := os.Open(mountPoint)
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
+	defer directory.Close()
 	blocks := uint64(v.Capacity) / uint64(have.Bsize)
-	if _, _, failure := unix.Syscall(unix.SYS_IOCTL, folder.Fd(), resizeRequest, uintptr(unsafe.Pointer(&blocks))); failure != 0 {
+	if _, _, failure := unix.Syscall(unix.SYS_IOCTL, directory.Fd(), resizeRequest, uintptr(unsafe.Pointer(&blocks))); failure != 0 {
 		return fmt.Errorf("growing %s to %d bytes: %w", mountPoint, v.Capacity, failure)
 	}
 	return nil

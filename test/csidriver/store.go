@@ -21,8 +21,8 @@ const (
 	defaultSize = 64 * mebibyte
 )
 
-// store keeps the volumes in a folder. Only the controller writes it.
-type store struct{ folder string }
+// store keeps the volumes in a directory. Only the controller writes it.
+type store struct{ directory string }
 
 // volume is what is known of one.
 type volume struct {
@@ -41,7 +41,7 @@ func volumeID(name string) string {
 }
 
 func (s store) path(id string, elements ...string) string {
-	return filepath.Join(append([]string{s.folder, "volumes", filepath.Base(id)}, elements...)...)
+	return filepath.Join(append([]string{s.directory, "volumes", filepath.Base(id)}, elements...)...)
 }
 
 func (s store) image(id string) string { return s.path(id, "image.ext4") }

@@ -17,7 +17,7 @@ import (
 	"github.com/ai-storage/orchestrator/test/devcluster/process"
 )
 
-// ErrNotRunning says that the state folder holds no running cluster.
+// ErrNotRunning says that the state directory holds no running cluster.
 var ErrNotRunning = errors.New("no cluster is running")
 
 // Cluster is a running cluster.
@@ -26,9 +26,9 @@ type Cluster struct {
 	state    state
 }
 
-// Open returns the running cluster of a state folder, or ErrNotRunning.
+// Open returns the running cluster of a state directory, or ErrNotRunning.
 func Open(stateDir string) (*Cluster, error) {
-	stateDir, err := stateFolder(stateDir)
+	stateDir, err := stateDirectory(stateDir)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func Open(stateDir string) (*Cluster, error) {
 	return &Cluster{stateDir: stateDir, state: found}, nil
 }
 
-// StateDir is the folder of the cluster.
+// StateDir is the directory of the cluster.
 func (c *Cluster) StateDir() string { return c.stateDir }
 
 // Nodes says what nodes the cluster was started with.

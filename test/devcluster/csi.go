@@ -44,7 +44,7 @@ func (c *Cluster) SetCSIFaults(faults CSIFaults) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(csiFolder(c.stateDir), "faults.json")
+	path := filepath.Join(csiDirectory(c.stateDir), "faults.json")
 	// In one step: the driver may read at any time.
 	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
 		return fmt.Errorf("faults of the CSI driver: %w", err)
@@ -55,8 +55,10 @@ func (c *Cluster) SetCSIFaults(faults CSIFaults) error {
 	return nil
 }
 
-func csiFolder(stateDir string) string { return filepath.Join(stateDir, "csi") }
-func csiSocket(stateDir string) string { return filepath.Join(csiFolder(stateDir), "controller.sock") }
+func csiDirectory(stateDir string) string { return filepath.Join(stateDir, "csi") }
+func csiSocket(stateDir string) string {
+	return filepath.Join(csiDirectory(stateDir), "controller.sock")
+}
 
 // csiPrograms are what Options.CSI needs beyond the rest.
 var csiPrograms = []string{csiProgram, CSIAttacher, csiProvisioner, csiResizer}
@@ -93,7 +95,7 @@ func (c *Cluster) csiSpecs() []process.Spec {
 	return []process.Spec{
 		{
 			Name: csiController, Path: filepath.Join(c.state.BinDir, csiProgram),
-			Args: []string{"controller", "--folder=" + csiFolder(c.stateDir), "--socket=" + csiSocket(c.stateDir)},
+			Args: []string{"controller", "--directory=" + csiDirectory(c.stateDir), "--socket=" + csiSocket(c.stateDir)},
 		},
 		sidecar(CSIAttacher, "--default-fstype=ext4"),
 		sidecar(csiProvisioner, "--default-fstype=ext4"),

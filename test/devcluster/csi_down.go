@@ -13,7 +13,7 @@ import (
 // detachCSIVolumes frees the loop devices of a cluster's volumes: they belong to
 // the machine, and outlive nodes and processes.
 func detachCSIVolumes(ctx context.Context, stateDir string, say reporter) error {
-	devices, err := loopDevices(csiFolder(stateDir))
+	devices, err := loopDevices(csiDirectory(stateDir))
 	if err != nil {
 		return err
 	}
@@ -29,9 +29,9 @@ func detachCSIVolumes(ctx context.Context, stateDir string, say reporter) error 
 	return errors.Join(failures...)
 }
 
-// loopDevices lists those whose file lies below the folder, also after the
+// loopDevices lists those whose file lies below the directory, also after the
 // file was removed.
-func loopDevices(folder string) ([]string, error) {
+func loopDevices(directory string) ([]string, error) {
 	paths, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func loopDevices(folder string) ([]string, error) {
 	for _, path := range paths {
 		content, err := os.ReadFile(path)
 		// Unreadable is one that went meanwhile.
-		if err == nil && strings.HasPrefix(string(content), folder+"/") {
+		if err == nil && strings.HasPrefix(string(content), directory+"/") {
 			devices = append(devices, "/dev/"+strings.Split(path, "/")[3])
 		}
 	}

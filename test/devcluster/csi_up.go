@@ -62,7 +62,7 @@ func (b *bringUp) startCSI(ctx context.Context) error {
 	if _, err := applier.Apply(ctx, csiManifest); err != nil {
 		return fmt.Errorf("install the CSI driver: %w", err)
 	}
-	if err := os.MkdirAll(csiFolder(b.StateDir), 0o755); err != nil {
+	if err := os.MkdirAll(csiDirectory(b.StateDir), 0o755); err != nil {
 		return fmt.Errorf("install the CSI driver: %w", err)
 	}
 	for _, spec := range b.cluster.csiSpecs() {
@@ -78,7 +78,7 @@ func (b *bringUp) startCSI(ctx context.Context) error {
 		return err
 	}
 	for _, node := range b.Nodes.Names() {
-		pod := csiPod(node, csiFolder(b.StateDir))
+		pod := csiPod(node, csiDirectory(b.StateDir))
 		if _, err := b.client.CoreV1().Pods(systemNamespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("install the CSI driver: %w", err)
 		}
@@ -121,7 +121,7 @@ func (b *bringUp) awaitCSI(ctx context.Context) error {
 
 // csiPod is the driver on one node. A DaemonSet would need a scheduler, which a
 // cluster may be started without.
-func csiPod(node, folder string) *corev1.Pod {
+func csiPod(node, directory string) *corev1.Pod {
 	yes, no, bidirectional, zero := true, false, corev1.MountPropagationBidirectional, int64(0)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "csidriver-" + node, Labels: map[string]string{"app": "csidriver"}},
@@ -134,12 +134,12 @@ func csiPod(node, folder string) *corev1.Pod {
 			Tolerations:                   []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Containers: []corev1.Container{{
 				Name: "driver", Image: csiReference, ImagePullPolicy: corev1.PullNever,
-				Args:            []string{"node", "--folder=" + folder, "--name=" + node, "--kubelet-root=" + nodeKubeletRoot},
+				Args:            []string{"node", "--directory=" + directory, "--name=" + node, "--kubelet-root=" + nodeKubeletRoot},
 				SecurityContext: &corev1.SecurityContext{Privileged: &yes},
 			}},
 		},
 	}
-	for name, path := range map[string]string{"kubelet": nodeKubeletRoot, "volumes": folder, "devices": "/dev"} {
+	for name, path := range map[string]string{"kubelet": nodeKubeletRoot, "volumes": directory, "devices": "/dev"} {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{
 			Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}},
 		})

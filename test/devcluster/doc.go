@@ -3,7 +3,7 @@
 // service accounts with exactly the rights in manifests/. It is for the demo
 // and for tests, on one Linux machine.
 //
-// A cluster is its state folder: what runs, the ports, the credentials and the
+// A cluster is its state directory: what runs, the ports, the credentials and the
 // logs are all there, so every command, and every crash of one, can be picked
 // up by the next. Nothing here is meant for a cluster that others can reach.
 package devcluster

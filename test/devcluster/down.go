@@ -27,16 +27,16 @@ const (
 	// take to end by itself.
 	shutdownGrace = 3 * time.Second
 
-	// hostPathFolder is where the controller manager's host-path provisioner
+	// hostPathDirectory is where the controller manager's host-path provisioner
 	// makes volumes (k8s.io/kubernetes/pkg/volume/hostpath); it cannot be moved.
-	hostPathFolder = "/tmp/hostpath_pv"
+	hostPathDirectory = "/tmp/hostpath_pv"
 )
 
 // Down ends the cluster and removes its files, but for the logs: they tell what
 // went wrong, and the next Up removes them. It works after a crash too, and
 // nothing to end is no error.
 func Down(ctx context.Context, stateDir string, progress io.Writer) error {
-	stateDir, err := stateFolder(stateDir)
+	stateDir, err := stateDirectory(stateDir)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func Down(ctx context.Context, stateDir string, progress io.Writer) error {
 		return err
 	}
 	defer release()
-	if err := tearDown(ctx, stateDir, say, logFolders...); err != nil {
+	if err := tearDown(ctx, stateDir, say, logDirectories...); err != nil {
 		return err
 	}
 	say("the cluster is gone; its logs are in %s", filepath.Join(stateDir, "logs"))
@@ -77,8 +77,8 @@ func isEmpty(stateDir string) (bool, error) {
 	return !runs, err
 }
 
-// isOnMachine tells whether processes or real nodes of the folder are on the
-// machine, whatever became of the folder.
+// isOnMachine tells whether processes or real nodes of the directory are on the
+// machine, whatever became of the directory.
 func isOnMachine(stateDir string) (bool, error) {
 	records, err := process.List(stateDir)
 	if err != nil {
@@ -155,7 +155,7 @@ func endStrays(ctx context.Context, stateDir string, say reporter) error {
 	return errors.Join(failures...)
 }
 
-// removeVolumes removes the folders of the host-path volumes that this
+// removeVolumes removes the directories of the host-path volumes that this
 // cluster made. The audit log knows them even when the API server is dead.
 func removeVolumes(stateDir string, say reporter) error {
 	logs, err := filepath.Glob(filepath.Join(filepath.Dir(controlplane.AuditLogPath(stateDir)), "*.log"))
@@ -169,15 +169,15 @@ func removeVolumes(stateDir string, say reporter) error {
 			return err
 		}
 		defer file.Close()
-		folders, err := volumeFolders(file)
+		directories, err := volumeDirectories(file)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", log, err)
 		}
-		for _, folder := range folders {
-			if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+		for _, directory := range directories {
+			if _, err := os.Stat(directory); errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			if err := os.RemoveAll(folder); err != nil {
+			if err := os.RemoveAll(directory); err != nil {
 				return err
 			}
 			removed++
@@ -187,31 +187,31 @@ func removeVolumes(stateDir string, say reporter) error {
 		say("%d host-path volumes are removed", removed)
 	}
 	// Another cluster's volumes may still be in it.
-	_ = os.Remove(hostPathFolder)
+	_ = os.Remove(hostPathDirectory)
 	return nil
 }
 
-// volumeFolders reads from an audit log which host-path volumes were made.
-func volumeFolders(auditLog io.Reader) ([]string, error) {
-	var folders []string
+// volumeDirectories reads from an audit log which host-path volumes were made.
+func volumeDirectories(auditLog io.Reader) ([]string, error) {
+	var directories []string
 	reader := bufio.NewReader(auditLog)
 	for {
 		line, err := reader.ReadString('\n')
-		if strings.Contains(line, hostPathFolder) {
-			if folder, ok := volumeFolder(line); ok {
-				folders = append(folders, folder)
+		if strings.Contains(line, hostPathDirectory) {
+			if directory, ok := volumeDirectory(line); ok {
+				directories = append(directories, directory)
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return folders, nil
+			return directories, nil
 		}
 		if err != nil {
-			return folders, err
+			return directories, err
 		}
 	}
 }
 
-func volumeFolder(line string) (string, bool) {
+func volumeDirectory(line string) (string, bool) {
 	var event struct {
 		Verb      string
 		ObjectRef struct{ Resource string }
@@ -223,7 +223,7 @@ func volumeFolder(line string) (string, bool) {
 		return "", false
 	}
 	source := event.ResponseObject.Spec.HostPath
-	if source == nil || filepath.Dir(filepath.Clean(source.Path)) != hostPathFolder {
+	if source == nil || filepath.Dir(filepath.Clean(source.Path)) != hostPathDirectory {
 		return "", false
 	}
 	return filepath.Clean(source.Path), true

@@ -13,7 +13,7 @@ import (
 	"github.com/ai-storage/orchestrator/test/devcluster/process"
 )
 
-func TestVolumeFolders(t *testing.T) {
+func TestVolumeDirectories(t *testing.T) {
 	line := func(resource, object, path string) string {
 		return `{"verb":"create","objectRef":{"resource":"` + resource + `"},"` + object + `":{"spec":{"hostPath":{"path":"` + path + `"}}}}` + "\n"
 	}
@@ -25,17 +25,17 @@ func TestVolumeFolders(t *testing.T) {
 		line("persistentvolumes", "responseObject", "/tmp/hostpath_pv/") +
 		line("persistentvolumes", "responseObject", "/tmp/hostpath_pv/b") +
 		`{"verb":"create","objectRef":{"resource":"persistentvolumes"},"responseObject":{"spec":{"hostPath":{"path":"/tmp/hostpath_pv/cut`
-	got, err := volumeFolders(strings.NewReader(log))
+	got, err := volumeDirectories(strings.NewReader(log))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"/tmp/hostpath_pv/a", "/tmp/hostpath_pv/b"}, got); diff != "" {
-		t.Errorf("folders (-want +got):\n%s", diff)
+		t.Errorf("directories (-want +got):\n%s", diff)
 	}
 }
 
-// ourFolder is a state folder that a cluster was in.
-func ourFolder(t *testing.T) string {
+// ourDirectory is a state directory that a cluster was in.
+func ourDirectory(t *testing.T) string {
 	t.Helper()
 	stateDir := t.TempDir()
 	release, err := lock(stateDir)
@@ -47,7 +47,7 @@ func ourFolder(t *testing.T) string {
 }
 
 func TestDownEndsWhatACrashLeft(t *testing.T) {
-	stateDir := ourFolder(t)
+	stateDir := ourDirectory(t)
 	start := func(name string) process.Record {
 		record, err := process.Start(stateDir, process.Spec{Name: name, Path: "/bin/sleep", Args: []string{"600"}})
 		if err != nil {
@@ -83,7 +83,7 @@ func TestDownEndsWhatACrashLeft(t *testing.T) {
 		left = append(left, entry.Name())
 	}
 	if diff := cmp.Diff([]string{lockFile, "logs", "notes.txt"}, left); diff != "" {
-		t.Errorf("left in the state folder (-want +got):\n%s", diff)
+		t.Errorf("left in the state directory (-want +got):\n%s", diff)
 	}
 	if err := Down(t.Context(), stateDir, &said); err != nil {
 		t.Errorf("second down: %v", err)
@@ -93,8 +93,8 @@ func TestDownEndsWhatACrashLeft(t *testing.T) {
 	}
 }
 
-// A folder of the user's may have entries of the same names as a state folder.
-func TestFoldersOfOthersAreLeftAlone(t *testing.T) {
+// A directory of the user's may have entries of the same names as a state directory.
+func TestDirectoriesOfOthersAreLeftAlone(t *testing.T) {
 	for name, call := range map[string]func(stateDir string) error{
 		"up": func(stateDir string) error {
 			o := Options{
@@ -115,8 +115,8 @@ func TestFoldersOfOthersAreLeftAlone(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := call(stateDir); err == nil || !strings.Contains(err.Error(), "is not empty and no state folder") {
-				t.Errorf("error %v, want a refusal of the folder", err)
+			if err := call(stateDir); err == nil || !strings.Contains(err.Error(), "is not empty and no state directory") {
+				t.Errorf("error %v, want a refusal of the directory", err)
 			}
 			for path, content := range mine {
 				if got, err := os.ReadFile(filepath.Join(stateDir, path)); err != nil || string(got) != content {
@@ -124,13 +124,13 @@ func TestFoldersOfOthersAreLeftAlone(t *testing.T) {
 				}
 			}
 			if _, err := os.Stat(filepath.Join(stateDir, lockFile)); err == nil {
-				t.Error("the folder was taken")
+				t.Error("the directory was taken")
 			}
 		})
 	}
 }
 
-func TestDownWithoutFolder(t *testing.T) {
+func TestDownWithoutDirectory(t *testing.T) {
 	if err := Down(t.Context(), filepath.Join(t.TempDir(), "none"), nil); err != nil {
 		t.Error(err)
 	}
@@ -139,7 +139,7 @@ func TestDownWithoutFolder(t *testing.T) {
 func TestOpenWithoutCluster(t *testing.T) {
 	stateDir := t.TempDir()
 	if _, err := Open(stateDir); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("empty folder: %v", err)
+		t.Errorf("empty directory: %v", err)
 	}
 	if err := (state{Nodes: NodeSpec{Simulated, 1}, Complete: true}).write(stateDir); err != nil {
 		t.Fatal(err)

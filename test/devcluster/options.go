@@ -94,7 +94,7 @@ type Options struct {
 	Progress io.Writer
 }
 
-// complete makes paths absolute: processes have working folders of their own.
+// complete makes paths absolute: processes have working directories of their own.
 func (o Options) complete() (Options, error) {
 	for _, path := range []*string{&o.StateDir, &o.BinDir, &o.ManifestsDir, &o.ConfigFile} {
 		if *path == "" && path == &o.ManifestsDir && o.installsNothing() {
@@ -121,7 +121,7 @@ func (o Options) complete() (Options, error) {
 		o.Progress = io.Discard
 	}
 	var err error
-	if o.StateDir, err = stateFolder(o.StateDir); err != nil {
+	if o.StateDir, err = stateDirectory(o.StateDir); err != nil {
 		return o, err
 	}
 	_, err = ParseNodeSpec(o.Nodes.String())
@@ -166,7 +166,7 @@ func (o Options) checkPrerequisites() error {
 	}
 	for _, path := range []string{o.ManifestsDir, o.ConfigFile} {
 		if _, err := os.Stat(path); path != "" && errors.Is(err, fs.ErrNotExist) {
-			missing = append(missing, fmt.Errorf("%s is missing: run this in the project's folder, or name the path", path))
+			missing = append(missing, fmt.Errorf("%s is missing: run this in the project's directory, or name the path", path))
 		}
 	}
 	missing = append(missing, o.checkCSI(), o.checkServices())

@@ -54,16 +54,16 @@ func TestNodeNamesSortAsTheyCount(t *testing.T) {
 	}
 }
 
-// programs makes a folder with executable files of these names.
+// programs makes a directory with executable files of these names.
 func programs(t *testing.T, names ...string) string {
 	t.Helper()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(folder, name), nil, 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(directory, name), nil, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return folder
+	return directory
 }
 
 func TestMissingPrerequisitesAreNamedWithTheirRemedy(t *testing.T) {
@@ -81,7 +81,7 @@ func TestMissingPrerequisitesAreNamedWithTheirRemedy(t *testing.T) {
 		filepath.Join(o.BinDir, "kube-controller-manager") + " is missing: run `make tools`",
 		filepath.Join(o.BinDir, "kwok") + " is missing: run `make tools`",
 		filepath.Join(o.BinDir, "scheduler") + " is missing: run `make build`",
-		o.ConfigFile + " is missing: run this in the project's folder, or name the path",
+		o.ConfigFile + " is missing: run this in the project's directory, or name the path",
 	}
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("errors (-want +got):\n%s", diff)
@@ -104,11 +104,11 @@ func TestOptionsMustBeComplete(t *testing.T) {
 		}
 	}
 	for name, spoil := range map[string]func(*Options){
-		"no state folder": func(o *Options) { o.StateDir = "" },
-		"no programs":     func(o *Options) { o.BinDir = "" },
-		"no manifests":    func(o *Options) { o.ManifestsDir, o.Components = "", []string{Scheduler} },
-		"no config":       func(o *Options) { o.ConfigFile = "" },
-		"no nodes":        func(o *Options) { o.Nodes = NodeSpec{} },
+		"no state directory": func(o *Options) { o.StateDir = "" },
+		"no programs":        func(o *Options) { o.BinDir = "" },
+		"no manifests":       func(o *Options) { o.ManifestsDir, o.Components = "", []string{Scheduler} },
+		"no config":          func(o *Options) { o.ConfigFile = "" },
+		"no nodes":           func(o *Options) { o.Nodes = NodeSpec{} },
 	} {
 		spoilt := whole
 		spoil(&spoilt)
@@ -119,10 +119,10 @@ func TestOptionsMustBeComplete(t *testing.T) {
 }
 
 // A cluster that was started through a link must be found without it.
-func TestLinksLeadToTheSameStateFolder(t *testing.T) {
-	folder := t.TempDir()
+func TestLinksLeadToTheSameStateDirectory(t *testing.T) {
+	directory := t.TempDir()
 	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(folder, link); err != nil {
+	if err := os.Symlink(directory, link); err != nil {
 		t.Fatal(err)
 	}
 	o := Options{StateDir: filepath.Join(link, "not", "yet"), BinDir: "b", ManifestsDir: "m", ConfigFile: "c", Nodes: NodeSpec{Simulated, 1}}
@@ -130,10 +130,10 @@ func TestLinksLeadToTheSameStateFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := filepath.Join(folder, "not", "yet"); completed.StateDir != want {
-		t.Errorf("state folder %s, want %s", completed.StateDir, want)
+	if want := filepath.Join(directory, "not", "yet"); completed.StateDir != want {
+		t.Errorf("state directory %s, want %s", completed.StateDir, want)
 	}
-	if got, err := stateFolder(link); err != nil || got != folder {
-		t.Errorf("existing folder: %s, %v; want %s", got, err, folder)
+	if got, err := stateDirectory(link); err != nil || got != directory {
+		t.Errorf("existing directory: %s, %v; want %s", got, err, directory)
 	}
 }

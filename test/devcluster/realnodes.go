@@ -63,7 +63,7 @@ func (c *Cluster) KillNode(ctx context.Context, name string) error {
 }
 
 // StartNode starts a real node that was killed, with an empty disk, the images that
-// lie in the state folder, and those that the cluster was given.
+// lie in the state directory, and those that the cluster was given.
 func (c *Cluster) StartNode(ctx context.Context, name string) error {
 	index := slices.Index(c.state.Nodes.Names(), name)
 	if index < 0 {
@@ -84,7 +84,7 @@ func (c *Cluster) StartContainerd(ctx context.Context, node string) error {
 	return realnode.StartContainerd(ctx, realNodeOptions(c.stateDir, c.state.BinDir, node, 0))
 }
 
-// NodeDir is the folder of a real node's files. Those that programs on the node see
+// NodeDir is the directory of a real node's files. Those that programs on the node see
 // elsewhere are "programs" (/opt/ai-storage) and "agent" (/var/lib/ai-storage).
 func (c *Cluster) NodeDir(node string) string { return filepath.Join(c.stateDir, "nodes", node) }
 

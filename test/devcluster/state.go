@@ -26,27 +26,27 @@ type state struct {
 	Complete bool `json:"complete"`
 }
 
-// stateFolder gives a state folder one name, whatever links lead to it: what a
+// stateDirectory gives a state directory one name, whatever links lead to it: what a
 // cluster has on the machine is found by that name. It need not exist.
-func stateFolder(path string) (string, error) {
+func stateDirectory(path string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
-		return "", fmt.Errorf("state folder: %w", err)
+		return "", fmt.Errorf("state directory: %w", err)
 	}
 	resolved, err := filepath.EvalSymlinks(absolute)
 	if errors.Is(err, fs.ErrNotExist) {
-		parent, err := stateFolder(filepath.Dir(absolute))
+		parent, err := stateDirectory(filepath.Dir(absolute))
 		return filepath.Join(parent, filepath.Base(absolute)), err
 	}
 	if err != nil {
-		return "", fmt.Errorf("state folder: %w", err)
+		return "", fmt.Errorf("state directory: %w", err)
 	}
 	return resolved, nil
 }
 
 func statePath(stateDir string) string { return filepath.Join(stateDir, "state.json") }
 
-// readState returns fs.ErrNotExist when the folder holds no cluster.
+// readState returns fs.ErrNotExist when the directory holds no cluster.
 func readState(stateDir string) (state, error) {
 	content, err := os.ReadFile(statePath(stateDir))
 	if err != nil {
@@ -74,18 +74,18 @@ func (s state) write(stateDir string) error {
 	return nil
 }
 
-// ours are the entries of a state folder that belong to a cluster. Others are
-// never removed: the folder is the user's.
+// ours are the entries of a state directory that belong to a cluster. Others are
+// never removed: the directory is the user's.
 var ours = []string{
 	"state.json", "state.json.new", "pki", "kubeconfig", "etcd", "audit", "kwok", "config", "images", "nodes", "processes", "logs", "csi",
 }
 
 // lockFile must outlive what is done under the lock. It stays for good, for it
-// marks a folder as ours: others may well have a "config" or "logs" in them.
+// marks a directory as ours: others may well have a "config" or "logs" in them.
 const lockFile = "devcluster.lock"
 
-// logFolders stay when a cluster is gone.
-var logFolders = []string{"logs", "audit"}
+// logDirectories stay when a cluster is gone.
+var logDirectories = []string{"logs", "audit"}
 
 // removeState removes what is ours, but for the kept entries and the mark.
 func removeState(stateDir string, keep ...string) error {
@@ -98,7 +98,7 @@ func removeState(stateDir string, keep ...string) error {
 	return errors.Join(failures...)
 }
 
-// checkOurs refuses a folder that holds files and not our mark: what a cluster
+// checkOurs refuses a directory that holds files and not our mark: what a cluster
 // writes and removes there could be the user's. While the machine runs something
 // of it, it is ours: the mark can have been deleted under a cluster.
 func checkOurs(stateDir string) error {
@@ -107,7 +107,7 @@ func checkOurs(stateDir string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("state folder: %w", err)
+		return fmt.Errorf("state directory: %w", err)
 	}
 	if _, err := os.Lstat(filepath.Join(stateDir, lockFile)); err == nil {
 		return nil
@@ -115,7 +115,7 @@ func checkOurs(stateDir string) error {
 	if runs, err := isOnMachine(stateDir); err != nil || runs {
 		return err
 	}
-	return fmt.Errorf("%s is not empty and no state folder of devcluster's: choose one that is new or empty", stateDir)
+	return fmt.Errorf("%s is not empty and no state directory of devcluster's: choose one that is new or empty", stateDir)
 }
 
 // lock keeps two commands from working on one cluster at the same time. The
@@ -125,12 +125,12 @@ func lock(stateDir string) (release func(), err error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(stateDir, 0o755); err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
+		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	path := filepath.Join(stateDir, lockFile)
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
+		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()

@@ -17,11 +17,11 @@ import (
 	"github.com/ai-storage/orchestrator/test/devcluster/simnode"
 )
 
-// ErrRunning says that the state folder holds a running cluster.
+// ErrRunning says that the state directory holds a running cluster.
 var ErrRunning = errors.New("a cluster is running already")
 
 // Up starts a cluster and returns when its nodes are Ready and metrics.k8s.io
-// answers. What an earlier cluster left in the folder after a crash is removed
+// answers. What an earlier cluster left in the directory after a crash is removed
 // first; a running one gives ErrRunning. When Up fails or ctx is cancelled,
 // nothing keeps running, and the logs stay for a look.
 func Up(ctx context.Context, o Options) (*Cluster, error) {
@@ -45,7 +45,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	cluster, err := b.run(ctx)
 	if err != nil {
 		say("failed; removing what was started")
-		return nil, errors.Join(err, tearDown(context.WithoutCancel(ctx), o.StateDir, say, logFolders...))
+		return nil, errors.Join(err, tearDown(context.WithoutCancel(ctx), o.StateDir, say, logDirectories...))
 	}
 	say("the cluster is up")
 	return cluster, nil
@@ -115,7 +115,7 @@ func (b *bringUp) prepare(context.Context) error {
 	}
 	b.state = state{BinDir: b.BinDir, ConfigFile: b.ConfigFile, Nodes: b.Nodes, Services: b.Services, Images: b.Images, Ports: ports}
 	if err := os.MkdirAll(b.StateDir, 0o755); err != nil {
-		return fmt.Errorf("state folder: %w", err)
+		return fmt.Errorf("state directory: %w", err)
 	}
 	if err := b.state.write(b.StateDir); err != nil {
 		return err
@@ -161,7 +161,7 @@ func (b *bringUp) install(ctx context.Context) error {
 	}
 	namespaces := []string{metav1.NamespaceDefault}
 	if b.ManifestsDir != "" {
-		count, err := applier.ApplyFolder(ctx, b.ManifestsDir)
+		count, err := applier.ApplyDirectory(ctx, b.ManifestsDir)
 		if err != nil {
 			return err
 		}

@@ -24,22 +24,22 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/simulation"
 )
 
-// The cluster of the effects: a fifth of the nodes uses hotLoad of its CPU, the
+// The cluster of the effects: a fifth of the nodes uses overutilizedLoad of its CPU, the
 // others about a quarter, of what podsPerNode pods on each ask for.
 const (
-	nodeCount   = 20
-	podsPerNode = 24
-	hotNodes    = 4
-	hotLoad     = 0.90
-	seed        = 7
+	nodeCount         = 20
+	podsPerNode       = 24
+	overutilizedNodes = 4
+	overutilizedLoad  = 0.90
+	seed              = 7
 )
 
 func newWorld() *world.World {
 	w := world.New(nodeCount, podsPerNode, seed)
-	for _, node := range w.Nodes[:hotNodes] {
-		heat(w, node, hotLoad)
+	for _, node := range w.Nodes[:overutilizedNodes] {
+		heat(w, node, overutilizedLoad)
 	}
-	for _, node := range w.Nodes[hotNodes:] {
+	for _, node := range w.Nodes[overutilizedNodes:] {
 		heat(w, node, 0.25)
 	}
 	return w
@@ -131,7 +131,7 @@ func plan(t *testing.T, reading *observe.Reading, arguments string) *rebalance.S
 	}
 	loop := &rebalance.Loop{
 		Observer: observer{reading}, Simulator: simulation.Filters{Simulator: simulator}, Args: read.Rebalance, Options: options,
-		Clock: clocktesting.NewFakeClock(reading.At), Board: &rebalance.Board{Live: ctrlfake.NewClientBuilder().Build(), Namespace: "ai-storage-system"},
+		Clock: clocktesting.NewFakeClock(reading.At), StatusStore: &rebalance.StatusStore{Live: ctrlfake.NewClientBuilder().Build(), Namespace: "ai-storage-system"},
 	}
 	status, err := loop.DryRun(quiet(t.Context()))
 	if err != nil {
@@ -144,7 +144,7 @@ func plan(t *testing.T, reading *observe.Reading, arguments string) *rebalance.S
 func quiet(ctx context.Context) context.Context { return klog.NewContext(ctx, logr.Discard()) }
 
 // outcome is what a row of a table shows of a plan.
-type outcome struct{ moves, hotBefore, hotAfter, emptyBefore, emptyAfter int }
+type outcome struct{ moves, overutilizedBefore, overutilizedAfter, emptyBefore, emptyAfter int }
 
 func outcomeOf(w *world.World, status *rebalance.Status) outcome {
 	o := outcome{moves: status.Moves}
@@ -166,11 +166,11 @@ func outcomeOf(w *world.World, status *rebalance.Status) outcome {
 	}
 	o.emptyBefore, o.emptyAfter = len(w.Nodes)-len(before), len(w.Nodes)-len(after)
 	for i := range status.Plan.Before.Nodes {
-		if status.Plan.Before.Nodes[i].Hot {
-			o.hotBefore++
+		if status.Plan.Before.Nodes[i].Overutilized {
+			o.overutilizedBefore++
 		}
-		if status.Plan.After.Nodes[i].Hot {
-			o.hotAfter++
+		if status.Plan.After.Nodes[i].Overutilized {
+			o.overutilizedAfter++
 		}
 	}
 	return o
@@ -205,7 +205,7 @@ func movable(t *testing.T, reading *observe.Reading, arguments string) int {
 	snapshot := observe.Build(reading, options)
 	alone := map[string]bool{}
 	for _, node := range snapshot.Nodes {
-		alone[node.Name] = node.LeftAlone != ""
+		alone[node.Name] = node.Skipped != ""
 	}
 	count := 0
 	for _, pod := range snapshot.Pods {

@@ -116,12 +116,12 @@ func deviations(status *rebalance.Status) string {
 
 // balancing shows what becomes of the cluster with each of the arguments.
 func balancing(t *testing.T, heading string, budget string, list []trial) table {
-	b := table{head: []string{heading, "moves", "hot nodes", "deviation of CPU load"}}
+	b := table{head: []string{heading, "moves", "overutilized nodes", "deviation of CPU load"}}
 	for _, try := range list {
 		w := newWorld()
 		status := plan(t, w.Reading(), try.arguments+budget)
 		o := outcomeOf(w, status)
-		b.rows = append(b.rows, []string{try.shown, fmt.Sprint(o.moves), arrow(o.hotBefore, o.hotAfter), deviations(status)})
+		b.rows = append(b.rows, []string{try.shown, fmt.Sprint(o.moves), arrow(o.overutilizedBefore, o.overutilizedAfter), deviations(status)})
 	}
 	return b
 }
@@ -147,7 +147,7 @@ func budgetEffect(t *testing.T) table {
 
 // scopeEffect shows which pods and nodes the loop deals with.
 func scopeEffect(t *testing.T) table {
-	b := table{head: []string{"arguments", "pods that may move", "nodes left alone", "moves", "hot nodes"}}
+	b := table{head: []string{"arguments", "pods that may move", "nodes left alone", "moves", "overutilized nodes"}}
 	zone := func(i int) string { return fmt.Sprintf("{matchLabels: {topology.kubernetes.io/zone: zone-%d}}", i) }
 	for _, try := range []trial{
 		{"the defaults", ""},
@@ -156,7 +156,7 @@ func scopeEffect(t *testing.T) table {
 		{"`nodePools` of two of three zones", "nodePools: [" + zone(0) + ", " + zone(1) + "]\n"},
 		{"`minimumPodAge: 45m`, where half of the pods are younger", "minimumPodAge: 45m\n"},
 		{"`priorityCeiling: 0`, where a third of the pods has priority 1000", "priorityCeiling: 0\n"},
-		{"`metricsMaxAge: 2m`, where the first hot node was last measured 3 min ago", "metricsMaxAge: 2m\n"},
+		{"`metricsMaxAge: 2m`, where the first overutilized node was last measured 3 min ago", "metricsMaxAge: 2m\n"},
 		{"`metricsMaxAge: 4m` there", "metricsMaxAge: 4m\n"},
 	} {
 		w := newWorld()
@@ -167,8 +167,8 @@ func scopeEffect(t *testing.T) table {
 		}
 		status := plan(t, reading, try.arguments+wide)
 		o := outcomeOf(w, status)
-		b.rows = append(b.rows, []string{try.shown, fmt.Sprint(movable(t, reading, try.arguments+wide)), fmt.Sprint(len(status.LeftAlone)),
-			fmt.Sprint(o.moves), arrow(o.hotBefore, o.hotAfter)})
+		b.rows = append(b.rows, []string{try.shown, fmt.Sprint(movable(t, reading, try.arguments+wide)), fmt.Sprint(len(status.Skipped)),
+			fmt.Sprint(o.moves), arrow(o.overutilizedBefore, o.overutilizedAfter)})
 	}
 	return b
 }

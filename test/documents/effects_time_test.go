@@ -147,7 +147,7 @@ func firstMove(t *testing.T, arguments string, change func(cycle int, w *world.W
 	loop := &rebalance.Loop{
 		Observer: reel, Simulator: yes{}, Live: api, Writer: api, Args: read.Rebalance, Options: options,
 		Clock: always{clocktesting.NewFakeClock(w.At)}, Metrics: rebalance.NewMetrics(prometheus.NewRegistry()),
-		Board: &rebalance.Board{Live: api, Writer: api, Namespace: "ai-storage-system"},
+		StatusStore: &rebalance.StatusStore{Live: api, Writer: api, Namespace: "ai-storage-system"},
 	}
 	if err := loop.Start(quiet(ctx)); err != nil {
 		t.Fatal(err)
@@ -167,11 +167,11 @@ func begun(t *testing.T, api client.Client) int {
 }
 
 func abnormalCyclesEffect(t *testing.T) table {
-	b := table{head: []string{"arguments", "first move, when nodes stay hot", "first move, when they are hot in the first cycle alone"}}
+	b := table{head: []string{"arguments", "first move, when nodes stay overutilized", "first move, when they are overutilized in the first cycle alone"}}
 	stays := func(int, *world.World) {}
 	passes := func(cycle int, w *world.World) {
 		if cycle == 2 {
-			for _, node := range w.Nodes[:hotNodes] {
+			for _, node := range w.Nodes[:overutilizedNodes] {
 				heat(w, node, 0.25)
 			}
 		}

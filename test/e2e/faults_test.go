@@ -124,7 +124,7 @@ func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
 	b := newBreakpoints(t)
 	s := startWriter(t)
 	sealed := s.holdSealed(t, b, sharedCheckpoint)
-	flipByte(t, filepath.Join(claimFolder(t, s.namespace, s.migration.Status.CheckpointClaim), string(s.migration.UID), "volumes", "data", "records"))
+	flipByte(t, filepath.Join(claimDirectory(t, s.namespace, s.migration.Status.CheckpointClaim), string(s.migration.UID), "volumes", "data", "records"))
 	signalAgent(t, env.nodes[1], syscall.SIGCONT)
 	s.wantGivenUp(t, time.Minute, "RestoreFailed")
 	t.Logf("sealed were %d bytes in %d files", sealed.Bytes, sealed.Files)
@@ -320,9 +320,9 @@ func signalAgent(t testing.TB, node string, signal syscall.Signal) {
 	}
 }
 
-// claimFolder is where this machine sees a claim of the shared class, which is on
+// claimDirectory is where this machine sees a claim of the shared class, which is on
 // a host path.
-func claimFolder(t testing.TB, namespace, name string) string {
+func claimDirectory(t testing.TB, namespace, name string) string {
 	t.Helper()
 	claim, volume := &corev1.PersistentVolumeClaim{}, &corev1.PersistentVolume{}
 	if err := env.client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, claim); err != nil {

@@ -58,15 +58,15 @@ echo done >/load/done
 sleep infinity
 `
 
-// initialize makes the database. The server wants its folder to be its user's.
+// initialize makes the database. The server wants its directory to be its user's.
 const initialize = `mkdir -m 700 /data/pg && chown 999 /data/pg && initdb -D /data/pg -A trust -U postgres -E UTF8 &&
 echo 'host all all all trust' >>/data/pg/pg_hba.conf`
 
 // postgresPod is a pod of the postgres image with an emptyDir.
-func postgresPod(namespace, name, folder string, command ...string) *corev1.Pod {
+func postgresPod(namespace, name, directory string, command ...string) *corev1.Pod {
 	pod := programPod(namespace, name, command...)
 	pod.Spec.Containers[0].Image = programImage("postgres")
-	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: folder}}
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: directory}}
 	pod.Spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 	return pod
 }
@@ -117,29 +117,29 @@ func TestPostgresMoves(t *testing.T) {
 	onObserver(&client.Spec)
 	create(t, client)
 	waitRunning(t, client)
-	folder, err := devcluster.PodPath(client.UID, "/load")
+	directory, err := devcluster.PodPath(client.UID, "/load")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pointLoadAt(t, folder, pod)
+	pointLoadAt(t, directory, pod)
 	awaitRows(t, client, pod)
 	started := query(t, client, pod, "SELECT pg_postmaster_start_time()")
 	for move := range 3 {
 		pod = moveProgram(t, pod, move)
-		pointLoadAt(t, folder, pod)
+		pointLoadAt(t, directory, pod)
 		awaitRows(t, client, pod)
 		if now := query(t, client, pod, "SELECT pg_postmaster_start_time()"); now != started {
 			t.Fatalf("the server started at %s, and again at %s", started, now)
 		}
 		t.Logf("move %d to %s: the server of %s works on, %s rows", move, pod.Spec.NodeName, started, query(t, client, pod, "SELECT count(*) FROM records"))
 	}
-	wantCommitted(t, folder, client, pod)
+	wantCommitted(t, directory, client, pod)
 	wantBalanced(t, client, pod)
 }
 
-func pointLoadAt(t *testing.T, folder string, pod *corev1.Pod) {
+func pointLoadAt(t *testing.T, directory string, pod *corev1.Pod) {
 	t.Helper()
-	host := filepath.Join(folder, "host")
+	host := filepath.Join(directory, "host")
 	if err := os.WriteFile(host+".new", []byte(pod.Status.PodIP+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -173,16 +173,16 @@ func awaitRows(t *testing.T, client, server *corev1.Pod) {
 
 // wantCommitted ends the load and wants every acknowledged transaction in the table.
 // One that was under way when its connection closed may be there too.
-func wantCommitted(t *testing.T, folder string, client, server *corev1.Pod) {
+func wantCommitted(t *testing.T, directory string, client, server *corev1.Pod) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(folder, "stop"), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(directory, "stop"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "the load ends", func(context.Context) error {
-		_, err := os.Stat(filepath.Join(folder, "done"))
+		_, err := os.Stat(filepath.Join(directory, "done"))
 		return err
 	})
-	acknowledged, total := acknowledgedIn(t, folder), 0
+	acknowledged, total := acknowledgedIn(t, directory), 0
 	for key, last := range acknowledged {
 		total += last
 		run, worker, _ := strings.Cut(key, " ")
@@ -200,9 +200,9 @@ func wantCommitted(t *testing.T, folder string, client, server *corev1.Pod) {
 
 // acknowledgedIn reads pgbench's logs: of each client the number of its last
 // transaction, whose numbers have no gap.
-func acknowledgedIn(t *testing.T, folder string) map[string]int {
+func acknowledgedIn(t *testing.T, directory string) map[string]int {
 	t.Helper()
-	logs, err := filepath.Glob(filepath.Join(folder, "log.*"))
+	logs, err := filepath.Glob(filepath.Join(directory, "log.*"))
 	if err != nil {
 		t.Fatal(err)
 	}

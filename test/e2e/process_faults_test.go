@@ -40,7 +40,7 @@ func TestCorruptedMemoryIsNotRestored(t *testing.T) {
 	b := newBreakpoints(t)
 	s := startWriterOf(t, processTemplate)
 	s.holdSealed(t, b, withProcesses)
-	memory := filepath.Join(claimFolder(t, s.namespace, s.migration.Status.CheckpointClaim), string(s.migration.UID), "volumes", "memory.writer")
+	memory := filepath.Join(claimDirectory(t, s.namespace, s.migration.Status.CheckpointClaim), string(s.migration.UID), "volumes", "memory.writer")
 	pages, err := filepath.Glob(filepath.Join(memory, "pages-*.img"))
 	if err != nil || len(pages) == 0 {
 		t.Fatalf("no pages in %s: %v", memory, err)

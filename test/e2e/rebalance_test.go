@@ -16,14 +16,14 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// A pod on the hotter node moves without anybody asking, leaves its finished
+// A pod on the more utilized node moves without anybody asking, leaves its finished
 // container behind, and is served all the time.
 func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
 	namespace := newNamespace(t)
-	hot, cool := env.nodes[0], env.nodes[1]
+	overutilized, cool := env.nodes[0], env.nodes[1]
 
-	create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), hot))
-	original := startOn(t, hot, newPod(namespace, "training",
+	create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), overutilized))
+	original := startOn(t, overutilized, newPod(namespace, "training",
 		container("prepare", 900, "--for=5s"),
 		container("train", 500, "--cpu=500m", "--memory=64Mi"),
 		container("report", 200, "--cpu=50m"),
@@ -85,13 +85,13 @@ func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace := newNamespace(t)
-			hot, cool := env.nodes[0], env.nodes[1]
+			overutilized, cool := env.nodes[0], env.nodes[1]
 			collector := startCollector(t, namespace)
-			create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), hot))
+			create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), overutilized))
 			template := kept.template("kept", collector)
 			template.Annotations = nil // which keeps the loop away
 			template.Spec.Containers = append(template.Spec.Containers, container("train", 500, "--cpu=500m"))
-			startOn(t, hot, workloadKinds[0].make(namespace, "kept", template).(*corev1.Pod))
+			startOn(t, overutilized, workloadKinds[0].make(namespace, "kept", template).(*corev1.Pod))
 			awaitProgress(t, collector, "kept")
 			migration := awaitMoveByTheLoop(t, namespace)
 			moved := awaitOnly(t, namespace, "kept", time.Minute)

@@ -220,31 +220,31 @@ func TestOtherModesCarryState(t *testing.T) {
 		},
 	}
 	for _, test := range []struct {
-		mode   v1alpha1.CheckpointMode
-		forced bool
-		folder string
-		volume corev1.VolumeSource
-		order  v1alpha1.HandoverOrder
-		claim  *corev1.PersistentVolumeClaim
+		mode      v1alpha1.CheckpointMode
+		forced    bool
+		directory string
+		volume    corev1.VolumeSource
+		order     v1alpha1.HandoverOrder
+		claim     *corev1.PersistentVolumeClaim
 	}{
 		{
-			mode: v1alpha1.CheckpointLive, folder: "/state", order: v1alpha1.OrderStartFirst,
+			mode: v1alpha1.CheckpointLive, directory: "/state", order: v1alpha1.OrderStartFirst,
 			volume: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}},
 		},
 		{
-			mode: v1alpha1.CheckpointFrozen, forced: true, folder: "/state", order: v1alpha1.OrderStopFirst,
+			mode: v1alpha1.CheckpointFrozen, forced: true, directory: "/state", order: v1alpha1.OrderStopFirst,
 			volume: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
 		},
 		{
-			mode: v1alpha1.CheckpointApplication, folder: v1alpha1.CheckpointMountPath, order: v1alpha1.OrderStopFirst, claim: saved,
+			mode: v1alpha1.CheckpointApplication, directory: v1alpha1.CheckpointMountPath, order: v1alpha1.OrderStopFirst, claim: saved,
 			volume: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: saved.Name}},
 		},
 	} {
 		t.Run(string(test.mode), func(t *testing.T) {
 			t.Parallel()
 			namespace := newNamespace(t)
-			c := container("work", 50, "--write="+test.folder+"/progress")
-			c.VolumeMounts = []corev1.VolumeMount{{Name: v1alpha1.CheckpointVolumeName, MountPath: test.folder}}
+			c := container("work", 50, "--write="+test.directory+"/progress")
+			c.VolumeMounts = []corev1.VolumeMount{{Name: v1alpha1.CheckpointVolumeName, MountPath: test.directory}}
 			pod := excluded(newPod(namespace, "work", c))
 			if test.claim != nil {
 				test.claim.Namespace = namespace
@@ -257,7 +257,7 @@ func TestOtherModesCarryState(t *testing.T) {
 			create(t, pod)
 			waitRunning(t, pod)
 			eventually(t, 30*time.Second, "the pod has worked for two seconds", func(context.Context) error {
-				return workedFor(pod, test.folder+"/progress", 2*time.Second)
+				return workedFor(pod, test.directory+"/progress", 2*time.Second)
 			})
 			migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
 				m.Spec.Checkpoint.Mode, m.Spec.Checkpoint.AccessMode = test.mode, corev1.ReadWriteMany
@@ -274,7 +274,7 @@ func TestOtherModesCarryState(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := workedFor(replacement, test.folder+"/progress", 2*time.Second); err != nil {
+			if err := workedFor(replacement, test.directory+"/progress", 2*time.Second); err != nil {
 				t.Errorf("the work did not go on where it was: %v", err)
 			}
 			t.Logf("%s: %s → %s (%s), downtime %v", test.mode, pod.Spec.NodeName, replacement.Spec.NodeName, migration.Status.Handover.Order, migration.Status.Downtime)

@@ -22,7 +22,7 @@ import (
 // whose file system others share may. It returns its storage class, which is its own.
 func smallVolume(t testing.TB, megabytes int64) string {
 	t.Helper()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(disk, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -33,31 +33,31 @@ func smallVolume(t testing.TB, megabytes int64) string {
 	run(t, "mkfs.ext4", "-q", "-O", "^has_journal", "-m", "0", disk)
 	device := run(t, "losetup", "--find", "--show", disk)
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
-	mountOnNodes(t, folder, device)
-	return volumeAt(t, folder)
+	mountOnNodes(t, directory, device)
+	return volumeAt(t, directory)
 }
 
 // volumeOfTwoContents is a volume for all nodes that holds something else on each. It
 // returns its storage class, which is its own.
 func volumeOfTwoContents(t testing.TB) string {
 	t.Helper()
-	folder := t.TempDir()
-	mountOnNodes(t, folder, "-t", "tmpfs", "tmpfs")
-	return volumeAt(t, folder)
+	directory := t.TempDir()
+	mountOnNodes(t, directory, "-t", "tmpfs", "tmpfs")
+	return volumeAt(t, directory)
 }
 
-// mountOnNodes mounts something at a folder of every node, each for itself.
-func mountOnNodes(t testing.TB, folder string, what ...string) {
+// mountOnNodes mounts something at a directory of every node, each for itself.
+func mountOnNodes(t testing.TB, directory string, what ...string) {
 	t.Helper()
 	for _, node := range env.nodes {
-		inNode(t, node, slices.Concat([]string{"mount"}, what, []string{folder})...)
-		t.Cleanup(func() { inNode(t, node, "umount", "--lazy", folder) })
+		inNode(t, node, slices.Concat([]string{"mount"}, what, []string{directory})...)
+		t.Cleanup(func() { inNode(t, node, "umount", "--lazy", directory) })
 	}
 }
 
-// volumeAt makes a volume of a folder that all nodes have, which says that it has 1
+// volumeAt makes a volume of a directory that all nodes have, which says that it has 1
 // GiB, and returns its storage class, which is its own.
-func volumeAt(t testing.TB, folder string) string {
+func volumeAt(t testing.TB, directory string) string {
 	t.Helper()
 	name := "volume-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	volume := &corev1.PersistentVolume{
@@ -66,7 +66,7 @@ func volumeAt(t testing.TB, folder string) string {
 			StorageClassName: name, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany},
 			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
-			PersistentVolumeSource:        corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: folder}},
+			PersistentVolumeSource:        corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: directory}},
 		},
 	}
 	create(t, volume)

@@ -138,7 +138,7 @@ func filesOf(t *testing.T, c handlerCluster, node string) map[string]string {
 				}
 				content = string(read)
 			}
-			// The agent's own folders come with its first migration.
+			// The agent's own directories come with its first migration.
 			if !strings.HasPrefix(name, "agent/node-agent/") || info.Mode().IsRegular() {
 				files[name] = info.Mode().String() + " " + content
 			}

@@ -126,7 +126,7 @@ func refuseWithoutImports(t *testing.T, c handlerCluster, node string) {
 	files := filesOf(t, c, node)
 	c.Kubectl(t, "label", "node", node, wantedLabel+"=yes")
 	replaceAgents(t, c)
-	c.awaitNode(t, node, "false", "imports no folder of drop-ins")
+	c.awaitNode(t, node, "false", "imports no directory of drop-ins")
 	wantFiles(t, c, node, files)
 	c.Kubectl(t, "label", "node", node, wantedLabel+"-")
 	replaceAgents(t, c)

@@ -54,7 +54,7 @@ func TestInstall(t *testing.T) {
 			awaitRollout(t, c)
 			if !t.Run("a bare pod moves with its state", func(t *testing.T) { moveBarePod(t, c) }) ||
 				!t.Run("a pod of a Deployment moves through the webhook", func(t *testing.T) { moveDeploymentPod(t, c) }) ||
-				!t.Run("a hot node is relieved", func(t *testing.T) { relieveHotNode(t, c) }) {
+				!t.Run("an overutilized node is relieved", func(t *testing.T) { relieveOverutilizedNode(t, c) }) {
 				t.Log(c.Kubectl(t, "top", "nodes"))
 				t.Log(c.Kubectl(t, "logs", "-n", "ai-storage-system", "-l", "app.kubernetes.io/name=ai-storage-rebalancer", "--tail=40"))
 			}
@@ -122,12 +122,12 @@ func overlay(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
+	directory := t.TempDir()
 	manifests, err := filepath.Abs(filepath.Join(root, "manifests"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := filepath.Rel(folder, manifests)
+	base, err := filepath.Rel(directory, manifests)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,11 +145,11 @@ func overlay(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(folder, name), encoded, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(directory, name), encoded, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return folder
+	return directory
 }
 
 func installChart(t *testing.T, c *product.Cluster) {
@@ -212,23 +212,23 @@ func withState(workload string) corev1.PodTemplateSpec {
 // digest is of all names and contents in the pod's emptyDir.
 func digest(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
-	folder, err := devcluster.PodPath(pod.UID, "/data")
+	directory, err := devcluster.PodPath(pod.UID, "/data")
 	if err != nil {
 		t.Fatal(err)
 	}
 	hash, files := sha256.New(), 0
-	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		fmt.Fprintln(hash, strings.TrimPrefix(path, folder), len(content))
+		fmt.Fprintln(hash, strings.TrimPrefix(path, directory), len(content))
 		hash.Write(content)
 		files++
 		return err
 	})
 	if err != nil || files == 0 {
-		t.Fatalf("%d files in %s: %v", files, folder, err)
+		t.Fatalf("%d files in %s: %v", files, directory, err)
 	}
 	return fmt.Sprintf("%d files %x", files, hash.Sum(nil)[:8])
 }
@@ -272,8 +272,8 @@ func moveWithState(t *testing.T, c *product.Cluster, namespace, workload string)
 	return migration
 }
 
-// relieveHotNode makes one node hot and waits until the loop moves a pod.
-func relieveHotNode(t *testing.T, c *product.Cluster) {
+// relieveOverutilizedNode makes one node overutilized and waits until the loop moves a pod.
+func relieveOverutilizedNode(t *testing.T, c *product.Cluster) {
 	namespace := c.Namespace(t, "install-")
 	nodes := c.Nodes().Names()
 	setCordon(t, c, nodes[1], true)

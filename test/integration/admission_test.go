@@ -173,7 +173,7 @@ func expectIndex0(t *testing.T, namespace string, job types.UID) *v1alpha1.PodMi
 			{Name: "batch", Kind: v1alpha1.KindContainer, State: v1alpha1.StateCompleted, Reason: "Completed"},
 			{Name: "serve", Kind: v1alpha1.KindContainer, State: v1alpha1.StateRunning, ShouldMigrate: true, Reason: "Running"},
 		},
-		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionExpecting, Status: metav1.ConditionTrue, Reason: "Test", LastTransitionTime: metav1.Now()}},
+		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReplacementPending, Status: metav1.ConditionTrue, Reason: "Test", LastTransitionTime: metav1.Now()}},
 	}
 	if err := k8s.Status().Update(t.Context(), m); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
 // Package integration tests our programs against a real API server and etcd.
 // It needs the binaries that "make tools" builds; KUBEBUILDER_ASSETS names
-// another folder to find them in.
+// another directory to find them in.
 package integration

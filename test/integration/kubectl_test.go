@@ -101,7 +101,7 @@ func TestKubectlPauses(t *testing.T) {
 	})
 	code, text := migrate(t.Context(), t, "default", "pause", "--reason=upgrade")
 	wantAnswer(t, code, kubectl.ExitDone, text, "rebalancing paused")
-	board := &rebalance.Board{Live: k8s, Writer: k8s, Namespace: system}
+	board := &rebalance.StatusStore{Live: k8s, Writer: k8s, Namespace: system}
 	pause, err := board.Pause(t.Context())
 	if err != nil || !pause.Paused || pause.Reason != "upgrade" || pause.By == "" || pause.Since == nil {
 		t.Errorf("pause %+v, error %v", pause, err)

@@ -210,7 +210,7 @@ func TestARefusedPodIsLeftAlone(t *testing.T) {
 	w.createOriginal(onResizingNode(threeContainers("train")))
 	registry := w.reclaimer(true)
 	pod := w.eventuallyPod("train", func(pod *corev1.Pod) error {
-		if record := pod.Annotations[v1alpha1.ReclaimedAnnotation]; !strings.Contains(record, "leftAlone") {
+		if record := pod.Annotations[v1alpha1.ReclaimedAnnotation]; !strings.Contains(record, "skipped") {
 			return fmt.Errorf("record %q", record)
 		}
 		return nil

@@ -16,12 +16,12 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
 
-// statusOf is a status that finds one node hot, a minute ago.
-func statusOf(hot string) *rebalance.Status {
-	nodes := []planner.NodeLoad{{Name: hot, CPU: 0.9, Hot: true}}
+// statusOf is a status that finds one node overutilized, a minute ago.
+func statusOf(overutilized string) *rebalance.Status {
+	nodes := []planner.NodeLoad{{Name: overutilized, CPU: 0.9, Overutilized: true}}
 	return &rebalance.Status{Time: time.Now().Add(-time.Minute), Source: "Measured", Plan: &planner.Plan{
 		Moves: []planner.Move{}, Before: planner.Summary{Nodes: nodes}, After: planner.Summary{Nodes: nodes},
-	}, LeftAlone: []rebalance.LeftAloneNode{{Name: nodeB, Reason: "cordoned"}}, Cooldowns: nil}
+	}, Skipped: []rebalance.LeftAloneNode{{Name: nodeB, Reason: "cordoned"}}, Cooldowns: nil}
 }
 
 // fault is a wrong request and what has to be said about it.

@@ -270,8 +270,8 @@ func TestAPIFindsWhatTheCacheHasNotSeen(t *testing.T) {
 }
 
 func TestAPIShowsPlanAndNodes(t *testing.T) {
-	var board *rebalance.Board
-	a := startAPI(t, nil, func(o *restapi.Options) { board = o.Board })
+	var board *rebalance.StatusStore
+	a := startAPI(t, nil, func(o *restapi.Options) { board = o.StatusStore })
 	token := operator(t)
 	shown := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ai-storage-system", Name: rebalance.StatusName}}
 	must(t, client.IgnoreNotFound(k8s.Delete(t.Context(), shown)))
@@ -297,7 +297,7 @@ func TestAPIShowsPlanAndNodes(t *testing.T) {
 	for _, node := range nodes.Items {
 		views[node.Name] = node
 	}
-	if nodes.Source != "Unavailable" || !views[nodeA].Hot || views[nodeA].CPU.Used != nil || views[nodeB].Hot || views[nodeB].LeftAlone != "cordoned" {
+	if nodes.Source != "Unavailable" || !views[nodeA].Overutilized || views[nodeA].CPU.Used != nil || views[nodeB].Overutilized || views[nodeB].Skipped != "cordoned" {
 		t.Errorf("nodes %+v", nodes)
 	}
 }

@@ -71,8 +71,8 @@ func next(t *testing.T, events <-chan sent, name, words string) string {
 }
 
 func TestAPITellsOfChanges(t *testing.T) {
-	var board *rebalance.Board
-	a, w := startAPI(t, nil, func(o *restapi.Options) { board = o.Board }), newWorld(t)
+	var board *rebalance.StatusStore
+	a, w := startAPI(t, nil, func(o *restapi.Options) { board = o.StatusStore }), newWorld(t)
 	local, _ := account(t, "local", w.namespace, "*")
 	before := w.request(newMigration(w.namespace, "before", "a"))
 	all := a.listen(operator(t), "/api/v1/watch")

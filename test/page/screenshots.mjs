@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { launch, open } from './harness.mjs';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
-const folder = join(root, 'docs/images');
+const directory = join(root, 'docs/images');
 const scratch = await mkdtemp(join(tmpdir(), 'page-live-'));
 const state = join(scratch, 'state');
 
@@ -63,14 +63,14 @@ try {
       opened.push({ name: `page-${scheme}-${name}.png`, ...await open(browser, address, { token, scheme, ...size, ignoreHTTPSErrors: true }) });
     }
   }
-  await mkdir(folder, { recursive: true });
+  await mkdir(directory, { recursive: true });
   const extra = await open(browser, address, { token, ignoreHTTPSErrors: true });
   const followed = follow(extra.page);
   await Promise.all(opened.map(async ({ page, name }) => {
     await page.locator('.connection.live').waitFor();
     // A picture without a plan, a move that is under way and one that has ended would show little.
     await page.waitForFunction(() => ['.moves > li', '[data-phase="HandingOver"]', 'ol.ended > li'].every((part) => document.querySelector(part)), undefined, { timeout: 240_000, polling: 50 });
-    await page.screenshot({ path: join(folder, name) });
+    await page.screenshot({ path: join(directory, name) });
   }));
   const phases = await followed;
   assert.ok(phases.length > 1, `the page showed only ${phases}`);

@@ -32,7 +32,7 @@ type Cluster struct {
 	kubectl string
 }
 
-// Start starts a cluster in a folder of the test's, connects to it, and ends it with
+// Start starts a cluster in a directory of the test's, connects to it, and ends it with
 // the test.
 func Start(t testing.TB, options devcluster.Options) *Cluster {
 	t.Helper()

@@ -1,4 +1,4 @@
-// Command rootimage puts a root folder, as a tar, into a container image of one
+// Command rootimage puts a root directory, as a tar, into a container image of one
 // layer: rootimage -layer root.tar -reference docker.io/x/y:dev -archive y.tar.
 // test/devcluster/image knows static programs only, as all of ours are.
 package main
@@ -17,11 +17,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// searchPath is where Debian keeps programs; PostgreSQL's have a folder of their own.
+// searchPath is where Debian keeps programs; PostgreSQL's have a directory of their own.
 const searchPath = "PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func main() {
-	layer := flag.String("layer", "", "tar of the root folder")
+	layer := flag.String("layer", "", "tar of the root directory")
 	reference := flag.String("reference", "", "name of the image, with registry and tag")
 	archive := flag.String("archive", "", "file to write")
 	flag.Parse()

@@ -96,10 +96,10 @@ func up(t *testing.T, version string) *product.Cluster {
 	})
 }
 
-// programs is a folder with ours and the control plane of another version.
+// programs is a directory with ours and the control plane of another version.
 func programs(t *testing.T, version string) string {
 	t.Helper()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	bin, err := filepath.Abs(filepath.Join(root, "bin"))
 	if err != nil {
 		t.Fatal(err)
@@ -113,11 +113,11 @@ func programs(t *testing.T, version string) string {
 		if _, err := os.Stat(filepath.Join(from, program)); err != nil {
 			t.Fatalf("%v: run `make test-skew`", err)
 		}
-		if err := os.Symlink(filepath.Join(from, program), filepath.Join(folder, program)); err != nil {
+		if err := os.Symlink(filepath.Join(from, program), filepath.Join(directory, program)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return folder
+	return directory
 }
 
 func checkApply(t *testing.T, c *product.Cluster) string {
@@ -209,13 +209,13 @@ func checkPlan(t *testing.T, c *product.Cluster) string {
 	return "ok"
 }
 
-// checkLoop makes one node hot and waits until the loop moves a pod off it.
+// checkLoop makes one node overutilized and waits until the loop moves a pod off it.
 func checkLoop(t *testing.T, c *product.Cluster) string {
 	namespace := c.Namespace(t, "skew-")
 	const share = 10 // of the CPUs of a simulated node, in percent
 	use := fmt.Sprintf("%dm", simnode.Capacity.Cpu().MilliValue()*share/100)
 	for i := range 6 {
-		name := fmt.Sprint("hot-", i)
+		name := fmt.Sprint("overutilized-", i)
 		template := product.Template(name, product.Container("work", 100))
 		template.Annotations = map[string]string{simnode.CPUUsagePrefix + "work": use}
 		template.Spec.RestartPolicy = corev1.RestartPolicyNever

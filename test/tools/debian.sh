@@ -1,4 +1,4 @@
-# Sourced by scripts that unpack packages of Debian into a folder. Nothing is
+# Sourced by scripts that unpack packages of Debian into a directory. Nothing is
 # installed: apt gets a state of its own in $work, which the script has made.
 # shellcheck shell=bash
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes images of programs that we did not write, from packages of Debian bookworm:
 # programs.sh OUT writes OUT/redis.tar, OUT/postgres.tar and OUT/python.tar for the
-# local cluster. Nothing is installed. Run it in the project's folder; it needs gcc.
+# local cluster. Nothing is installed. Run it in the project's directory; it needs gcc.
 set -euo pipefail
 
 suite=bookworm

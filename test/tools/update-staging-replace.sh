@@ -14,8 +14,8 @@ upstream=$(cd / && GOWORK=off go mod download -json "k8s.io/kubernetes@${version
 modules=$(sed -n 's#^[[:space:]]*\(k8s.io/[a-z0-9-]*\) => ./staging/.*#\1#p' "$upstream")
 [ -n "$modules" ] || { echo "no staging modules found in $upstream" >&2; exit 1; }
 
-for folder in "${@:-$root $root/test/tools/kubernetes}"; do
-  for dir in $folder; do
+for directory in "${@:-$root $root/test/tools/kubernetes}"; do
+  for dir in $directory; do
     edits=("-require=k8s.io/kubernetes@${version}")
     for module in $modules; do
       edits+=("-replace=${module}=${module}@${staging_version}")

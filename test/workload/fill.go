@@ -25,7 +25,7 @@ func parseFill(arguments []string, output io.Writer) (fillOptions, error) {
 	o := fillOptions{}
 	flags := flag.NewFlagSet("workload fill", flag.ContinueOnError)
 	flags.SetOutput(output)
-	flags.StringVar(&o.Dir, "dir", "", "folder to fill")
+	flags.StringVar(&o.Dir, "dir", "", "directory to fill")
 	flags.IntVar(&o.Files, "files", 1, "number of files")
 	flags.DurationVar(&o.For, "for", 0, "least time to spend")
 	flags.Func("bytes", "data to write, like 256Mi", func(text string) (err error) {

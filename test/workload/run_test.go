@@ -57,7 +57,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"run", "--for=1ms"}, 0},
 		{[]string{"run", "--for=1ms", "--exit-code=7"}, 7},
 		{[]string{"run", "--for=1ms", "--write=" + notProgress}, 1},
-		{[]string{"run", "--for=1ms", "--write=/no/such/folder/file"}, 1},
+		{[]string{"run", "--for=1ms", "--write=/no/such/directory/file"}, 1},
 		{[]string{"run", "--cpu=x"}, 2},
 		{[]string{"run", "--help"}, 0},
 		{[]string{"jump"}, 2},

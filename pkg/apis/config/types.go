@@ -56,9 +56,9 @@ type RebalanceArgs struct {
 	Strategies []Strategy
 	// Shapes of pods that the strategy Defragment keeps room for.
 	Shapes []corev1.ResourceList
-	// Thresholds above which a node is hot.
+	// Thresholds above which a node is overutilized.
 	Thresholds UtilizationThresholds
-	// AbnormalCycles is how many cycles in a row a node must be hot before pods
+	// AbnormalCycles is how many cycles in a row a node must be overutilized before pods
 	// leave it.
 	AbnormalCycles int32
 	// MinimumGain is how many times its cost a move must gain.

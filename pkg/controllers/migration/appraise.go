@@ -15,14 +15,14 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
 
-// Appraiser tells what the controller would do with a request, before there is a
+// Preflight tells what the controller would do with a request, before there is a
 // PodMigration. It decides by the controller's own rules on what it reads live;
 // only the other migrations come from the cache, so that a thousand requests are
 // not a thousand listings. The controller's own decision is the one that counts.
-type Appraiser struct{ r *reconciler }
+type Preflight struct{ r *reconciler }
 
-// Appraisal is the answer at one moment.
-type Appraisal struct {
+// PreflightResult is the answer at one moment.
+type PreflightResult struct {
 	// Pod is the one that would move; nil when it does not exist.
 	Pod *corev1.Pod
 	// Refusal says why it would not be moved; nil when it would.
@@ -36,25 +36,25 @@ type Appraisal struct {
 
 // NewAppraiser needs a cached reader of a manager that SetupWithManager or Index was
 // called with, and the budget and the image of the controller. It may be used by several goroutines.
-func NewAppraiser(live, cached client.Reader, limits *budget.Limits, agentImage string) *Appraiser {
+func NewAppraiser(live, cached client.Reader, limits *budget.Limits, agentImage string) *Preflight {
 	r := &reconciler{live: migrationsFrom{Reader: live, cached: cached}, clock: clock.RealClock{}, agentImage: agentImage}
 	if limits != nil {
 		r.admission = &admission{cached: cached, limits: *limits}
 	}
-	return &Appraiser{r: r}
+	return &Preflight{r: r}
 }
 
-// Appraise judges a PodMigration that is not stored yet. Errors are those of reading.
-func (a *Appraiser) Appraise(ctx context.Context, request *v1alpha1.PodMigration) (Appraisal, error) {
+// Check judges a PodMigration that is not stored yet. Errors are those of reading.
+func (a *Preflight) Check(ctx context.Context, request *v1alpha1.PodMigration) (PreflightResult, error) {
 	// As if it were stored now: every other one is older.
 	request = request.DeepCopy()
 	request.CreationTimestamp = metav1.NewTime(a.r.clock.Now())
 	state, err := a.r.gather(ctx, request)
 	if err != nil {
-		return Appraisal{}, fmt.Errorf("reading what a migration of pod %s/%s depends on: %w", request.Namespace, request.Spec.PodName, err)
+		return PreflightResult{}, fmt.Errorf("reading what a migration of pod %s/%s depends on: %w", request.Namespace, request.Spec.PodName, err)
 	}
 	decision := newStep(state).pending()
-	appraisal := Appraisal{Pod: state.Pod}
+	appraisal := PreflightResult{Pod: state.Pod}
 	if state.Pod != nil {
 		if _, stay := plannedMode(state, containers.Judge(state.Pod, containers.PolicyOf(request))); stay != nil {
 			appraisal.Stays = stay.Message
@@ -72,9 +72,9 @@ func (a *Appraiser) Appraise(ctx context.Context, request *v1alpha1.PodMigration
 	return appraisal, err
 }
 
-// PastReturn reports whether a migration can only go forward: cancelling it would
+// IsCommitted reports whether a migration can only go forward: cancelling it would
 // change nothing any more.
-func (a *Appraiser) PastReturn(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
+func (a *Preflight) IsCommitted(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
 	state, err := a.r.gather(ctx, m)
 	if err != nil {
 		return false, fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)

@@ -289,7 +289,7 @@ func TestRollbackLeavesPodsOfDeadNodes(t *testing.T) {
 	dying := func(s *scene) {
 		s.Replacement = replacementPod().Node("b").Obj()
 		deleting(s.Replacement)
-		s.Pod.Annotations = map[string]string{v1alpha1.FencedAnnotation: "m"}
+		s.Pod.Annotations = map[string]string{v1alpha1.RollbackBarrierAnnotation: "m"}
 		deleting(s.Claim)
 	}
 	waiting := rollingBack(ReasonNodeNotReady).with(dying).with(func(s *scene) { s.DestinationDown = 29 * time.Second })
@@ -327,7 +327,7 @@ func adopting(phase v1alpha1.Phase) *scene {
 }
 
 func givenWay() *scene {
-	return adopting(v1alpha1.PhaseHandingOver).with(func(s *scene) { s.Pod = owners.GivesWay(s.Pod) })
+	return adopting(v1alpha1.PhaseHandingOver).with(func(s *scene) { s.Pod = owners.WithLowestDeletionCost(s.Pod) })
 }
 
 func adopted() *scene {

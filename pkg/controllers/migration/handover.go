@@ -85,8 +85,8 @@ func (st *step) swap(o, r *corev1.Pod) Decision {
 		}
 		// It wants one pod more by now: the original is still the one to go.
 		return st.do(Action{Type: Evict, Pod: o})
-	case !owners.DoesGiveWay(o):
-		return st.do(Action{Type: MarkOriginal, Pod: o, Becomes: owners.GivesWay(o)})
+	case !owners.HasLowestDeletionCost(o):
+		return st.do(Action{Type: MarkOriginal, Pod: o, Becomes: owners.WithLowestDeletionCost(o)})
 	}
 	return st.do(Action{Type: OfferReplacement, Pod: r, Becomes: owners.Adopted(r, st.Owner), Evicts: o})
 }

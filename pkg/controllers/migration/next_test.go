@@ -104,7 +104,7 @@ func rollingBack(reason string) *scene {
 // fencedOff is a rollback that has nothing left to do but to remove the claim.
 func fencedOff(reason string) *scene {
 	return rollingBack(reason).with(func(s *scene) {
-		s.Replacement, s.Pod.Annotations = nil, map[string]string{v1alpha1.FencedAnnotation: "m"}
+		s.Replacement, s.Pod.Annotations = nil, map[string]string{v1alpha1.RollbackBarrierAnnotation: "m"}
 	})
 }
 

@@ -19,8 +19,8 @@ func (st *step) giveUp(reason, message string) Decision {
 	if c := st.status().Checkpoint; c != nil && c.Step != "" {
 		c.Step = v1alpha1.StepAbort
 	}
-	if st.isTrue(v1alpha1.ConditionExpecting) {
-		st.condition(v1alpha1.ConditionExpecting, metav1.ConditionFalse, reason, message)
+	if st.isTrue(v1alpha1.ConditionReplacementPending) {
+		st.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, reason, message)
 	}
 	st.say("putting everything back: %s", message)
 	return st.decision
@@ -140,7 +140,7 @@ func (st *step) restoreOriginal() (Decision, bool) {
 		return st.wait(time.Second, "waiting for the node agent of %s to let pod %s go on", s.Node, o.Name), true
 	}
 	replacementExisted := st.Migration.Status.Replacement != nil && st.Migration.Status.Replacement.UID != ""
-	if replacementExisted && o.Annotations[v1alpha1.FencedAnnotation] != string(st.Migration.UID) || owners.DoesGiveWay(o) || isHeld(o) {
+	if replacementExisted && o.Annotations[v1alpha1.RollbackBarrierAnnotation] != string(st.Migration.UID) || owners.HasLowestDeletionCost(o) || isHeld(o) {
 		return st.do(Action{Type: FenceOriginal, Pod: o, Becomes: fenced(o, st.Migration.UID)}), true
 	}
 	return Decision{}, false
@@ -148,13 +148,13 @@ func (st *step) restoreOriginal() (Decision, bool) {
 
 func fenced(original *corev1.Pod, migration types.UID) *corev1.Pod {
 	pod := letGo(original)
-	if owners.DoesGiveWay(original) {
-		pod = owners.KeepsPlace(pod)
+	if owners.HasLowestDeletionCost(original) {
+		pod = owners.WithoutDeletionCost(pod)
 	}
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
-	pod.Annotations[v1alpha1.FencedAnnotation] = string(migration)
+	pod.Annotations[v1alpha1.RollbackBarrierAnnotation] = string(migration)
 	return pod
 }
 

@@ -108,7 +108,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 }
 
 // Index prepares the cache of a manager for the controller, which calls it, and for
-// an Appraiser where the controller does not run.
+// an Preflight where the controller does not run.
 func Index(mgr ctrl.Manager) error {
 	for index, keys := range map[string]client.IndexerFunc{podIndex: podKeys, placeIndex: placeKeys} {
 		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PodMigration{}, index, keys); err != nil {

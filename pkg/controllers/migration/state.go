@@ -121,7 +121,7 @@ func (s *State) isCommitted() bool {
 	if s.stopsFirst() {
 		o := s.original()
 		return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil) &&
-			(!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) && (s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionExpecting))
+			(!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) && (s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending))
 	}
 	if s.carries() {
 		return false

@@ -85,7 +85,7 @@ func siblingOf(s *scene, name string, age time.Duration) *corev1.Pod {
 }
 
 func expecting(reason string) func(*scene) {
-	return func(s *scene) { s.set(v1alpha1.ConditionExpecting, metav1.ConditionTrue, reason) }
+	return func(s *scene) { s.set(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, reason) }
 }
 
 func unmade(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }
@@ -278,7 +278,7 @@ func TestProbe(t *testing.T) {
 	}
 	for name, answer := range answers {
 		d, err := Settle(s.State, Next(s.State), answer.result)
-		if got := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionExpecting).Reason; err != nil || got != answer.reason {
+		if got := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionReplacementPending).Reason; err != nil || got != answer.reason {
 			t.Errorf("%s: reason %s, error %v, want %s", name, got, err, answer.reason)
 		}
 	}
@@ -287,7 +287,7 @@ func TestProbe(t *testing.T) {
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); err != nil || c == nil || c.Reason != ReasonWebhookMissing {
 		t.Errorf("no answer for %v: %+v, error %v", webhookGrace, c, err)
 	}
-	if meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.ConditionExpecting) {
+	if meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.ConditionReplacementPending) {
 		t.Error("a migration that is given up still expects a pod")
 	}
 }

@@ -24,12 +24,12 @@ const (
 // asks whether the admission webhook would see to it. It reports whether the
 // decision is made.
 func (st *step) expect() (Decision, bool) {
-	if !st.isTrue(v1alpha1.ConditionExpecting) {
-		st.condition(v1alpha1.ConditionExpecting, metav1.ConditionTrue, ReasonAnnounced, "the next pod of the owner is to become the replacement")
+	if !st.isTrue(v1alpha1.ConditionReplacementPending) {
+		st.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonAnnounced, "the next pod of the owner is to become the replacement")
 		st.say("asking whether the admission webhook answers")
 		return st.decision, true
 	}
-	if st.conditionReason(v1alpha1.ConditionExpecting) == ReasonAnnounced {
+	if st.conditionReason(v1alpha1.ConditionReplacementPending) == ReasonAnnounced {
 		return st.do(Action{Type: ProbeWebhook, Pod: st.probe()}), true
 	}
 	return Decision{}, false
@@ -71,14 +71,14 @@ func (st *step) probe() *corev1.Pod {
 // probed goes on when the webhook has turned the probe into a replacement.
 func (st *step) probed(r Result) (Decision, error) {
 	if r.Err == nil && r.Admitted {
-		st.condition(v1alpha1.ConditionExpecting, metav1.ConditionTrue, ReasonWebhookAnswers, "the admission webhook turns the next pod of the owner into the replacement")
+		st.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonWebhookAnswers, "the admission webhook turns the next pod of the owner into the replacement")
 		return st.decision, nil
 	}
 	why := "it left a pod as it was"
 	if r.Err != nil {
 		why = r.Err.Error()
 	}
-	if waited := st.since(v1alpha1.ConditionExpecting); waited > webhookGrace && !st.isCommitted() {
+	if waited := st.since(v1alpha1.ConditionReplacementPending); waited > webhookGrace && !st.isCommitted() {
 		return st.giveUp(ReasonWebhookMissing, fmt.Sprintf("the admission webhook of the rebalancer does not answer: %s", why)), nil
 	}
 	return st.wait(probeInterval, "waiting for the admission webhook: %s", why), nil
@@ -120,7 +120,7 @@ func (st *step) releaseOriginal(existing *corev1.Pod) Decision {
 
 // taken records the pod of the owner that has become the replacement.
 func (st *step) taken(r *corev1.Pod) Decision {
-	st.condition(v1alpha1.ConditionExpecting, metav1.ConditionFalse, ReasonTaken, fmt.Sprintf("pod %s has become the replacement", r.Name))
+	st.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonTaken, fmt.Sprintf("pod %s has become the replacement", r.Name))
 	return st.created(r)
 }
 
@@ -130,7 +130,7 @@ func (st *step) plainPod() *corev1.Pod {
 	h := st.Migration.Status.Handover
 	for i := range st.Siblings {
 		pod := &st.Siblings[i]
-		isNew := !pod.CreationTimestamp.Time.Before(st.since0(v1alpha1.ConditionExpecting))
+		isNew := !pod.CreationTimestamp.Time.Before(st.since0(v1alpha1.ConditionReplacementPending))
 		if pod.UID == st.Migration.Status.Original.UID || pod.DeletionTimestamp != nil || v1alpha1.OwnedBy(pod.Labels, st.Migration.UID) ||
 			!isNew || h.Identity != "" && owners.Identity(pod, st.Owner) != h.Identity {
 			continue

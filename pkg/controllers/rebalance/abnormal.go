@@ -10,10 +10,10 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
 )
 
-// abnormality counts for how many cycles in a row each node has been hot. It is
+// abnormality counts for how many cycles in a row each node has been overutilized. It is
 // kept in memory alone: a restarted loop waits again, which is the safe side.
 //
-// Hot counts by the smoothed load. The load that plans are made with also holds
+// Overutilized counts by the smoothed load. The load that plans are made with also holds
 // the peaks of the window, so it stays high for a while after a load has gone.
 type abnormality struct {
 	source  string
@@ -32,10 +32,10 @@ func (a *abnormality) watch(snapshot *cluster.Snapshot, args *config.RebalanceAr
 	if a.source != snapshot.Source {
 		a.source, a.streaks = snapshot.Source, nil
 	}
-	limits := hotLimits(snapshot, args)
+	limits := overutilizedLimits(snapshot, args)
 	streaks := map[string]streak{}
 	for _, node := range snapshot.Nodes {
-		if !isJudged(node) || !isAbove(node, limits[node.Pool]) {
+		if !hasOwnLoad(node) || !isAbove(node, limits[node.Pool]) {
 			continue
 		}
 		s := a.streaks[node.Name]
@@ -47,7 +47,7 @@ func (a *abnormality) watch(snapshot *cluster.Snapshot, args *config.RebalanceAr
 	a.streaks = streaks
 }
 
-// sources are the nodes that have been hot for so many cycles.
+// sources are the nodes that have been overutilized for so many cycles.
 func (a *abnormality) sources(cycles int) map[string]bool {
 	found := map[string]bool{}
 	for name, s := range a.streaks {
@@ -58,14 +58,14 @@ func (a *abnormality) sources(cycles int) map[string]bool {
 	return found
 }
 
-// AbnormalNode is a node that is hot.
+// AbnormalNode is a node that is overutilized.
 type AbnormalNode struct {
 	Name string `json:"name"`
-	// Cycles in a row in which it was hot by a new measurement.
+	// Cycles in a row in which it was overutilized by a new measurement.
 	Cycles int `json:"cycles"`
 }
 
-// list the hot nodes by name.
+// list the overutilized nodes by name.
 func (a *abnormality) list() []AbnormalNode {
 	nodes := []AbnormalNode{}
 	for _, name := range slices.Sorted(maps.Keys(a.streaks)) {
@@ -74,18 +74,18 @@ func (a *abnormality) list() []AbnormalNode {
 	return nodes
 }
 
-// isJudged tells whether the load of a node is its own. While it is settling it
+// hasOwnLoad tells whether the load of a node is its own. While it is stabilizing it
 // may be judged, though not yet acted upon.
-func isJudged(node *cluster.Node) bool {
-	return node.Smoothed != nil && (node.LeftAlone == "" || node.Settling)
+func hasOwnLoad(node *cluster.Node) bool {
+	return node.Smoothed != nil && (node.Skipped == "" || node.Stabilizing)
 }
 
-// hotLimits are the loads above which a node is hot, for each pool.
-func hotLimits(snapshot *cluster.Snapshot, args *config.RebalanceArgs) map[int]planner.Thresholds {
+// overutilizedLimits are the loads above which a node is overutilized, for each pool.
+func overutilizedLimits(snapshot *cluster.Snapshot, args *config.RebalanceArgs) map[int]planner.Thresholds {
 	limits := map[int]planner.Thresholds{}
 	counts := map[int]float64{}
 	for _, node := range snapshot.Nodes {
-		if !isJudged(node) {
+		if !hasOwnLoad(node) {
 			continue
 		}
 		load := loadOf(node)

@@ -75,13 +75,13 @@ func TestPauseOf(t *testing.T) {
 func TestEveryCycleIsPublished(t *testing.T) {
 	w := newWorld(t, 7)
 	loop := newLoop(t, w, clocktesting.NewFakeClock(noon))
-	if shown, err := loop.Board.Published(t.Context()); err != nil || shown != nil {
+	if shown, err := loop.StatusStore.Published(t.Context()); err != nil || shown != nil {
 		t.Fatalf("before the first cycle: %s, %v", shown, err)
 	}
 	for _, at := range []time.Time{noon, noon.Add(time.Minute)} {
 		w.reading.At = at
 		must(t, loop.cycle(t.Context()))
-		shown, err := loop.Board.Published(t.Context())
+		shown, err := loop.StatusStore.Published(t.Context())
 		must(t, err)
 		var status Status
 		must(t, json.Unmarshal(shown, &status))
@@ -94,15 +94,15 @@ func TestEveryCycleIsPublished(t *testing.T) {
 func TestLargeStatusIsTrimmed(t *testing.T) {
 	status := &Status{Plan: &planner.Plan{Moves: []planner.Move{{From: "node-7", To: "node-8"}}}, Moves: 1}
 	for i := range 5000 {
-		node := planner.NodeLoad{Name: fmt.Sprint("node-", i), Hot: i == 3}
+		node := planner.NodeLoad{Name: fmt.Sprint("node-", i), Overutilized: i == 3}
 		status.Plan.Before.Nodes = append(status.Plan.Before.Nodes, node)
 		status.Plan.After.Nodes = append(status.Plan.After.Nodes, node)
 	}
 	whole, err := json.Marshal(status)
 	must(t, err)
 	tests := map[string]struct {
-		leftAlone, limit, nodes int
-		says                    string
+		skipped, limit, nodes int
+		says                  string
 	}{
 		"fits":                     {0, len(whole), 5000, ""},
 		"one byte too long":        {0, len(whole) - 1, 3, "3 of 5000 nodes are shown"},
@@ -111,9 +111,9 @@ func TestLargeStatusIsTrimmed(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			status.LeftAlone = nil
-			for i := range test.leftAlone {
-				status.LeftAlone = append(status.LeftAlone, LeftAloneNode{fmt.Sprint("node-", i), "no fresh measurement"})
+			status.Skipped = nil
+			for i := range test.skipped {
+				status.Skipped = append(status.Skipped, LeftAloneNode{fmt.Sprint("node-", i), "no fresh measurement"})
 			}
 			encoded, err := encodeStatus(status, test.limit)
 			must(t, err)

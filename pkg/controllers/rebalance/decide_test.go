@@ -28,9 +28,9 @@ func (w *world) measureAt(at time.Time) {
 	}
 }
 
-// Three cycles see the node hot before pods leave it; cycles that see nothing new
+// Three cycles see the node overutilized before pods leave it; cycles that see nothing new
 // do not count, and a new loop starts from nothing.
-func TestANodeMustBeHotForSeveralCycles(t *testing.T) {
+func TestANodeMustBeOverutilizedForSeveralCycles(t *testing.T) {
 	w := newWorld(t, 7)
 	clock := clocktesting.NewFakeClock(noon)
 	loop := newLoopWith(t, w, clock, defaultArgs(t))
@@ -53,7 +53,7 @@ func TestANodeMustBeHotForSeveralCycles(t *testing.T) {
 			t.Fatalf("%d migrations by a new loop before its third cycle", created)
 		}
 	}
-	if got := loop.Status().Abnormal; len(got) != 1 || got[0] != (AbnormalNode{"hot", 2}) {
+	if got := loop.Status().Abnormal; len(got) != 1 || got[0] != (AbnormalNode{"overutilized", 2}) {
 		t.Errorf("abnormal: %+v", got)
 	}
 	if created := cycle(true); created != 2 {
@@ -71,19 +71,19 @@ func loaded(name string, cpu int64, at time.Time, change ...func(*cluster.Node))
 }
 
 func TestAbnormality(t *testing.T) {
-	left := func(n *cluster.Node) { n.LeftAlone = "a migration from or to the node is in flight" }
-	settling := func(n *cluster.Node) { n.LeftAlone, n.Settling = "measured once", true }
+	left := func(n *cluster.Node) { n.Skipped = "a migration from or to the node is in flight" }
+	stabilizing := func(n *cluster.Node) { n.Skipped, n.Stabilizing = "measured once", true }
 	peaking := func(n *cluster.Node) { n.Smoothed = &cluster.Usage{MilliCPU: 100, At: n.Smoothed.At} }
 	for name, tt := range map[string]struct {
 		cycles [][]func(*cluster.Node)
 		loads  []int64
 		want   int
 	}{
-		"hot all the time":              {make([][]func(*cluster.Node), 3), []int64{800, 900, 800}, 3},
+		"overutilized all the time":     {make([][]func(*cluster.Node), 3), []int64{800, 900, 800}, 3},
 		"cool in between":               {make([][]func(*cluster.Node), 3), []int64{800, 700, 800}, 1},
 		"cool at last":                  {make([][]func(*cluster.Node), 3), []int64{800, 800, 700}, 0},
 		"left alone in between":         {[][]func(*cluster.Node){nil, {left}, nil}, []int64{800, 800, 800}, 1},
-		"settling counts":               {[][]func(*cluster.Node){{settling}, {settling}, nil}, []int64{800, 800, 800}, 3},
+		"stabilizing counts":            {[][]func(*cluster.Node){{stabilizing}, {stabilizing}, nil}, []int64{800, 800, 800}, 3},
 		"only the peaks are still high": {[][]func(*cluster.Node){nil, nil, {peaking}}, []int64{800, 800, 800}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestAbnormality(t *testing.T) {
 				a.watch(cluster.NewSnapshot(at, []*cluster.Node{loaded("n", load, at, tt.cycles[i]...)}, nil), args)
 			}
 			if got := a.streaks["n"].cycles; got != tt.want {
-				t.Errorf("hot for %d cycles, want %d", got, tt.want)
+				t.Errorf("overutilized for %d cycles, want %d", got, tt.want)
 			}
 			if a.sources(3)["n"] != (tt.want >= 3) {
 				t.Errorf("sources: %v", a.sources(3))
@@ -112,7 +112,7 @@ func TestAbnormalityForgetsWithTheSource(t *testing.T) {
 		a.watch(snapshot, args)
 	}
 	if got := a.streaks["n"].cycles; got != 1 {
-		t.Errorf("hot for %d cycles, want 1", got)
+		t.Errorf("overutilized for %d cycles, want 1", got)
 	}
 }
 
@@ -122,10 +122,10 @@ func TestDeviationCountsFromTheMeanOfThePool(t *testing.T) {
 	inPool := func(pool int) func(*cluster.Node) { return func(n *cluster.Node) { n.Pool = pool } }
 	a := &abnormality{}
 	a.watch(cluster.NewSnapshot(noon, []*cluster.Node{
-		// Mean 300: hot is above 400.
+		// Mean 300: overutilized is above 400.
 		loaded("a", 410, noon, inPool(0)), loaded("b", 190, noon, inPool(0)),
-		loaded("alone", 990, noon, inPool(0), func(n *cluster.Node) { n.LeftAlone = "the node is in another node pool" }),
-		// Mean 800: hot is above 900.
+		loaded("alone", 990, noon, inPool(0), func(n *cluster.Node) { n.Skipped = "the node is in another node pool" }),
+		// Mean 800: overutilized is above 900.
 		loaded("c", 890, noon, inPool(1)), loaded("d", 710, noon, inPool(1)),
 	}, nil), args)
 	if diff := cmp.Diff(map[string]bool{"a": true}, a.sources(1)); diff != "" {
@@ -135,7 +135,7 @@ func TestDeviationCountsFromTheMeanOfThePool(t *testing.T) {
 
 func TestPoolsKeepTheirPods(t *testing.T) {
 	w := newWorld(t, 7)
-	for i, pool := range []string{"gpu", "cpu", "gpu"} { // hot, cool, cold
+	for i, pool := range []string{"gpu", "cpu", "gpu"} { // overutilized, cool, cold
 		w.reading.Nodes[i].Labels = map[string]string{"pool": pool}
 	}
 	args := defaultArgs(t)
@@ -153,8 +153,8 @@ func TestPoolsKeepTheirPods(t *testing.T) {
 		}
 	}
 	status := loop.Status()
-	if len(status.Plan.Before.Nodes) != 3 || len(status.Plan.After.Nodes) != 3 || len(status.LeftAlone) != 0 {
-		t.Errorf("nodes before %v, after %v, left alone %v", status.Plan.Before.Nodes, status.Plan.After.Nodes, status.LeftAlone)
+	if len(status.Plan.Before.Nodes) != 3 || len(status.Plan.After.Nodes) != 3 || len(status.Skipped) != 0 {
+		t.Errorf("nodes before %v, after %v, left alone %v", status.Plan.Before.Nodes, status.Plan.After.Nodes, status.Skipped)
 	}
 	if status.After.Objective >= status.Before.Objective || status.After.CPUDeviation >= status.Before.CPUDeviation {
 		t.Errorf("predicted %+v, then %+v", status.Before, status.After)
@@ -163,8 +163,8 @@ func TestPoolsKeepTheirPods(t *testing.T) {
 	args.NodePools = args.NodePools[:1]
 	status, err := newLoopWith(t, w, clocktesting.NewFakeClock(noon), args).DryRun(t.Context())
 	must(t, err)
-	if len(status.LeftAlone) != 2 || status.LeftAlone[0].Reason != "the node is in no node pool" {
-		t.Errorf("left alone: %v", status.LeftAlone)
+	if len(status.Skipped) != 2 || status.Skipped[0].Reason != "the node is in no node pool" {
+		t.Errorf("left alone: %v", status.Skipped)
 	}
 }
 

@@ -43,8 +43,8 @@ type Loop struct {
 	Options observe.Options
 	Clock   clock.WithTicker
 	Metrics *Metrics
-	// Board is where the loop reads whether it is paused, and shows its status.
-	Board *Board
+	// StatusStore is where the loop reads whether it is paused, and shows its status.
+	StatusStore *StatusStore
 
 	abnormal abnormality
 	status   atomic.Pointer[Status]
@@ -89,7 +89,7 @@ func (l *Loop) cycle(ctx context.Context) (err error) {
 	span.SetAttributes(attributesOf(status)...)
 	logStatus(ctx, status)
 	// Nobody sees what is decided, but it is decided all the same.
-	if err := l.Board.Publish(ctx, status); err != nil {
+	if err := l.StatusStore.Publish(ctx, status); err != nil {
 		klog.FromContext(ctx).Error(err, "The status of the loop is not shown to others")
 	}
 
@@ -116,7 +116,7 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	pause, err := l.Board.Pause(ctx)
+	pause, err := l.StatusStore.Pause(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 	}
 	snapshot := observe.Build(reading, options)
 	status := &Status{
-		Time: reading.At, DryRun: dryRun, Source: snapshot.Source, LeftAlone: leftAlone(snapshot),
+		Time: reading.At, DryRun: dryRun, Source: snapshot.Source, Skipped: skipped(snapshot),
 		Breaker:    breakerOf(reading.Migrations, l.Args.CircuitBreaker, reading.At),
 		Cooldowns:  observe.Cooldowns(reading, options),
 		metricsAge: l.Options.Signals.Age(reading.At),
@@ -210,8 +210,8 @@ func logStatus(ctx context.Context, status *Status) {
 	logger.V(level).Info("Planned", "moves", len(plan.Moves), "source", status.Source, "held", status.Held,
 		"cpuDeviationBefore", plan.Before.CPUDeviation, "cpuDeviationAfter", plan.After.CPUDeviation,
 		"objectiveBefore", plan.Before.Objective, "objectiveAfter", plan.After.Objective)
-	for _, hot := range plan.StillHot {
-		logger.V(2).Info("Node stays hot", "node", hot.Name, "reasons", hot.Reasons)
+	for _, overutilized := range plan.StillOverutilized {
+		logger.V(2).Info("Node stays overutilized", "node", overutilized.Name, "reasons", overutilized.Reasons)
 	}
 }
 

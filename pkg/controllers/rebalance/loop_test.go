@@ -61,7 +61,7 @@ func (yes) Remove(*corev1.Pod) error                                            
 func newWorld(t *testing.T, pods int) *world {
 	t.Helper()
 	reading := &observe.Reading{At: noon, Claims: func(string) containers.ClaimLookup { return nil }}
-	usage := map[string]int64{"hot": 0, "cool": 0, "cold": 0}
+	usage := map[string]int64{"overutilized": 0, "cool": 0, "cold": 0}
 	amounts := func(milliCPU int64) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milliCPU, resource.DecimalSI), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	}
@@ -70,17 +70,17 @@ func newWorld(t *testing.T, pods int) *world {
 		name := fmt.Sprint("pod-", i)
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(name), CreationTimestamp: metav1.NewTime(noon.Add(-time.Hour))},
-			Spec: corev1.PodSpec{NodeName: "hot", SchedulerName: v1alpha1.SchedulerName,
+			Spec: corev1.PodSpec{NodeName: "overutilized", SchedulerName: v1alpha1.SchedulerName,
 				Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: amounts(500)}}}},
 			Status: corev1.PodStatus{Phase: corev1.PodRunning,
 				ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}},
 		}
-		usage["hot"] += 500
+		usage["overutilized"] += 500
 		reading.Pods, objects = append(reading.Pods, pod), append(objects, pod.DeepCopy())
 		reading.PodMetrics = append(reading.PodMetrics, metricsv1beta1.PodMetrics{ObjectMeta: pod.ObjectMeta, Timestamp: metav1.NewTime(noon),
 			Containers: []metricsv1beta1.ContainerMetrics{{Name: "c", Usage: amounts(500)}}})
 	}
-	for _, name := range []string{"hot", "cool", "cold"} {
+	for _, name := range []string{"overutilized", "cool", "cold"} {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{
 			Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("64Gi")},
 			Conditions:  []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
@@ -121,8 +121,8 @@ func newLoopWith(t *testing.T, w *world, clock clock.WithTicker, args *config.Re
 		t.Fatal(err)
 	}
 	return &Loop{Observer: w, Simulator: yes{}, Live: w, Writer: w, Args: args, Options: options,
-		Board: &Board{Live: w, Writer: w, Namespace: "system"},
-		Clock: clock, Metrics: NewMetrics(prometheus.NewRegistry())}
+		StatusStore: &StatusStore{Live: w, Writer: w, Namespace: "system"},
+		Clock:       clock, Metrics: NewMetrics(prometheus.NewRegistry())}
 }
 
 func migrations(t *testing.T, w *world) []v1alpha1.PodMigration {
@@ -145,11 +145,11 @@ func TestCycleCreatesMigrations(t *testing.T) {
 		t.Fatalf("%d migrations, want the 2 that bring 3.5 of 4 cores below 70%%", len(created))
 	}
 	spec := created[0].Spec
-	if !strings.Contains(spec.Reason, "node hot is hot") {
+	if !strings.Contains(spec.Reason, "node overutilized is overutilized") {
 		t.Errorf("reason %q does not say why", spec.Reason)
 	}
 	spec.Reason = ""
-	want := v1alpha1.PodMigrationSpec{PodName: "pod-0", PodUID: "pod-0", SourceNode: "hot", PlannedNode: spec.PlannedNode,
+	want := v1alpha1.PodMigrationSpec{PodName: "pod-0", PodUID: "pod-0", SourceNode: "overutilized", PlannedNode: spec.PlannedNode,
 		TimeoutSeconds: 600, TTLSecondsAfterFinished: new(int32(86400))}
 	if diff := cmp.Diff(want, spec); diff != "" {
 		t.Errorf("spec (-want +got):\n%s", diff)
@@ -268,7 +268,7 @@ func TestCycleGoesOnAfterAMoveThatFails(t *testing.T) {
 }
 
 // TestNothingMovesTwiceWithinItsCooldown lets migrations succeed while the node
-// stays hot by every later measurement, over a restart of the loop.
+// stays overutilized by every later measurement, over a restart of the loop.
 func TestNothingMovesTwiceWithinItsCooldown(t *testing.T) {
 	w := newWorld(t, 8)
 	clock := clocktesting.NewFakeClock(noon)

@@ -27,18 +27,18 @@ const (
 // Metrics of the loop. Only the leader plans: those of another replica stay 0, so
 // a query takes the largest.
 type Metrics struct {
-	cycles       *prometheus.CounterVec
-	lastCycle    prometheus.Gauge
-	metricsAge   prometheus.Gauge
-	planDuration prometheus.Histogram
-	moves        *prometheus.CounterVec
-	deviation    *prometheus.GaugeVec
-	objective    *prometheus.GaugeVec
-	hotNodes     prometheus.Gauge
-	leftAlone    prometheus.Gauge
-	coolingDown  prometheus.Gauge
-	breaker      *prometheus.GaugeVec
-	paused       prometheus.Gauge
+	cycles            *prometheus.CounterVec
+	lastCycle         prometheus.Gauge
+	metricsAge        prometheus.Gauge
+	planDuration      prometheus.Histogram
+	moves             *prometheus.CounterVec
+	deviation         *prometheus.GaugeVec
+	objective         *prometheus.GaugeVec
+	overutilizedNodes prometheus.Gauge
+	skipped           prometheus.Gauge
+	coolingDown       prometheus.Gauge
+	breaker           *prometheus.GaugeVec
+	paused            prometheus.Gauge
 }
 
 // NewMetrics registers the metrics of the loop.
@@ -73,11 +73,11 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Name: "ai_storage_rebalance_objective",
 			Help: "Cost of the cluster in the planner's objective, before the plan and predicted for its end; lower is better.",
 		}, []string{"state"}),
-		hotNodes: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "ai_storage_rebalance_hot_nodes",
+		overutilizedNodes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ai_storage_rebalance_overutilized_nodes",
 			Help: "Nodes whose load is above a threshold.",
 		}),
-		leftAlone: prometheus.NewGauge(prometheus.GaugeOpts{
+		skipped: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ai_storage_rebalance_nodes_left_alone",
 			Help: "Nodes that no pod is moved from or to; the status says why.",
 		}),
@@ -97,7 +97,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	for _, result := range []string{resultPlanned, resultFailed} {
 		m.cycles.WithLabelValues(result)
 	}
-	registerer.MustRegister(m.cycles, m.lastCycle, m.metricsAge, m.planDuration, m.moves, m.deviation, m.objective, m.hotNodes, m.leftAlone, m.coolingDown, m.breaker, m.paused)
+	registerer.MustRegister(m.cycles, m.lastCycle, m.metricsAge, m.planDuration, m.moves, m.deviation, m.objective, m.overutilizedNodes, m.skipped, m.coolingDown, m.breaker, m.paused)
 	return m
 }
 
@@ -107,7 +107,7 @@ func (m *Metrics) observe(status *Status, took time.Duration) {
 	if status.Paused != nil {
 		m.paused.Set(1)
 	}
-	m.leftAlone.Set(float64(len(status.LeftAlone)))
+	m.skipped.Set(float64(len(status.Skipped)))
 	m.coolingDown.Set(float64(len(status.Cooldowns)))
 	for _, state := range []BreakerState{BreakerClosed, BreakerOpen, BreakerTrying} {
 		value := 0.0
@@ -125,11 +125,11 @@ func (m *Metrics) observe(status *Status, took time.Duration) {
 		m.deviation.WithLabelValues("memory", state).Set(figures.MemoryDeviation)
 		m.objective.WithLabelValues(state).Set(figures.Objective)
 	}
-	hot := 0
+	overutilized := 0
 	for _, node := range plan.Before.Nodes {
-		if node.Hot {
-			hot++
+		if node.Overutilized {
+			overutilized++
 		}
 	}
-	m.hotNodes.Set(float64(hot))
+	m.overutilizedNodes.Set(float64(overutilized))
 }

@@ -26,7 +26,7 @@ func makePlan(ctx context.Context, snapshot *cluster.Snapshot, feasibility plann
 			return nil, err
 		}
 		if left <= 0 {
-			// Nothing is left to do in this pool but to say that its nodes stay hot.
+			// Nothing is left to do in this pool but to say that its nodes stay overutilized.
 			plan.Moves, plan.After = nil, plan.Before
 		}
 		left -= len(plan.Moves)
@@ -40,9 +40,9 @@ func onlyPool(snapshot *cluster.Snapshot, pool int) *cluster.Snapshot {
 	only := *snapshot
 	only.Nodes = make([]*cluster.Node, len(snapshot.Nodes))
 	for i, node := range snapshot.Nodes {
-		if node.Pool != pool && node.LeftAlone == "" {
+		if node.Pool != pool && node.Skipped == "" {
 			copied := *node
-			copied.LeftAlone = "the node is in another node pool"
+			copied.Skipped = "the node is in another node pool"
 			node = &copied
 		}
 		only.Nodes[i] = node
@@ -83,9 +83,9 @@ func join(whole, plan *planner.Plan, pool map[string]bool) *planner.Plan {
 		summary.CPUDeviation = deviation(summary.Nodes, func(n planner.NodeLoad) float64 { return n.CPU })
 		summary.MemoryDeviation = deviation(summary.Nodes, func(n planner.NodeLoad) float64 { return n.Memory })
 	}
-	for _, hot := range plan.StillHot {
-		if pool[hot.Name] {
-			whole.StillHot = append(whole.StillHot, hot)
+	for _, overutilized := range plan.StillOverutilized {
+		if pool[overutilized.Name] {
+			whole.StillOverutilized = append(whole.StillOverutilized, overutilized)
 		}
 	}
 	return whole

@@ -11,7 +11,7 @@ import (
 )
 
 // WriteStatus writes a status for a person to read: the moves, what is predicted
-// before and after them, and why nodes stay hot or are left alone.
+// before and after them, and why nodes stay overutilized or are left alone.
 func WriteStatus(w io.Writer, status *Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	writeMoves(table, status.Plan)
@@ -44,15 +44,15 @@ func writeReasons(w io.Writer, status *Status) {
 	if status.Held != "" {
 		fmt.Fprintf(w, "\nHELD BACK\n%s\n", status.Held)
 	}
-	for i, hot := range status.Plan.StillHot {
+	for i, overutilized := range status.Plan.StillOverutilized {
 		if i == 0 {
-			fmt.Fprint(w, "\nSTAYS HOT\tWHY\n")
+			fmt.Fprint(w, "\nSTAYS OVERUTILIZED\tWHY\n")
 		}
-		for _, reason := range hot.Reasons {
-			fmt.Fprintf(w, "%s\t%s\n", hot.Name, reason)
+		for _, reason := range overutilized.Reasons {
+			fmt.Fprintf(w, "%s\t%s\n", overutilized.Name, reason)
 		}
 	}
-	for i, node := range status.LeftAlone {
+	for i, node := range status.Skipped {
 		if i == 0 {
 			fmt.Fprint(w, "\nLEFT ALONE\tWHY\n")
 		}
@@ -82,11 +82,11 @@ func writeLoads(w io.Writer, plan *planner.Plan) {
 	for i, before := range plan.Before.Nodes {
 		after := plan.After.Nodes[i]
 		mark := ""
-		if before.Hot {
-			mark = "hot"
+		if before.Overutilized {
+			mark = "overutilized"
 		}
-		if after.Hot {
-			mark = "stays hot"
+		if after.Overutilized {
+			mark = "stays overutilized"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", before.Name,
 			percent(before.CPU), percent(after.CPU), percent(before.Memory), percent(after.Memory), mark)

@@ -38,9 +38,9 @@ type Status struct {
 	Trimmed string `json:"trimmed,omitempty"`
 	// Plan in full.
 	Plan *planner.Plan `json:"plan"`
-	// LeftAlone lists the nodes that the loop does not touch, and why.
-	LeftAlone []LeftAloneNode `json:"leftAlone"`
-	// Abnormal lists the hot nodes, and for how long they have been hot.
+	// Skipped lists the nodes that the loop does not touch, and why.
+	Skipped []LeftAloneNode `json:"skipped"`
+	// Abnormal lists the overutilized nodes, and for how long they have been overutilized.
 	Abnormal []AbnormalNode `json:"abnormal,omitempty"`
 	Breaker  Breaker        `json:"circuitBreaker"`
 	// Cooldowns of workloads that stay where they are for now.
@@ -69,11 +69,11 @@ type LeftAloneNode struct {
 	Reason string `json:"reason"`
 }
 
-func leftAlone(snapshot *cluster.Snapshot) []LeftAloneNode {
+func skipped(snapshot *cluster.Snapshot) []LeftAloneNode {
 	nodes := []LeftAloneNode{}
 	for _, node := range snapshot.Nodes {
-		if node.LeftAlone != "" {
-			nodes = append(nodes, LeftAloneNode{node.Name, node.LeftAlone})
+		if node.Skipped != "" {
+			nodes = append(nodes, LeftAloneNode{node.Name, node.Skipped})
 		}
 	}
 	return nodes

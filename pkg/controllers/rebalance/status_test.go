@@ -37,7 +37,7 @@ func TestWriteStatus(t *testing.T) {
 	must(t, err)
 	var out strings.Builder
 	must(t, WriteStatus(&out, status))
-	for _, want := range []string{"ns/pod-0", "hot", "87.5%", "source: Measured", "objective", "standard deviation of CPU load", "fragmentation",
+	for _, want := range []string{"ns/pod-0", "overutilized", "87.5%", "source: Measured", "objective", "standard deviation of CPU load", "fragmentation",
 		"number of moves", "expected downtime", "3s", "500m CPU, 1024Mi",
 		"cool         the last measurement of the node is 5m0s old", "Pod/ns/pod-6   2026-01-01T12:09:00Z"} {
 		if !strings.Contains(out.String(), want) {
@@ -57,7 +57,7 @@ func TestStatusAsJSON(t *testing.T) {
 	must(t, err)
 	var got map[string]any
 	must(t, json.Unmarshal(data, &got))
-	for _, field := range []string{"time", "source", "before", "after", "moves", "plan", "leftAlone", "abnormal", "circuitBreaker", "cooldowns"} {
+	for _, field := range []string{"time", "source", "before", "after", "moves", "plan", "skipped", "abnormal", "circuitBreaker", "cooldowns"} {
 		if got[field] == nil {
 			t.Errorf("field %s is missing in %s", field, data)
 		}

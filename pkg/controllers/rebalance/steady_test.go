@@ -14,17 +14,17 @@ func constant(load float64) func(time.Duration) float64 {
 	return func(time.Duration) float64 { return load }
 }
 
-// skewed fills a quarter of the nodes to the hot share of their CPU, and the
+// skewed fills a quarter of the nodes to the overutilized share of their CPU, and the
 // others to the cool one, with pods of random size. Every third pod belongs to a
 // ReplicaSet, of which each has pods on several nodes.
-func skewed(t *testing.T, nodes int, hot, cool float64, seed uint64, load func(base float64, random *rand.Rand) func(time.Duration) float64) *model {
+func skewed(t *testing.T, nodes int, overutilized, cool float64, seed uint64, load func(base float64, random *rand.Rand) func(time.Duration) float64) *model {
 	m := newModel(t, nodes)
 	random := rand.New(rand.NewPCG(seed, 1))
 	pods := 0
 	for i, node := range m.nodes {
 		share := cool
 		if i < nodes/4 {
-			share = hot
+			share = overutilized
 		}
 		for left := share * nodeCPU; left > 50; pods++ {
 			base := math.Min(left, 400+600*random.Float64())
@@ -42,14 +42,14 @@ func skewed(t *testing.T, nodes int, hot, cool float64, seed uint64, load func(b
 // With load that does not change, the loop comes to rest within ten minutes.
 func TestConstantLoadComesToRest(t *testing.T) {
 	for _, tt := range []struct {
-		name      string
-		hot, cool float64
-		change    func(*config.RebalanceArgs)
+		name               string
+		overutilized, cool float64
+		change             func(*config.RebalanceArgs)
 	}{
-		{"a quarter is hot", 0.85, 0.4, func(*config.RebalanceArgs) {}},
-		{"barely hot", 0.71, 0.6, func(*config.RebalanceArgs) {}},
+		{"a quarter is overutilized", 0.85, 0.4, func(*config.RebalanceArgs) {}},
+		{"barely overutilized", 0.71, 0.6, func(*config.RebalanceArgs) {}},
 		{"nowhere to go", 0.95, 0.69, func(*config.RebalanceArgs) {}},
-		{"nothing is hot", 0.65, 0.3, func(*config.RebalanceArgs) {}},
+		{"nothing is overutilized", 0.65, 0.3, func(*config.RebalanceArgs) {}},
 		{"deviation", 0.6, 0.3, func(args *config.RebalanceArgs) {
 			args.Thresholds = config.UtilizationThresholds{Mode: config.ThresholdsDeviation, CPU: 10, Memory: 10}
 		}},
@@ -58,7 +58,7 @@ func TestConstantLoadComesToRest(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := skewed(t, 12, tt.hot, tt.cool, 7, func(base float64, _ *rand.Rand) func(time.Duration) float64 { return constant(base) })
+			m := skewed(t, 12, tt.overutilized, tt.cool, 7, func(base float64, _ *rand.Rand) func(time.Duration) float64 { return constant(base) })
 			args := defaultArgs(t)
 			tt.change(args)
 			m.run(args, 30*time.Minute, 0)
@@ -70,7 +70,7 @@ func TestConstantLoadComesToRest(t *testing.T) {
 			if last > 10*time.Minute {
 				t.Errorf("a move began after %s, want none in the last 20 of 30 minutes", last)
 			}
-			moves := tt.hot > 0.7 && tt.cool < 0.69 || tt.name == "deviation"
+			moves := tt.overutilized > 0.7 && tt.cool < 0.69 || tt.name == "deviation"
 			if moves != (len(m.moves) > 0) {
 				t.Errorf("%d moves", len(m.moves))
 			}
@@ -91,7 +91,7 @@ func TestSwingingLoadRespectsCooldowns(t *testing.T) {
 		for _, amplitude := range []float64{0.05, 0.2, 0.5} {
 			for _, restart := range []time.Duration{0, 7 * time.Minute} {
 				t.Run(fmt.Sprintf("every %s by %.2f, restart every %s", swing.period, amplitude, restart), func(t *testing.T) {
-					// The pods swing one after the other, so that hot and cool change places.
+					// The pods swing one after the other, so that overutilized and cool change places.
 					m := skewed(t, 8, 0.68, 0.62, 3, func(base float64, random *rand.Rand) func(time.Duration) float64 {
 						offset := float64(random.IntN(4)) / 4
 						return func(at time.Duration) float64 {

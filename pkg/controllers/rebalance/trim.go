@@ -29,7 +29,7 @@ func encodeStatus(status *Status, limit int) ([]byte, error) {
 	matter := nodesThatMatter(status)
 	all := len(plan.Before.Nodes)
 	plan.Before.Nodes, plan.After.Nodes = only(plan.Before.Nodes, matter), only(plan.After.Nodes, matter)
-	trimmed.Trimmed = fmt.Sprintf("%d of %d nodes are shown: those that are hot or that a move touches", len(plan.Before.Nodes), all)
+	trimmed.Trimmed = fmt.Sprintf("%d of %d nodes are shown: those that are overutilized or that a move touches", len(plan.Before.Nodes), all)
 	for kept := keptOfEach; ; kept /= 2 {
 		if encoded, err = json.Marshal(&trimmed); err != nil || len(encoded) <= limit {
 			return encoded, err
@@ -38,19 +38,19 @@ func encodeStatus(status *Status, limit int) ([]byte, error) {
 			return nil, fmt.Errorf("it has %d bytes with nothing left to leave out, and may have %d", len(encoded), limit)
 		}
 		plan.Before.Nodes, plan.After.Nodes = first(plan.Before.Nodes, kept), first(plan.After.Nodes, kept)
-		plan.StillHot, plan.Moves = first(plan.StillHot, kept), first(plan.Moves, kept)
-		trimmed.LeftAlone, trimmed.Abnormal = first(status.LeftAlone, kept), first(status.Abnormal, kept)
+		plan.StillOverutilized, plan.Moves = first(plan.StillOverutilized, kept), first(plan.Moves, kept)
+		trimmed.Skipped, trimmed.Abnormal = first(status.Skipped, kept), first(status.Abnormal, kept)
 		trimmed.Cooldowns = first(status.Cooldowns, kept)
 		trimmed.Trimmed = fmt.Sprintf("the lists are shown to their first %d entries; the plan has %d moves and saw %d nodes", kept, status.Moves, all)
 	}
 }
 
-// nodesThatMatter are hot, or a move comes from or goes to them.
+// nodesThatMatter are overutilized, or a move comes from or goes to them.
 func nodesThatMatter(status *Status) map[string]bool {
 	matter := map[string]bool{}
 	for _, summary := range []planner.Summary{status.Plan.Before, status.Plan.After} {
 		for _, node := range summary.Nodes {
-			if node.Hot {
+			if node.Overutilized {
 				matter[node.Name] = true
 			}
 		}

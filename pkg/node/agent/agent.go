@@ -27,7 +27,7 @@ import (
 type Options struct {
 	// Node is the name of the node that the agent runs on.
 	Node string
-	// StateDir is a folder of the node that outlives the agent.
+	// StateDir is a directory of the node that outlives the agent.
 	StateDir string
 	Machine  Machine
 	// Registerer takes the metrics; nil registers none.
@@ -40,7 +40,7 @@ type Options struct {
 // machine is what an agent needs of its node; Machine is the real one.
 type machine interface {
 	EmptyDir(pod types.UID, volume string) string
-	ClaimFolder(pod types.UID, container string) (string, error)
+	ClaimDirectory(pod types.UID, container string) (string, error)
 	Freeze(ctx context.Context, pod types.UID) error
 	Thaw(pod types.UID) error
 	Kill(pod types.UID) error

@@ -22,7 +22,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// node plays the machine: folders are real, pods are not.
+// node plays the machine: directories are real, pods are not.
 type node struct {
 	root  string
 	claim string
@@ -41,7 +41,7 @@ func (n *node) EmptyDir(pod types.UID, volume string) string {
 	return filepath.Join(n.root, string(pod), volume)
 }
 
-func (n *node) ClaimFolder(types.UID, string) (string, error) { return n.claim, nil }
+func (n *node) ClaimDirectory(types.UID, string) (string, error) { return n.claim, nil }
 
 func (n *node) Freeze(_ context.Context, pod types.UID) error {
 	n.set(n.frozen, pod, true)
@@ -54,19 +54,19 @@ func (n *node) Freeze(_ context.Context, pod types.UID) error {
 func (n *node) Thaw(pod types.UID) error { n.set(n.frozen, pod, false); return nil }
 func (n *node) Kill(pod types.UID) error { n.set(n.killed, pod, true); return nil }
 
-// Processes: a container's memory is a file, its layer a folder.
+// Processes: a container's memory is a file, its layer a directory.
 
 func (n *node) Movable(string) (int64, string, error) { return 1 << 20, n.obstacle, nil }
 
 func (n *node) Layer(container string) (string, error) {
-	return n.folder("layer-" + container)
+	return n.directory("layer-" + container)
 }
 
 func (n *node) SharedMemory(container string) (string, error) {
-	return n.folder("shm-" + container)
+	return n.directory("shm-" + container)
 }
 
-func (n *node) folder(name string) (string, error) {
+func (n *node) directory(name string) (string, error) {
 	path := filepath.Join(n.root, name)
 	return path, os.MkdirAll(path, 0o755)
 }
@@ -84,11 +84,11 @@ func (n *node) StandStill(pod types.UID, _ []string) error {
 	return nil
 }
 
-func (n *node) Dump(_ context.Context, container, folder string) error {
+func (n *node) Dump(_ context.Context, container, directory string) error {
 	if n.dumpFails {
 		return errors.New("CRIU says no")
 	}
-	return os.WriteFile(filepath.Join(folder, "memory", "pages"), []byte("memory of "+container), 0o600)
+	return os.WriteFile(filepath.Join(directory, "memory", "pages"), []byte("memory of "+container), 0o600)
 }
 
 func (n *node) LetGo(container string) error {
@@ -104,7 +104,7 @@ func (n *node) set(of map[types.UID]bool, pod types.UID, value bool) {
 	of[pod] = value
 }
 
-// bench is a migration between two nodes with real folders.
+// bench is a migration between two nodes with real directories.
 type bench struct {
 	*testing.T
 	client      client.WithWatch
@@ -146,8 +146,8 @@ func newBench(t *testing.T) *bench {
 		}
 		return c.Status().Patch(ctx, o, p, opts...)
 	}}).Build()
-	for _, folder := range []string{"original/work", "replacement/work", "replacement/" + v1alpha1.GateVolumeName} {
-		if err := os.MkdirAll(filepath.Join(b.node.root, folder), 0o755); err != nil {
+	for _, directory := range []string{"original/work", "replacement/work", "replacement/" + v1alpha1.GateVolumeName} {
+		if err := os.MkdirAll(filepath.Join(b.node.root, directory), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -107,7 +107,7 @@ func TestAnnounce(t *testing.T) {
 func TestUsersOfAProgram(t *testing.T) {
 	dir := t.TempDir()
 	if users, err := usersOf(filepath.Join(dir, "none"), "/p"); len(users) > 0 || err != nil {
-		t.Errorf("without a folder: %v, %v", users, err)
+		t.Errorf("without a directory: %v, %v", users, err)
 	}
 	for name, options := range map[string]string{
 		"a": `{"binary_name":"/p"}`, "b": `{"binary_name":"/q"}`, "c": `{}`, "d": `{"binary_name":"/p","systemd_cgroup":true}`, "e": "",

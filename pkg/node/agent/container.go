@@ -26,7 +26,7 @@ type place struct {
 	id string
 	// init is its first process, shim the process that the runtime left with it.
 	init, shim int
-	// host is the node's root folder, as the shim sees it.
+	// host is the node's root directory, as the shim sees it.
 	host string
 	// runtime is the program that containerd calls instead of runc, on the host.
 	runtime string

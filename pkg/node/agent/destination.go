@@ -161,7 +161,7 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 	if gate == "" {
 		return nil, errNoProcess
 	}
-	folder, err := a.machine.ClaimFolder(pod.UID, gate)
+	directory, err := a.machine.ClaimDirectory(pod.UID, gate)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 	if err != nil {
 		return nil, err
 	}
-	r, err := checkpoint.OpenReader(folder, m.UID, trees)
+	r, err := checkpoint.OpenReader(directory, m.UID, trees)
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +182,8 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 
 // openGate lets the containers of the replacement start.
 func (a *agent) openGate(pod types.UID) error {
-	folder := a.machine.EmptyDir(pod, v1alpha1.GateVolumeName)
-	file, err := os.OpenFile(filepath.Join(folder, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
+	directory := a.machine.EmptyDir(pod, v1alpha1.GateVolumeName)
+	file, err := os.OpenFile(filepath.Join(directory, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("opening the gate: %w", err)
 	}

@@ -3,7 +3,7 @@
 // checkpoint claim, lets the pod stand still for the last copy, and restores the
 // copy into the emptyDirs of the replacement.
 //
-// It remembers nothing but which pods it has frozen, in a folder of the node. All
+// It remembers nothing but which pods it has frozen, in a directory of the node. All
 // else follows from the status, so that an agent may be killed at any moment.
 // Reports are written under the guard of the resourceVersion: an agent cannot let
 // a pod go on whose replacement is being released at the same moment.

@@ -26,15 +26,15 @@ const (
 	dumpTimeout = 25 * time.Second
 )
 
-// Dump writes the memory of a frozen container to folder/memory, and leaves its
-// processes frozen. The folder has the same path for the agent and on its node.
-func (m Machine) Dump(ctx context.Context, container, folder string) error {
+// Dump writes the memory of a frozen container to directory/memory, and leaves its
+// processes frozen. The directory has the same path for the agent and on its node.
+func (m Machine) Dump(ctx context.Context, container, directory string) error {
 	p, err := m.place(container)
 	if err != nil {
 		return err
 	}
-	images, config := filepath.Join(folder, "memory"), filepath.Join(folder, "criu.conf")
-	if err := clearFolder(images); err != nil {
+	images, config := filepath.Join(directory, "memory"), filepath.Join(directory, "criu.conf")
+	if err := clearDirectory(images); err != nil {
 		return fmt.Errorf("preparing the dump: %w", err)
 	}
 	if err := os.WriteFile(config, []byte(dumpConfig), 0o600); err != nil {
@@ -42,7 +42,7 @@ func (m Machine) Dump(ctx context.Context, container, folder string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
 	defer cancel()
-	work := filepath.Join(folder, "work")
+	work := filepath.Join(directory, "work")
 	out, err := m.onHost(ctx, p, []string{"CRIU_CONFIG_FILE=" + config}, p.runtime, "--root", runcRoot, "checkpoint",
 		"--leave-running", "--image-path", images, "--work-path", work, "--manage-cgroups-mode", "ignore",
 		"--file-locks", "--tcp-skip-in-flight", p.id)
@@ -56,8 +56,8 @@ func (m Machine) Dump(ctx context.Context, container, folder string) error {
 	return nil
 }
 
-// clearFolder makes an empty folder that stays the same one: it may be open.
-func clearFolder(path string) error {
+// clearDirectory makes an empty directory that stays the same one: it may be open.
+func clearDirectory(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}

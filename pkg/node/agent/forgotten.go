@@ -14,19 +14,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// podFile names the pod of a folder of checkpoints. No container is named like it.
+// podFile names the pod of a directory of checkpoints. No container is named like it.
 const podFile = ".pod.json"
 
 func (a *agent) rememberPod(pod *corev1.Pod) error {
-	folder := a.restores.Pod(string(pod.UID))
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	directory := a.restores.Pod(string(pod.UID))
+	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return err
 	}
 	content, err := json.Marshal(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(folder, podFile), content, 0o600)
+	return os.WriteFile(filepath.Join(directory, podFile), content, 0o600)
 }
 
 // removeForgotten removes the checkpoints of replacements that are gone. While
@@ -42,18 +42,18 @@ func (a *agent) removeForgotten(ctx context.Context) error {
 	}
 	var failures []error
 	for _, entry := range entries {
-		folder := filepath.Join(string(a.restores), entry.Name())
-		gone, err := a.isGone(ctx, folder, types.UID(entry.Name()))
+		directory := filepath.Join(string(a.restores), entry.Name())
+		gone, err := a.isGone(ctx, directory, types.UID(entry.Name()))
 		if err == nil && gone {
-			err = os.RemoveAll(folder)
+			err = os.RemoveAll(directory)
 		}
 		failures = append(failures, err)
 	}
 	return errors.Join(failures...)
 }
 
-func (a *agent) isGone(ctx context.Context, folder string, uid types.UID) (bool, error) {
-	content, err := os.ReadFile(filepath.Join(folder, podFile))
+func (a *agent) isGone(ctx context.Context, directory string, uid types.UID) (bool, error) {
+	content, err := os.ReadFile(filepath.Join(directory, podFile))
 	if err != nil {
 		return false, err
 	}

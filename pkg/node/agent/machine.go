@@ -20,7 +20,7 @@ import (
 
 // Machine finds the volumes and the processes of pods on a node of Linux.
 type Machine struct {
-	// KubeletRoot is the root folder of the kubelet, "/var/lib/kubelet".
+	// KubeletRoot is the root directory of the kubelet, "/var/lib/kubelet".
 	KubeletRoot string
 	// Proc is where processes are seen, "/proc" in the node's PID namespace.
 	Proc string
@@ -31,16 +31,16 @@ type Machine struct {
 // errNoProcess says that the processes of a pod are not there, or not yet.
 var errNoProcess = errors.New("the pod has no process on this node")
 
-// EmptyDir is the folder of an emptyDir of a pod
+// EmptyDir is the directory of an emptyDir of a pod
 // (k8s.io/kubernetes/pkg/volume/emptydir).
 func (m Machine) EmptyDir(pod types.UID, volume string) string {
 	return filepath.Join(m.KubeletRoot, "pods", string(pod), "volumes", "kubernetes.io~empty-dir", volume)
 }
 
-// ClaimFolder is where a process of the pod sees the checkpoint claim. container,
+// ClaimDirectory is where a process of the pod sees the checkpoint claim. container,
 // when not empty, is the ID of the container to look at. The error is
 // errNoProcess while it does not run.
-func (m Machine) ClaimFolder(pod types.UID, container string) (string, error) {
+func (m Machine) ClaimDirectory(pod types.UID, container string) (string, error) {
 	processes, err := os.ReadDir(m.Proc)
 	if err != nil {
 		return "", err
@@ -53,9 +53,9 @@ func (m Machine) ClaimFolder(pod types.UID, container string) (string, error) {
 		if err != nil || !isOfPod(cgroups, pod) || !bytes.Contains(cgroups, []byte(container)) {
 			continue // another pod's, or gone meanwhile
 		}
-		folder := filepath.Join(m.Proc, p.Name(), "root", v1alpha1.CheckpointMountPath)
-		if _, err := os.Stat(folder); err == nil {
-			return folder, nil
+		directory := filepath.Join(m.Proc, p.Name(), "root", v1alpha1.CheckpointMountPath)
+		if _, err := os.Stat(directory); err == nil {
+			return directory, nil
 		}
 	}
 	return "", errNoProcess
@@ -82,7 +82,7 @@ const freezeTimeout = 10 * time.Second
 
 // freezer is the cgroup of a pod where it can be frozen.
 type freezer struct {
-	folder string
+	directory string
 	// v1 tells cgroup version 1 from 2.
 	v1 bool
 }
@@ -111,7 +111,7 @@ func (m Machine) freezer(pod types.UID) (freezer, error) {
 	if found == "" {
 		return freezer{}, errNoProcess
 	}
-	return freezer{folder: found, v1: v1}, nil
+	return freezer{directory: found, v1: v1}, nil
 }
 
 // Freeze stops all processes of a pod and returns when they stand still.
@@ -184,7 +184,7 @@ func (m Machine) Kill(pod types.UID) error {
 	if err != nil {
 		return fmt.Errorf("ending the pod: %w", err)
 	}
-	return filepath.WalkDir(f.folder, func(path string, entry fs.DirEntry, err error) error {
+	return filepath.WalkDir(f.directory, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Name() != "cgroup.procs" {
 			return nil // removed meanwhile
 		}
@@ -216,14 +216,14 @@ func (f freezer) set(frozen bool) error {
 			value = "FROZEN"
 		}
 	}
-	return os.WriteFile(filepath.Join(f.folder, name), []byte(value), 0)
+	return os.WriteFile(filepath.Join(f.directory, name), []byte(value), 0)
 }
 
 func (f freezer) isFrozen() (bool, error) {
 	if f.v1 {
-		state, err := os.ReadFile(filepath.Join(f.folder, "freezer.state"))
+		state, err := os.ReadFile(filepath.Join(f.directory, "freezer.state"))
 		return strings.TrimSpace(string(state)) == "FROZEN", err
 	}
-	events, err := os.ReadFile(filepath.Join(f.folder, "cgroup.events"))
+	events, err := os.ReadFile(filepath.Join(f.directory, "cgroup.events"))
 	return bytes.Contains(events, []byte("frozen 1")), err
 }

@@ -25,7 +25,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-func TestClaimFolder(t *testing.T) {
+func TestClaimDirectory(t *testing.T) {
 	proc := t.TempDir()
 	m := Machine{Proc: proc}
 	write(t, filepath.Join(proc, "self", "cgroup"), "not a number")
@@ -33,32 +33,32 @@ func TestClaimFolder(t *testing.T) {
 	write(t, filepath.Join(proc, "7", "root/migration-checkpoint/x"), "")
 	write(t, filepath.Join(proc, "8", "cgroup"), "0::/kubepods.slice/kubepods-pod0f7c8f6e_1111_2222_3333_444455556666.slice/cri-containerd-c2.scope\n")
 	write(t, filepath.Join(proc, "9", "cgroup"), "6:freezer:/kubepods/burstable/pod0f7c8f6e-1111-2222-3333-444455556666/c1\n")
-	if _, err := m.ClaimFolder(pod, ""); !errors.Is(err, errNoProcess) {
+	if _, err := m.ClaimDirectory(pod, ""); !errors.Is(err, errNoProcess) {
 		t.Errorf("no process of the pod has the claim: error %v", err)
 	}
 	write(t, filepath.Join(proc, "8", "root/migration-checkpoint/x"), "")
 	write(t, filepath.Join(proc, "9", "root/migration-checkpoint/x"), "")
 	for container, want := range map[string]string{"c1": "9", "c2": "8"} {
-		if got, err := m.ClaimFolder(pod, container); err != nil || got != filepath.Join(proc, want, "root/migration-checkpoint") {
+		if got, err := m.ClaimDirectory(pod, container); err != nil || got != filepath.Join(proc, want, "root/migration-checkpoint") {
 			t.Errorf("container %s: %s, error %v, want process %s", container, got, err, want)
 		}
 	}
-	if _, err := m.ClaimFolder(pod, "c3"); !errors.Is(err, errNoProcess) {
+	if _, err := m.ClaimDirectory(pod, "c3"); !errors.Is(err, errNoProcess) {
 		t.Errorf("another container: error %v", err)
 	}
 }
 
 func TestFreezerV2(t *testing.T) {
 	root := t.TempDir()
-	folder := filepath.Join(root, "kubepods.slice", "kubepods-besteffort.slice", "kubepods-besteffort-pod0f7c8f6e_1111_2222_3333_444455556666.slice")
-	write(t, filepath.Join(folder, "cgroup.freeze"), "0")
-	write(t, filepath.Join(folder, "cgroup.events"), "populated 1\nfrozen 0\n")
+	directory := filepath.Join(root, "kubepods.slice", "kubepods-besteffort.slice", "kubepods-besteffort-pod0f7c8f6e_1111_2222_3333_444455556666.slice")
+	write(t, filepath.Join(directory, "cgroup.freeze"), "0")
+	write(t, filepath.Join(directory, "cgroup.events"), "populated 1\nfrozen 0\n")
 	m := Machine{Cgroup: root}
 	go func() {
 		// The kernel says so a moment later.
 		for range 1000 {
-			if content, _ := os.ReadFile(filepath.Join(folder, "cgroup.freeze")); string(content) == "1" {
-				_ = os.WriteFile(filepath.Join(folder, "cgroup.events"), []byte("populated 1\nfrozen 1\n"), 0o644)
+			if content, _ := os.ReadFile(filepath.Join(directory, "cgroup.freeze")); string(content) == "1" {
+				_ = os.WriteFile(filepath.Join(directory, "cgroup.events"), []byte("populated 1\nfrozen 1\n"), 0o644)
 				return
 			}
 			time.Sleep(time.Millisecond)
@@ -70,7 +70,7 @@ func TestFreezerV2(t *testing.T) {
 	if err := m.Thaw(pod); err != nil {
 		t.Fatal(err)
 	}
-	if content, _ := os.ReadFile(filepath.Join(folder, "cgroup.freeze")); string(content) != "0" {
+	if content, _ := os.ReadFile(filepath.Join(directory, "cgroup.freeze")); string(content) != "0" {
 		t.Errorf("cgroup.freeze is %q after thawing", content)
 	}
 	if err := m.Freeze(t.Context(), "ffffffff-1111-2222-3333-444455556666"); !errors.Is(err, errNoProcess) {
@@ -89,13 +89,13 @@ func TestFreezeRealProcesses(t *testing.T) {
 	if _, err := os.Stat(root); err != nil {
 		root = m.Cgroup
 	}
-	folder := filepath.Join(root, "pod"+string(pod)+"-test")
-	if err := os.MkdirAll(filepath.Join(folder, "container"), 0o755); err != nil {
+	directory := filepath.Join(root, "pod"+string(pod)+"-test")
+	if err := os.MkdirAll(filepath.Join(directory, "container"), 0o755); err != nil {
 		t.Skipf("cgroups cannot be made here: %v", err)
 	}
 	t.Cleanup(func() {
-		_ = os.Remove(filepath.Join(folder, "container"))
-		_ = os.Remove(folder)
+		_ = os.Remove(filepath.Join(directory, "container"))
+		_ = os.Remove(directory)
 	})
 	output := filepath.Join(t.TempDir(), "output")
 	command := exec.Command("sh", "-c", "while :; do echo x >> "+output+"; sleep 0.01; done")
@@ -104,7 +104,7 @@ func TestFreezeRealProcesses(t *testing.T) {
 	}
 	died := make(chan error, 1)
 	go func() { died <- command.Wait() }()
-	if err := os.WriteFile(filepath.Join(folder, "container", "cgroup.procs"), []byte(strconv.Itoa(command.Process.Pid)), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(directory, "container", "cgroup.procs"), []byte(strconv.Itoa(command.Process.Pid)), 0); err != nil {
 		_ = command.Process.Kill()
 		t.Skipf("processes cannot be moved to a cgroup here: %v", err)
 	}

@@ -48,13 +48,13 @@ func (m Machine) obstacle(pid int) string {
 	if err := unix.Prlimit(pid, unix.RLIMIT_CPU, nil, &unix.Rlimit{}); errors.Is(err, unix.EPERM) {
 		return "belongs to a user whose limits the node agent may not read (CAP_SYS_RESOURCE)"
 	}
-	folder := filepath.Join(m.Proc, strconv.Itoa(pid), "fd")
-	entries, err := os.ReadDir(folder)
+	directory := filepath.Join(m.Proc, strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(directory)
 	if err != nil {
 		return ""
 	}
 	for _, entry := range entries {
-		path := filepath.Join(folder, entry.Name())
+		path := filepath.Join(directory, entry.Name())
 		target, err := os.Readlink(path)
 		if err != nil {
 			continue

@@ -27,7 +27,7 @@ type processMachine interface {
 	SharedMemory(container string) (string, error)
 	FreezeContainers(ctx context.Context, pod types.UID, containers []string) error
 	StandStill(pod types.UID, containers []string) error
-	Dump(ctx context.Context, container, folder string) error
+	Dump(ctx context.Context, container, directory string) error
 	LetGo(container string) error
 }
 
@@ -98,7 +98,7 @@ func (a *agent) movable(moving []movingContainer) (int64, error) {
 	return memory, nil
 }
 
-func (a *agent) dumpFolder(m *v1alpha1.PodMigration, container string) string {
+func (a *agent) dumpDirectory(m *v1alpha1.PodMigration, container string) string {
 	return filepath.Join(a.dumps, string(m.UID), container)
 }
 
@@ -118,8 +118,8 @@ func (a *agent) sourceTrees(m *v1alpha1.PodMigration, moving []movingContainer) 
 		if err != nil {
 			return nil, err
 		}
-		memory := filepath.Join(a.dumpFolder(m, c.name), "memory")
-		if err := clearFolder(memory); err != nil {
+		memory := filepath.Join(a.dumpDirectory(m, c.name), "memory")
+		if err := clearDirectory(memory); err != nil {
 			return nil, err
 		}
 		trees = append(trees,
@@ -155,7 +155,7 @@ func (a *agent) standStill(ctx context.Context, m *v1alpha1.PodMigration, w *ope
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, c := range now {
 		group.Go(func() error {
-			if err := a.machine.Dump(ctx, c.id, a.dumpFolder(m, c.name)); err != nil {
+			if err := a.machine.Dump(ctx, c.id, a.dumpDirectory(m, c.name)); err != nil {
 				return notMovable("container %s: %w", c.name, err)
 			}
 			return nil

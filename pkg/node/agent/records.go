@@ -14,7 +14,7 @@ import (
 
 // records remember on the node which pods this agent has frozen: an agent that
 // starts again must find them, also when their migration is gone.
-type records struct{ folder string }
+type records struct{ directory string }
 
 // record is one frozen pod.
 type record struct {
@@ -29,7 +29,7 @@ type record struct {
 const recordSuffix = ".frozen.json"
 
 func (r records) path(migration types.UID) string {
-	return filepath.Join(r.folder, string(migration)+recordSuffix)
+	return filepath.Join(r.directory, string(migration)+recordSuffix)
 }
 
 // put is durable when it returns: the pod is frozen after it.
@@ -38,7 +38,7 @@ func (r records) put(record record) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.folder, 0o700); err != nil {
+	if err := os.MkdirAll(r.directory, 0o700); err != nil {
 		return fmt.Errorf("recording a frozen pod: %w", err)
 	}
 	next := r.path(record.Migration) + ".new"
@@ -80,7 +80,7 @@ func (r records) remove(migration types.UID) error {
 }
 
 func (r records) list() ([]record, error) {
-	entries, err := os.ReadDir(r.folder)
+	entries, err := os.ReadDir(r.directory)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listing frozen pods: %w", err)
 	}
@@ -103,7 +103,7 @@ func (r records) list() ([]record, error) {
 
 // count is the number of records; one that cannot be read is counted.
 func (r records) count() float64 {
-	files, err := filepath.Glob(filepath.Join(r.folder, "*"+recordSuffix))
+	files, err := filepath.Glob(filepath.Join(r.directory, "*"+recordSuffix))
 	if err != nil {
 		return 0 // the pattern is ours and good
 	}

@@ -157,7 +157,7 @@ func (a *agent) writer(ctx context.Context, m *v1alpha1.PodMigration) (*openWrit
 	if carrier == nil || carrier.Status.Phase != corev1.PodRunning || len(carrier.Status.ContainerStatuses) == 0 {
 		return nil, errNoProcess
 	}
-	folder, err := a.machine.ClaimFolder(carrier.UID, containerID(carrier.Status.ContainerStatuses[0]))
+	directory, err := a.machine.ClaimDirectory(carrier.UID, containerID(carrier.Status.ContainerStatuses[0]))
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (a *agent) writer(ctx context.Context, m *v1alpha1.PodMigration) (*openWrit
 	if err != nil {
 		return nil, err
 	}
-	w, err := checkpoint.OpenWriter(folder, m.UID, trees)
+	w, err := checkpoint.OpenWriter(directory, m.UID, trees)
 	if err != nil {
 		return nil, err
 	}

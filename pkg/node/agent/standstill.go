@@ -67,7 +67,7 @@ func (m Machine) StandStill(pod types.UID, containers []string) error {
 	}
 	for _, f := range freezers {
 		if frozen, err := f.isFrozen(); err != nil || !frozen {
-			return errors.Join(err, fmt.Errorf("cgroup %s was thawed", filepath.Base(f.folder)))
+			return errors.Join(err, fmt.Errorf("cgroup %s was thawed", filepath.Base(f.directory)))
 		}
 	}
 	return nil
@@ -78,7 +78,7 @@ func (m Machine) containerFreezers(pod types.UID, containers []string) ([]freeze
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(parent.folder)
+	entries, err := os.ReadDir(parent.directory)
 	if err != nil {
 		return nil, err
 	}
@@ -88,14 +88,14 @@ func (m Machine) containerFreezers(pod types.UID, containers []string) ([]freeze
 		if i < 0 {
 			return nil, errNoProcess
 		}
-		found = append(found, freezer{folder: filepath.Join(parent.folder, entries[i].Name()), v1: parent.v1})
+		found = append(found, freezer{directory: filepath.Join(parent.directory, entries[i].Name()), v1: parent.v1})
 	}
 	return found, nil
 }
 
 // thawContainers thaws what was frozen below a pod. One that is gone needs none.
 func thawContainers(parent freezer) error {
-	entries, err := os.ReadDir(parent.folder)
+	entries, err := os.ReadDir(parent.directory)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func thawContainers(parent freezer) error {
 		if !entry.IsDir() {
 			continue
 		}
-		if err := (freezer{folder: filepath.Join(parent.folder, entry.Name()), v1: parent.v1}).set(false); !errors.Is(err, fs.ErrNotExist) {
+		if err := (freezer{directory: filepath.Join(parent.directory, entry.Name()), v1: parent.v1}).set(false); !errors.Is(err, fs.ErrNotExist) {
 			failures = append(failures, err)
 		}
 	}

@@ -242,8 +242,8 @@ func TestChangesOnTheClaimAreFound(t *testing.T) {
 			c.pass(true)
 			digest, err := c.writer.Seal(t.Context())
 			must(t, err)
-			folder := filepath.Join(c.claim, testUID)
-			tamper(t, folder+"/volumes/data", folder+"/manifest.json")
+			directory := filepath.Join(c.claim, testUID)
+			tamper(t, directory+"/volumes/data", directory+"/manifest.json")
 			_, err = c.reader.RestoreSealed(t.Context(), digest, nil)
 			if ReasonOf(err) != ReasonCorrupt {
 				t.Fatalf("error %v, want %s", err, ReasonCorrupt)
@@ -263,7 +263,7 @@ func TestLinksInTheWayAreNotFollowed(t *testing.T) {
 	must(t, os.Mkdir(c.source+"/d", 0o755))
 	write(t, c.source+"/d/secret", []byte("mine"), 0o600)
 	c.pass(false)
-	// The destination has a link where a folder belongs; the claim too.
+	// The destination has a link where a directory belongs; the claim too.
 	must(t, os.Symlink(outside, c.end+"/d"))
 	c.warm()
 	tree := filepath.Join(c.claim, testUID, "volumes/data")

@@ -2,7 +2,7 @@
 // and from there into the volumes of another pod, exactly: owners, modes,
 // times, hard and symbolic links, extended attributes and holes.
 //
-// On the claim, in a folder that root alone can read:
+// On the claim, in a directory that root alone can read:
 //
 //	<migration-uid>/manifest.json     what there is, with a digest of every 4 MiB
 //	<migration-uid>/volumes/<name>/…  contents, as a plain tree

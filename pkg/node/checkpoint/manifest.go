@@ -48,7 +48,7 @@ type manifest struct {
 
 type volumeManifest struct {
 	Name string `json:"name"`
-	// Entries are in the order of their paths, folders before what is in them.
+	// Entries are in the order of their paths, directories before what is in them.
 	Entries []entry `json:"entries"`
 }
 
@@ -87,15 +87,15 @@ func writeManifest(claim *os.Root, m *manifest) (digest string, err error) {
 	if err != nil {
 		return "", err
 	}
-	folder := string(m.Migration)
-	unfinished := path.Join(folder, manifestName+".unfinished")
+	directory := string(m.Migration)
+	unfinished := path.Join(directory, manifestName+".unfinished")
 	if err := writeDurably(claim, unfinished, content); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
-	if err := claim.Rename(unfinished, path.Join(folder, manifestName)); err != nil {
+	if err := claim.Rename(unfinished, path.Join(directory, manifestName)); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
-	if err := syncFolder(claim, folder); err != nil {
+	if err := syncDirectory(claim, directory); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
 	return digestOf(content), nil
@@ -113,12 +113,12 @@ func writeDurably(root *os.Root, name string, content []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-func syncFolder(root *os.Root, name string) error {
-	folder, err := root.Open(name)
+func syncDirectory(root *os.Root, name string) error {
+	directory, err := root.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return errors.Join(directory.Sync(), directory.Close())
 }
 
 // readManifest reads the last complete manifest and its digest.

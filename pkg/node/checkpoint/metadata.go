@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overlayOpaque marks a folder of a layer that hides what lower layers have in it.
+// overlayOpaque marks a directory of a layer that hides what lower layers have in it.
 const overlayOpaque = "trusted.overlay.opaque"
 
 // Attributes of a security module or of an overlay belong to the node, but for
@@ -30,13 +30,13 @@ func isElsewhere(attribute string) bool {
 	return attribute == "trusted.overlay.redirect" || attribute == "trusted.overlay.metacopy"
 }
 
-// openPlain opens a file or folder itself: no symbolic link, and no FIFO that
+// openPlain opens a file or directory itself: no symbolic link, and no FIFO that
 // would make the opening wait.
 func openPlain(root *os.Root, name string, flags int) (*os.File, error) {
 	return root.OpenFile(name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
-// xattrsOf reads the extended attributes of a file or folder.
+// xattrsOf reads the extended attributes of a file or directory.
 func xattrsOf(root *os.Root, name string, layer bool) (map[string][]byte, error) {
 	file, err := openPlain(root, name, os.O_RDONLY)
 	if err != nil {

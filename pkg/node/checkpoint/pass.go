@@ -139,7 +139,7 @@ func (p *pass) count(e *entry, stat *unix.Stat_t) {
 	}
 }
 
-// clear makes the folders of a volume on the claim, and removes what is there
+// clear makes the directories of a volume on the claim, and removes what is there
 // and no longer in the volume, or was something else.
 func (p *pass) clear(ctx context.Context, base string, scanned []found) error {
 	wanted := map[string]entryType{}
@@ -148,7 +148,7 @@ func (p *pass) clear(ctx context.Context, base string, scanned []found) error {
 			wanted[path.Join(base, scanned[i].entry.name())] = t
 		}
 	}
-	if err := makeFolder(p.claim, base); err != nil {
+	if err := makeDirectory(p.claim, base); err != nil {
 		return err
 	}
 	var surplus []string
@@ -176,7 +176,7 @@ func (p *pass) clear(ctx context.Context, base string, scanned []found) error {
 	}
 	for i := range scanned {
 		if scanned[i].entry.Type == typeDir {
-			if err := makeFolder(p.claim, path.Join(base, scanned[i].entry.name())); err != nil {
+			if err := makeDirectory(p.claim, path.Join(base, scanned[i].entry.name())); err != nil {
 				return err
 			}
 		}

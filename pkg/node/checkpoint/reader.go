@@ -134,7 +134,7 @@ func (r *restoring) volume(ctx context.Context, v *restoredVolume, entries []ent
 			}
 		}
 	}
-	// Backwards: making what is in a folder changes the time of the folder.
+	// Backwards: making what is in a directory changes the time of the directory.
 	for i := range slices.Backward(entries) {
 		e := &entries[i]
 		if e.Type == typeLink {
@@ -187,7 +187,7 @@ func isKind(e *entry, stat *unix.Stat_t) bool {
 	return false
 }
 
-// prepare makes folders, symbolic links and FIFOs. Folders can be entered by
+// prepare makes directories, symbolic links and FIFOs. Directories can be entered by
 // root alone until their metadata is applied.
 func (r *restoring) prepare(v *restoredVolume, e *entry) error {
 	name := e.name()

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Volume is the root folder of a volume on this node.
+// Volume is the root directory of a volume on this node.
 type Volume struct {
 	Name string
 	Dir  string
-	// Layer tells of the writable layer of an overlay: whiteouts and opaque folders
+	// Layer tells of the writable layer of an overlay: whiteouts and opaque directories
 	// belong to its content (Documentation/filesystems/overlayfs.rst).
 	Layer bool
 	// Transient tells of content that is read from the claim once, while its source
@@ -31,7 +31,7 @@ type Volume struct {
 type Size struct {
 	// Bytes counts allocated data, not holes.
 	Bytes int64
-	// Files counts names of every kind, folders too.
+	// Files counts names of every kind, directories too.
 	Files int64
 }
 
@@ -59,7 +59,7 @@ func Measure(ctx context.Context, volumes []Volume) (Size, error) {
 	return size, nil
 }
 
-// walk visits a folder and everything below it, in the order of names, folders
+// walk visits a directory and everything below it, in the order of names, directories
 // before what is in them. What vanishes meanwhile is left out.
 func walk(ctx context.Context, root *os.Root, name string, visit func(name string, stat *unix.Stat_t) error) error {
 	if err := ctx.Err(); err != nil {
@@ -88,15 +88,15 @@ func walk(ctx context.Context, root *os.Root, name string, visit func(name strin
 }
 
 func list(root *os.Root, name string) ([]string, error) {
-	folder, err := root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	directory, err := root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil, nil // it was replaced meanwhile
 	}
 	if err != nil {
 		return nil, err
 	}
-	names, err := folder.Readdirnames(-1)
-	if err = errors.Join(err, folder.Close()); err != nil {
+	names, err := directory.Readdirnames(-1)
+	if err = errors.Join(err, directory.Close()); err != nil {
 		return nil, err
 	}
 	slices.Sort(names)
@@ -112,19 +112,19 @@ func lstat(root *os.Root, name string) (*unix.Stat_t, error) {
 	return stat, err
 }
 
-// inParent opens the folder of a name, within the root, for what os.Root has no
+// inParent opens the directory of a name, within the root, for what os.Root has no
 // method for.
 func inParent(root *os.Root, name string, do func(parent int, base string) error) error {
 	dir, base := path.Split(name)
 	if dir = strings.TrimSuffix(dir, "/"); dir == "" {
 		dir = "."
 	}
-	folder, err := root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	directory, err := root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
-	if err := do(int(folder.Fd()), base); err != nil {
+	defer directory.Close()
+	if err := do(int(directory.Fd()), base); err != nil {
 		return &fs.PathError{Op: "access", Path: name, Err: err}
 	}
 	return nil

@@ -197,12 +197,12 @@ func TestEveryKindOfFileArrives(t *testing.T) {
 			must(t, os.Chown(dir+"/f", 1000, 2000))
 			must(t, os.Chmod(dir+"/f", 0o4755|os.ModeSetuid))
 		},
-		"empty folders, sticky": func(t *testing.T, dir string) {
+		"empty directories, sticky": func(t *testing.T, dir string) {
 			must(t, os.MkdirAll(dir+"/a/b/c", 0o700))
 			must(t, os.Chmod(dir+"/a/b", 0o777|os.ModeSticky))
 			must(t, os.Chown(dir+"/a", 1, 2))
 		},
-		"the volume's own folder": func(t *testing.T, dir string) {
+		"the volume's own directory": func(t *testing.T, dir string) {
 			must(t, os.Chmod(dir, 0o2770|os.ModeSetgid))
 			must(t, os.Chown(dir, 5, 6))
 		},
@@ -211,7 +211,7 @@ func TestEveryKindOfFileArrives(t *testing.T) {
 			must(t, unix.UtimesNano(dir+"/f", []unix.Timespec{{Sec: 5}, {Sec: 12345, Nsec: 678}}))
 		},
 		"symbolic links": func(t *testing.T, dir string) {
-			for name, target := range map[string]string{"dangling": "nowhere", "absolute": "/etc/passwd", "out": "../../etc", "loop": "loop", "folder": "d"} {
+			for name, target := range map[string]string{"dangling": "nowhere", "absolute": "/etc/passwd", "out": "../../etc", "loop": "loop", "directory": "d"} {
 				must(t, os.Symlink(target, filepath.Join(dir, name)))
 			}
 			must(t, os.Mkdir(dir+"/d", 0o755))

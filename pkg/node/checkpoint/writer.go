@@ -82,13 +82,13 @@ func (s *signature) isSettled(now time.Time) bool {
 }
 
 func isInMemory(root *os.Root) (bool, error) {
-	folder, err := root.Open(".")
+	directory, err := root.Open(".")
 	if err != nil {
 		return false, err
 	}
-	defer folder.Close()
+	defer directory.Close()
 	var stat unix.Statfs_t
-	err = unix.Fstatfs(int(folder.Fd()), &stat)
+	err = unix.Fstatfs(int(directory.Fd()), &stat)
 	return stat.Type == unix.TMPFS_MAGIC, err
 }
 
@@ -96,10 +96,10 @@ func signatureOf(stat *unix.Stat_t) *signature {
 	return &signature{ino: stat.Ino, size: stat.Size, mtime: stat.Mtim, ctime: stat.Ctim}
 }
 
-// uid is what a folder of a migration is named like (RFC 4122).
+// uid is what a directory of a migration is named like (RFC 4122).
 var uid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// OpenWriter prepares the folder of a migration on a claim, and removes those of
+// OpenWriter prepares the directory of a migration on a claim, and removes those of
 // earlier migrations.
 func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writer, err error) {
 	if !uid.MatchString(string(migration)) {
@@ -118,10 +118,10 @@ func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writ
 	if err := removeEarlier(claim, string(migration)); err != nil {
 		return nil, fmt.Errorf("removing the checkpoints of earlier migrations: %w", err)
 	}
-	if err := makeFolder(claim, string(migration)); err != nil {
+	if err := makeDirectory(claim, string(migration)); err != nil {
 		return nil, err
 	}
-	if err := makeFolder(claim, path.Join(string(migration), volumesName)); err != nil {
+	if err := makeDirectory(claim, path.Join(string(migration), volumesName)); err != nil {
 		return nil, err
 	}
 	// Only the number goes on: what an interrupted pass left in the files is not
@@ -162,7 +162,7 @@ func removeEarlier(claim *os.Root, current string) error {
 		if name == current || !uid.MatchString(name) {
 			continue
 		}
-		// A folder of the user's may be named like that too.
+		// A directory of the user's may be named like that too.
 		if stat, err := lstat(claim, path.Join(name, volumesName)); err != nil || stat.Uid != 0 {
 			continue
 		}
@@ -173,9 +173,9 @@ func removeEarlier(claim *os.Root, current string) error {
 	return nil
 }
 
-// makeFolder makes a folder that root alone can enter. Whatever else has its
+// makeDirectory makes a directory that root alone can enter. Whatever else has its
 // name goes.
-func makeFolder(root *os.Root, name string) error {
+func makeDirectory(root *os.Root, name string) error {
 	stat, err := lstat(root, name)
 	if err == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil
@@ -217,13 +217,13 @@ func explainSpace(root *os.Root, what string, err error) error {
 	if ReasonOf(err) != ReasonNoSpace {
 		return err
 	}
-	folder, openErr := root.Open(".")
+	directory, openErr := root.Open(".")
 	if openErr != nil {
 		return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %w", what, err)}
 	}
-	defer folder.Close()
+	defer directory.Close()
 	var stat unix.Statfs_t
-	if statErr := unix.Fstatfs(int(folder.Fd()), &stat); statErr != nil {
+	if statErr := unix.Fstatfs(int(directory.Fd()), &stat); statErr != nil {
 		return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %w", what, err)}
 	}
 	return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %d of %d bytes are free: %w", what,

@@ -3,11 +3,11 @@
 // node agent has left a checkpoint for: that one is restored by CRIU, with the
 // memory of its processes, and held there until the agent lets it go.
 //
-// What decides is a folder that the agent wrote for this very pod and container
+// What decides is a directory that the agent wrote for this very pod and container
 // (Store), never an annotation: a checkpoint is trusted like the kernel trusts a
 // program that root starts, so nobody else may say which one is used.
 //
-// The agent and the wrapper share nothing but that folder:
+// The agent and the wrapper share nothing but that directory:
 //
 //	<pod uid>/<container>/          expected: the creation waits for what follows
 //	<pod uid>/<container>/memory/   images of CRIU
@@ -17,8 +17,8 @@
 //	<pod uid>/<container>/restored  the processes are there, stopped
 //	<pod uid>/<container>/failed    why they are not
 //
-// A container whose folder is there is never started afresh. So until the agent
-// removes the folder, nothing of the pod runs but what was restored.
+// A container whose directory is there is never started afresh. So until the agent
+// removes the directory, nothing of the pod runs but what was restored.
 //
 // The package uses the standard library only, and golang.org/x/sys: the
 // wrapper starts for every call of every container, and a start costs time.

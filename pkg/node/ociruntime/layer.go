@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// overlayOpaque hides what lower layers have in a folder
+// overlayOpaque hides what lower layers have in a directory
 // (Documentation/filesystems/overlayfs.rst).
 const overlayOpaque = "trusted.overlay.opaque"
 
@@ -22,7 +22,7 @@ const overlayOpaque = "trusted.overlay.opaque"
 // root: to write into a layer that is mounted is undefined.
 func applyLayer(layer, root string) error {
 	links := map[uint64]string{}
-	var folders []string
+	var directories []string
 	err := filepath.WalkDir(layer, func(from string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -37,8 +37,8 @@ func applyLayer(layer, root string) error {
 		}
 		to := filepath.Join(root, name)
 		if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
-			folders = append(folders, name)
-			return applyFolder(from, to, name == ".")
+			directories = append(directories, name)
+			return applyDirectory(from, to, name == ".")
 		}
 		if err := applyFile(from, to, &stat, links); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -48,21 +48,21 @@ func applyLayer(layer, root string) error {
 	if err != nil {
 		return err
 	}
-	// Backwards: what is made in a folder changes its time.
-	for i := len(folders) - 1; i >= 0; i-- {
-		from, to := filepath.Join(layer, folders[i]), filepath.Join(root, folders[i])
+	// Backwards: what is made in a directory changes its time.
+	for i := len(directories) - 1; i >= 0; i-- {
+		from, to := filepath.Join(layer, directories[i]), filepath.Join(root, directories[i])
 		var stat unix.Stat_t
 		if err := unix.Lstat(from, &stat); err != nil {
 			return err
 		}
 		if err := copyMetadata(from, to, &stat); err != nil {
-			return fmt.Errorf("%s: %w", folders[i], err)
+			return fmt.Errorf("%s: %w", directories[i], err)
 		}
 	}
 	return nil
 }
 
-func applyFolder(from, to string, isRoot bool) error {
+func applyDirectory(from, to string, isRoot bool) error {
 	if isRoot {
 		return nil
 	}

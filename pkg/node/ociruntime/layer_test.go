@@ -14,8 +14,8 @@ import (
 func mountOverlay(t *testing.T, lower, layer string) (root string) {
 	t.Helper()
 	work, root := layer+".work", layer+".root"
-	for _, folder := range []string{layer, work, root} {
-		must(t, os.Mkdir(folder, 0o755))
+	for _, directory := range []string{layer, work, root} {
+		must(t, os.Mkdir(directory, 0o755))
 	}
 	must(t, unix.Mount("overlay", root, "overlay", 0, "lowerdir="+lower+",upperdir="+layer+",workdir="+work))
 	t.Cleanup(func() { must(t, unix.Unmount(root, unix.MNT_DETACH)) })
@@ -37,9 +37,9 @@ func TestALayerAppliedMakesTheSameRoot(t *testing.T) {
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	lower := filepath.Join(dir, "lower")
-	for _, folder := range []string{"emptied", "kept", "becomes-file"} {
-		must(t, os.MkdirAll(filepath.Join(lower, folder), 0o755))
-		must(t, os.WriteFile(filepath.Join(lower, folder, "old"), []byte("old"), 0o644))
+	for _, directory := range []string{"emptied", "kept", "becomes-file"} {
+		must(t, os.MkdirAll(filepath.Join(lower, directory), 0o755))
+		must(t, os.WriteFile(filepath.Join(lower, directory, "old"), []byte("old"), 0o644))
 	}
 	must(t, os.WriteFile(filepath.Join(lower, "removed"), []byte("old"), 0o644))
 	must(t, os.WriteFile(filepath.Join(lower, "changed"), []byte("old"), 0o644))

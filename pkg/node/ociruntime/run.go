@@ -71,7 +71,7 @@ const (
 	podUIDAnnotation        = "io.kubernetes.cri.sandbox-uid"
 )
 
-// expected returns the folder of the checkpoint that a container is to be
+// expected returns the directory of the checkpoint that a container is to be
 // restored from; empty when it is to be created.
 func (r *Runtime) expected(c command) (Entry, error) {
 	if !r.hasEntries() {
@@ -99,12 +99,12 @@ func (r *Runtime) expected(c command) (Entry, error) {
 
 // hasEntries is asked before anything is read: mostly nothing is being restored.
 func (r *Runtime) hasEntries() bool {
-	folder, err := os.Open(string(r.Store))
+	directory, err := os.Open(string(r.Store))
 	if err != nil {
 		return false
 	}
-	defer folder.Close()
-	names, _ := folder.Readdirnames(1)
+	defer directory.Close()
+	names, _ := directory.Readdirnames(1)
 	return len(names) > 0
 }
 

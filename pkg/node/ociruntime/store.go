@@ -28,16 +28,16 @@ const (
 	configFile   = "criu.conf"
 )
 
-// Store is the folder of the checkpoints that are to be restored on a node.
+// Store is the directory of the checkpoints that are to be restored on a node.
 type Store string
 
-// Entry is the folder of one container.
+// Entry is the directory of one container.
 type Entry string
 
-// Pod is the folder of all containers of a pod.
+// Pod is the directory of all containers of a pod.
 func (s Store) Pod(uid string) string { return filepath.Join(string(s), uid) }
 
-// Entry is the folder of a container of a pod; it need not exist. Both names
+// Entry is the directory of a container of a pod; it need not exist. Both names
 // come from the configuration of a container: they must be plain.
 func (s Store) Entry(uid, container string) (Entry, error) {
 	for _, name := range []string{uid, container} {
@@ -70,10 +70,10 @@ func (e Entry) Exists() bool {
 // The processes stay stopped until the agent lets them go.
 const restoreConfig = "tcp-close\nnetwork-lock skip\nleave-stopped\n"
 
-// Expect makes the folders of a container. From here on it does not start afresh.
+// Expect makes the directories of a container. From here on it does not start afresh.
 func (e Entry) Expect() error {
-	for _, folder := range []string{string(e), e.Memory(), e.Layer()} {
-		if err := os.MkdirAll(folder, 0o700); err != nil {
+	for _, directory := range []string{string(e), e.Memory(), e.Layer()} {
+		if err := os.MkdirAll(directory, 0o700); err != nil {
 			return fmt.Errorf("expecting a checkpoint: %w", err)
 		}
 	}

@@ -262,7 +262,7 @@ func markReplacement(meta *metav1.ObjectMeta, of *corev1.Pod, v Verdicts, o Repl
 }
 
 // marksOfEarlierMigrations say something of one migration of the original.
-var marksOfEarlierMigrations = []string{v1alpha1.FencedAnnotation, v1alpha1.ReleasedAnnotation, corev1.PodDeletionCost}
+var marksOfEarlierMigrations = []string{v1alpha1.RollbackBarrierAnnotation, v1alpha1.ReleasedAnnotation, corev1.PodDeletionCost}
 
 func setOrDelete(values map[string]string, key, value string) {
 	if value == "" {

@@ -59,8 +59,8 @@ func IsAdopted(replacement *corev1.Pod, o Owner) bool {
 // lowestCost makes a ReplicaSet delete the pod before all others (KEP-2255).
 var lowestCost = strconv.Itoa(math.MinInt32)
 
-// GivesWay returns the original marked as the pod that its ReplicaSet deletes first.
-func GivesWay(original *corev1.Pod) *corev1.Pod {
+// WithLowestDeletionCost returns the original marked as the pod that its ReplicaSet deletes first.
+func WithLowestDeletionCost(original *corev1.Pod) *corev1.Pod {
 	marked := original.DeepCopy()
 	if marked.Annotations == nil {
 		marked.Annotations = map[string]string{}
@@ -69,12 +69,14 @@ func GivesWay(original *corev1.Pod) *corev1.Pod {
 	return marked
 }
 
-// DoesGiveWay reports whether a pod is so marked.
-func DoesGiveWay(pod *corev1.Pod) bool { return pod.Annotations[corev1.PodDeletionCost] == lowestCost }
+// HasLowestDeletionCost reports whether a pod is so marked.
+func HasLowestDeletionCost(pod *corev1.Pod) bool {
+	return pod.Annotations[corev1.PodDeletionCost] == lowestCost
+}
 
-// KeepsPlace returns the pod without that mark. A cost of the user's own is not
+// WithoutDeletionCost returns the pod without that mark. A cost of the user's own is not
 // restored: it is not known any more.
-func KeepsPlace(original *corev1.Pod) *corev1.Pod {
+func WithoutDeletionCost(original *corev1.Pod) *corev1.Pod {
 	kept := original.DeepCopy()
 	delete(kept.Annotations, corev1.PodDeletionCost)
 	return kept

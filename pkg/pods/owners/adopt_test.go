@@ -38,8 +38,8 @@ func TestAdoption(t *testing.T) {
 
 func TestGivesWay(t *testing.T) {
 	pod := podOf(nil)
-	marked := owners.GivesWay(pod)
-	if !owners.DoesGiveWay(marked) || owners.DoesGiveWay(pod) || owners.DoesGiveWay(owners.KeepsPlace(marked)) {
-		t.Errorf("marked %v, unmarked %v", marked.Annotations, owners.KeepsPlace(marked).Annotations)
+	marked := owners.WithLowestDeletionCost(pod)
+	if !owners.HasLowestDeletionCost(marked) || owners.HasLowestDeletionCost(pod) || owners.HasLowestDeletionCost(owners.WithoutDeletionCost(marked)) {
+		t.Errorf("marked %v, unmarked %v", marked.Annotations, owners.WithoutDeletionCost(marked).Annotations)
 	}
 }

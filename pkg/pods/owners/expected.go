@@ -12,7 +12,7 @@ import (
 // migration expects, and makes its replacement. The pod may have no name yet. A
 // probe, which cannot have the name of a pod that is there, counts too.
 func Expected(m *v1alpha1.PodMigration, pod *corev1.Pod) bool {
-	return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionExpecting) && isNext(m, pod)
+	return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReplacementPending) && isNext(m, pod)
 }
 
 // MustWait reports whether a pod may not start yet that an owner has created, and
@@ -21,7 +21,7 @@ func Expected(m *v1alpha1.PodMigration, pod *corev1.Pod) bool {
 // runs already than the original (see Restored).
 func MustWait(m *v1alpha1.PodMigration, pod *corev1.Pod) bool {
 	conditions := m.Status.Conditions
-	tookOriginal := meta.FindStatusCondition(conditions, v1alpha1.ConditionExpecting) != nil
+	tookOriginal := meta.FindStatusCondition(conditions, v1alpha1.ConditionReplacementPending) != nil
 	return Expected(m, pod) || tookOriginal && meta.IsStatusConditionFalse(conditions, v1alpha1.ConditionRolledBack) && isNext(m, pod)
 }
 

@@ -97,7 +97,7 @@ func TestExpected(t *testing.T) {
 		m.UID = "uid-m"
 		m.Status.Phase = v1alpha1.PhaseHandingOver
 		m.Status.Handover = &v1alpha1.Handover{Method: v1alpha1.MethodRelease, Owner: job, Identity: "2"}
-		m.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionExpecting, Status: metav1.ConditionTrue}}
+		m.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReplacementPending, Status: metav1.ConditionTrue}}
 		return m
 	}
 	index2 := annotated(jobIndex, "2")

@@ -18,8 +18,8 @@ type Record struct {
 	Containers map[string]Change `json:"containers,omitempty"`
 	// Pod is for pod-level resources; nil where they are as they were.
 	Pod *Change `json:"pod,omitempty"`
-	// LeftAlone says why the pod is not resized any more; empty when it may be.
-	LeftAlone string `json:"leftAlone,omitempty"`
+	// Skipped says why the pod is not resized any more; empty when it may be.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // Change holds the CPU and memory that were changed, and nothing else.
@@ -46,7 +46,7 @@ func Of(pod *corev1.Pod) (Record, error) {
 
 // IsEmpty reports whether there is nothing to remember.
 func (r Record) IsEmpty() bool {
-	return len(r.Containers) == 0 && r.Pod == nil && r.LeftAlone == ""
+	return len(r.Containers) == 0 && r.Pod == nil && r.Skipped == ""
 }
 
 // Write puts the record on a pod, or takes it away when it is empty.

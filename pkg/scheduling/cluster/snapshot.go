@@ -53,14 +53,14 @@ type Node struct {
 	// Smoothed is the mean of what the node uses, weighted by age. Measured may be
 	// above it, since peaks count there. Nil where Measured is nil.
 	Smoothed *Usage
-	// Settling marks a node that is left alone only because it has not been
+	// Stabilizing marks a node that is left alone only because it has not been
 	// measured often enough yet.
-	Settling bool
+	Stabilizing bool
 	// Schedulable tells whether new pods may come: Ready and not cordoned.
 	Schedulable bool
-	// LeftAlone says why no pod is moved from or to the node; empty when pods may
+	// Skipped says why no pod is moved from or to the node; empty when pods may
 	// be.
-	LeftAlone string
+	Skipped string
 	// Zones is what is free on each NUMA node, where the node tells.
 	Zones []Resources
 	// Object is the node itself, for rules that read more than amounts.

@@ -19,10 +19,10 @@ type Assessments struct {
 
 type assessment struct {
 	requests cluster.Resources
-	// isJudged tells that verdicts and refusal are known, too.
-	isJudged bool
-	verdicts containers.Verdicts
-	refusal  *containers.Refusal
+	// hasOwnLoad tells that verdicts and refusal are known, too.
+	hasOwnLoad bool
+	verdicts   containers.Verdicts
+	refusal    *containers.Refusal
 }
 
 // NewAssessments returns an empty memory.
@@ -67,9 +67,9 @@ func (a *Assessments) judge(pod *corev1.Pod, policy containers.Policy, claims co
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	known := a.of(pod)
-	if !known.isJudged {
+	if !known.hasOwnLoad {
 		known.verdicts, known.refusal = containers.Assess(pod, policy, claims)
-		known.isJudged = !usesClaims(pod)
+		known.hasOwnLoad = !usesClaims(pod)
 	}
 	return known.verdicts, known.refusal
 }

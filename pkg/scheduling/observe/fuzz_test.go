@@ -193,10 +193,10 @@ func checkSnapshot(t *testing.T, snapshot *cluster.Snapshot, reading *Reading, o
 		switch {
 		case (node.Measured == nil) != (node.Smoothed == nil):
 			t.Errorf("node %s: measured %v, smoothed %v", node.Name, node.Measured, node.Smoothed)
-		case node.LeftAlone == "" && (node.Measured == nil || node.Pool < 0):
+		case node.Skipped == "" && (node.Measured == nil || node.Pool < 0):
 			t.Errorf("node %s may be touched: measured %v, pool %d", node.Name, node.Measured, node.Pool)
-		case node.Settling && node.LeftAlone == "":
-			t.Errorf("node %s is settling and may be touched", node.Name)
+		case node.Stabilizing && node.Skipped == "":
+			t.Errorf("node %s is stabilizing and may be touched", node.Name)
 		case node.Measured != nil && (node.Smoothed.MilliCPU > node.Measured.MilliCPU || node.Smoothed.Memory > node.Measured.Memory):
 			t.Errorf("node %s: smoothed %v is above %v", node.Name, node.Smoothed, node.Measured)
 		}

@@ -124,8 +124,8 @@ func TestSignalsForgetWhatIsOld(t *testing.T) {
 	// The same answer twice is one measurement, and old ones grow too old to use.
 	record(reading, options)
 	reading.At = reading.At.Add(3 * time.Minute)
-	if node, pod = record(reading, options); node.Measured != nil || pod.Measured != nil || node.LeftAlone != "the last measurement of the node is 3m0s old" {
-		t.Errorf("3 minutes later: node %+v left alone %q, pod %+v", node.Measured, node.LeftAlone, pod.Measured)
+	if node, pod = record(reading, options); node.Measured != nil || pod.Measured != nil || node.Skipped != "the last measurement of the node is 3m0s old" {
+		t.Errorf("3 minutes later: node %+v left alone %q, pod %+v", node.Measured, node.Skipped, pod.Measured)
 	}
 	reading.Nodes, reading.Pods = nil, nil
 	options.Signals.Record(reading)
@@ -140,9 +140,9 @@ func TestSignalsStartAnewWhenAMigrationChangesTheNode(t *testing.T) {
 	options.MinimumSamples = 2
 	changed := now.Add(2*time.Minute + 20*time.Second)
 	for i, tt := range []struct {
-		used, want int64
-		leftAlone  string
-		settling   bool
+		used, want  int64
+		skipped     string
+		stabilizing bool
 	}{
 		{3000, 3000, "the node has been measured 1 of 2 times since it changed, or since the rebalancer started", true},
 		{3000, 3000, "", false},
@@ -155,8 +155,8 @@ func TestSignalsStartAnewWhenAMigrationChangesTheNode(t *testing.T) {
 			reading.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseSucceeded, changed)}
 		}
 		node, _ := record(reading, options)
-		if node.Measured.MilliCPU != tt.want || node.LeftAlone != tt.leftAlone || node.Settling != tt.settling {
-			t.Errorf("minute %d: %+v, left alone %q, settling %t", i, node.Measured, node.LeftAlone, node.Settling)
+		if node.Measured.MilliCPU != tt.want || node.Skipped != tt.skipped || node.Stabilizing != tt.stabilizing {
+			t.Errorf("minute %d: %+v, left alone %q, stabilizing %t", i, node.Measured, node.Skipped, node.Stabilizing)
 		}
 	}
 }
@@ -189,8 +189,8 @@ func TestSignalsTakeAWholeWindow(t *testing.T) {
 	}
 	reading.NodeMetrics, reading.At = all, now
 	node, _ := record(reading, options)
-	if node.LeftAlone != "" || node.Measured.MilliCPU != 1002 || !node.Measured.At.Equal(now) {
-		t.Errorf("left alone %q, measured %+v", node.LeftAlone, node.Measured)
+	if node.Skipped != "" || node.Measured.MilliCPU != 1002 || !node.Measured.At.Equal(now) {
+		t.Errorf("left alone %q, measured %+v", node.Skipped, node.Measured)
 	}
 }
 
@@ -202,8 +202,8 @@ func TestRequestsStandInForMeasurements(t *testing.T) {
 	reading.Pods[0].Spec.Containers[1].Resources.Requests["example.com/gpu"] = resource.MustParse("2")
 	snapshot := Build(reading, options)
 	node, pod := snapshot.Nodes[0], snapshot.Pods[0]
-	if snapshot.Source != cluster.SourceRequests || node.LeftAlone != "" || pod.Immovable != "" {
-		t.Errorf("source %s, left alone %q, immovable %q", snapshot.Source, node.LeftAlone, pod.Immovable)
+	if snapshot.Source != cluster.SourceRequests || node.Skipped != "" || pod.Immovable != "" {
+		t.Errorf("source %s, left alone %q, immovable %q", snapshot.Source, node.Skipped, pod.Immovable)
 	}
 	if node.Measured.MilliCPU != 1400 || pod.Measured.MilliCPU != 1400 || node.Measured.Memory != 2<<30 || !node.Measured.At.Equal(now) {
 		t.Errorf("node %+v, pod %+v", node.Measured, pod.Measured)

@@ -114,7 +114,7 @@ func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading,
 	if reading.usesRequests() {
 		n.Measured = usageOf(requested, reading.At)
 		n.Smoothed = n.Measured
-		n.LeftAlone = leftAlone(n, history, options)
+		n.Skipped = skipped(n, history, options)
 		return n
 	}
 	usable, last := options.Signals.node(node.Name, history.lastChange[node.Name])
@@ -126,29 +126,29 @@ func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading,
 	default:
 		n.Measured, n.Smoothed = options.Signals.load([]sample{*last})
 	}
-	if n.LeftAlone = leftAlone(n, history, options); n.LeftAlone != "" {
+	if n.Skipped = skipped(n, history, options); n.Skipped != "" {
 		return n
 	}
 	switch {
 	case last == nil:
-		n.LeftAlone = "the node has no measurement"
+		n.Skipped = "the node has no measurement"
 	case isStale:
-		n.LeftAlone = fmt.Sprintf("the last measurement of the node is %s old", reading.At.Sub(last.at).Round(time.Second))
+		n.Skipped = fmt.Sprintf("the last measurement of the node is %s old", reading.At.Sub(last.at).Round(time.Second))
 	case len(usable) == 0:
-		n.LeftAlone = "the node was last measured before its last migration ended"
+		n.Skipped = "the node was last measured before its last migration ended"
 	case len(usable) < options.MinimumSamples:
-		n.LeftAlone = fmt.Sprintf("the node has been measured %d of %d times since it changed, or since the rebalancer started", len(usable), options.MinimumSamples)
-		n.Settling = true
+		n.Skipped = fmt.Sprintf("the node has been measured %d of %d times since it changed, or since the rebalancer started", len(usable), options.MinimumSamples)
+		n.Stabilizing = true
 	}
 	return n
 }
 
-// leftAlone says why no pod is moved from or to a node, whatever its load.
+// skipped says why no pod is moved from or to a node, whatever its load.
 //
 // A node is measured over a window. While a migration has changed the node since
 // that window began, the figure is of another cluster than this one, so it is
 // not used either.
-func leftAlone(n *cluster.Node, history history, options Options) string {
+func skipped(n *cluster.Node, history history, options Options) string {
 	switch {
 	case !options.Nodes.Matches(labels.Set(n.Object.Labels)):
 		return "the node is outside of the node selector"

@@ -116,7 +116,7 @@ func TestBuildTakesAmounts(t *testing.T) {
 		{"requests", cmp.Diff(cluster.Resources{MilliCPU: 1400, Memory: 2 << 30}, pod.Requests)},
 		{"stripped requests", cmp.Diff(cluster.Resources{MilliCPU: 500, Memory: 1 << 30}, pod.StrippedRequests)},
 		{"immovable", cmp.Diff("", pod.Immovable)},
-		{"left alone", cmp.Diff("", node.LeftAlone)},
+		{"left alone", cmp.Diff("", node.Skipped)},
 	} {
 		if check.diff != "" {
 			t.Errorf("%s (-want +got):\n%s", check.what, check.diff)
@@ -261,8 +261,8 @@ func TestLeftAlone(t *testing.T) {
 			reading, options := testReading(), testOptions()
 			tt.change(reading, &options)
 			node := Build(reading, options).Nodes[0]
-			if !strings.Contains(node.LeftAlone, tt.want) || (tt.want == "") != (node.LeftAlone == "") {
-				t.Errorf("LeftAlone = %q, want %q", node.LeftAlone, tt.want)
+			if !strings.Contains(node.Skipped, tt.want) || (tt.want == "") != (node.Skipped == "") {
+				t.Errorf("Skipped = %q, want %q", node.Skipped, tt.want)
 			}
 		})
 	}

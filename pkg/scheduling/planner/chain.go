@@ -22,7 +22,7 @@ const (
 	blockedWidth, blockedDeeper = 12, 3
 	// chainsKept are the best chains that the scheduler is asked about.
 	chainsKept = 6
-	// chainStarters is how many pods of a hot node look for a chain.
+	// chainStarters is how many pods of an overutilized node look for a chain.
 	chainStarters = 6
 )
 
@@ -239,7 +239,7 @@ func (s *search) tryChain(c chain) bool {
 }
 
 // isWorth reports whether a chain gains by the rule that it starts with: off a
-// node that is not hot, only better packing counts.
+// node that is not overutilized, only better packing counts.
 func (s *search) isWorth(c chain) bool {
 	return c.moves[0].why == relief || s.chains.packed-s.packed-s.markup*(s.price-s.chains.price) > gainEpsilon
 }

@@ -24,8 +24,8 @@ func (s *state) costWith(n *node, p *pod, sign int64) (cost, packing float64) {
 		}
 	}
 	w := &s.weights
-	cost = loadCost(float64(load[0])*n.inverse[0], s.limits.hot[0], w.Balance) +
-		loadCost(float64(load[1])*n.inverse[1], s.limits.hot[1], w.Balance) +
+	cost = loadCost(float64(load[0])*n.inverse[0], s.limits.overutilized[0], w.Balance) +
+		loadCost(float64(load[1])*n.inverse[1], s.limits.overutilized[1], w.Balance) +
 		w.sum()*strandedCost(float64(free[0])*n.inverse[0], float64(free[1])*n.inverse[1])
 	if w.Consolidate > 0 {
 		packing += w.Consolidate * occupiedCost(max(float64(evictable[0])*n.inverse[0], float64(evictable[1])*n.inverse[1]), n.pinned)
@@ -203,8 +203,8 @@ func (s *state) budgetRefusal(p *pod, to *node) string {
 	return s.ledger.Check(s.step(p, to))
 }
 
-func (s *state) isHot(n *node) bool {
-	return n.Measured != nil && exceeds(n, n.load, s.limits.hot)
+func (s *state) isOverutilized(n *node) bool {
+	return n.Measured != nil && exceeds(n, n.load, s.limits.overutilized)
 }
 
 // wouldFill reports whether the load would be too high to take pods in.

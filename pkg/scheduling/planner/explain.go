@@ -5,35 +5,35 @@ import (
 	"slices"
 )
 
-// stillHot explains the nodes that remain hot. When the plan is full, that is
+// stillOverutilized explains the nodes that remain overutilized. When the plan is full, that is
 // the reason, and what stood in the way of more moves says nothing.
-func (s *search) stillHot() []HotNode {
-	var hot []HotNode
+func (s *search) stillOverutilized() []OverutilizedNode {
+	var overutilized []OverutilizedNode
 	s.effort = explainEffort
 	for i := range s.nodes {
 		n := &s.nodes[i]
-		if !s.isHot(n) {
+		if !s.isOverutilized(n) {
 			continue
 		}
 		reasons := []string{"the plan holds as many moves as one cycle may make"}
 		switch {
 		case n.usable && !n.source:
-			reasons = []string{"the node has not been hot for long enough"}
+			reasons = []string{"the node has not been overutilized for long enough"}
 		case !s.isFull() && s.effort <= 0:
-			reasons = []string{"the reasons were not looked for, there are too many hot nodes"}
+			reasons = []string{"the reasons were not looked for, there are too many overutilized nodes"}
 		case !s.isFull():
 			reasons = countedReasons(s.obstacles(n))
 		}
-		hot = append(hot, HotNode{Name: n.Name, Reasons: reasons})
+		overutilized = append(overutilized, OverutilizedNode{Name: n.Name, Reasons: reasons})
 	}
-	return hot
+	return overutilized
 }
 
 // obstacles counts what keeps the pods of a node from leaving it.
 func (s *search) obstacles(n *node) map[string]int {
 	counts := map[string]int{}
 	if !n.usable {
-		reason := n.LeftAlone
+		reason := n.Skipped
 		if reason == "" {
 			reason = "the node has no measurement"
 		}
@@ -79,7 +79,7 @@ func (s *search) obstacle(p *pod, to *node, reliefGain float64) string {
 	case !s.takes(to, p) && !s.wouldFill(to, load):
 		return "no room for the requests on the other nodes"
 	case s.wouldFill(to, load):
-		return "the other nodes would become hot, or nearly so"
+		return "the other nodes would become overutilized, or nearly so"
 	}
 	cost, _ := s.costWith(to, p, 1)
 	if reliefGain-(cost-to.cost) <= s.markup*s.priceOf(p)+gainEpsilon {

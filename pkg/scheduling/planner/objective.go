@@ -28,7 +28,7 @@ const (
 	siblingCost = 0.5
 )
 
-// Thresholds are the load above which a node is hot, as fractions of what the
+// Thresholds are the load above which a node is overutilized, as fractions of what the
 // node can allocate.
 type Thresholds struct {
 	CPU    float64

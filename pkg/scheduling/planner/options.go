@@ -26,16 +26,16 @@ type Feasibility interface {
 type Options struct {
 	// Weights mix the strategies.
 	Weights Weights
-	// Thresholds are the loads above which a node is hot.
+	// Thresholds are the loads above which a node is overutilized.
 	Thresholds Thresholds
-	// Deviation, when set, takes the place of Thresholds: a node is hot above the
+	// Deviation, when set, takes the place of Thresholds: a node is overutilized above the
 	// mean load plus Deviation, the mean taken over the nodes that the planner may
 	// touch.
 	Deviation *Thresholds
 	// Shapes are the pieces that free room should be able to hold; Defragment
 	// needs them.
 	Shapes []cluster.Resources
-	// Sources are the hot nodes that may give pods away; nil means all of them.
+	// Sources are the overutilized nodes that may give pods away; nil means all of them.
 	// Consolidation and defragmentation do not ask for it.
 	Sources map[string]bool
 	// MinimumGain is how many times its cost a move must gain. Less than 1 counts
@@ -51,9 +51,9 @@ type Options struct {
 }
 
 // limits are the thresholds in force, and the load up to which a node may take
-// pods. The latter is lower: a node filled to the brim would be hot with the
+// pods. The latter is lower: a node filled to the brim would be overutilized with the
 // next measurement, and give away what it was given.
-type limits struct{ hot, fill [2]float64 }
+type limits struct{ overutilized, fill [2]float64 }
 
 // fillShare is how much of an absolute threshold a destination may use.
 const fillShare = 0.95
@@ -61,7 +61,7 @@ const fillShare = 0.95
 func limitsOf(options Options, nodes []node) limits {
 	if options.Deviation == nil {
 		t := options.Thresholds
-		return limits{hot: [2]float64{t.CPU, t.Memory}, fill: [2]float64{fillShare * t.CPU, fillShare * t.Memory}}
+		return limits{overutilized: [2]float64{t.CPU, t.Memory}, fill: [2]float64{fillShare * t.CPU, fillShare * t.Memory}}
 	}
 	var mean [2]float64
 	count := 0.0
@@ -76,7 +76,7 @@ func limitsOf(options Options, nodes []node) limits {
 	var l limits
 	for d, above := range [2]float64{options.Deviation.CPU, options.Deviation.Memory} {
 		m := mean[d] / math.Max(1, count)
-		l.hot[d], l.fill[d] = m+above, m+above/2
+		l.overutilized[d], l.fill[d] = m+above, m+above/2
 	}
 	return l
 }

@@ -19,8 +19,8 @@ type Plan struct {
 	Moves        []Move    `json:"moves"`
 	Before       Summary   `json:"before"`
 	After        Summary   `json:"after"`
-	// StillHot lists the nodes that the plan leaves hot, and why.
-	StillHot []HotNode `json:"stillHot,omitempty"`
+	// StillOverutilized lists the nodes that the plan leaves overutilized, and why.
+	StillOverutilized []OverutilizedNode `json:"stillOverutilized,omitempty"`
 	// Source tells what the loads are made from: that of the snapshot.
 	Source string `json:"source"`
 	// ExpectedDowntime adds up what the moves are expected to take away from
@@ -69,14 +69,14 @@ type Summary struct {
 
 // NodeLoad is the load of one node as fractions of what it can allocate.
 type NodeLoad struct {
-	Name   string  `json:"name"`
-	CPU    float64 `json:"cpu"`
-	Memory float64 `json:"memory"`
-	Hot    bool    `json:"hot"`
+	Name         string  `json:"name"`
+	CPU          float64 `json:"cpu"`
+	Memory       float64 `json:"memory"`
+	Overutilized bool    `json:"overutilized"`
 }
 
-// HotNode is a node above a threshold that the plan could not relieve.
-type HotNode struct {
+// OverutilizedNode is a node above a threshold that the plan could not relieve.
+type OverutilizedNode struct {
 	Name string `json:"name"`
 	// Reasons say what stood in the way, with the number of times.
 	Reasons []string `json:"reasons"`

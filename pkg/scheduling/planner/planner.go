@@ -19,7 +19,7 @@ func Make(ctx context.Context, snapshot *cluster.Snapshot, feasibility Feasibili
 		return nil, err
 	}
 	plan.After = s.summary()
-	plan.StillHot = s.stillHot()
+	plan.StillOverutilized = s.stillOverutilized()
 	plan.Moves = s.moves(ordered)
 	return plan, nil
 }
@@ -29,7 +29,7 @@ type rule uint8
 
 const (
 	notAllowed rule = iota
-	// relief: the source node is hot.
+	// relief: the source node is overutilized.
 	relief
 	// makesRoom: the move lets another one of the plan in.
 	makesRoom

@@ -97,86 +97,90 @@ func TestMake(t *testing.T) {
 		wantMoves  []string
 		wantReason string
 	}{{
-		name:  "a hot node is relieved to the coolest node",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("warm", 0.5, 0.2), aNode("cool", 0.1, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 1000, gib), aPod("b", "hot", 400, gib)}, limits: plenty, maxMoves: 5,
+		name:  "an overutilized node is relieved to the coolest node",
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("warm", 0.5, 0.2), aNode("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 1000, gib), aPod("b", "overutilized", 400, gib)}, limits: plenty, maxMoves: 5,
 		wantMoves: []string{"a→cool"},
 	}, {
-		name:  "no node is hot",
+		name:  "no node is overutilized",
 		nodes: []*cluster.Node{aNode("x", 0.7, 0.8), aNode("y", 0, 0)},
 		pods:  []*cluster.Pod{aPod("a", "x", 1000, gib)}, limits: plenty, maxMoves: 5,
 	}, {
-		name:  "memory makes a node hot too",
-		nodes: []*cluster.Node{aNode("hot", 0.1, 0.95), aNode("cool", 0.1, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 100, 4*gib)}, limits: plenty, maxMoves: 5,
+		name:  "memory makes a node overutilized too",
+		nodes: []*cluster.Node{aNode("overutilized", 0.1, 0.95), aNode("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 100, 4*gib)}, limits: plenty, maxMoves: 5,
 		wantMoves: []string{"a→cool"},
 	}, {
 		name:  "a pod whose requests fit nowhere stays",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
-		pods:  []*cluster.Pod{big(aPod("a", "hot", 1000, gib))}, limits: plenty, maxMoves: 5,
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{big(aPod("a", "overutilized", 1000, gib))}, limits: plenty, maxMoves: 5,
 		wantReason: "no room for the requests",
 	}, {
-		name:  "a destination must not become hot",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("warm", 0.6, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
-		wantReason: "would become hot",
+		name:  "a destination must not become overutilized",
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("warm", 0.6, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
+		wantReason: "would become overutilized",
 	}, {
 		name:  "the scheduler's refusal sends the pod to the next best node",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("warm", 0.3, 0.2), aNode("cool", 0.1, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("warm", 0.3, 0.2), aNode("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
 		refused:   map[string]string{"cool": "aNode(s) had untolerated taint(s)"},
 		wantMoves: []string{"a→warm"},
 	}, {
 		name:  "the scheduler's refusal is reported",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
 		refused:    map[string]string{"cool": "aNode(s) had untolerated taint(s)"},
 		wantReason: "scheduler: aNode(s) had untolerated taint(s)",
 	}, {
 		name:  "the budget holds",
-		nodes: []*cluster.Node{aNode("hot", 1.0, 0.2), aNode("cool", 0.1, 0.1), aNode("cold", 0, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 600, gib), aPod("b", "hot", 600, gib)}, maxMoves: 5,
+		nodes: []*cluster.Node{aNode("overutilized", 1.0, 0.2), aNode("cool", 0.1, 0.1), aNode("cold", 0, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 600, gib), aPod("b", "overutilized", 600, gib)}, maxMoves: 5,
 		limits:    budget.Limits{InFlight: 1, PerNode: 9, PerNamespace: 9, PerWorkload: 1},
 		wantMoves: []string{"a→cold"}, wantReason: "budget: 1 of 1 migrations in flight",
 	}, {
 		name:  "the cap on moves holds",
-		nodes: []*cluster.Node{aNode("hot", 1.0, 0.2), aNode("cool", 0.1, 0.1), aNode("cold", 0, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 600, gib), aPod("b", "hot", 600, gib)}, limits: plenty, maxMoves: 1,
+		nodes: []*cluster.Node{aNode("overutilized", 1.0, 0.2), aNode("cool", 0.1, 0.1), aNode("cold", 0, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 600, gib), aPod("b", "overutilized", 600, gib)}, limits: plenty, maxMoves: 1,
 		wantMoves: []string{"a→cold"}, wantReason: "as many moves as one cycle may make",
 	}, {
 		name:  "an immovable pod stays and its reason is told",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
-		pods:  []*cluster.Pod{immovable(aPod("a", "hot", 1000, gib), "moved less than 10m ago")}, limits: plenty, maxMoves: 5,
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{immovable(aPod("a", "overutilized", 1000, gib), "moved less than 10m ago")}, limits: plenty, maxMoves: 5,
 		wantReason: "moved less than 10m ago",
 	}, {
 		name: "a node left alone is neither relieved nor used",
 		nodes: []*cluster.Node{
-			func() *cluster.Node { n := aNode("hot", 0.9, 0.2); n.LeftAlone = "a migration is in flight"; return n }(),
+			func() *cluster.Node {
+				n := aNode("overutilized", 0.9, 0.2)
+				n.Skipped = "a migration is in flight"
+				return n
+			}(),
 			aNode("cool", 0.1, 0.1)},
-		pods: []*cluster.Pod{aPod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		pods: []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
 		wantReason: "a migration is in flight",
 	}, {
 		name: "a node that cannot be scheduled to is no destination",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("warm", 0.2, 0.2),
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("warm", 0.2, 0.2),
 			func() *cluster.Node { n := aNode("cordoned", 0, 0); n.Schedulable = false; return n }()},
-		pods: []*cluster.Pod{aPod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		pods: []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
 		wantMoves: []string{"a→warm"},
 	}, {
 		name: "no other node takes pods",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2),
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2),
 			func() *cluster.Node { n := aNode("cordoned", 0, 0); n.Schedulable = false; return n }()},
-		pods: []*cluster.Pod{aPod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		pods: []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
 		wantReason: "the other nodes take no new pods",
 	}, {
 		name: "all other nodes are left alone",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2),
-			func() *cluster.Node { n := aNode("unknown", 0, 0); n.LeftAlone = "not measured"; return n }()},
-		pods: []*cluster.Pod{aPod("a", "hot", 1000, gib)}, limits: plenty, maxMoves: 5,
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2),
+			func() *cluster.Node { n := aNode("unknown", 0, 0); n.Skipped = "not measured"; return n }()},
+		pods: []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
 		wantReason: "the other nodes are left alone",
 	}, {
 		name:  "a pod that uses almost nothing is not worth a move",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
-		pods:  []*cluster.Pod{aPod("a", "hot", 4, gib/1024)}, limits: plenty, maxMoves: 5,
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
+		pods:  []*cluster.Pod{aPod("a", "overutilized", 4, gib/1024)}, limits: plenty, maxMoves: 5,
 		wantReason: "gain less than it costs",
 	}}
 	for _, tt := range tests {
@@ -194,11 +198,11 @@ func TestMake(t *testing.T) {
 				t.Errorf("plan has %d moves, want %d", len(plan.Moves), len(tt.wantMoves))
 			}
 			var reasons []string
-			for _, hot := range plan.StillHot {
-				reasons = append(reasons, hot.Reasons...)
+			for _, overutilized := range plan.StillOverutilized {
+				reasons = append(reasons, overutilized.Reasons...)
 			}
 			if got := strings.Join(reasons, "; "); !strings.Contains(got, tt.wantReason) || (tt.wantReason == "") != (got == "") {
-				t.Errorf("reasons for what stays hot = %q, want %q", got, tt.wantReason)
+				t.Errorf("reasons for what stays overutilized = %q, want %q", got, tt.wantReason)
 			}
 		})
 	}
@@ -206,7 +210,7 @@ func TestMake(t *testing.T) {
 
 func TestMakeReturnsTheErrorOfTheFeasibility(t *testing.T) {
 	broken := errors.New("informers have stopped")
-	snapshot := cluster.NewSnapshot(noon, []*cluster.Node{aNode("hot", 0.9, 0), aNode("cool", 0, 0)}, []*cluster.Pod{aPod("a", "hot", 1000, gib)})
+	snapshot := cluster.NewSnapshot(noon, []*cluster.Node{aNode("overutilized", 0.9, 0), aNode("cool", 0, 0)}, []*cluster.Pod{aPod("a", "overutilized", 1000, gib)})
 	_, err := Make(t.Context(), snapshot, &refusing{err: broken},
 		Options{Thresholds: defaultTest, MaxMoves: 1, Budget: budget.NewLedger(plenty)})
 	if !errors.Is(err, broken) {
@@ -227,13 +231,13 @@ func (never) Remove(*corev1.Pod) error        { return nil }
 
 func TestTheSchedulerIsAskedOnceAndNotForEver(t *testing.T) {
 	const podCount, nodeCount = 150, 120
-	hot := aNode("hot", 0, 0)
+	overutilized := aNode("overutilized", 0, 0)
 	var pods []*cluster.Pod
 	for i := range podCount {
-		pods = append(pods, aPod(fmt.Sprint("pod-", i), "hot", 200, gib))
+		pods = append(pods, aPod(fmt.Sprint("pod-", i), "overutilized", 200, gib))
 	}
-	hot.Allocatable, hot.Measured.MilliCPU = cluster.Resources{MilliCPU: 10_000, Memory: 200 * gib}, 30_000
-	nodes := []*cluster.Node{hot}
+	overutilized.Allocatable, overutilized.Measured.MilliCPU = cluster.Resources{MilliCPU: 10_000, Memory: 200 * gib}, 30_000
+	nodes := []*cluster.Node{overutilized}
 	for i := range nodeCount {
 		nodes = append(nodes, aNode(fmt.Sprint("node-", i), 0.1, 0.1))
 	}
@@ -253,15 +257,15 @@ func TestTheSchedulerIsAskedOnceAndNotForEver(t *testing.T) {
 	if total != maxQuestions {
 		t.Errorf("the scheduler was asked %d times, want the limit of %d", total, maxQuestions)
 	}
-	if got := strings.Join(plan.StillHot[0].Reasons, "; "); !strings.Contains(got, "too many questions") {
+	if got := strings.Join(plan.StillOverutilized[0].Reasons, "; "); !strings.Contains(got, "too many questions") {
 		t.Errorf("the limit is not told: %s", got)
 	}
 }
 
 func TestARefusalIsRemembered(t *testing.T) {
 	// The best destination of every pod refuses; each of two steps meets it.
-	nodes := []*cluster.Node{aNode("hot", 1.0, 0.2), aNode("warm", 0.2, 0.1), aNode("cold", 0, 0.1)}
-	pods := []*cluster.Pod{aPod("a", "hot", 700, gib), aPod("b", "hot", 700, gib)}
+	nodes := []*cluster.Node{aNode("overutilized", 1.0, 0.2), aNode("warm", 0.2, 0.1), aNode("cold", 0, 0.1)}
+	pods := []*cluster.Pod{aPod("a", "overutilized", 700, gib), aPod("b", "overutilized", 700, gib)}
 	feasibility := &refusing{nodes: map[string]string{"cold": "no"}, asked: map[string]int{}}
 	plan, err := Make(t.Context(), cluster.NewSnapshot(noon, nodes, pods), feasibility,
 		Options{Thresholds: defaultTest, MaxMoves: 5, Budget: budget.NewLedger(plenty)})
@@ -279,12 +283,12 @@ func TestARefusalIsRemembered(t *testing.T) {
 }
 
 func TestStrippingMakesAPodFit(t *testing.T) {
-	stripped := aPod("a", "hot", 1000, gib)
+	stripped := aPod("a", "overutilized", 1000, gib)
 	stripped.Requests.MilliCPU, stripped.StrippedRequests.MilliCPU = 4000, 700
 	filler := aPod("filler", "cool", 3000, gib)
 	filler.Measured = nil
 	filler.Immovable = "not measured"
-	snapshot := cluster.NewSnapshot(noon, []*cluster.Node{aNode("hot", 0.9, 0.1), aNode("cool", 0.1, 0.1)}, []*cluster.Pod{stripped, filler})
+	snapshot := cluster.NewSnapshot(noon, []*cluster.Node{aNode("overutilized", 0.9, 0.1), aNode("cool", 0.1, 0.1)}, []*cluster.Pod{stripped, filler})
 	plan, err := Make(t.Context(), snapshot, &refusing{}, Options{Thresholds: defaultTest, MaxMoves: 5, Budget: budget.NewLedger(plenty)})
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ func randomSnapshot(seed uint64) *cluster.Snapshot {
 			nodes[i].Allocatable.Scalar = map[corev1.ResourceName]int64{testGPU: 4, corev1.ResourcePods: 8 + rng.Int64N(20)}
 		}
 		if rng.IntN(15) == 0 {
-			nodes[i].LeftAlone = "because"
+			nodes[i].Skipped = "because"
 		}
 		room[nodes[i].Name] = nodes[i].Allocatable
 	}
@@ -207,7 +207,7 @@ func checkObjective(t *testing.T, seed uint64, plan *Plan, price float64) {
 	}
 }
 
-// checkLoads counts the loads again, and that no node becomes hot.
+// checkLoads counts the loads again, and that no node becomes overutilized.
 func checkLoads(t *testing.T, seed uint64, snapshot *cluster.Snapshot, plan *Plan, pods map[cluster.PodKey]*cluster.Pod) {
 	t.Helper()
 	loads := map[string]int64{}
@@ -224,8 +224,8 @@ func checkLoads(t *testing.T, seed uint64, snapshot *cluster.Snapshot, plan *Pla
 		if math.Abs(n.CPU-float64(loads[n.Name])/float64(snapshot.Nodes[i].Allocatable.MilliCPU)) > 1e-9 {
 			t.Fatalf("seed %d: node %s has load %f after the plan, want %dm", seed, n.Name, n.CPU, loads[n.Name])
 		}
-		if n.Hot && (takesIn[n.Name] || !plan.Before.Nodes[i].Hot) {
-			t.Fatalf("seed %d: node %s is hot after the plan, and takes pods in", seed, n.Name)
+		if n.Overutilized && (takesIn[n.Name] || !plan.Before.Nodes[i].Overutilized) {
+			t.Fatalf("seed %d: node %s is overutilized after the plan, and takes pods in", seed, n.Name)
 		}
 	}
 }

@@ -68,8 +68,8 @@ func TestRules(t *testing.T) {
 		want    string
 	}{{
 		name:  "a pod without room pushes another one on, and waits for it",
-		nodes: []*cluster.Node{aNode("hot", 0.9, 0), aNode("full", 0.3, 0), aNode("small", 0.6, 0)},
-		pods: []*cluster.Pod{aPod("p", "hot", 1000, 0), fixed(aPod("h", "hot", 2600, 0)),
+		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0), aNode("full", 0.3, 0), aNode("small", 0.6, 0)},
+		pods: []*cluster.Pod{aPod("p", "overutilized", 1000, 0), fixed(aPod("h", "overutilized", 2600, 0)),
 			asks(aPod("q", "full", 100, 0), 900), fixed(asks(aPod("f", "full", 1100, 0), 2800)), fixed(asks(aPod("s", "small", 2400, 0), 3100))},
 		want: "q→small p→full[0]",
 	}, {
@@ -116,7 +116,7 @@ func TestRules(t *testing.T) {
 		nodes: []*cluster.Node{aNode("a", 0.2, 0), aNode("b", 0.2, 0)},
 		pods:  []*cluster.Pod{aPod("p", "a", 1000, 0), fixed(aPod("f", "a", 2000, 0)), fixed(aPod("g", "b", 3000, 0))}, options: Options{Weights: Weights{Defragment: 1}},
 	}, {
-		name:    "in deviation mode a node is hot by the mean",
+		name:    "in deviation mode a node is overutilized by the mean",
 		nodes:   []*cluster.Node{aNode("x", 0.5, 0), aNode("y", 0.1, 0), aNode("z", 0.1, 0)},
 		pods:    []*cluster.Pod{aPod("p", "x", 700, 0), aPod("r", "x", 700, 0)},
 		options: Options{Deviation: &Thresholds{CPU: 0.1, Memory: 0.1}}, want: "p→y",
@@ -154,11 +154,11 @@ func TestNUMANodes(t *testing.T) {
 	place := func(zones int) string {
 		there := aNode("there", 0.2, 0)
 		there.Zones = []cluster.Resources{{MilliCPU: 1000, Memory: gib}, {MilliCPU: 1000, Memory: gib}}
-		p := aPod("p", "hot", 1500, 0)
+		p := aPod("p", "overutilized", 1500, 0)
 		for z := range zones {
 			p.Zones = append(p.Zones, z)
 		}
-		return told(mustMake(t, []*cluster.Node{aNode("hot", 0.95, 0), there}, []*cluster.Pod{p, fixed(asks(aPod("f", "there", 100, 0), 2000))}, Options{}))
+		return told(mustMake(t, []*cluster.Node{aNode("overutilized", 0.95, 0), there}, []*cluster.Pod{p, fixed(asks(aPod("f", "there", 100, 0), 2000))}, Options{}))
 	}
 	if got := place(1); got != "" {
 		t.Errorf("a pod that needs one NUMA node: %q", got)

@@ -22,7 +22,7 @@ func (s *search) mayStart(p *pod) (why rule, bound float64) {
 	}
 	cost, packing := s.costWith(n, p, -1)
 	price := s.markup * s.priceOf(p)
-	if n.source && s.isHot(n) {
+	if n.source && s.isOverutilized(n) {
 		if bound = n.cost - cost - price; bound > gainEpsilon {
 			return relief, bound
 		}

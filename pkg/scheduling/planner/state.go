@@ -38,7 +38,7 @@ type node struct {
 	id int32
 	// usable nodes are measured and not left alone.
 	usable bool
-	// source nodes may give pods away when they are hot.
+	// source nodes may give pods away when they are overutilized.
 	source bool
 	load   [2]int64
 	// atStart is the load before the plan.
@@ -124,7 +124,7 @@ func (s *state) addNodes(list []*cluster.Node, options Options) map[string]int32
 	s.nodes = make([]node, len(list))
 	for i, from := range list {
 		n := &s.nodes[i]
-		*n = node{Node: from, id: int32(i), usable: from.Measured != nil && from.LeftAlone == ""}
+		*n = node{Node: from, id: int32(i), usable: from.Measured != nil && from.Skipped == ""}
 		n.free, n.held, rows = rows[:size:size], rows[size:2*size:2*size], rows[2*size:]
 		s.index.fill(n.free, from.Allocatable)
 		n.inverse = inverses(n.free)

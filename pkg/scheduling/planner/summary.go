@@ -16,7 +16,7 @@ func (s *state) summary() Summary {
 			continue
 		}
 		load := s.loadOf(n, n.load)
-		load.Hot = s.isHot(n)
+		load.Overutilized = s.isOverutilized(n)
 		cpu, memory = append(cpu, load.CPU), append(memory, load.Memory)
 		summary.Nodes = append(summary.Nodes, load)
 		cost, _ := s.costWith(n, nil, 0)
@@ -78,7 +78,7 @@ func reason(move *Move, why rule, from, to NodeLoad) string {
 	text := ""
 	switch why {
 	case relief:
-		text = fmt.Sprintf("node %s is hot (CPU %.0f%%, memory %.0f%%)", from.Name, 100*from.CPU, 100*from.Memory)
+		text = fmt.Sprintf("node %s is overutilized (CPU %.0f%%, memory %.0f%%)", from.Name, 100*from.CPU, 100*from.Memory)
 	case makesRoom:
 		text = fmt.Sprintf("another move of the plan needs the room on node %s", from.Name)
 	case consolidation:

@@ -44,7 +44,7 @@ const (
 // certificate of the webhook, and serves the latter. The certificates are made by
 // cert-controller. Its own controller is not used: that reads all Secrets of the
 // namespace and every webhook configuration, and needs the Secret as a mounted
-// folder, which a rebalancer outside of a pod does not have.
+// directory, which a rebalancer outside of a pod does not have.
 type Certificates struct {
 	live   client.Reader
 	writer client.Writer

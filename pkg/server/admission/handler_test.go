@@ -55,7 +55,7 @@ func migrating() *v1alpha1.PodMigration {
 			{Name: "batch", Kind: v1alpha1.KindContainer, State: v1alpha1.StateCompleted, Reason: containers.ReasonCompleted},
 			{Name: "serve", Kind: v1alpha1.KindContainer, State: v1alpha1.StateRunning, ShouldMigrate: true, Reason: containers.ReasonRunning},
 		},
-		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionExpecting, Status: metav1.ConditionTrue, Reason: "Test"}},
+		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReplacementPending, Status: metav1.ConditionTrue, Reason: "Test"}},
 	}
 	return m
 }

@@ -25,11 +25,11 @@ type Node struct {
 	Ready bool `json:"ready"`
 	// Schedulable tells whether new pods may come: Ready and not cordoned.
 	Schedulable bool `json:"schedulable"`
-	// LeftAlone says why the rebalancer moves no pod from or to the node; empty
+	// Skipped says why the rebalancer moves no pod from or to the node; empty
 	// where it may, and where nobody has said (Judge).
-	LeftAlone string `json:"left_alone"`
-	// Hot tells that the rebalancer found the node above a threshold.
-	Hot bool `json:"hot"`
+	Skipped string `json:"left_alone"`
+	// Overutilized tells that the rebalancer found the node above a threshold.
+	Overutilized bool `json:"overutilized"`
 	// Pods that hold a place on the node.
 	Pods int `json:"pods"`
 	// CPU is in millicores.
@@ -85,10 +85,10 @@ func Of(nodes []corev1.Node, pods []corev1.Pod, usage []metricsv1beta1.NodeMetri
 }
 
 // Judge writes down what the rebalancer said of the nodes: why it leaves some
-// alone, and which are hot.
-func Judge(views []Node, leftAlone map[string]string, hot map[string]bool) {
+// alone, and which are overutilized.
+func Judge(views []Node, skipped map[string]string, overutilized map[string]bool) {
 	for i := range views {
-		views[i].LeftAlone, views[i].Hot = leftAlone[views[i].Name], hot[views[i].Name]
+		views[i].Skipped, views[i].Overutilized = skipped[views[i].Name], overutilized[views[i].Name]
 	}
 }
 

@@ -36,7 +36,7 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, caller user.Info
 	if m.Status.Phase.IsFinished() {
 		return fail(http.StatusConflict, reasonFinished, "id", "migration %s has ended: %s", m.UID, m.Status.Phase)
 	}
-	past, err := s.o.Appraiser.PastReturn(ctx, m)
+	past, err := s.o.Preflight.IsCommitted(ctx, m)
 	if err != nil {
 		return err
 	}

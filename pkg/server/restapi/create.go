@@ -50,7 +50,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 	if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
 		return s.replay(ctx, w, earlier, err)
 	}
-	appraisal, err := s.o.Appraiser.Appraise(ctx, wanted)
+	appraisal, err := s.o.Preflight.Check(ctx, wanted)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 			Labels: map[string]string{
 				v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByAPI,
 			},
-			Annotations: map[string]string{requestedByAnnotation: caller},
+			Annotations: map[string]string{RequestedByAnnotation: caller},
 		},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,
@@ -165,7 +165,7 @@ func nameOf(caller, namespace, key string) string {
 }
 
 // refused answers why the controller would not move the pod.
-func refused(appraisal migration.Appraisal) *Error {
+func refused(appraisal migration.PreflightResult) *Error {
 	refusal, code, field := appraisal.Refusal, http.StatusUnprocessableEntity, "pod_name"
 	switch {
 	case refusal.Reason == migration.ReasonPodNotFound:

@@ -43,14 +43,14 @@ func (openGate) Allow(context.Context, user.Info, auth.Access) error { return ni
 // willing finds every pod movable.
 type willing struct{}
 
-func (willing) Appraise(_ context.Context, m *v1alpha1.PodMigration) (migration.Appraisal, error) {
+func (willing) Check(_ context.Context, m *v1alpha1.PodMigration) (migration.PreflightResult, error) {
 	if m.Spec.PodName == "panic" {
 		panic("a bug")
 	}
-	return migration.Appraisal{Pod: &corev1.Pod{}}, nil
+	return migration.PreflightResult{Pod: &corev1.Pod{}}, nil
 }
 
-func (willing) PastReturn(context.Context, *v1alpha1.PodMigration) (bool, error) { return false, nil }
+func (willing) IsCommitted(context.Context, *v1alpha1.PodMigration) (bool, error) { return false, nil }
 
 // newServer serves an API without a cluster. The functions may take the place of
 // what the API server does.
@@ -75,9 +75,9 @@ func newServer(t *testing.T, functions interceptor.Funcs, change func(*Options))
 	store := fake.NewClientBuilder().WithScheme(scheme).WithIndex(&v1alpha1.PodMigration{}, IndexByID, IDOf).WithInterceptorFuncs(functions).Build()
 	empty := func() cache.Indexer { return cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}) }
 	o := Options{
-		Gate: openGate{}, Appraiser: willing{}, Cached: store, Live: store, Writer: store,
-		Board: &rebalance.Board{Live: store, Namespace: "system"},
-		Nodes: corelisters.NewNodeLister(empty()), Pods: corelisters.NewPodLister(empty()),
+		Gate: openGate{}, Preflight: willing{}, Cached: store, Live: store, Writer: store,
+		StatusStore: &rebalance.StatusStore{Live: store, Namespace: "system"},
+		Nodes:       corelisters.NewNodeLister(empty()), Pods: corelisters.NewPodLister(empty()),
 		Metrics: metricsfake.NewSimpleClientset().MetricsV1beta1(), Synced: func() bool { return true }, Registerer: prometheus.NewRegistry(),
 	}
 	if change != nil {

@@ -58,14 +58,14 @@ func (s *Server) nodesNow(ctx context.Context) (*Nodes, error) {
 	if err != nil {
 		return nil, err
 	}
-	leftAlone, hot := map[string]string{}, map[string]bool{}
-	for _, node := range judged.LeftAlone {
-		leftAlone[node.Name] = node.Reason
+	skipped, overutilized := map[string]string{}, map[string]bool{}
+	for _, node := range judged.Skipped {
+		skipped[node.Name] = node.Reason
 	}
 	for _, node := range judged.Plan.Before.Nodes {
-		hot[node.Name] = node.Hot
+		overutilized[node.Name] = node.Overutilized
 	}
-	nodeview.Judge(views, leftAlone, hot)
+	nodeview.Judge(views, skipped, overutilized)
 	return &Nodes{Source: nodeview.Source(views), Items: views}, nil
 }
 

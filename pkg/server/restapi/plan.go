@@ -25,13 +25,13 @@ type Plan struct {
 
 // judgement is the part of a status that is understood here.
 type judgement struct {
-	Time      time.Time                 `json:"time"`
-	LeftAlone []rebalance.LeftAloneNode `json:"leftAlone"`
-	Plan      struct {
+	Time    time.Time                 `json:"time"`
+	Skipped []rebalance.LeftAloneNode `json:"skipped"`
+	Plan    struct {
 		Before struct {
 			Nodes []struct {
-				Name string `json:"name"`
-				Hot  bool   `json:"hot"`
+				Name         string `json:"name"`
+				Overutilized bool   `json:"overutilized"`
 			} `json:"nodes"`
 		} `json:"before"`
 	} `json:"plan"`
@@ -47,7 +47,7 @@ func (s *Server) plan(w http.ResponseWriter, r *http.Request, caller user.Info) 
 	if err := s.o.Gate.Allow(ctx, caller, auth.Access{Verb: "list"}); err != nil {
 		return err
 	}
-	paused, err := s.o.Board.Pause(ctx)
+	paused, err := s.o.StatusStore.Pause(ctx)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (s *Server) plan(w http.ResponseWriter, r *http.Request, caller user.Info) 
 // judged reads the status of the loop; nil before the first cycle.
 func (s *Server) judged(ctx context.Context) (json.RawMessage, judgement, error) {
 	var judged judgement
-	status, err := s.o.Board.Published(ctx)
+	status, err := s.o.StatusStore.Published(ctx)
 	if err != nil || status == nil {
 		return nil, judged, err
 	}

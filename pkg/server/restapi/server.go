@@ -45,10 +45,10 @@ type Gate interface {
 	Allow(context.Context, user.Info, auth.Access) error
 }
 
-// Appraiser judges requests as the migration controller does.
-type Appraiser interface {
-	Appraise(context.Context, *v1alpha1.PodMigration) (migration.Appraisal, error)
-	PastReturn(context.Context, *v1alpha1.PodMigration) (bool, error)
+// Preflight judges requests as the migration controller does.
+type Preflight interface {
+	Check(context.Context, *v1alpha1.PodMigration) (migration.PreflightResult, error)
+	IsCommitted(context.Context, *v1alpha1.PodMigration) (bool, error)
 }
 
 // Options of the server. All are required but for Page, Rate and Burst.
@@ -58,15 +58,15 @@ type Options struct {
 	// Certificate is asked at every TLS handshake.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Gate        Gate
-	Appraiser   Appraiser
+	Preflight   Preflight
 	// Cached reads PodMigrations from a cache that has IndexByID, Live past it.
 	Cached client.Reader
 	Live   client.Reader
 	Writer client.Writer
-	// Board shows the status of the loop.
-	Board *rebalance.Board
-	Nodes corelisters.NodeLister
-	Pods  corelisters.PodLister
+	// StatusStore shows the status of the loop.
+	StatusStore *rebalance.StatusStore
+	Nodes       corelisters.NodeLister
+	Pods        corelisters.PodLister
 	// Metrics measures nodes.
 	Metrics metricsclient.NodeMetricsesGetter
 	// Synced tells whether all caches have seen the cluster.

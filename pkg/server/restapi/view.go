@@ -12,8 +12,8 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 )
 
-// requestedByAnnotation holds the user whose token came with the request.
-const requestedByAnnotation = v1alpha1.GroupName + "/requested-by"
+// RequestedByAnnotation holds the user whose token came with the request.
+const RequestedByAnnotation = v1alpha1.GroupName + "/requested-by"
 
 // Migration is one migration as the API shows it. Times are RFC 3339.
 type Migration struct {
@@ -110,7 +110,7 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 		CheckpointFallback: cmp.Or(m.Spec.Checkpoint.Fallback, v1alpha1.FallbackNone),
 		OriginalResources:  resourcesOf(s.Before), OptimizedResources: resourcesOf(s.After), PhaseTimes: phaseTimesOf(m),
 		PreservePV: m.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain, ForceRestart: m.Spec.ForceRestart, TimeoutSeconds: m.Spec.TimeoutSeconds,
-		RequestedBy: m.Annotations[requestedByAnnotation],
+		RequestedBy: m.Annotations[RequestedByAnnotation],
 	}
 	if s.Original != nil {
 		v.SourceNode = s.Original.NodeName

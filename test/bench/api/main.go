@@ -41,9 +41,9 @@ func flags() options {
 		Nodes:      devcluster.NodeSpec{Kind: devcluster.Simulated, Count: 20},
 		Components: []string{devcluster.Scheduler, devcluster.Rebalancer}, Progress: os.Stdout,
 	}}
-	flag.StringVar(&o.cluster.StateDir, "state-dir", filepath.Join(os.TempDir(), "ai-storage-bench-api"), "folder of the local cluster")
-	flag.StringVar(&o.cluster.BinDir, "bin-dir", "bin", "folder of the programs")
-	flag.StringVar(&o.cluster.ManifestsDir, "manifests", "manifests", "folder of the manifests")
+	flag.StringVar(&o.cluster.StateDir, "state-dir", filepath.Join(os.TempDir(), "ai-storage-bench-api"), "directory of the local cluster")
+	flag.StringVar(&o.cluster.BinDir, "bin-dir", "bin", "directory of the programs")
+	flag.StringVar(&o.cluster.ManifestsDir, "manifests", "manifests", "directory of the manifests")
 	flag.StringVar(&o.cluster.ConfigFile, "config", "config/scheduler-configuration.yaml", "configuration of scheduler and rebalancer")
 	flag.IntVar(&o.posts, "posts", 1000, "POSTs in all, one pod each")
 	flag.IntVar(&o.clients, "clients", 50, "clients that send at the same time")

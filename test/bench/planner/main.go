@@ -1,7 +1,7 @@
 // Command planner measures the search core on public instances: machine
 // reassignment (ROADEF/EURO challenge 2012) and the repacking of fragmented
 // hosts (ByteDance's VM rescheduling data). It takes whatever instances of these
-// formats lie in a folder, prints a table, and writes JSON and every result in a
+// formats lie in a directory, prints a table, and writes JSON and every result in a
 // form that an outside checker can verify.
 package main
 
@@ -29,8 +29,8 @@ type options struct {
 
 func main() {
 	o := options{}
-	flag.StringVar(&o.data, "data", "", "folder with instances, searched recursively")
-	flag.StringVar(&o.out, "out", "", "folder for results")
+	flag.StringVar(&o.data, "data", "", "directory with instances, searched recursively")
+	flag.StringVar(&o.out, "out", "", "directory for results")
 	flag.DurationVar(&o.limit, "time-limit", 5*time.Second, "time for one search, reading and writing not counted")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the search")
 	flag.Parse()
@@ -56,12 +56,12 @@ type results struct {
 func run(o options) error {
 	switch {
 	case o.out == "":
-		return errors.New("-out: name a folder for the results")
+		return errors.New("-out: name a directory for the results")
 	case o.limit <= 0:
 		return fmt.Errorf("-time-limit: %s is not positive", o.limit)
 	}
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
-		return fmt.Errorf("making the folder for results: %w", err)
+		return fmt.Errorf("making the directory for results: %w", err)
 	}
 	models, snapshots, err := find(o.data)
 	if err != nil {
@@ -85,9 +85,9 @@ func run(o options) error {
 	return errors.Join(reassigning, repacking, writeJSON(filepath.Join(o.out, "planner.json"), r))
 }
 
-// find lists the instances below a folder, in the order of their names.
-func find(folder string) (models, snapshots []string, err error) {
-	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+// find lists the instances below a directory, in the order of their names.
+func find(directory string) (models, snapshots []string, err error) {
+	err = filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
 		switch name := filepath.Base(path); {
 		case err != nil:
 			return err

@@ -78,11 +78,11 @@ func checkMoves(t *testing.T, out string, all []repackingResult) {
 }
 
 func TestInstancesAreFoundByTheirForm(t *testing.T) {
-	folder := t.TempDir()
+	directory := t.TempDir()
 	for name, content := range map[string]string{
 		"b/model_x.txt": "", "b/assignment_x.txt": "", "a/snapshot.json": `{"cluster_list": []}`, "a/other.json": `{"nodes": []}`, "readme.txt": "",
 	} {
-		path := filepath.Join(folder, name)
+		path := filepath.Join(directory, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func TestInstancesAreFoundByTheirForm(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	models, snapshots, err := find(folder)
+	models, snapshots, err := find(directory)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,8 +32,8 @@ type reassignmentResult struct {
 // reference is a row of reference.csv, beside the models.
 type reference struct{ bound, published float64 }
 
-func readReferences(folder string) (map[string]reference, error) {
-	file, err := os.Open(filepath.Join(folder, "reference.csv"))
+func readReferences(directory string) (map[string]reference, error) {
+	file, err := os.Open(filepath.Join(directory, "reference.csv"))
 	if os.IsNotExist(err) {
 		return nil, nil
 	}

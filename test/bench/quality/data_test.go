@@ -100,11 +100,11 @@ type scene struct {
 
 // newScene packs openb's pods onto three fifths of the nodes, tightly, and lets
 // the other nodes stand nearly idle.
-func newScene(t *testing.T, folder string, seed uint64) *scene {
+func newScene(t *testing.T, directory string, seed uint64) *scene {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 5))
 	s := &scene{}
-	list := rows(t, filepath.Join(folder, "openb", "openb_node_list_gpu_node.csv"))
+	list := rows(t, filepath.Join(directory, "openb", "openb_node_list_gpu_node.csv"))
 	free := map[string]cluster.Resources{}
 	for i := range 100 {
 		row := list[i*len(list)/100]
@@ -113,9 +113,9 @@ func newScene(t *testing.T, folder string, seed uint64) *scene {
 		s.nodes, free[n.Name] = append(s.nodes, n), n.Allocatable
 	}
 	rng.Shuffle(len(s.nodes), func(i, j int) { s.nodes[i], s.nodes[j] = s.nodes[j], s.nodes[i] })
-	candidates := rows(t, filepath.Join(folder, "openb", "openb_pod_list_default.csv"))
+	candidates := rows(t, filepath.Join(directory, "openb", "openb_pod_list_default.csv"))
 	rng.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
-	load := traces(t, filepath.Join(folder, "usage", "planetlab.tgz"), 800)
+	load := traces(t, filepath.Join(directory, "usage", "planetlab.tgz"), 800)
 	for i, row := range candidates[:2000] {
 		requests := cluster.Resources{MilliCPU: amount(t, row[1]), Memory: amount(t, row[2]) << 20, Scalar: map[corev1.ResourceName]int64{gpu: amount(t, row[3])}}
 		among := s.nodes[:60]

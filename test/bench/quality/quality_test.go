@@ -23,7 +23,7 @@ const (
 	perCycle = 10
 )
 
-var hot = planner.Thresholds{CPU: 0.55, Memory: 0.8}
+var overutilized = planner.Thresholds{CPU: 0.55, Memory: 0.8}
 
 // relocation is one move of a rule.
 type relocation struct {
@@ -36,8 +36,8 @@ type rule func(*testing.T, *cluster.Snapshot, []*cluster.Pod) []relocation
 
 // outcome of ten minutes under one rule.
 type outcome struct {
-	moves, back, again    int
-	deviation, hotMinutes float64
+	moves, back, again             int
+	deviation, overutilizedMinutes float64
 }
 
 // run plays a scene under a rule.
@@ -53,8 +53,8 @@ func run(t *testing.T, s *scene, decide rule) outcome {
 		snapshot, pods := s.snapshot(cycle, at, movedIn)
 		o.deviation = deviation(snapshot)
 		for _, n := range snapshot.Nodes {
-			if float64(n.Measured.MilliCPU) > hot.CPU*float64(n.Allocatable.MilliCPU) {
-				o.hotMinutes += 0.5
+			if float64(n.Measured.MilliCPU) > overutilized.CPU*float64(n.Allocatable.MilliCPU) {
+				o.overutilizedMinutes += 0.5
 			}
 		}
 		for _, r := range decide(t, snapshot, pods) {
@@ -114,7 +114,7 @@ func (anywhere) Remove(*corev1.Pod) error                                  { ret
 func ours(t *testing.T, snapshot *cluster.Snapshot, pods []*cluster.Pod) []relocation {
 	t.Helper()
 	plan, err := planner.Make(t.Context(), snapshot, anywhere{}, planner.Options{
-		Thresholds: hot, MaxMoves: perCycle, Budget: budget.NewLedger(budget.Limits{InFlight: perCycle, PerNode: 3, PerNamespace: perCycle, PerWorkload: 1}),
+		Thresholds: overutilized, MaxMoves: perCycle, Budget: budget.NewLedger(budget.Limits{InFlight: perCycle, PerNode: 3, PerNamespace: perCycle, PerWorkload: 1}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -156,8 +156,8 @@ func (b *book) move(p *cluster.Pod, from, to *cluster.Node) {
 	b.room[from.Name], b.room[to.Name] = b.room[from.Name].Add(p.Requests), b.room[to.Name].Sub(p.Requests)
 }
 
-// relieve takes pods off hot nodes, in the order that is given, to the nodes
-// that place chooses, until they are not hot.
+// relieve takes pods off overutilized nodes, in the order that is given, to the nodes
+// that place chooses, until they are not overutilized.
 func relieve(snapshot *cluster.Snapshot, pods []*cluster.Pod, order func(a, b *cluster.Pod) int, place func(*book, *cluster.Pod, *cluster.Node) *cluster.Node) []relocation {
 	b := newBook(snapshot)
 	var all []relocation
@@ -170,7 +170,7 @@ func relieve(snapshot *cluster.Snapshot, pods []*cluster.Pod, order func(a, b *c
 		}
 		slices.SortStableFunc(residents, func(x, y int) int { return order(pods[x], pods[y]) })
 		for _, i := range residents {
-			if b.share(from) <= hot.CPU || len(all) == perCycle {
+			if b.share(from) <= overutilized.CPU || len(all) == perCycle {
 				break
 			}
 			if to := place(b, pods[i], from); to != nil {
@@ -193,7 +193,7 @@ func best(b *book, p *cluster.Pod, from *cluster.Node, figure func(*cluster.Node
 	return found
 }
 
-// greedy takes the largest pod of a hot node to the coolest node.
+// greedy takes the largest pod of an overutilized node to the coolest node.
 func greedy(_ *testing.T, snapshot *cluster.Snapshot, pods []*cluster.Pod) []relocation {
 	largest := func(a, b *cluster.Pod) int { return cmp.Compare(b.Measured.MilliCPU, a.Measured.MilliCPU) }
 	return relieve(snapshot, pods, largest, func(b *book, p *cluster.Pod, from *cluster.Node) *cluster.Node { return best(b, p, from, b.share) })
@@ -215,12 +215,12 @@ func lowNodeUtilization(_ *testing.T, snapshot *cluster.Snapshot, pods []*cluste
 }
 
 func TestFewerMovesMoreEffect(t *testing.T) {
-	folder := os.Getenv("BENCH_DATA")
-	if folder == "" {
-		t.Skip("BENCH_DATA names no folder with openb and PlanetLab data")
+	directory := os.Getenv("BENCH_DATA")
+	if directory == "" {
+		t.Skip("BENCH_DATA names no directory with openb and PlanetLab data")
 	}
 	for seed := range uint64(3) {
-		s := newScene(t, folder, seed)
+		s := newScene(t, directory, seed)
 		idle := run(t, s, func(*testing.T, *cluster.Snapshot, []*cluster.Pod) []relocation { return nil })
 		mine, simple, descheduler := run(t, s, ours), run(t, s, greedy), run(t, s, lowNodeUtilization)
 		t.Logf("seed %d, %d pods on %d nodes", seed, len(s.pods), len(s.nodes))
@@ -228,17 +228,17 @@ func TestFewerMovesMoreEffect(t *testing.T) {
 			name string
 			outcome
 		}{{"none", idle}, {"ours", mine}, {"greedy", simple}, {"LowNodeUtilization", descheduler}} {
-			t.Logf("%-18s %3d moves, %d back, %d again, deviation %.2f%%, %.1f minutes of hot nodes",
-				line.name, line.moves, line.back, line.again, 100*line.deviation, line.hotMinutes)
+			t.Logf("%-18s %3d moves, %d back, %d again, deviation %.2f%%, %.1f minutes of overutilized nodes",
+				line.name, line.moves, line.back, line.again, 100*line.deviation, line.overutilizedMinutes)
 		}
 		if mine.back > 0 || mine.again > 0 {
 			t.Errorf("seed %d: pods went back or moved again", seed)
 		}
 		// Greed can end with even loads, by moving the same pods again and again. What
-		// it must not do better is keep nodes from being hot.
+		// it must not do better is keep nodes from being overutilized.
 		for _, other := range []outcome{simple, descheduler} {
-			if mine.moves >= other.moves || mine.hotMinutes >= other.hotMinutes {
-				t.Errorf("seed %d: %d moves and %.1f hot minutes, a simple rule has %d and %.1f", seed, mine.moves, mine.hotMinutes, other.moves, other.hotMinutes)
+			if mine.moves >= other.moves || mine.overutilizedMinutes >= other.overutilizedMinutes {
+				t.Errorf("seed %d: %d moves and %.1f overutilized minutes, a simple rule has %d and %.1f", seed, mine.moves, mine.overutilizedMinutes, other.moves, other.overutilizedMinutes)
 			}
 		}
 		if mine.deviation >= descheduler.deviation {

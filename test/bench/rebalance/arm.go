@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	// settling is how long the pods run before a tool starts: both leave pods
+	// stabilizing is how long the pods run before a tool starts: both leave pods
 	// alone that are younger than a minute.
-	settling = 65 * time.Second
-	tick     = time.Second
+	stabilizing = 65 * time.Second
+	tick        = time.Second
 	// deschedulerQPS keeps the descheduler's client from holding itself back: by
 	// default it could not even read the metrics of all nodes in time.
 	deschedulerQPS = "200"
@@ -150,7 +150,7 @@ func (t *trial) settle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(settling):
+	case <-time.After(stabilizing):
 	}
 	ctx, cancel := context.WithTimeout(ctx, fixtureLimit)
 	defer cancel()
@@ -167,7 +167,7 @@ func (t *trial) compete(ctx context.Context) (*result, error) {
 	r := &result{Arm: t.arm.name, Seed: t.seed, Pods: len(t.scenario.replicas), Factor: t.scenario.factor}
 	begin := time.Now()
 	t.loader.begin.Store(begin.UnixNano())
-	r.observe(t.observer.measure(0, 0, t.hot))
+	r.observe(t.observer.measure(0, 0, t.overutilized))
 	if err := t.startTool(ctx); err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (t *trial) compete(ctx context.Context) (*result, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case now := <-ticker.C:
-			r.observe(t.observer.measure(now.Sub(begin), t.loader.sample(now), t.hot))
+			r.observe(t.observer.measure(now.Sub(begin), t.loader.sample(now), t.overutilized))
 			r.loadAverage = max(r.loadAverage, loadAverage())
 		}
 		if err := t.processEnded(); err != nil {

@@ -51,10 +51,10 @@ type dataset struct {
 	traces []trace
 }
 
-// loadDataset reads <folder>/openb/*node*.csv, <folder>/openb/*pod*.csv and
-// <folder>/usage/*.tgz. A folder that does not exist gives generated data.
-func loadDataset(folder string) (*dataset, error) {
-	if _, err := os.Stat(folder); folder == "" || errors.Is(err, fs.ErrNotExist) {
+// loadDataset reads <directory>/openb/*node*.csv, <directory>/openb/*pod*.csv and
+// <directory>/usage/*.tgz. A directory that does not exist gives generated data.
+func loadDataset(directory string) (*dataset, error) {
+	if _, err := os.Stat(directory); directory == "" || errors.Is(err, fs.ErrNotExist) {
 		return generateDataset(), nil
 	}
 	data := &dataset{}
@@ -67,7 +67,7 @@ func loadDataset(folder string) (*dataset, error) {
 		{"openb/*pod*.csv", func(r io.Reader) (err error) { data.pods, err = readPods(r); return err }},
 		{"usage/*.tgz", func(r io.Reader) (err error) { data.traces, err = readTraces(r); return err }},
 	} {
-		path, err := readOne(folder, part.pattern, part.read)
+		path, err := readOne(directory, part.pattern, part.read)
 		if err != nil {
 			return nil, err
 		}
@@ -78,10 +78,10 @@ func loadDataset(folder string) (*dataset, error) {
 }
 
 // readOne reads the first file by name that matches, and returns its name.
-func readOne(folder, pattern string, read func(io.Reader) error) (string, error) {
-	paths, err := filepath.Glob(filepath.Join(folder, pattern))
+func readOne(directory, pattern string, read func(io.Reader) error) (string, error) {
+	paths, err := filepath.Glob(filepath.Join(directory, pattern))
 	if err != nil || len(paths) == 0 {
-		return "", errors.Join(fmt.Errorf("benchmark data: no file %s in %s", pattern, folder), err)
+		return "", errors.Join(fmt.Errorf("benchmark data: no file %s in %s", pattern, directory), err)
 	}
 	slices.Sort(paths)
 	file, err := os.Open(paths[0])

@@ -95,22 +95,22 @@ func TestReadTraces(t *testing.T) {
 }
 
 func TestLoadDataset(t *testing.T) {
-	folder := t.TempDir()
-	generated, err := loadDataset(filepath.Join(folder, "absent"))
+	directory := t.TempDir()
+	generated, err := loadDataset(filepath.Join(directory, "absent"))
 	if err != nil || !strings.Contains(generated.source, "generated") {
-		t.Fatalf("without a folder: %v, %v", generated, err)
+		t.Fatalf("without a directory: %v, %v", generated, err)
 	}
 	if diff := cmp.Diff(generated, generateDataset(), cmp.AllowUnexported(dataset{}, shape{}, amounts{})); diff != "" {
 		t.Errorf("two generated data sets differ:\n%s", diff)
 	}
-	if _, err := loadDataset(folder); err == nil {
-		t.Error("a folder without data is accepted")
+	if _, err := loadDataset(directory); err == nil {
+		t.Error("a directory without data is accepted")
 	}
 	for path, content := range map[string][]byte{
 		"openb/some_node_list.csv": []byte(nodesFile), "openb/some_pod_list.csv": []byte(podsFile),
 		"usage/some.tgz": archiveOf(t, map[string]string{"p/1": "50\n60\n"}),
 	} {
-		path = filepath.Join(folder, path)
+		path = filepath.Join(directory, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestLoadDataset(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	data, err := loadDataset(folder)
+	data, err := loadDataset(directory)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ const (
 // generateDataset makes data in the likeness of the real one, always the same.
 func generateDataset() *dataset {
 	random := rand.New(rand.NewPCG(2023, 2011))
-	data := &dataset{source: "generated, since there is no folder with real data"}
+	data := &dataset{source: "generated, since there is no directory with real data"}
 	for i := range generatedNodes {
 		sizes := []amounts{{96000, 393216, 8000}, {104000, 524288, 2000}, {64000, 262144, 2000}, {32000, 131072, 4000}}
 		data.nodes = append(data.nodes, shape{fmt.Sprint("node-", i), sizes[random.IntN(len(sizes))]})

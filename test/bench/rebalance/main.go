@@ -33,8 +33,8 @@ type options struct {
 	step time.Duration
 	// interval between two cycles of a tool, that of our configuration.
 	interval time.Duration
-	// hot is the share of CPU above which the report counts a node as hot.
-	hot float64
+	// overutilized is the share of CPU above which the report counts a node as overutilized.
+	overutilized float64
 }
 
 func main() {
@@ -54,11 +54,11 @@ func parse(arguments []string) (options, error) {
 	var o options
 	var seeds, names string
 	flags := flag.NewFlagSet("rebalance", flag.ContinueOnError)
-	flags.StringVar(&o.data, "data", "", "folder with openb/ and usage/; absent: generated data")
-	flags.StringVar(&o.out, "out", "dist/bench-rebalance", "folder for results and for the logs of the clusters")
-	flags.StringVar(&o.binDir, "bin", "bin", "folder with the programs")
+	flags.StringVar(&o.data, "data", "", "directory with openb/ and usage/; absent: generated data")
+	flags.StringVar(&o.out, "out", "dist/bench-rebalance", "directory for results and for the logs of the clusters")
+	flags.StringVar(&o.binDir, "bin", "bin", "directory with the programs")
 	flags.StringVar(&o.manifestsDir, "manifests", "manifests", "what a user applies")
-	flags.StringVar(&o.configDir, "config", "test/bench/rebalance/testdata", "folder with the configuration of each arm")
+	flags.StringVar(&o.configDir, "config", "test/bench/rebalance/testdata", "directory with the configuration of each arm")
 	flags.StringVar(&o.version, "version", "unknown", "version of the code, for the report")
 	flags.StringVar(&seeds, "seeds", "1,2,3", "seeds of the scenarios")
 	flags.StringVar(&names, "arms", "ours,descheduler,descheduler-deviation", "arms to run; the descheduler's can have the suffix -default-scheduler")
@@ -66,11 +66,11 @@ func parse(arguments []string) (options, error) {
 	flags.IntVar(&o.parallel, "parallel", 3, "arms that run at the same time, each in a cluster of its own")
 	flags.DurationVar(&o.duration, "duration", 10*time.Minute, "time that each tool has")
 	flags.DurationVar(&o.step, "step", time.Minute, "time that one sample of a trace counts")
-	hot := flags.Int("hot", 70, "percent of CPU above which the report counts a node as hot; no tool knows it")
+	overutilized := flags.Int("overutilized", 70, "percent of CPU above which the report counts a node as overutilized; no tool knows it")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
 	}
-	o.hot = float64(*hot) / 100
+	o.overutilized = float64(*overutilized) / 100
 	return o.complete(seeds, names)
 }
 

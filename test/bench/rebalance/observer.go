@@ -113,11 +113,11 @@ type point struct {
 	// Deviation of the CPU load over the nodes, in percent of allocatable, and
 	// what it would be if no pod had moved.
 	Deviation float64 `json:"deviation"`
-	LeftAlone float64 `json:"leftAlone"`
+	Skipped   float64 `json:"skipped"`
 	Mean      float64 `json:"mean"`
 	Max       float64 `json:"max"`
-	// Hot nodes are above the threshold.
-	Hot int `json:"hot"`
+	// Overutilized nodes are above the threshold.
+	Overutilized int `json:"overutilized"`
 	// Down are the replicas of which no pod runs.
 	Down int `json:"down"`
 	// Moves so far.
@@ -144,12 +144,12 @@ func (o *observer) measure(elapsed time.Duration, sample int, threshold float64)
 	shares := loads(o.scenario.nodes, now)
 	p := point{
 		Seconds: elapsed.Seconds(), Deviation: 100 * deviation(shares), Mean: 100 * mean(shares), Down: down,
-		LeftAlone: 100 * deviation(loads(o.scenario.nodes, start)), Moves: len(o.lineage.moves()),
+		Skipped: 100 * deviation(loads(o.scenario.nodes, start)), Moves: len(o.lineage.moves()),
 	}
 	for _, share := range shares {
 		p.Max = max(p.Max, 100*share)
 		if share > threshold {
-			p.Hot++
+			p.Overutilized++
 		}
 	}
 	return p

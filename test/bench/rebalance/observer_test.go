@@ -42,7 +42,7 @@ func replaces(uid string) func(*corev1.Pod) {
 func TestObserverFollowsAnEviction(t *testing.T) {
 	var slotted []string
 	o := newObserver(tiny(), func(name string, r *replica) { slotted = append(slotted, name+" "+r.slot.String()) })
-	if p := o.measure(0, 0, 0.7); p.Deviation != 37.5 || p.Mean != 37.5 || p.Max != 75 || p.Hot != 1 || p.Moves != 0 {
+	if p := o.measure(0, 0, 0.7); p.Deviation != 37.5 || p.Mean != 37.5 || p.Max != 75 || p.Overutilized != 1 || p.Moves != 0 {
 		t.Errorf("at the start %+v", p)
 	}
 	o.see(seenPod("uid-0", "A", corev1.PodRunning))
@@ -54,7 +54,7 @@ func TestObserverFollowsAnEviction(t *testing.T) {
 		t.Errorf("while the successor waits %+v", p)
 	}
 	o.see(seenPod("uid-2", "B", corev1.PodRunning))
-	if p := o.measure(time.Minute, 1, 0.7); p.Down != 0 || p.Deviation != 0 || p.Mean != 50 || p.LeftAlone != 75 || p.Moves != 1 {
+	if p := o.measure(time.Minute, 1, 0.7); p.Down != 0 || p.Deviation != 0 || p.Mean != 50 || p.Skipped != 75 || p.Moves != 1 {
 		t.Errorf("after the eviction %+v", p)
 	}
 	if !slices.Equal(slotted, []string{"name-of-uid-2 w/1"}) {

@@ -26,7 +26,7 @@ type policy struct {
 	} `json:"profiles"`
 }
 
-// Both tools may do as much, from the same age of a pod on. What they call hot is
+// Both tools may do as much, from the same age of a pod on. What they call overutilized is
 // theirs: the descheduler comes with a static threshold and with one around the mean.
 func TestArmsAreComparable(t *testing.T) {
 	for _, a := range arms {

@@ -97,8 +97,8 @@ func (r *report) write(w io.Writer) error {
 	fmt.Fprintln(table, "seed\tarm\tpods\tdeviation before\tleft alone\tafter\taverage\thot before\tafter\tmoves\tundone\tback at source\trepeated\tfailed\tdown, s\t")
 	for _, result := range r.Results {
 		fmt.Fprintf(table, "%d\t%s\t%d\t%.2f%%\t%.2f%%\t%.2f%%\t%.2f%%\t%d\t%.1f\t%d\t%d\t%d\t%d\t%d\t%d\t\n",
-			result.Seed, result.Arm, result.Pods, result.Before, result.LeftAlone, result.After, result.Average,
-			result.HotBefore, result.HotAfter, result.Moves, result.Undone, result.Back, result.Repeated, len(result.Failures), result.DownSeconds)
+			result.Seed, result.Arm, result.Pods, result.Before, result.Skipped, result.After, result.Average,
+			result.OverutilizedBefore, result.OverutilizedAfter, result.Moves, result.Undone, result.Back, result.Repeated, len(result.Failures), result.DownSeconds)
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -26,13 +26,13 @@ type result struct {
 	// Standard deviations of the CPU load over the nodes, in percent of
 	// allocatable: at the start, as the mean of the last minute, as the mean of the
 	// whole run, and what it would be in the last minute if no pod had moved.
-	Before    float64 `json:"before"`
-	After     float64 `json:"after"`
-	Average   float64 `json:"average"`
-	LeftAlone float64 `json:"leftAlone"`
+	Before  float64 `json:"before"`
+	After   float64 `json:"after"`
+	Average float64 `json:"average"`
+	Skipped float64 `json:"skipped"`
 	// Nodes above the threshold, likewise.
-	HotBefore int     `json:"hotBefore"`
-	HotAfter  float64 `json:"hotAfter"`
+	OverutilizedBefore int     `json:"overutilizedBefore"`
+	OverutilizedAfter  float64 `json:"overutilizedAfter"`
 
 	// Moves are pods that left their node. Undone are those of them that took the
 	// replica back to a node that it had left before; Back are these and those
@@ -81,16 +81,16 @@ func (r *result) finish(moves []move, strangers int) {
 		return
 	}
 	first, last := r.Points[0], r.Points[len(r.Points)-1]
-	r.Before, r.HotBefore = first.Deviation, first.Hot
-	var all, after, alone, hot []float64
+	r.Before, r.OverutilizedBefore = first.Deviation, first.Overutilized
+	var all, after, alone, overutilized []float64
 	for _, p := range r.Points {
 		r.DownSeconds += p.Down // a point a second
 		all = append(all, p.Deviation)
 		if p.Seconds > last.Seconds-finalWindow.Seconds() {
-			after, alone, hot = append(after, p.Deviation), append(alone, p.LeftAlone), append(hot, float64(p.Hot))
+			after, alone, overutilized = append(after, p.Deviation), append(alone, p.Skipped), append(overutilized, float64(p.Overutilized))
 		}
 	}
-	r.Average, r.After, r.LeftAlone, r.HotAfter = mean(all), mean(after), mean(alone), mean(hot)
+	r.Average, r.After, r.Skipped, r.OverutilizedAfter = mean(all), mean(after), mean(alone), mean(overutilized)
 }
 
 // addMigrations tells how the migrations of ours ended.

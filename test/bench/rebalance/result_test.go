@@ -15,9 +15,9 @@ import (
 func TestFinish(t *testing.T) {
 	r := &result{}
 	for second := range 101 {
-		p := point{Seconds: float64(second), Deviation: 20, LeftAlone: 20, Hot: 4}
+		p := point{Seconds: float64(second), Deviation: 20, Skipped: 20, Overutilized: 4}
 		if second > 40 {
-			p.Deviation, p.LeftAlone, p.Hot = 10, 22, 1
+			p.Deviation, p.Skipped, p.Overutilized = 10, 22, 1
 		}
 		if second == 50 {
 			p.Down = 3
@@ -34,7 +34,7 @@ func TestFinish(t *testing.T) {
 	if r.Moves != 4 || r.Undone != 1 || r.Back != 2 || r.Repeated != 1 || r.Strangers != 2 || r.DownSeconds != 3 {
 		t.Errorf("counted %+v", r)
 	}
-	if r.Before != 20 || r.After != 10 || r.LeftAlone != 22 || r.HotBefore != 4 || r.HotAfter != 1 {
+	if r.Before != 20 || r.After != 10 || r.Skipped != 22 || r.OverutilizedBefore != 4 || r.OverutilizedAfter != 1 {
 		t.Errorf("figures %+v", r)
 	}
 	if want := (41*20.0 + 60*10) / 101; r.Average != want {
@@ -94,7 +94,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(o.seeds) != 2 || len(o.arms) != 2 || o.arms[1].policy != "descheduler-deviation.yaml" || o.interval != 30*time.Second || o.hot != 0.7 {
+	if len(o.seeds) != 2 || len(o.arms) != 2 || o.arms[1].policy != "descheduler-deviation.yaml" || o.interval != 30*time.Second || o.overutilized != 0.7 {
 		t.Errorf("options %+v", o)
 	}
 	if order := trials(o); len(order) != 4 || order[0].seed != 4 || order[1].seed != 4 || order[0].arm.name == order[1].arm.name {

@@ -19,9 +19,9 @@ const (
 	// busyMean is the least mean of a trace, in percent: most PlanetLab machines idle.
 	busyMean = 30.0
 
-	// hotShare of the nodes start with a load in hotLoad, the others in coolLoad,
+	// overutilizedShare of the nodes start with a load in overutilizedLoad, the others in coolLoad,
 	// by the mean over the run.
-	hotShare = 0.25
+	overutilizedShare = 0.25
 
 	// memoryUse is what a pod uses of the memory it asks for; the traces have none.
 	memoryUse = 0.6
@@ -29,7 +29,7 @@ const (
 	fewestReplicas, mostReplicas = 3, 6
 )
 
-var hotLoad, coolLoad = [2]float64{0.75, 0.88}, [2]float64{0.15, 0.45}
+var overutilizedLoad, coolLoad = [2]float64{0.75, 0.88}, [2]float64{0.15, 0.45}
 
 // scenario is a skewed cluster and its load over time.
 type scenario struct {
@@ -98,13 +98,13 @@ func (s *scenario) drawNodes(data *dataset, names []string, random *rand.Rand) e
 	if len(large) == 0 {
 		return errors.New("the data has no node that is large enough")
 	}
-	hot := int(hotShare * float64(len(names)))
-	// Which of the names are hot is drawn too: schedulers break ties by name.
+	overutilized := int(overutilizedShare * float64(len(names)))
+	// Which of the names are overutilized is drawn too: schedulers break ties by name.
 	for i, position := range random.Perm(len(names)) {
 		n := &node{name: names[position], shape: large[random.IntN(len(large))]}
 		between := coolLoad
-		if i < hot {
-			between = hotLoad
+		if i < overutilized {
+			between = overutilizedLoad
 		}
 		n.aim = between[0] + (between[1]-between[0])*random.Float64()
 		s.nodes = append(s.nodes, n)

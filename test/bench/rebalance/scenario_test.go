@@ -32,14 +32,14 @@ func TestScenarioIsSkewedAndCanBeBalanced(t *testing.T) {
 			t.Fatal(err)
 		}
 		shares := startingLoads(s, 0)
-		hot := 0
+		overutilized := 0
 		for _, share := range shares {
 			if share > 0.7 {
-				hot++
+				overutilized++
 			}
 		}
-		if hot < 8 || hot > 20 {
-			t.Errorf("seed %d: %d of 60 nodes are above 70%%, want about 15", seed, hot)
+		if overutilized < 8 || overutilized > 20 {
+			t.Errorf("seed %d: %d of 60 nodes are above 70%%, want about 15", seed, overutilized)
 		}
 		if m := mean(shares); m < 0.3 || m > 0.6 {
 			t.Errorf("seed %d: the mean load is %.2f: there must be something to move and room for it", seed, m)

@@ -20,7 +20,7 @@ var files = map[string]string{
 	"other.csv":       "a,b\n1,2\n",
 }
 
-func folder(t *testing.T, files map[string]string) string {
+func directory(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
 	for name, content := range files {
@@ -36,7 +36,7 @@ func folder(t *testing.T, files map[string]string) string {
 }
 
 func TestFiguresOfASmallCluster(t *testing.T) {
-	d, err := readData(folder(t, files))
+	d, err := readData(directory(t, files))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestFiguresOfASmallCluster(t *testing.T) {
 
 func TestBadAmountsAreNamed(t *testing.T) {
 	bad := map[string]string{"h.csv": strings.Replace(files["pods/history.csv"], "500.0", "many", 1)}
-	if _, err := readData(folder(t, bad)); err == nil || !strings.Contains(err.Error(), "line 2") || !strings.Contains(err.Error(), "cpu_request_m") {
+	if _, err := readData(directory(t, bad)); err == nil || !strings.Contains(err.Error(), "line 2") || !strings.Contains(err.Error(), "cpu_request_m") {
 		t.Errorf("error %v, want one that names the line and the column", err)
 	}
 }

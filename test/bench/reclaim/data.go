@@ -48,17 +48,17 @@ type data struct {
 	files, generated []string
 }
 
-// readData reads every CSV file below a folder whose columns are known.
-func readData(folder string) (*data, error) {
+// readData reads every CSV file below a directory whose columns are known.
+func readData(directory string) (*data, error) {
 	d := &data{}
-	if folder == "" {
+	if directory == "" {
 		return d, nil
 	}
-	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) != ".csv" {
 			return err
 		}
-		return d.readFile(folder, path)
+		return d.readFile(directory, path)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
@@ -66,7 +66,7 @@ func readData(folder string) (*data, error) {
 	return d, err
 }
 
-func (d *data) readFile(folder, path string) error {
+func (d *data) readFile(directory, path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (d *data) readFile(folder, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	name, err := filepath.Rel(folder, path)
+	name, err := filepath.Rel(directory, path)
 	if err != nil || len(rows) == 0 {
 		return err
 	}

@@ -7,6 +7,6 @@
 // data, without looking at a pod. Pods of a single container are the negative
 // control: nothing of them may be reclaimed.
 //
-// It reads whatever files of the known formats lie in the data folder, and without
+// It reads whatever files of the known formats lie in the data directory, and without
 // any it makes its own from a seed, and says so.
 package main

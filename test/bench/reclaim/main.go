@@ -12,8 +12,8 @@ import (
 
 func main() {
 	o := options{}
-	flag.StringVar(&o.data, "data", "", "folder with the data; empty, or without files of a known format, uses generated data")
-	flag.StringVar(&o.out, "out", "", "folder for the results; empty writes none")
+	flag.StringVar(&o.data, "data", "", "directory with the data; empty, or without files of a known format, uses generated data")
+	flag.StringVar(&o.out, "out", "", "directory for the results; empty writes none")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the packing, the arrivals and the generated data")
 	flag.IntVar(&o.podsPerNode, "pods-per-node", 110, "most pods of a node, as the kubelet's default")
 	flag.StringVar(&o.version, "version", "unknown", "version of this project, for the record")

@@ -96,18 +96,18 @@ func (r *report) problems() (problems []error) {
 
 // save writes reclaim.json and, for each instance, a table of what was counted
 // for one pod of every task at every stage.
-func (r *report) save(folder string) error {
-	if folder == "" {
+func (r *report) save(directory string) error {
+	if directory == "" {
 		return nil
 	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return err
 	}
 	content, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(folder, "reclaim.json"), append(content, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(directory, "reclaim.json"), append(content, '\n'), 0o644); err != nil {
 		return err
 	}
 	for _, result := range r.Results {
@@ -117,7 +117,7 @@ func (r *report) save(folder string) error {
 			fmt.Fprintf(&lines, "%q,%d,%d,%d,%d,%d,%d,%d\n", t.task, t.stage, t.cpuOriginal, t.cpuCeiling, t.cpuCounted, t.memoryOriginal, t.memoryCeiling, t.memoryCounted)
 		}
 		name := strings.NewReplacer("/", "-", " ", "-").Replace(result.Instance) + ".reclaim.csv"
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(lines.String()), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(lines.String()), 0o644); err != nil {
 			return err
 		}
 	}

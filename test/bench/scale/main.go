@@ -40,11 +40,11 @@ type Result struct {
 	ReplanCPU float64 `json:"replanCPUSeconds"`
 	// PeakMiB is the highest resident memory, InputMiB that before the first plan:
 	// the cluster itself and its measurements.
-	PeakMiB  float64 `json:"peakMiB"`
-	InputMiB float64 `json:"inputMiB"`
-	Hot      int     `json:"hotNodes"`
-	HotAfter int     `json:"hotNodesAfter"`
-	Moves    int     `json:"moves"`
+	PeakMiB           float64 `json:"peakMiB"`
+	InputMiB          float64 `json:"inputMiB"`
+	Overutilized      int     `json:"overutilizedNodes"`
+	OverutilizedAfter int     `json:"overutilizedNodesAfter"`
+	Moves             int     `json:"moves"`
 	// Refused counts moves of all plans that a fresh simulation refuses.
 	Refused         int     `json:"refused"`
 	DeviationBefore float64 `json:"cpuDeviationBefore"`
@@ -85,7 +85,7 @@ func main() {
 	flag.Uint64Var(&s.seed, "seed", 1, "seed of the clusters and of the search")
 	flag.IntVar(&s.maxMoves, "moves", 20, "cap on moves")
 	flag.StringVar(&s.configuration, "config", "config/scheduler-configuration.yaml", "scheduler configuration")
-	flag.StringVar(&s.out, "out", os.Getenv("OUT"), "folder for scale.json")
+	flag.StringVar(&s.out, "out", os.Getenv("OUT"), "directory for scale.json")
 	flag.StringVar(&s.profile, "profile", "", "with -one, a file for a CPU profile")
 	flag.Parse()
 	if err := run(s); err != nil {
@@ -164,7 +164,7 @@ func print(report Report) {
 	fmt.Fprintln(table, "NODES\tPODS\tFIRST PLAN\tCPU\tREPLAN (1 %)\tCPU\tPEAK\tMOVES\tREFUSED\tHOT\tHOT AFTER\tCPU DEVIATION\tAFTER\t")
 	for _, r := range report.Results {
 		fmt.Fprintf(table, "%d\t%d\t%.2f s\t%.2f s\t%.2f s\t%.2f s\t%.0f MiB\t%d\t%d\t%d\t%d\t%.2f%%\t%.2f%%\t\n",
-			r.Nodes, r.Pods, r.First, r.CPU, r.Replan, r.ReplanCPU, r.PeakMiB, r.Moves, r.Refused, r.Hot, r.HotAfter, 100*r.DeviationBefore, 100*r.DeviationAfter)
+			r.Nodes, r.Pods, r.First, r.CPU, r.Replan, r.ReplanCPU, r.PeakMiB, r.Moves, r.Refused, r.Overutilized, r.OverutilizedAfter, 100*r.DeviationBefore, 100*r.DeviationAfter)
 	}
 	table.Flush()
 	fmt.Printf("growth of the first plan's processor time from %d to %d nodes: %.1f times; n log n would be %.1f times\n",

@@ -109,11 +109,11 @@ func (c *counting) Fits(ctx context.Context, pod *corev1.Pod, node string) (stri
 
 func (b *bench) describe(plan *planner.Plan) {
 	for i := range plan.Before.Nodes {
-		if plan.Before.Nodes[i].Hot {
-			b.result.Hot++
+		if plan.Before.Nodes[i].Overutilized {
+			b.result.Overutilized++
 		}
-		if plan.After.Nodes[i].Hot {
-			b.result.HotAfter++
+		if plan.After.Nodes[i].Overutilized {
+			b.result.OverutilizedAfter++
 		}
 	}
 	b.result.Moves = len(plan.Moves)

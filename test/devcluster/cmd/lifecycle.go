@@ -20,8 +20,8 @@ type sources struct {
 
 func (s *sources) addFlags(command *cobra.Command) {
 	flags := command.Flags()
-	flags.StringVar(&s.binDir, "bin-dir", "bin", "folder of the programs (make tools build)")
-	flags.StringVar(&s.manifestsDir, "manifests", "manifests", "folder of the manifests to apply; empty installs nothing of ours")
+	flags.StringVar(&s.binDir, "bin-dir", "bin", "directory of the programs (make tools build)")
+	flags.StringVar(&s.manifestsDir, "manifests", "manifests", "directory of the manifests to apply; empty installs nothing of ours")
 	flags.StringVar(&s.configFile, "config", filepath.Join("config", "scheduler-configuration.yaml"), "configuration of the scheduler and the rebalancer")
 }
 
@@ -118,7 +118,7 @@ func printStatus(command *cobra.Command, cluster *devcluster.Cluster) error {
 		return err
 	}
 	out := tabwriter.NewWriter(command.OutOrStdout(), 0, 0, 3, ' ', 0)
-	fmt.Fprintf(out, "State folder\t%s\nAPI server\t%s\nKubeconfig\t%s\nHTTP API\t%s\nNodes\t%s, %d registered\n\nPROCESS\tPID\tSTATE\n",
+	fmt.Fprintf(out, "State directory\t%s\nAPI server\t%s\nKubeconfig\t%s\nHTTP API\t%s\nNodes\t%s, %d registered\n\nPROCESS\tPID\tSTATE\n",
 		cluster.StateDir(), config.Host, cluster.AdminKubeconfig(), cluster.APIURL(), cluster.Nodes(), len(nodes.Items))
 	for _, process := range processes {
 		state := "running"

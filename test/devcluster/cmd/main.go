@@ -36,7 +36,7 @@ func newCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	stateDir := command.PersistentFlags().String("state-dir", ".devcluster", "folder that holds everything about the cluster")
+	stateDir := command.PersistentFlags().String("state-dir", ".devcluster", "directory that holds everything about the cluster")
 	command.AddCommand(newUpCommand(stateDir), newDownCommand(stateDir), newStatusCommand(stateDir), newDemoCommand(stateDir))
 	return command
 }

@@ -26,7 +26,7 @@ import (
 
 const fieldManager = "devcluster"
 
-// manifestOrder are the parts of a manifests folder that programs need which run
+// manifestOrder are the parts of a manifests directory that programs need which run
 // outside of the cluster, in the order in which they are applied.
 var manifestOrder = []string{
 	"namespace.yaml", "crd", "base/scheduler-rbac.yaml", "base/rebalancer-rbac.yaml", "base/webhook.yaml", "base/roles.yaml",
@@ -52,15 +52,15 @@ func NewApplier(config *rest.Config) (*Applier, error) {
 	return &Applier{client: client, mapper: mapper}, nil
 }
 
-// ApplyFolder applies what a user of the product applies, but for what makes
+// ApplyDirectory applies what a user of the product applies, but for what makes
 // pods. Parts that are not there are skipped. It returns the number of objects.
-func (a *Applier) ApplyFolder(ctx context.Context, folder string) (int, error) {
-	if _, err := os.Stat(folder); err != nil {
+func (a *Applier) ApplyDirectory(ctx context.Context, directory string) (int, error) {
+	if _, err := os.Stat(directory); err != nil {
 		return 0, fmt.Errorf("manifests: %w", err)
 	}
 	total := 0
 	for _, part := range manifestOrder {
-		files, err := manifestFiles(filepath.Join(folder, part))
+		files, err := manifestFiles(filepath.Join(directory, part))
 		if err != nil {
 			return total, fmt.Errorf("manifests: %w", err)
 		}

@@ -126,9 +126,9 @@ func TestAuditPolicy(t *testing.T) {
 }
 
 func TestManifestOrder(t *testing.T) {
-	folder := t.TempDir()
+	directory := t.TempDir()
 	for _, file := range []string{"namespace.yaml", "crd/b.yaml", "crd/a.yaml", "base/rebalancer-rbac.yaml", "base/rebalancer.yaml", "other/x.yaml", "crd/notes.txt"} {
-		path := filepath.Join(folder, file)
+		path := filepath.Join(directory, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -138,12 +138,12 @@ func TestManifestOrder(t *testing.T) {
 	}
 	var got []string
 	for _, part := range manifestOrder {
-		files, err := manifestFiles(filepath.Join(folder, part))
+		files, err := manifestFiles(filepath.Join(directory, part))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, file := range files {
-			relative, err := filepath.Rel(folder, file)
+			relative, err := filepath.Rel(directory, file)
 			if err != nil {
 				t.Fatal(err)
 			}

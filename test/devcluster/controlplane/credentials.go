@@ -48,8 +48,8 @@ func NewCredentials(stateDir string, ports Ports, now func() time.Time) (*Creden
 		authorities[name] = authority
 	}
 	c := &Credentials{stateDir: stateDir, server: ports.server(), cluster: authorities["ca"]}
-	for _, folder := range []string{"pki", "kubeconfig"} {
-		if err := os.MkdirAll(filepath.Join(stateDir, folder), 0o700); err != nil {
+	for _, directory := range []string{"pki", "kubeconfig"} {
+		if err := os.MkdirAll(filepath.Join(stateDir, directory), 0o700); err != nil {
 			return nil, fmt.Errorf("write credentials: %w", err)
 		}
 	}

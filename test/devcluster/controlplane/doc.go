@@ -4,5 +4,5 @@
 // aggregation layer and an audit log, as a real cluster has them.
 //
 // It knows nothing of nodes and of our own components, and it does not stop
-// what it started: everything is a process of the state folder.
+// what it started: everything is a process of the state directory.
 package controlplane

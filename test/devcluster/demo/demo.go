@@ -51,18 +51,18 @@ func Run(ctx context.Context, o Options) (err error) {
 		// Not ours: it must survive.
 		return fmt.Errorf("%w in %s: the demo needs a cluster of its own", devcluster.ErrRunning, o.Cluster.StateDir)
 	}
-	folder, err := os.MkdirTemp("", "devcluster-demo-")
+	directory, err := os.MkdirTemp("", "devcluster-demo-")
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	defer os.RemoveAll(folder)
+	defer os.RemoveAll(directory)
 	if o.Pods == 0 {
 		o.Pods = defaultPods(o.Cluster.Nodes)
 	}
 	s := &show{Options: o, begin: time.Now()}
 	changed := overrides(o.Cluster.Nodes.Kind)
 	original := o.Cluster.ConfigFile
-	s.Cluster.ConfigFile = filepath.Join(folder, "scheduler-configuration.yaml")
+	s.Cluster.ConfigFile = filepath.Join(directory, "scheduler-configuration.yaml")
 	if s.args, err = writeConfig(original, s.Cluster.ConfigFile, changed); err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (s *show) rebalance(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for the workload's use: %w", err)
 	}
-	s.heading("Rebalancing (a node is hot above %d%% CPU or %d%% memory)", s.args.Thresholds.CPU, s.args.Thresholds.Memory)
+	s.heading("Rebalancing (a node is overutilized above %d%% CPU or %d%% memory)", s.args.Thresholds.CPU, s.args.Thresholds.Memory)
 	began := time.Now()
 	if err := s.cluster.StartComponent(devcluster.Rebalancer); err != nil {
 		return err

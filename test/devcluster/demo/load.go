@@ -85,18 +85,18 @@ func (m measurement) each(figure func(nodeLoad) float64) []float64 {
 	return figures
 }
 
-// hot counts the nodes above a threshold.
-func (m measurement) hot(thresholds config.UtilizationThresholds) int {
+// overutilized counts the nodes above a threshold.
+func (m measurement) overutilized(thresholds config.UtilizationThresholds) int {
 	count := 0
 	for _, node := range m.nodes {
-		if isHot(node, thresholds) {
+		if isOverutilized(node, thresholds) {
 			count++
 		}
 	}
 	return count
 }
 
-func isHot(node nodeLoad, thresholds config.UtilizationThresholds) bool {
+func isOverutilized(node nodeLoad, thresholds config.UtilizationThresholds) bool {
 	return 100*node.cpu > float64(thresholds.CPU) || 100*node.memory > float64(thresholds.Memory)
 }
 

@@ -34,7 +34,7 @@ func (r report) write(out io.Writer) {
 	row("standard deviation of node load, memory", percent(deviation(r.before.memories())), percent(deviation(r.after.memories())))
 	row("highest node load, CPU", percent(slices.Max(r.before.cpus())), percent(slices.Max(r.after.cpus())))
 	row("highest node load, memory", percent(slices.Max(r.before.memories())), percent(slices.Max(r.after.memories())))
-	row("nodes above a threshold", r.before.hot(r.thresholds), r.after.hot(r.thresholds))
+	row("nodes above a threshold", r.before.overutilized(r.thresholds), r.after.overutilized(r.thresholds))
 	table.Flush()
 	fmt.Fprintln(out)
 	line := func(name, format string, args ...any) {

@@ -14,13 +14,13 @@ const quietTime = 45 * time.Second
 type ending string
 
 const (
-	goesOn   ending = ""
-	noneHot  ending = "no node is above a threshold"
-	planDone ending = "the rebalancer found nothing more to move"
+	goesOn           ending = ""
+	noneOverutilized ending = "no node is above a threshold"
+	planDone         ending = "the rebalancer found nothing more to move"
 )
 
 // settled judges whether rebalancing has ended: nothing is in flight, the
-// figures are all from after the last move, and either no node is hot or the
+// figures are all from after the last move, and either no node is overutilized or the
 // rebalancer has been quiet for long.
 func settled(now, begin time.Time, m measurement, t tally, thresholds config.UtilizationThresholds) ending {
 	last := begin
@@ -30,8 +30,8 @@ func settled(now, begin time.Time, m measurement, t tally, thresholds config.Uti
 	switch {
 	case t.inFlight > 0 || m.since.Before(last):
 		return goesOn
-	case m.hot(thresholds) == 0:
-		return noneHot
+	case m.overutilized(thresholds) == 0:
+		return noneOverutilized
 	case now.Sub(last) >= quietTime:
 		return planDone
 	}

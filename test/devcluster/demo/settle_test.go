@@ -38,13 +38,13 @@ func TestSettled(t *testing.T) {
 		t    tally
 		want ending
 	}{
-		{"cool, measured after the last move", after(60), loads(after(40), 0.5, 0.6), tally{succeeded: 1, last: after(30)}, noneHot},
+		{"cool, measured after the last move", after(60), loads(after(40), 0.5, 0.6), tally{succeeded: 1, last: after(30)}, noneOverutilized},
 		{"cool, but measured before the last move", after(60), loads(after(20), 0.5, 0.6), tally{succeeded: 1, last: after(30)}, goesOn},
 		{"cool, but a move is in flight", after(60), loads(after(40), 0.5, 0.6), tally{inFlight: 1, last: after(30)}, goesOn},
 		{"cool, but measured before the beginning", after(5), loads(after(-5), 0.5, 0.6), tally{}, goesOn},
-		{"hot, and the last move is recent", after(60), loads(after(40), 0.5, 0.8), tally{succeeded: 1, last: after(30)}, goesOn},
-		{"hot, and nothing happens", after(80), loads(after(60), 0.5, 0.8), tally{succeeded: 1, last: after(30)}, planDone},
-		{"hot, and nothing ever happened", after(46), loads(after(30), 0.5, 0.8), tally{}, planDone},
+		{"overutilized, and the last move is recent", after(60), loads(after(40), 0.5, 0.8), tally{succeeded: 1, last: after(30)}, goesOn},
+		{"overutilized, and nothing happens", after(80), loads(after(60), 0.5, 0.8), tally{succeeded: 1, last: after(30)}, planDone},
+		{"overutilized, and nothing ever happened", after(46), loads(after(30), 0.5, 0.8), tally{}, planDone},
 	} {
 		if got := settled(test.now, begin, test.m, test.t, thresholds); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
@@ -57,12 +57,12 @@ func TestFigures(t *testing.T) {
 	if got := deviation(m.cpus()); math.Abs(got-0.2) > 1e-12 {
 		t.Errorf("deviation %v, want 0.2", got)
 	}
-	if got := m.hot(thresholds); got != 1 {
-		t.Errorf("%d nodes hot, want 1: a threshold itself is not above it", got)
+	if got := m.overutilized(thresholds); got != 1 {
+		t.Errorf("%d nodes overutilized, want 1: a threshold itself is not above it", got)
 	}
 	m.nodes[0].memory = 0.81
-	if got := m.hot(thresholds); got != 2 {
-		t.Errorf("%d nodes hot, want 2: memory counts too", got)
+	if got := m.overutilized(thresholds); got != 2 {
+		t.Errorf("%d nodes overutilized, want 2: memory counts too", got)
 	}
 }
 
@@ -112,7 +112,7 @@ func TestTally(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	better := report{
-		before: loads(begin, 0.2, 0.8), after: loads(begin, 0.45, 0.55), thresholds: thresholds, end: noneHot,
+		before: loads(begin, 0.2, 0.8), after: loads(begin, 0.45, 0.55), thresholds: thresholds, end: noneOverutilized,
 		moves: tally{succeeded: 3, failed: 1, failures: []string{"p: no room"}, freedCPU: resource.MustParse("900m"), freedMemory: resource.MustParse("1536Mi"),
 			reclaimedCPU: resource.MustParse("500m"), reclaimedMemory: resource.MustParse("256Mi")},
 		rebalancing: 61 * time.Second, total: 125 * time.Second,
@@ -159,7 +159,7 @@ func TestViewDrawsOverItself(t *testing.T) {
 			v.draw(time.Second, loads(begin, 0.5, 0.8), tally{inFlight: 1})
 		}
 	}
-	line := "   1.0s  CPU 50% to 80%, deviation 15.0%; 1 of 2 nodes hot; moves: 1 in flight, 0 succeeded, 0 failed\n"
+	line := "   1.0s  CPU 50% to 80%, deviation 15.0%; 1 of 2 nodes overutilized; moves: 1 in flight, 0 succeeded, 0 failed\n"
 	if diff := cmp.Diff(line+line, plain.String()); diff != "" {
 		t.Errorf("plain (-want +got):\n%s", diff)
 	}

@@ -24,7 +24,7 @@ const (
 )
 
 // createWorkload skews the cluster as maintenance does: while the other nodes
-// are cordoned, the scheduler can only use the few that become hot. No pod is
+// are cordoned, the scheduler can only use the few that become overutilized. No pod is
 // told where to go.
 func (s *show) createWorkload(ctx context.Context) error {
 	var nodes corev1.NodeList
@@ -38,12 +38,12 @@ func (s *show) createWorkload(ctx context.Context) error {
 		return err
 	}
 	names := s.Cluster.Nodes.Names()
-	hot, cool := names[:crowd.hotNodes], names[crowd.hotNodes:]
+	overutilized, cool := names[:crowd.overutilizedNodes], names[crowd.overutilizedNodes:]
 	pods := crowd.newPods()
 	for _, wave := range []struct {
 		open, closed []string
 		pods         []*corev1.Pod
-	}{{hot, cool, pods[:crowd.hotPods]}, {cool, hot, pods[crowd.hotPods:]}} {
+	}{{overutilized, cool, pods[:crowd.overutilizedPods]}, {cool, overutilized, pods[crowd.overutilizedPods:]}} {
 		if err := s.cordon(ctx, wave.closed, true); err != nil {
 			return err
 		}
@@ -147,7 +147,7 @@ func (s *show) awaitUse(ctx context.Context) (measurement, error) {
 		}
 		// Containers on real nodes may have to fight for the machine's cores first.
 		waiting = fmt.Sprintf("no node is above a threshold, the highest has %s CPU: is the machine busy?", percent(slices.Max(loads.cpus())))
-		return loads.hot(s.args.Thresholds) > 0, nil
+		return loads.overutilized(s.args.Thresholds) > 0, nil
 	}))
 	if err == nil {
 		s.say("the loaders have finished, and metrics.k8s.io has the use of all %d pods without them", s.Pods)

@@ -70,8 +70,8 @@ func (v *view) draw(elapsed time.Duration, m measurement, t tally) {
 func (v *view) bar(node nodeLoad) string {
 	filled := min(barWidth, int(node.cpu*barWidth+0.5))
 	mark := ""
-	if isHot(node, v.thresholds) {
-		mark = "  hot"
+	if isOverutilized(node, v.thresholds) {
+		mark = "  overutilized"
 	}
 	return fmt.Sprintf("  %-10s %s%s CPU %3.0f%%  memory %3.0f%%%s", node.name,
 		strings.Repeat("█", filled), strings.Repeat("·", barWidth-filled), 100*node.cpu, 100*node.memory, mark)
@@ -79,8 +79,8 @@ func (v *view) bar(node nodeLoad) string {
 
 func (v *view) summary(elapsed time.Duration, m measurement, t tally) (spread, moves string) {
 	cpus := m.cpus()
-	spread = fmt.Sprintf("%6.1fs  CPU %.0f%% to %.0f%%, deviation %.1f%%; %d of %d nodes hot",
-		elapsed.Seconds(), 100*slices.Min(cpus), 100*slices.Max(cpus), 100*deviation(cpus), m.hot(v.thresholds), len(m.nodes))
+	spread = fmt.Sprintf("%6.1fs  CPU %.0f%% to %.0f%%, deviation %.1f%%; %d of %d nodes overutilized",
+		elapsed.Seconds(), 100*slices.Min(cpus), 100*slices.Max(cpus), 100*deviation(cpus), m.overutilized(v.thresholds), len(m.nodes))
 	moves = fmt.Sprintf("moves: %d in flight, %d succeeded, %d failed", t.inFlight, t.succeeded, t.failed)
 	return spread, moves
 }

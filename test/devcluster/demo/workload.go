@@ -22,14 +22,14 @@ const (
 	// loadSeconds is how long the loader of a pod works before it exits with 0.
 	loadSeconds = 15
 
-	// The hot nodes are so far above the CPU threshold, and all nodes together so
+	// The overutilized nodes are so far above the CPU threshold, and all nodes together so
 	// far below, that there is something to move and room for it.
-	hotFactor  = 1.22
-	meanFactor = 0.78
-	// hotShare of the nodes are hot.
-	hotShare = 0.25
+	overutilizedFactor = 1.22
+	meanFactor         = 0.78
+	// overutilizedShare of the nodes are overutilized.
+	overutilizedShare = 0.25
 
-	// requestShare of a hot node is asked for by the pods that make it hot.
+	// requestShare of an overutilized node is asked for by the pods that make it overutilized.
 	requestShare = 0.9
 )
 
@@ -37,17 +37,17 @@ const (
 // and how much is asked for: the memory of real nodes is the machine's.
 var memoryShares = map[devcluster.NodeKind]float64{devcluster.Simulated: 0.75, devcluster.Real: 0.2}
 
-// maxPods for each node, on average: a hot one has more, and takes 110.
+// maxPods for each node, on average: an overutilized one has more, and takes 110.
 var maxPods = map[devcluster.NodeKind]int{devcluster.Simulated: 60, devcluster.Real: 10}
 
 // crowd says how many pods make the skew, and what each uses and asks for on
 // average.
 type crowd struct {
-	kind     devcluster.NodeKind
-	pods     int
-	hotNodes int
-	hotPods  int
-	use, ask amount
+	kind              devcluster.NodeKind
+	pods              int
+	overutilizedNodes int
+	overutilizedPods  int
+	use, ask          amount
 }
 
 // amount of resources: thousandths of a CPU, and bytes.
@@ -64,11 +64,11 @@ func newCrowd(nodes devcluster.NodeSpec, pods int, node amount, threshold float6
 	if nodes.Count < 2 {
 		return crowd{}, errors.New("a demo needs two nodes at least: there is nowhere to move to")
 	}
-	c := crowd{kind: nodes.Kind, pods: pods, hotNodes: max(1, int(float64(nodes.Count)*hotShare))}
+	c := crowd{kind: nodes.Kind, pods: pods, overutilizedNodes: max(1, int(float64(nodes.Count)*overutilizedShare))}
 	c.use.milliCPU = meanFactor * threshold * node.milliCPU * float64(nodes.Count) / float64(pods)
-	perHotNode := math.Floor(hotFactor * threshold * node.milliCPU / c.use.milliCPU)
-	c.hotPods = int(perHotNode) * c.hotNodes
-	if perHotNode < 3 || c.hotPods >= pods {
+	perOverutilizedNode := math.Floor(overutilizedFactor * threshold * node.milliCPU / c.use.milliCPU)
+	c.overutilizedPods = int(perOverutilizedNode) * c.overutilizedNodes
+	if perOverutilizedNode < 3 || c.overutilizedPods >= pods {
 		return crowd{}, fmt.Errorf("%d pods are too few for %s: take at least %d", pods, nodes, defaultPods(nodes))
 	}
 	if most := maxPods[nodes.Kind] * nodes.Count; pods > most {
@@ -76,7 +76,7 @@ func newCrowd(nodes devcluster.NodeSpec, pods int, node amount, threshold float6
 	}
 	share := memoryShares[nodes.Kind]
 	c.use.memory = share * node.memory * c.use.milliCPU / node.milliCPU
-	c.ask = amount{node.milliCPU, node.memory * share}.times(requestShare / perHotNode)
+	c.ask = amount{node.milliCPU, node.memory * share}.times(requestShare / perOverutilizedNode)
 	return c, nil
 }
 

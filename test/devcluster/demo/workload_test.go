@@ -38,16 +38,16 @@ func TestCrowdIsSkewedAndCanBeBalanced(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			perHotNode := float64(c.hotPods / c.hotNodes)
-			if load := perHotNode * c.use.milliCPU / test.node.milliCPU; load < test.threshold || load > 1 {
-				t.Errorf("a hot node has load %.2f, want above %.2f", load, test.threshold)
+			perOverutilizedNode := float64(c.overutilizedPods / c.overutilizedNodes)
+			if load := perOverutilizedNode * c.use.milliCPU / test.node.milliCPU; load < test.threshold || load > 1 {
+				t.Errorf("an overutilized node has load %.2f, want above %.2f", load, test.threshold)
 			}
 			all := float64(c.pods) * c.use.milliCPU / (test.node.milliCPU * float64(test.nodes.Count))
 			if all > 0.9*test.threshold {
 				t.Errorf("all nodes have load %.2f: no room below %.2f", all, test.threshold)
 			}
-			if asked := perHotNode * c.ask.milliCPU; asked > test.node.milliCPU {
-				t.Errorf("the pods of a hot node ask for %.0fm of %.0fm", asked, test.node.milliCPU)
+			if asked := perOverutilizedNode * c.ask.milliCPU; asked > test.node.milliCPU {
+				t.Errorf("the pods of an overutilized node ask for %.0fm of %.0fm", asked, test.node.milliCPU)
 			}
 		})
 	}

@@ -22,7 +22,7 @@ const nonRoot = "65532:65532"
 
 type entry struct {
 	archive, reference string
-	// binary is in the folder of binaries and becomes /<binary>, as does extra, if any.
+	// binary is in the directory of binaries and becomes /<binary>, as does extra, if any.
 	binary    string
 	extra     string
 	arguments []string

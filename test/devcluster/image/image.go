@@ -112,12 +112,12 @@ func (c Contents) build() (v1.Image, error) {
 // binaries alone.
 var epoch = time.Unix(0, 0).UTC()
 
-// layer is a tar of the binaries and the folders above them.
+// layer is a tar of the binaries and the directories above them.
 func (c Contents) layer() ([]byte, error) {
 	var out bytes.Buffer
 	writer := tar.NewWriter(&out)
-	for _, folder := range c.folders() {
-		header := &tar.Header{Typeflag: tar.TypeDir, Name: folder + "/", Mode: 0o755, ModTime: epoch}
+	for _, directory := range c.directories() {
+		header := &tar.Header{Typeflag: tar.TypeDir, Name: directory + "/", Mode: 0o755, ModTime: epoch}
 		if err := writer.WriteHeader(header); err != nil {
 			return nil, err
 		}
@@ -153,20 +153,20 @@ func (c Contents) paths() []string {
 	return paths
 }
 
-// folders lists the folders above the binaries, outer ones first.
-func (c Contents) folders() []string {
+// directories lists the directories above the binaries, outer ones first.
+func (c Contents) directories() []string {
 	seen := map[string]bool{}
-	var folders []string
+	var directories []string
 	for inside := range c.Binaries {
-		for folder := path.Dir(inside); folder != "/" && folder != "."; folder = path.Dir(folder) {
-			if !seen[folder] {
-				seen[folder] = true
-				folders = append(folders, strings.TrimPrefix(folder, "/"))
+		for directory := path.Dir(inside); directory != "/" && directory != "."; directory = path.Dir(directory) {
+			if !seen[directory] {
+				seen[directory] = true
+				directories = append(directories, strings.TrimPrefix(directory, "/"))
 			}
 		}
 	}
-	sort.Strings(folders)
-	return folders
+	sort.Strings(directories)
+	return directories
 }
 
 // goArchitectures names what images may be for, in the words of Go and OCI.

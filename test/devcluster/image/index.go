@@ -17,7 +17,7 @@ import (
 )
 
 // BuildIndexes writes the images of our programs for several architectures, one
-// OCI archive a program, and returns the paths of the archives. Each folder of
+// OCI archive a program, and returns the paths of the archives. Each directory of
 // binDirs has the programs for one architecture.
 func BuildIndexes(binDirs []string, outDir string) ([]string, error) {
 	var archives []string
@@ -45,7 +45,7 @@ func (e entry) writeIndex(binDirs []string, archive string) error {
 			return err
 		}
 		if seen[architecture] {
-			return fmt.Errorf("%s is for %s, as a folder before it", binDir, architecture)
+			return fmt.Errorf("%s is for %s, as a directory before it", binDir, architecture)
 		}
 		seen[architecture] = true
 		built, err := contents.build()
@@ -59,12 +59,12 @@ func (e entry) writeIndex(binDirs []string, archive string) error {
 		return err
 	}
 	// Beside the archive: it holds as much.
-	folder, err := os.MkdirTemp(filepath.Dir(archive), "layout-")
+	directory, err := os.MkdirTemp(filepath.Dir(archive), "layout-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(folder)
-	written, err := layout.Write(folder, empty.Index)
+	defer os.RemoveAll(directory)
+	written, err := layout.Write(directory, empty.Index)
 	if err != nil {
 		return err
 	}
@@ -73,23 +73,23 @@ func (e entry) writeIndex(binDirs []string, archive string) error {
 	if err := written.AppendIndex(index, layout.WithAnnotations(names)); err != nil {
 		return err
 	}
-	return tarFolder(folder, archive)
+	return tarDirectory(directory, archive)
 }
 
-// tarFolder writes a tar of a folder, in order and without times and owners. It
+// tarDirectory writes a tar of a directory, in order and without times and owners. It
 // appears complete or not at all.
-func tarFolder(folder, archive string) error {
+func tarDirectory(directory, archive string) error {
 	unfinished, err := os.CreateTemp(filepath.Dir(archive), filepath.Base(archive)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(unfinished.Name())
 	writer := tar.NewWriter(unfinished)
-	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || path == folder {
+	err = filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == directory {
 			return err
 		}
-		return addToTar(writer, folder, path, entry)
+		return addToTar(writer, directory, path, entry)
 	})
 	if err := errors.Join(err, writer.Close(), unfinished.Chmod(0o644), unfinished.Close()); err != nil {
 		return err
@@ -97,8 +97,8 @@ func tarFolder(folder, archive string) error {
 	return os.Rename(unfinished.Name(), archive)
 }
 
-func addToTar(writer *tar.Writer, folder, path string, entry fs.DirEntry) error {
-	relative, err := filepath.Rel(folder, path)
+func addToTar(writer *tar.Writer, directory, path string, entry fs.DirEntry) error {
+	relative, err := filepath.Rel(directory, path)
 	if err != nil {
 		return err
 	}

@@ -16,21 +16,21 @@ func TestBuildIndexes(t *testing.T) {
 	if err := os.WriteFile(source, []byte("package main\n\nfunc main() { println(1) }\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	var folders []string
+	var directories []string
 	for _, architecture := range []string{"amd64", "arm64"} {
-		folder := filepath.Join(t.TempDir(), architecture)
+		directory := filepath.Join(t.TempDir(), architecture)
 		for _, e := range productEntries {
 			for _, program := range e.programs() {
-				command := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(folder, program), source)
+				command := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(directory, program), source)
 				command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=", "GO111MODULE=off")
 				if output, err := command.CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, output)
 				}
 			}
 		}
-		folders = append(folders, folder)
+		directories = append(directories, directory)
 	}
-	archives, err := BuildIndexes(folders, t.TempDir())
+	archives, err := BuildIndexes(directories, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,17 +49,17 @@ func TestBuildIndexes(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", archive, diff)
 		}
 	}
-	_, err = BuildIndexes([]string{folders[0], folders[0]}, t.TempDir())
-	if err == nil || !strings.Contains(err.Error(), "amd64, as a folder before it") {
+	_, err = BuildIndexes([]string{directories[0], directories[0]}, t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "amd64, as a directory before it") {
 		t.Errorf("one architecture twice: %v", err)
 	}
 }
 
 // platforms reads an OCI layout as a registry would get it: the name of its one
 // index, and for and as what each of its images runs.
-func platforms(t *testing.T, folder string) []string {
+func platforms(t *testing.T, directory string) []string {
 	t.Helper()
-	outer, err := layout.ImageIndexFromPath(folder)
+	outer, err := layout.ImageIndexFromPath(directory)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-// Package process runs the background processes of one state folder. They
+// Package process runs the background processes of one state directory. They
 // outlive the program that started them, so `up` and `down` can be two
 // commands, and a crash of the first leaves something that the second can
 // find and end.

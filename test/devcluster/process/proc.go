@@ -57,8 +57,8 @@ func cutLast(s, separator string) (before, after string, found bool) {
 	return s[:at], s[at+len(separator):], true
 }
 
-// Strays returns the live processes that were started for the state folder and
-// have no record: their starter was killed in between, or the folder was
+// Strays returns the live processes that were started for the state directory and
+// have no record: their starter was killed in between, or the directory was
 // deleted under them. Children of a recorded process inherit its mark and are
 // strays once it is gone. Processes of other users are not seen.
 func Strays(stateDir string) ([]Record, error) {

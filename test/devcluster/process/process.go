@@ -34,14 +34,14 @@ var ErrRunning = errors.New("already running")
 
 // Spec says what to run.
 type Spec struct {
-	// Name is unique in a state folder and names the log and the record.
+	// Name is unique in a state directory and names the log and the record.
 	Name string
 	// Path is the program.
 	Path string
 	Args []string
 	// Env is added to the caller's environment.
 	Env []string
-	// Dir is the working folder; empty means the state folder.
+	// Dir is the working directory; empty means the state directory.
 	Dir string
 }
 
@@ -70,8 +70,8 @@ func Start(stateDir string, spec Spec) (Record, error) {
 	if old, err := load(stateDir, spec.Name); err == nil && old.Alive() {
 		return old, fmt.Errorf("start %s: %w with pid %d", spec.Name, ErrRunning, old.PID)
 	}
-	for _, folder := range []string{logFolder(stateDir), recordFolder(stateDir)} {
-		if err := os.MkdirAll(folder, 0o755); err != nil {
+	for _, directory := range []string{logDirectory(stateDir), recordDirectory(stateDir)} {
+		if err := os.MkdirAll(directory, 0o755); err != nil {
 			return Record{}, fmt.Errorf("start %s: %w", spec.Name, err)
 		}
 	}
@@ -196,10 +196,10 @@ func (r Record) waitGone(ctx context.Context, grace time.Duration) bool {
 	return true
 }
 
-// List returns the records of the state folder, sorted by name, those of dead
-// processes too. A state folder that is not there has none.
+// List returns the records of the state directory, sorted by name, those of dead
+// processes too. A state directory that is not there has none.
 func List(stateDir string) ([]Record, error) {
-	paths, err := filepath.Glob(filepath.Join(recordFolder(stateDir), "*.json"))
+	paths, err := filepath.Glob(filepath.Join(recordDirectory(stateDir), "*.json"))
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
@@ -247,12 +247,12 @@ func forget(stateDir, name string) error {
 	return nil
 }
 
-func recordFolder(stateDir string) string { return filepath.Join(stateDir, "processes") }
-func logFolder(stateDir string) string    { return filepath.Join(stateDir, "logs") }
+func recordDirectory(stateDir string) string { return filepath.Join(stateDir, "processes") }
+func logDirectory(stateDir string) string    { return filepath.Join(stateDir, "logs") }
 
 func recordPath(stateDir, name string) string {
-	return filepath.Join(recordFolder(stateDir), name+".json")
+	return filepath.Join(recordDirectory(stateDir), name+".json")
 }
 
 // LogPath is where the output of a process goes.
-func LogPath(stateDir, name string) string { return filepath.Join(logFolder(stateDir), name+".log") }
+func LogPath(stateDir, name string) string { return filepath.Join(logDirectory(stateDir), name+".log") }

@@ -32,7 +32,7 @@ type hierarchy struct {
 	MountOptions string
 }
 
-// nodeHierarchy is a hierarchy with the folder of a node's cgroup in it.
+// nodeHierarchy is a hierarchy with the directory of a node's cgroup in it.
 type nodeHierarchy struct {
 	hierarchy
 	NodeDir string

@@ -51,7 +51,7 @@ func (settings) CNIPlugins() string       { return cniPlugins }
 func (settings) PauseImage() string       { return image.PauseReference }
 func (settings) EvictionMemory() string   { return strconv.FormatInt(evictionMemory, 10) }
 
-// configFiles are the node's files, by their path in its folder.
+// configFiles are the node's files, by their path in its directory.
 var configFiles = map[string]string{
 	"namespaces.sh":     "namespaces.sh.tmpl",
 	"enter.sh":          "enter.sh.tmpl",

@@ -6,7 +6,7 @@
 //   - In the mount namespace the standard paths (/run, /var/lib/kubelet,
 //     /var/log, /var/lib/cni, and /var/lib/ai-storage of the node agent) are the
 //     node's own, so the programs run with their defaults, do not meet each
-//     other, and socket paths stay short however long the state folder's path is.
+//     other, and socket paths stay short however long the state directory's path is.
 //     All mounts of a node (overlays, secrets, network namespaces) end with its
 //     last process.
 //   - In the cgroup namespace the root is the node's own cgroup, so the kubelet

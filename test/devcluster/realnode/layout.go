@@ -12,10 +12,10 @@ import (
 const bridgePrefix = "ais-"
 
 // layout names everything that belongs to one node. It follows from the state
-// folder and the node's name alone, so that what a crash left can be found.
+// directory and the node's name alone, so that what a crash left can be found.
 type layout struct {
 	node string
-	// stateDir is the cluster's state folder, dir the node's part of it.
+	// stateDir is the cluster's state directory, dir the node's part of it.
 	stateDir, dir string
 	// bridge is the network interface of the node; at most 15 bytes (IFNAMSIZ).
 	bridge string
@@ -26,7 +26,7 @@ type layout struct {
 func newLayout(stateDir, node string) (layout, error) {
 	stateDir, err := filepath.Abs(stateDir)
 	if err != nil {
-		return layout{}, fmt.Errorf("state folder of node %s: %w", node, err)
+		return layout{}, fmt.Errorf("state directory of node %s: %w", node, err)
 	}
 	if node == "" || strings.ContainsAny(node, "/ \x00") {
 		return layout{}, fmt.Errorf("%q cannot name a node", node)
@@ -52,7 +52,7 @@ func shortHash(text string) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// coveredPaths are the folders that a node replaces by its own: nothing that
+// coveredPaths are the directories that a node replaces by its own: nothing that
 // it needs from the machine may lie in them.
 var coveredPaths = []string{"/run", "/var/run", "/var/log", kubeletRoot, cniCache, agentState, agentPrograms}
 
@@ -65,7 +65,7 @@ func checkPath(path string) error {
 	}
 	for _, covered := range coveredPaths {
 		if path == covered || strings.HasPrefix(path, covered+"/") {
-			return fmt.Errorf("%s cannot be used by a real node, which has a %s of its own: choose a folder elsewhere", path, covered)
+			return fmt.Errorf("%s cannot be used by a real node, which has a %s of its own: choose a directory elsewhere", path, covered)
 		}
 	}
 	return nil

@@ -67,7 +67,7 @@ func TestBridgeAliasTellsTheNode(t *testing.T) {
 	}
 	for _, alias := range []string{"", "real-3", bridgeAlias(l)} {
 		if node, found := nodeOfAlias(alias, "/other"); found {
-			t.Errorf("alias %q gives node %s of another state folder", alias, node)
+			t.Errorf("alias %q gives node %s of another state directory", alias, node)
 		}
 	}
 }

@@ -20,11 +20,11 @@ const machineChangesFile = "/run/ai-storage-nodes.json"
 type machineChanges struct {
 	// ForwardingWasOff: the machine did not route packets before.
 	ForwardingWasOff bool `json:"forwardingWasOff,omitempty"`
-	// MadeFolders did not exist before; a node needs them to mount its own on.
-	MadeFolders []string `json:"madeFolders,omitempty"`
+	// MadeDirectories did not exist before; a node needs them to mount its own on.
+	MadeDirectories []string `json:"madeDirectories,omitempty"`
 }
 
-// prepareMachine turns packet forwarding on and makes the folders that nodes
+// prepareMachine turns packet forwarding on and makes the directories that nodes
 // mount their own on. The node's bridge must exist: it tells others that there
 // is a node.
 func prepareMachine() error {
@@ -39,10 +39,10 @@ func prepareMachine() error {
 				return err
 			}
 		}
-		for _, folder := range []string{kubeletRoot, cniCache, agentState, agentPrograms} {
-			err := os.Mkdir(folder, 0o755)
+		for _, directory := range []string{kubeletRoot, cniCache, agentState, agentPrograms} {
+			err := os.Mkdir(directory, 0o755)
 			if err == nil {
-				changes.MadeFolders = append(changes.MadeFolders, folder)
+				changes.MadeDirectories = append(changes.MadeDirectories, directory)
 			}
 			if err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
@@ -57,7 +57,7 @@ func prepareMachine() error {
 }
 
 // restoreMachine undoes prepareMachine when no node is left. While there is
-// one, the folders must stay: removing them would unmount the node's own.
+// one, the directories must stay: removing them would unmount the node's own.
 func restoreMachine() error {
 	err := withMachineChanges(func(changes *machineChanges) error {
 		if left, err := hasNodes(); err != nil || left {
@@ -68,8 +68,8 @@ func restoreMachine() error {
 				return err
 			}
 		}
-		for _, folder := range changes.MadeFolders {
-			_ = os.Remove(folder) // stays when others put something in
+		for _, directory := range changes.MadeDirectories {
+			_ = os.Remove(directory) // stays when others put something in
 		}
 		*changes = machineChanges{}
 		return nil
@@ -104,7 +104,7 @@ func withMachineChanges(act func(*machineChanges) error) error {
 		changes = machineChanges{} // new, or cut short by a crash
 	}
 	actErr := act(&changes)
-	if !changes.ForwardingWasOff && len(changes.MadeFolders) == 0 {
+	if !changes.ForwardingWasOff && len(changes.MadeDirectories) == 0 {
 		return errors.Join(actErr, os.Remove(file.Name()))
 	}
 	content, err := json.Marshal(changes)

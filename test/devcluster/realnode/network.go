@@ -31,7 +31,7 @@ func (s subnet) hardwareAddress() net.HardwareAddr {
 }
 
 // chooseSubnet picks 10.x.<index>.0/24 with x in 128..191, beside what is in
-// use on the machine. The first x tried follows from the state folder, so that
+// use on the machine. The first x tried follows from the state directory, so that
 // the nodes of a cluster are usually neighbours and clusters apart.
 func chooseSubnet(stateDir string, index int, used []netip.Prefix) (subnet, error) {
 	if index < 0 || index > 255 {

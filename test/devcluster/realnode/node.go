@@ -23,7 +23,7 @@ type Options struct {
 	// Index is unique among the nodes of a cluster, 0 to 255. It gives the
 	// third byte of the node's subnet.
 	Index int
-	// StateDir is the state folder of the cluster.
+	// StateDir is the state directory of the cluster.
 	StateDir string
 	// BinDir holds containerd, its shim, ctr, runc and the kubelet.
 	BinDir string
@@ -114,8 +114,8 @@ func prepare(ctx context.Context, o Options) (*node, error) {
 }
 
 func (n *node) writeFiles() error {
-	for _, folder := range []string{"run", "log", "kubelet", "agent", "programs", "containerd", "volume-plugins"} {
-		if err := os.MkdirAll(n.path(folder), 0o755); err != nil {
+	for _, directory := range []string{"run", "log", "kubelet", "agent", "programs", "containerd", "volume-plugins"} {
+		if err := os.MkdirAll(n.path(directory), 0o755); err != nil {
 			return err
 		}
 	}
@@ -172,7 +172,7 @@ func (n *node) startInside(ctx context.Context, name, program string, arguments 
 		Name: name,
 		Path: "/bin/sh",
 		Args: append([]string{n.path("enter.sh"), strconv.Itoa(namespaces.PID), filepath.Join(n.BinDir, program)}, arguments...),
-		// The shim looks for runc by itself; root's PATH may lack the folders
+		// The shim looks for runc by itself; root's PATH may lack the directories
 		// of system programs.
 		Env: []string{"PATH=" + n.BinDir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	}, ready)

@@ -63,10 +63,10 @@ func (f *fixture) createClaim(t *testing.T) {
 		}
 		return err
 	})
-	// The provisioner's folder is not below the test's.
-	folder := f.volumeFolder(t)
+	// The provisioner's directory is not below the test's.
+	directory := f.volumeDirectory(t)
 	t.Cleanup(func() {
-		if err := os.RemoveAll(folder); err != nil {
+		if err := os.RemoveAll(directory); err != nil {
 			t.Error(err)
 		}
 	})
@@ -118,10 +118,10 @@ func (f *fixture) testNetwork(t *testing.T, first, second *corev1.Pod) {
 }
 
 func (f *fixture) testVolume(t *testing.T) {
-	folder := f.volumeFolder(t)
+	directory := f.volumeDirectory(t)
 	eventually(t, func() error {
 		for _, file := range []string{"main", "other"} {
-			if _, err := os.Stat(filepath.Join(folder, file)); err != nil {
+			if _, err := os.Stat(filepath.Join(directory, file)); err != nil {
 				return err
 			}
 		}
@@ -129,7 +129,7 @@ func (f *fixture) testVolume(t *testing.T) {
 	})
 }
 
-func (f *fixture) volumeFolder(t *testing.T) string {
+func (f *fixture) volumeDirectory(t *testing.T) string {
 	t.Helper()
 	volumes, err := f.client.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(volumes.Items) != 1 {

@@ -14,9 +14,9 @@ import (
 	"github.com/ai-storage/orchestrator/test/devcluster/process"
 )
 
-// Find returns the names of the nodes of a state folder that run or left
+// Find returns the names of the nodes of a state directory that run or left
 // something, sorted. It asks the machine, so it knows them even when the state
-// folder is gone.
+// directory is gone.
 func Find(stateDir string) ([]string, error) {
 	stateDir, err := filepath.Abs(stateDir)
 	if err != nil {
@@ -50,7 +50,7 @@ func nodeOfAlias(alias, stateDir string) (string, bool) {
 }
 
 // Stop ends every process of a node and removes its mounts, bridge, cgroups
-// and files. It needs no more than the state folder's path and the node's
+// and files. It needs no more than the state directory's path and the node's
 // name, and does no harm when there is no such node.
 func Stop(ctx context.Context, o Options) error {
 	l, err := newLayout(o.StateDir, o.Name)
@@ -66,7 +66,7 @@ func Stop(ctx context.Context, o Options) error {
 		func() error { return killCgroups(ctx, hierarchies) },
 		func() error { return removeCgroups(ctx, hierarchies) },
 		func() error { return unmountBelow(ctx, l.dir) },
-		func() error { return removeFolder(ctx, l.dir) },
+		func() error { return removeDirectory(ctx, l.dir) },
 		// After all else that belongs to the node: Find goes by the bridges.
 		func() error { return deleteBridge(ctx, l) },
 		restoreMachine,
@@ -88,8 +88,8 @@ func killRecorded(l layout) error {
 }
 
 // unmountBelow unmounts what the machine itself sees mounted in the node's
-// folder. There should be nothing: a node's mounts are its own. But removing
-// the folder must never reach into somebody's volume.
+// directory. There should be nothing: a node's mounts are its own. But removing
+// the directory must never reach into somebody's volume.
 func unmountBelow(ctx context.Context, dir string) error {
 	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -115,9 +115,9 @@ func unescapeMountPoint(escaped string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(escaped)
 }
 
-// removeFolder removes the node's folder. The last process's mounts may take
+// removeDirectory removes the node's directory. The last process's mounts may take
 // a moment to go.
-func removeFolder(ctx context.Context, dir string) error {
+func removeDirectory(ctx context.Context, dir string) error {
 	deadline := time.Now().Add(killGrace)
 	for {
 		err := os.RemoveAll(dir)

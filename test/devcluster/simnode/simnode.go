@@ -67,19 +67,19 @@ type Options struct {
 
 // Start runs kwok. It plays the nodes that CreateNodes makes.
 func Start(o Options) error {
-	folder := filepath.Join(o.StateDir, processName)
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	directory := filepath.Join(o.StateDir, processName)
+	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return fmt.Errorf("start simulated nodes: %w", err)
 	}
-	config := filepath.Join(folder, "kwok.yaml")
+	config := filepath.Join(directory, "kwok.yaml")
 	if err := os.WriteFile(config, stages, 0o644); err != nil {
 		return fmt.Errorf("start simulated nodes: %w", err)
 	}
 	_, err := process.Start(o.StateDir, process.Spec{
 		Name: processName,
 		Path: filepath.Join(o.BinDir, "kwok"),
-		// kwok looks for a config of its own under the home folder otherwise.
-		Env: []string{"KWOK_WORKDIR=" + folder},
+		// kwok looks for a config of its own under the home directory otherwise.
+		Env: []string{"KWOK_WORKDIR=" + directory},
 		Args: []string{
 			"--config=" + config,
 			"--kubeconfig=" + o.Kubeconfig,

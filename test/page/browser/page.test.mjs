@@ -36,12 +36,12 @@ const refused = (code) => (fault) => fault.startsWith(`console: Failed to load r
 const until = (page, read, argument) => page.waitForFunction(read, argument, { polling: 100 });
 
 onPage('says in words how the cluster is', { token: 'rebalance' }, async (page) => {
-  await page.locator('#headline', { hasText: /^2 of 20 nodes hot, 1 not ready; .*the plan moves 4 pods$/ }).waitFor();
+  await page.locator('#headline', { hasText: /^2 of 20 nodes overutilized, 1 not ready; .*the plan moves 4 pods$/ }).waitFor();
   await page.locator('.connection.live').waitFor();
   assert.equal(await page.locator('[data-node]').count(), 20);
   assert.equal(await page.locator('.moves > li').count(), 4);
-  assert.match(await page.locator('[data-node="node-3"] .unseen').textContent(), /^node-3; hot; CPU \d+\u202f% used/);
-  assert.match(await page.locator('.moves .why').first().innerText(), /is hot \(CPU 91%/);
+  assert.match(await page.locator('[data-node="node-3"] .unseen').textContent(), /^node-3; overutilized; CPU \d+\u202f% used/);
+  assert.match(await page.locator('.moves .why').first().innerText(), /is overutilized \(CPU 91%/);
 });
 
 onPage('shows a running migration go through its phases', { token: 'rebalance' }, async (page) => {
@@ -118,9 +118,9 @@ onPage('opens a node and a migration', { token: 'rebalance' }, async (page) => {
 
 onPage('filters, orders and tables nodes', { token: 'large' }, async (page) => {
   await until(page, () => document.querySelectorAll('[data-node]').length === 1200);
-  await page.getByRole('radio', { name: /^hot/ }).check();
+  await page.getByRole('radio', { name: /^overutilized/ }).check();
   await until(page, () => document.querySelectorAll('[data-node]').length < 100);
-  assert.equal(await page.locator('[data-node]:not(.hot)').count(), 0);
+  assert.equal(await page.locator('[data-node]:not(.overutilized)').count(), 0);
   await page.getByRole('searchbox').fill('node-11');
   await page.getByRole('button', { name: 'as a table' }).click();
   await page.locator('.nodes tbody tr').first().waitFor();
@@ -153,7 +153,7 @@ onPage('asks for a token, and keeps it in the tab', {}, async (page) => {
   await page.getByRole('heading', { name: 'The token is not accepted' }).waitFor();
   await page.getByLabel('Token', { exact: true }).fill(' Bearer rebalance\n');
   await page.getByRole('button', { name: 'Show the cluster' }).click();
-  await page.locator('#headline', { hasText: '2 of 20 nodes hot' }).waitFor();
+  await page.locator('#headline', { hasText: '2 of 20 nodes overutilized' }).waitFor();
   assert.deepEqual(await page.evaluate(() => [sessionStorage.getItem('ai-storage-token'), localStorage.length, document.cookie]), ['rebalance', 0, '']);
   await page.getByRole('button', { name: 'Forget token' }).click();
   await page.getByRole('heading', { name: 'A token is needed' }).waitFor();
@@ -204,7 +204,7 @@ onPage('says that the connection is lost, and finds it again', { token: 'rebalan
 }, (fault) => fault.includes('ERR_INTERNET_DISCONNECTED'));
 
 onPage('tells a screen reader what changes', { token: 'rebalance' }, async (page) => {
-  await until(page, () => /2 of 20 nodes hot/.test(document.getElementById('announcements')?.textContent ?? ''));
+  await until(page, () => /2 of 20 nodes overutilized/.test(document.getElementById('announcements')?.textContent ?? ''));
   await until(page, () => /Migration of .*: (Succeeded|Failed)/.test(document.getElementById('announcements')?.textContent ?? ''));
 });
 

@@ -81,7 +81,7 @@ func (w *world) node(i int, now time.Time) nodeview.Node {
 	cpu, memory := w.load(i, now)
 	cores, bytes := int64(32000), int64(128*gib)
 	n := nodeview.Node{
-		Name: nodeName(i), Ready: true, Schedulable: true, Hot: cpu > 0.7 || memory > 0.8, Pods: 10 + i%17,
+		Name: nodeName(i), Ready: true, Schedulable: true, Overutilized: cpu > 0.7 || memory > 0.8, Pods: 10 + i%17,
 		CPU: nodeview.Resource{
 			Allocatable: cores, Requested: int64(float64(cores) * min(1, cpu*0.9+0.2*chance(i, 6))),
 			Used: new(int64(float64(cores) * cpu)), Reclaimable: int64(2000 * chance(i, 7)),
@@ -98,11 +98,11 @@ func (w *world) node(i int, now time.Time) nodeview.Node {
 	}
 	switch {
 	case i == 7 || i > 20 && chance(i, 11) > 0.98:
-		n.LeftAlone = "the node has been measured 1 of 3 times since it changed, or since the rebalancer started"
+		n.Skipped = "the node has been measured 1 of 3 times since it changed, or since the rebalancer started"
 	case i == 14 || i > 20 && chance(i, 12) > 0.985:
 		n.Schedulable = false
 	case i == 17:
-		n.Ready, n.Schedulable, n.Hot, n.LeftAlone = false, false, false, "the node has no measurement"
+		n.Ready, n.Schedulable, n.Overutilized, n.Skipped = false, false, false, "the node has no measurement"
 		n.CPU.Used, n.Memory.Used, n.MeasuredAt = nil, nil, nil
 	}
 	return n
@@ -118,7 +118,7 @@ func (w *world) plan(now time.Time) restapi.Plan {
 		Before:           rebalance.Prediction{Objective: 41.72, CPUDeviation: 0.214, MemoryDeviation: 0.173, Fragmentation: 0.08},
 		After:            rebalance.Prediction{Objective: 28.06, CPUDeviation: 0.131, MemoryDeviation: 0.149, Fragmentation: 0.08},
 		ExpectedDowntime: &metav1.Duration{Duration: 4200 * time.Millisecond},
-		LeftAlone:        []rebalance.LeftAloneNode{},
+		Skipped:          []rebalance.LeftAloneNode{},
 		Abnormal:         []rebalance.AbnormalNode{{Name: nodeName(3), Cycles: 6}, {Name: nodeName(11), Cycles: 4}},
 		Breaker:          rebalance.Breaker{State: rebalance.BreakerClosed, Failed: 1, Finished: 10},
 		Cooldowns: []observe.Cooldown{
@@ -127,11 +127,11 @@ func (w *world) plan(now time.Time) restapi.Plan {
 		},
 	}
 	for _, n := range w.nodes(now).Items {
-		if n.LeftAlone != "" {
-			status.LeftAlone = append(status.LeftAlone, rebalance.LeftAloneNode{Name: n.Name, Reason: n.LeftAlone})
+		if n.Skipped != "" {
+			status.Skipped = append(status.Skipped, rebalance.LeftAloneNode{Name: n.Name, Reason: n.Skipped})
 		}
 	}
-	status.Plan.StillHot = []planner.HotNode{{Name: nodeName(11), Reasons: []string{"its pods are younger than the minimum age (3 times)", "a budget for disruptions allows none (1 times)"}}}
+	status.Plan.StillOverutilized = []planner.OverutilizedNode{{Name: nodeName(11), Reasons: []string{"its pods are younger than the minimum age (3 times)", "a budget for disruptions allows none (1 times)"}}}
 	status.Plan.Moves = w.moves(now)
 	status.Moves = len(status.Plan.Moves)
 	if w.pause.Paused {
@@ -154,7 +154,7 @@ func (w *world) moves(now time.Time) []planner.Move {
 			Pod: cluster.PodKey{Namespace: m.Namespace, Name: m.PodName}, UID: types.UID(m.ID), Workload: m.Namespace + "/Job/" + m.PodName,
 			From: m.SourceNode, To: m.TargetNode, Gain: 3.41 - 0.37*float64(i-current), Cost: 0.52,
 			FreedRequests: cluster.Resources{MilliCPU: 1500, Memory: 4 * gib},
-			Reason: fmt.Sprintf("node %s is hot (CPU 91%%, memory 78%%); moving 4200m CPU and 9216Mi to node %s (CPU 38%%, memory 41%%) gains %.2f and costs 0.52; its finished containers ask for 1500m CPU and 4096Mi that are freed",
+			Reason: fmt.Sprintf("node %s is overutilized (CPU 91%%, memory 78%%); moving 4200m CPU and 9216Mi to node %s (CPU 38%%, memory 41%%) gains %.2f and costs 0.52; its finished containers ask for 1500m CPU and 4096Mi that are freed",
 				m.SourceNode, m.TargetNode, 3.41-0.37*float64(i-current)),
 		}
 		if i == current+3 {

@@ -30,18 +30,18 @@ test('durations', () => {
   assert.ok(Number.isNaN(parseGoDuration(undefined)));
 });
 
-const node = (hot = false, ready = true) => ({ name: 'n', hot, ready });
+const node = (overutilized = false, ready = true) => ({ name: 'n', overutilized, ready });
 const plan = (status, paused = { paused: false }) => ({ status, paused, age_seconds: 1 });
 
 test('the headline', () => {
   const migrations = [{ phase: 'Placing' }, { phase: 'HandingOver' }, { phase: 'Pending' }, { phase: 'Succeeded' }];
   for (const [name, args, want] of [
     ['all of it', [[node(true), node(true), node()], migrations, plan({ moves: 4 }, { paused: true, by: 'jane', reason: 'upgrade' })],
-      '2 of 3 nodes hot; 2 moves running, 1 queued; the plan moves 4 pods; paused by jane: upgrade'],
-    ['at rest', [[node()], [], plan({ moves: 0 })], 'None of 1 node hot; nothing is moving; nothing is planned'],
-    ['enough moves', [[node()], [{ phase: 'Placing' }], plan({ moves: 0 })], 'None of 1 node hot; 1 move running; nothing more is planned'],
+      '2 of 3 nodes overutilized; 2 moves running, 1 queued; the plan moves 4 pods; paused by jane: upgrade'],
+    ['at rest', [[node()], [], plan({ moves: 0 })], 'None of 1 node overutilized; nothing is moving; nothing is planned'],
+    ['enough moves', [[node()], [{ phase: 'Placing' }], plan({ moves: 0 })], 'None of 1 node overutilized; 1 move running; nothing more is planned'],
     ['held back', [[node(false, false)], [], plan({ moves: 1, held: 'the circuit breaker is open' })],
-      'None of 1 node hot, 1 not ready; nothing is moving; the plan moves 1 pod; held back: the circuit breaker is open'],
+      'None of 1 node overutilized, 1 not ready; nothing is moving; the plan moves 1 pod; held back: the circuit breaker is open'],
     ['paused without a word', [undefined, [], plan({ moves: 0 }, { paused: true })], 'Nothing is moving; nothing is planned; paused'],
     ['dry run', [undefined, undefined, plan({ moves: 2, dryRun: true })], 'Dry run: the plan would move 2 pods'],
     ['empty', [[], [], plan(null)], 'There are no nodes; nothing is moving; no plan yet'],

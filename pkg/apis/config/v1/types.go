@@ -43,9 +43,9 @@ type RebalanceArgs struct {
 	Strategies []Strategy `json:"strategies,omitempty"`
 	// shapes of pods that the strategy Defragment keeps room for.
 	Shapes []corev1.ResourceList `json:"shapes,omitempty"`
-	// thresholds above which a node is hot.
+	// thresholds above which a node is overutilized.
 	Thresholds UtilizationThresholds `json:"thresholds,omitempty"`
-	// abnormalCycles is how many cycles in a row a node must be hot before pods
+	// abnormalCycles is how many cycles in a row a node must be overutilized before pods
 	// leave it. Default 3.
 	AbnormalCycles *int32 `json:"abnormalCycles,omitempty"`
 	// minimumGain is how many times its cost a move must gain. Default 1.

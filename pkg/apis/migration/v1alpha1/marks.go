@@ -54,9 +54,9 @@ const (
 	// ReleasedAnnotation holds, on an original that its owner has let go, what
 	// has to come back if the migration is undone (JSON).
 	ReleasedAnnotation = GroupName + "/released"
-	// FencedAnnotation holds the UID of the last migration that was rolled back.
+	// RollbackBarrierAnnotation holds the UID of the last migration that was rolled back.
 	// Writing it makes every older judgement of the pod void.
-	FencedAnnotation = GroupName + "/fenced"
+	RollbackBarrierAnnotation = GroupName + "/rollback-barrier"
 	// RecreateAnnotation with the value "true" tells that the controller of the
 	// pod makes a new one when the pod is gone, so that it may be moved. The
 	// author of the pod sets it. ReplicaSets, Jobs and StatefulSets need none.

@@ -303,9 +303,9 @@ const (
 	ConditionPrepared = "Prepared"
 	// ConditionCopied: a complete copy of the pod's volumes is on the claim.
 	ConditionCopied = "Copied"
-	// ConditionExpecting: the next fitting pod of the owner is to become the
+	// ConditionReplacementPending: the next fitting pod of the owner is to become the
 	// replacement. The admission webhook rewrites pods only while this is true.
-	ConditionExpecting = "ExpectingReplacement"
+	ConditionReplacementPending = "ReplacementPending"
 	// ConditionPlaced: the scheduler bound the replacement, or the placeholder
 	// that holds its place, to a node.
 	ConditionPlaced = "Placed"

@@ -54,8 +54,8 @@ func Decide(pod *corev1.Pod, facts Facts) (Decision, error) {
 	if d, needed := restore(pod, old, finished); needed {
 		return d, nil
 	}
-	if !facts.MayShrink || old.LeftAlone != "" {
-		stay.Why = old.LeftAlone
+	if !facts.MayShrink || old.Skipped != "" {
+		stay.Why = old.Skipped
 		return stay, nil
 	}
 	return shrink(pod, old, finished), nil
@@ -65,7 +65,7 @@ func Decide(pod *corev1.Pod, facts Facts) (Decision, error) {
 // nothing more is tried, and what was shrunk before can still be given back.
 func LeaveAlone(pod *corev1.Pod, why string) (reclaimed.Record, error) {
 	old, err := reclaimed.Of(pod)
-	old.LeftAlone = why
+	old.Skipped = why
 	return old, err
 }
 
@@ -110,7 +110,7 @@ func finishedContainers(pod *corev1.Pod) map[string]bool {
 // well. Two that resize the same pod would not end.
 func giveUp(pod *corev1.Pod, old reclaimed.Record, facts Facts) (Decision, bool) {
 	isResized := len(old.Containers) > 0 || old.Pod != nil
-	if isResized || old.LeftAlone == "" {
+	if isResized || old.Skipped == "" {
 		for _, name := range slices.Sorted(maps.Keys(facts.StartedAgain)) {
 			return putBack(pod, old, fmt.Sprintf("container %s has started again after it had finished", name)), true
 		}
@@ -137,7 +137,7 @@ func giveUp(pod *corev1.Pod, old reclaimed.Record, facts Facts) (Decision, bool)
 
 // putBack restores all that is still as we left it.
 func putBack(pod *corev1.Pod, old reclaimed.Record, why string) Decision {
-	d := Decision{Remember: old, Keep: reclaimed.Record{LeftAlone: why}, Why: why}
+	d := Decision{Remember: old, Keep: reclaimed.Record{Skipped: why}, Why: why}
 	want := pod.DeepCopy()
 	for i := range want.Spec.Containers {
 		c := &want.Spec.Containers[i]

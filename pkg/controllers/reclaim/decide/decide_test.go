@@ -92,7 +92,7 @@ func TestDecide(t *testing.T) {
 		{"all of its containers have finished", fixture.MakePod("o").Node("n").RestartPolicy(corev1.RestartPolicyNever).
 			Container("a", fixture.Exited(0), fixture.Requests("1", "1Gi")), nil, "1 1Gi", ""},
 		{"over", training().Phase(corev1.PodSucceeded), nil, "1600m 192Mi", "does not run"},
-		{"given up before", training().Annotation(v1alpha1.ReclaimedAnnotation, `{"leftAlone":"refused"}`), nil, "1600m 192Mi", "refused"},
+		{"given up before", training().Annotation(v1alpha1.ReclaimedAnnotation, `{"skipped":"refused"}`), nil, "1600m 192Mi", "refused"},
 		{"guaranteed by the pod's own limits", training().With(func(pod *corev1.Pod) {
 			pod.Spec.Resources = &corev1.ResourceRequirements{Requests: fixture.Amounts("4", "4Gi"), Limits: fixture.Amounts("4", "4Gi")}
 		}), nil, "1600m 192Mi", "shared"},
@@ -213,8 +213,8 @@ func TestWhatCannotBeResizedIsPutBackAndLeftAlone(t *testing.T) {
 			d := decide(t, pod, true)
 			pod = apply(t, pod, d, all)
 			wantRequests(t, pod, test.want)
-			if !strings.Contains(d.Keep.LeftAlone, test.why) {
-				t.Errorf("left alone because %q, want %q", d.Keep.LeftAlone, test.why)
+			if !strings.Contains(d.Keep.Skipped, test.why) {
+				t.Errorf("left alone because %q, want %q", d.Keep.Skipped, test.why)
 			}
 			if d = decide(t, pod, true); d.Resized != nil {
 				t.Error("it is tried again")

@@ -49,9 +49,9 @@ func (d document) runtimes() map[string]any {
 	return d.table("plugins", criPlugin, "containerd", "runtimes")
 }
 
-// importedFolder is the first folder of which the main configuration at path
+// importedDirectory is the first directory of which the main configuration at path
 // imports every file that ends in .toml; with it where the drop-in belongs.
-func importedFolder(main document, path string) (string, error) {
+func importedDirectory(main document, path string) (string, error) {
 	imports, _ := main["imports"].([]any)
 	for _, one := range imports {
 		pattern, _ := one.(string)
@@ -63,7 +63,7 @@ func importedFolder(main document, path string) (string, error) {
 		}
 		return filepath.Dir(pattern), nil
 	}
-	return "", fmt.Errorf(`%s imports no folder of drop-ins: put imports = ["/etc/containerd/conf.d/*.toml"] into it and restart containerd`, path)
+	return "", fmt.Errorf(`%s imports no directory of drop-ins: put imports = ["/etc/containerd/conf.d/*.toml"] into it and restart containerd`, path)
 }
 
 // dropIn is the runtime runc of a configuration, as containerd itself sees it,

@@ -14,22 +14,22 @@ const (
 	program = "/opt/ai-storage/bin/oci-runtime"
 )
 
-func TestImportedFolder(t *testing.T) {
+func TestImportedDirectory(t *testing.T) {
 	for name, test := range map[string]struct{ main, want string }{
-		"the usual":            {`imports = ["/etc/containerd/conf.d/*.toml"]`, "/etc/containerd/conf.d"},
-		"relative":             {`imports = ["conf.d/*.toml"]`, "/etc/containerd/conf.d"},
-		"after single files":   {`imports = ["/etc/containerd/runtime_v2.toml", "/etc/debug/*.toml"]`, "/etc/debug"},
-		"only single files":    {`imports = ["/etc/containerd/runtime.toml"]`, ""},
-		"names that start so":  {`imports = ["/etc/containerd/conf.d/10-*.toml"]`, ""},
-		"folders by a pattern": {`imports = ["/etc/*/conf.d/*.toml"]`, ""},
-		"none":                 {`imports = []`, ""},
-		"not said":             {`version = 3`, ""},
+		"the usual":                {`imports = ["/etc/containerd/conf.d/*.toml"]`, "/etc/containerd/conf.d"},
+		"relative":                 {`imports = ["conf.d/*.toml"]`, "/etc/containerd/conf.d"},
+		"after single files":       {`imports = ["/etc/containerd/runtime_v2.toml", "/etc/debug/*.toml"]`, "/etc/debug"},
+		"only single files":        {`imports = ["/etc/containerd/runtime.toml"]`, ""},
+		"names that start so":      {`imports = ["/etc/containerd/conf.d/10-*.toml"]`, ""},
+		"directories by a pattern": {`imports = ["/etc/*/conf.d/*.toml"]`, ""},
+		"none":                     {`imports = []`, ""},
+		"not said":                 {`version = 3`, ""},
 	} {
 		main, err := parse([]byte(test.main))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := importedFolder(main, "/etc/containerd/config.toml")
+		got, err := importedDirectory(main, "/etc/containerd/config.toml")
 		if got != test.want || (err == nil) != (test.want != "") {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, test.want)
 		}

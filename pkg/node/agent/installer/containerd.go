@@ -32,7 +32,7 @@ const (
 
 // Node is where containerd runs, and how it is restarted.
 type Node struct {
-	// Proc is where the node's processes are seen, Root its root folder.
+	// Proc is where the node's processes are seen, Root its root directory.
 	Proc, Root string
 	// Run runs a program of the node, and returns what it writes to its standard
 	// output. The error has the end of what it says otherwise.

@@ -182,9 +182,9 @@ func TestRestartBySystemd(t *testing.T) {
 			n, r := newNode(t)
 			// What the kernel would say of a process of systemd's.
 			n.Proc = t.TempDir()
-			folder := filepath.Join(n.Proc, strconv.Itoa(r.process.Process.Pid))
-			must(t, os.MkdirAll(folder, 0o755))
-			must(t, os.WriteFile(filepath.Join(folder, "cgroup"), []byte(test.cgroups), 0o600))
+			directory := filepath.Join(n.Proc, strconv.Itoa(r.process.Process.Pid))
+			must(t, os.MkdirAll(directory, 0o755))
+			must(t, os.WriteFile(filepath.Join(directory, "cgroup"), []byte(test.cgroups), 0o600))
 			var asked []string
 			n.Run = func(_ context.Context, program string, arguments ...string) ([]byte, error) {
 				asked = append(asked, program+" "+strings.Join(arguments, " "))

@@ -13,7 +13,7 @@ import (
 	securejoin "github.com/cyphar/filepath-securejoin"
 )
 
-// root is the node's root folder, as the agent reaches it. Links on the way are
+// root is the node's root directory, as the agent reaches it. Links on the way are
 // those of the node.
 type root string
 
@@ -53,11 +53,11 @@ func writeFile(at string, content []byte, mode fs.FileMode) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(next.Name()))
 	}
-	folder, err := os.Open(filepath.Dir(at))
+	directory, err := os.Open(filepath.Dir(at))
 	if err != nil {
 		return err
 	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return errors.Join(directory.Sync(), directory.Close())
 }
 
 // remove is content when the file is gone.
@@ -72,23 +72,23 @@ func (r root) remove(path string) error {
 	return err
 }
 
-// missing are the folders that a file needs and that are not there, the innermost first.
+// missing are the directories that a file needs and that are not there, the innermost first.
 func (r root) missing(file string) ([]string, error) {
-	var folders []string
-	for folder := filepath.Dir(file); folder != "/"; folder = filepath.Dir(folder) {
-		at, err := r.path(folder)
+	var directories []string
+	for directory := filepath.Dir(file); directory != "/"; directory = filepath.Dir(directory) {
+		at, err := r.path(directory)
 		if err != nil {
 			return nil, err
 		}
 		if _, err := os.Stat(at); err == nil {
 			break
 		}
-		folders = append(folders, folder)
+		directories = append(directories, directory)
 	}
-	return folders, nil
+	return directories, nil
 }
 
-func (r root) makeFolder(path string) error {
+func (r root) makeDirectory(path string) error {
 	at, err := r.path(path)
 	if err != nil {
 		return err
@@ -101,8 +101,8 @@ type record struct {
 	// DropIn and Program are paths of the node; empty when nothing was made.
 	DropIn  string `json:"dropIn,omitempty"`
 	Program string `json:"program,omitempty"`
-	// Folders were made for them, the innermost first.
-	Folders []string `json:"folders,omitempty"`
+	// Directories were made for them, the innermost first.
+	Directories []string `json:"directories,omitempty"`
 	// Refused is a drop-in that containerd did not come back with, and Why.
 	Refused []byte `json:"refused,omitempty"`
 	Why     string `json:"why,omitempty"`

@@ -29,11 +29,11 @@ type Options struct {
 	Handler string
 	// Source is the program in the image of the agent, Program its path on the node.
 	Source, Program string
-	// Root is the node's root folder, as the agent reaches it.
+	// Root is the node's root directory, as the agent reaches it.
 	Root string
-	// RecordFile remembers what was made, in a folder of the node.
+	// RecordFile remembers what was made, in a directory of the node.
 	RecordFile string
-	// Leftovers are folders of the node that the program makes, removed when empty.
+	// Leftovers are directories of the node that the program makes, removed when empty.
 	Leftovers  []string
 	Containerd Containerd
 	// Users are the containers of the node that the program was called for. They
@@ -134,12 +134,12 @@ func (i *Installer) survey(ctx context.Context) (document, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	folder, err := importedFolder(main, config)
+	directory, err := importedDirectory(main, config)
 	if err != nil {
 		return nil, "", err
 	}
 	dump, err := i.dump(ctx)
-	return dump, filepath.Join(folder, i.Handler+".toml"), err
+	return dump, filepath.Join(directory, i.Handler+".toml"), err
 }
 
 func (i *Installer) dump(ctx context.Context) (document, error) {
@@ -162,11 +162,11 @@ func (i *Installer) mayRestart() error {
 func (i *Installer) change(ctx context.Context, r *record, target string, old, content []byte, before document) error {
 	if r.DropIn == "" {
 		for _, file := range []string{target, i.Program} {
-			folders, err := i.root.missing(file)
+			directories, err := i.root.missing(file)
 			if err != nil {
 				return err
 			}
-			r.Folders = append(r.Folders, folders...)
+			r.Directories = append(r.Directories, directories...)
 		}
 	}
 	r.DropIn, r.Program, r.Refused, r.Why = target, i.Program, nil, ""
@@ -197,7 +197,7 @@ func (i *Installer) put(target string, content []byte) error {
 	if err := i.putProgram(); err != nil {
 		return err
 	}
-	if err := i.root.makeFolder(filepath.Dir(target)); err != nil {
+	if err := i.root.makeDirectory(filepath.Dir(target)); err != nil {
 		return err
 	}
 	return i.root.write(target, content, 0o644)
@@ -212,7 +212,7 @@ func (i *Installer) putProgram() error {
 	if there, err := i.root.read(i.Program); err != nil || bytes.Equal(there, program) {
 		return err
 	}
-	if err := i.root.makeFolder(filepath.Dir(i.Program)); err != nil {
+	if err := i.root.makeDirectory(filepath.Dir(i.Program)); err != nil {
 		return err
 	}
 	return i.root.write(i.Program, program, 0o755)
@@ -249,8 +249,8 @@ func (i *Installer) clear(r *record) error {
 	if err := errors.Join(failures...); err != nil {
 		return err
 	}
-	for _, folder := range slices.Concat(i.Leftovers, r.Folders) {
-		_ = i.root.remove(folder) // stays when others put something in
+	for _, directory := range slices.Concat(i.Leftovers, r.Directories) {
+		_ = i.root.remove(directory) // stays when others put something in
 	}
 	*r = record{}
 	return i.save(r)

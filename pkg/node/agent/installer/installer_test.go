@@ -207,15 +207,15 @@ func TestInstallThatCannotBe(t *testing.T) {
 	}{
 		"no imports": {func(t *testing.T, s *scene) {
 			s.writeMain(t, strings.Replace(main, "imports", "# imports", 1))
-		}, "config.toml imports no folder of drop-ins"},
-		"no configuration":  {func(t *testing.T, s *scene) { must(t, s.root.remove(config)) }, "imports no folder"},
+		}, "config.toml imports no directory of drop-ins"},
+		"no configuration":  {func(t *testing.T, s *scene) { must(t, s.root.remove(config)) }, "imports no directory"},
 		"not TOML":          {func(t *testing.T, s *scene) { s.writeMain(t, "version") }, "reading containerd's configuration"},
 		"an old containerd": {func(t *testing.T, s *scene) { s.writeMain(t, strings.Replace(main, "version = 3", "version = 2", 1)) }, "want 2.0 or later"},
 		"more would change": {func(_ *testing.T, s *scene) { s.containerd.reads = "[debug]\nlevel = \"debug\"\n" }, "more than the runtime would change"},
 		"a frozen pod":      {func(_ *testing.T, s *scene) { s.busy = "pod a/b is frozen for a migration" }, "not restarted while pod a/b is frozen"},
 		"no program":        {func(t *testing.T, s *scene) { must(t, os.Remove(s.Source)) }, "oci-runtime: no such file"},
 		"somebody else's": {func(t *testing.T, s *scene) {
-			must(t, s.makeFolderOf(target))
+			must(t, s.makeDirectoryOf(target))
 			must(t, s.root.write(target, []byte("version = 3\n"), 0o644))
 		}, "not of this installer"},
 		"an unreadable place": {func(t *testing.T, s *scene) {
@@ -242,7 +242,7 @@ func (s *scene) writeMain(t *testing.T, content string) {
 	must(t, s.root.write(config, []byte(content), 0o600))
 }
 
-func (s *scene) makeFolderOf(path string) error { return s.root.makeFolder(filepath.Dir(path)) }
+func (s *scene) makeDirectoryOf(path string) error { return s.root.makeDirectory(filepath.Dir(path)) }
 
 // A handler that the makers of the node have put there is theirs.
 func TestHandlerThatIsThere(t *testing.T) {

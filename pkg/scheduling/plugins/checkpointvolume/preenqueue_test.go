@@ -30,7 +30,7 @@ func expecting(phase v1alpha1.Phase) *v1alpha1.PodMigration {
 			Method: v1alpha1.MethodRecreate, Order: v1alpha1.OrderStopFirst, Identity: "database-1",
 			Owner: &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "database", UID: "set", Controller: new(true)},
 		},
-		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionExpecting, Status: metav1.ConditionTrue}},
+		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReplacementPending, Status: metav1.ConditionTrue}},
 	}
 	return m
 }

@@ -14,5 +14,5 @@ export const clockTime = (time) => new Date(time).toLocaleTimeString('en-GB');
 export function age(word, time, staleAfter) {
   const seconds = secondsSince(time);
   const stale = seconds > staleAfter;
-  return html`<p class="age ${stale ? 'stale' : ''}">${stale ? icon('hot') : ''}${word} <time datetime=${time} title=${new Date(time).toString()}>${ticking(seconds)} ago</time>${stale ? ': out of date' : ''}</p>`;
+  return html`<p class="age ${stale ? 'stale' : ''}">${stale ? icon('overutilized') : ''}${word} <time datetime=${time} title=${new Date(time).toString()}>${ticking(seconds)} ago</time>${stale ? ': out of date' : ''}</p>`;
 }

@@ -62,17 +62,17 @@ function migrationDetails(m) {
 /** @param {import('./types.js').Node} node */
 function nodeDetails(node) {
   const status = state.plan?.value.status;
-  const stillHot = status?.plan.stillHot?.find((h) => h.name === node.name);
+  const stillOverutilized = status?.plan.stillOverutilized?.find((h) => h.name === node.name);
   const cycles = status?.abnormal?.find((a) => a.name === node.name)?.cycles;
   const moves = status?.plan.moves?.filter((m) => m.from === node.name || m.to === node.name) ?? [];
   const migrations = [...(state.migrations?.value.values() ?? [])].filter((m) => !isFinished(m) && [m.source_node, m.new_node ?? m.target_node].includes(node.name));
   const marks = marksOf(node);
   return html`
-    <p>${marks.length === 0 ? 'Ready, takes pods, not hot.' : marks.map((m) => html`<span class="mark">${icon(m)}${markWords[m]}</span> `)}</p>
+    <p>${marks.length === 0 ? 'Ready, takes pods, not overutilized.' : marks.map((m) => html`<span class="mark">${icon(m)}${markWords[m]}</span> `)}</p>
     <dl class="facts">
       ${fact('Left alone because', node.left_alone)}
-      ${fact('Hot for', cycles && count(cycles, 'cycle'))}
-      ${fact('Stays hot because', stillHot?.reasons.join('; '))}
+      ${fact('Overutilized for', cycles && count(cycles, 'cycle'))}
+      ${fact('Stays overutilized because', stillOverutilized?.reasons.join('; '))}
       ${fact('Pods', node.pods)}
       ${fact('Measured at', node.measured_at ? clockTime(node.measured_at) : 'never')}
     </dl>

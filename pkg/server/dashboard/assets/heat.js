@@ -42,16 +42,16 @@ export function load(node, by) {
   return Math.max(cpu[by] ?? -1, memory[by] ?? -1);
 }
 
-/** @typedef {'hot' | 'left' | 'closed' | 'away'} Mark */
+/** @typedef {'overutilized' | 'left' | 'closed' | 'away'} Mark */
 
 /** @type {Record<Mark, string>} */
-export const markWords = { hot: 'hot', left: 'left alone', closed: 'unschedulable', away: 'not ready' };
+export const markWords = { overutilized: 'overutilized', left: 'left alone', closed: 'unschedulable', away: 'not ready' };
 
 /** @param {Node} node @returns {Mark[]} */
 export function marksOf(node) {
   /** @type {Mark[]} */
   const marks = [];
-  if (node.hot) marks.push('hot');
+  if (node.overutilized) marks.push('overutilized');
   if (!node.ready) marks.push('away');
   else if (!node.schedulable) marks.push('closed');
   if (node.left_alone) marks.push('left');

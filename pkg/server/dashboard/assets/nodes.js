@@ -22,9 +22,9 @@ export const showNode = (node) => choose({ details: { node } });
 /** @param {Node[]} nodes those that the person wants to see, in order */
 function chosen(nodes) {
   const { only, search, sort, colour } = state.view;
-  const wanted = nodes.filter((n) => n.name.includes(search) && (only === 'all' || (only === 'hot' && n.hot)
+  const wanted = nodes.filter((n) => n.name.includes(search) && (only === 'all' || (only === 'overutilized' && n.overutilized)
     || (only === 'left' && n.left_alone) || (only === 'closed' && !n.schedulable)));
-  return sort === 'name' ? wanted : wanted.toSorted((a, b) => Number(b.hot) - Number(a.hot) || load(b, colour) - load(a, colour));
+  return sort === 'name' ? wanted : wanted.toSorted((a, b) => Number(b.overutilized) - Number(a.overutilized) || load(b, colour) - load(a, colour));
 }
 
 /** @param {import('./heat.js').Cell} cell @param {boolean} text */
@@ -112,7 +112,7 @@ function table(shown) {
 /** @type {{value: import('./state.js').View['only'], text: string, mark: Mark | null, test: (n: Node) => unknown}[]} */
 const filters = [
   { value: 'all', text: 'all', mark: null, test: () => true },
-  { value: 'hot', text: 'hot', mark: 'hot', test: (n) => n.hot },
+  { value: 'overutilized', text: 'overutilized', mark: 'overutilized', test: (n) => n.overutilized },
   { value: 'left', text: 'left alone', mark: 'left', test: (n) => n.left_alone },
   { value: 'closed', text: 'unschedulable', mark: 'closed', test: (n) => !n.schedulable },
 ];

@@ -64,9 +64,9 @@ function list(title, entries, size = entries.length, open = false) {
 /** @param {Status} status */
 function around(status) {
   return html`
-    ${list('Stays hot after the plan', byReason((status.plan.stillHot ?? []).map((n) => ({ name: n.name, reason: n.reasons.join('; ') }))), status.plan.stillHot?.length, true)}
-    ${list('Hot nodes', (status.abnormal ?? []).map((n) => html`<li><strong>${n.name}</strong> for ${count(n.cycles, 'cycle')} in a row</li>`))}
-    ${list('Nodes left alone', byReason(status.leftAlone ?? []), status.leftAlone?.length)}
+    ${list('Stays overutilized after the plan', byReason((status.plan.stillOverutilized ?? []).map((n) => ({ name: n.name, reason: n.reasons.join('; ') }))), status.plan.stillOverutilized?.length, true)}
+    ${list('Overutilized nodes', (status.abnormal ?? []).map((n) => html`<li><strong>${n.name}</strong> for ${count(n.cycles, 'cycle')} in a row</li>`))}
+    ${list('Nodes left alone', byReason(status.skipped ?? []), status.skipped?.length)}
     ${list('Workloads that cool down', (status.cooldowns ?? []).map((c) => html`<li><strong>${c.workload}</strong> until ${clockTime(c.until)}
       (${secondsSince(c.until) < 0 ? `${ticking(-secondsSince(c.until))} more` : 'over'}) after ${count(c.migrations, 'migration')}</li>`))}`;
 }
@@ -74,11 +74,11 @@ function around(status) {
 /** @param {Status} status @param {import('./types.js').Pause} paused */
 function notes(status, paused) {
   const breaker = status.circuitBreaker;
-  const note = (/** @type {unknown} */ text, /** @type {'left' | 'hot'} */ mark = 'left') => html`<p class="note">${icon(mark)}<span>${text}</span></p>`;
+  const note = (/** @type {unknown} */ text, /** @type {'left' | 'overutilized'} */ mark = 'left') => html`<p class="note">${icon(mark)}<span>${text}</span></p>`;
   return html`
     ${paused.paused ? note(html`<strong>P${pausedInWords(paused).slice(1)}</strong>${paused.since ? ` (since ${clockTime(paused.since)})` : ''}. Migrations in flight go on. <code>kubectl migrate resume</code> ends it.`) : nothing}
     ${status.held && !(paused.paused && status.held.startsWith('paused')) ? note(html`<strong>Held back:</strong> ${status.held}`) : nothing}
-    ${breaker.state !== 'Closed' ? note(html`Circuit breaker ${breaker.state.toLowerCase()}: ${breaker.failed} of the last ${count(breaker.finished, 'migration')} failed${breaker.until ? `; tries again at ${clockTime(breaker.until)}` : ''}.`, 'hot') : nothing}
+    ${breaker.state !== 'Closed' ? note(html`Circuit breaker ${breaker.state.toLowerCase()}: ${breaker.failed} of the last ${count(breaker.finished, 'migration')} failed${breaker.until ? `; tries again at ${clockTime(breaker.until)}` : ''}.`, 'overutilized') : nothing}
     ${status.dryRun ? note('Dry run: nothing is carried out.') : nothing}
     ${status.source === 'Requests' ? note('Nothing measures this cluster: loads are made from requests.') : nothing}
     ${status.trimmed ? note(`Shortened: ${status.trimmed}.`) : nothing}`;

@@ -70,7 +70,7 @@ export function connectionView() {
 
 export function lostView() {
   if (state.connection !== 'lost') {
-    return state.problem ? html`<p class="note" role="status">${icon('hot')}<span>Not all could be read: ${state.problem}</span></p>` : nothing;
+    return state.problem ? html`<p class="note" role="status">${icon('overutilized')}<span>Not all could be read: ${state.problem}</span></p>` : nothing;
   }
   const ago = state.answeredAt ? `What you see is as of ${ticking((now() - state.answeredAt) / 1000)} ago.` : 'Nothing could be read yet.';
   const next = Math.max(0, (state.retryAt - now()) / 1000);

@@ -18,7 +18,7 @@
  * @property {boolean} ready
  * @property {boolean} schedulable
  * @property {string} left_alone why; "" where the loop may touch it
- * @property {boolean} hot
+ * @property {boolean} overutilized
  * @property {number} pods
  * @property {Resource} cpu
  * @property {Resource} memory
@@ -113,8 +113,8 @@
  * @property {string} [expectedDowntime] a Go duration
  * @property {string} [held]
  * @property {string} [trimmed]
- * @property {{moves: Move[] | null, stillHot?: {name: string, reasons: string[]}[]}} plan
- * @property {{name: string, reason: string}[] | null} leftAlone
+ * @property {{moves: Move[] | null, stillOverutilized?: {name: string, reasons: string[]}[]}} plan
+ * @property {{name: string, reason: string}[] | null} skipped
  * @property {{name: string, cycles: number}[]} [abnormal]
  * @property {{state: string, failed: number, finished: number, until?: string}} circuitBreaker
  * @property {{workload: string, migrations: number, until: string}[] | null} cooldowns

@@ -23,9 +23,9 @@ export const phaseWords = {
 /** @param {Node[]} nodes */
 function nodesInWords(nodes) {
   if (nodes.length === 0) return 'there are no nodes';
-  const hot = nodes.filter((n) => n.hot).length;
+  const overutilized = nodes.filter((n) => n.overutilized).length;
   const away = nodes.filter((n) => !n.ready).length;
-  const words = hot === 0 ? `none of ${count(nodes.length, 'node')} hot` : `${hot} of ${count(nodes.length, 'node')} hot`;
+  const words = overutilized === 0 ? `none of ${count(nodes.length, 'node')} overutilized` : `${overutilized} of ${count(nodes.length, 'node')} overutilized`;
   return away === 0 ? words : `${words}, ${away} not ready`;
 }
 

@@ -47,9 +47,9 @@ func (p Pause) String() string {
 	return text
 }
 
-// Board is where the leader shows its status to the other replicas and to
+// StatusStore is where the leader shows its status to the other replicas and to
 // kubectl, and where it reads whether it is paused.
-type Board struct {
+type StatusStore struct {
 	// Live reads past every cache.
 	Live      client.Reader
 	Writer    client.Writer
@@ -58,7 +58,7 @@ type Board struct {
 
 // Pause reads whether the loop is paused. Without the ConfigMap it is not; with
 // one that cannot be understood it is, which is the safe side.
-func (b *Board) Pause(ctx context.Context) (Pause, error) {
+func (b *StatusStore) Pause(ctx context.Context) (Pause, error) {
 	control := &corev1.ConfigMap{}
 	err := b.Live.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: ControlName}, control)
 	if apierrors.IsNotFound(err) {
@@ -88,7 +88,7 @@ func pauseOf(data map[string]string) Pause {
 }
 
 // Publish writes a status for others to read.
-func (b *Board) Publish(ctx context.Context, status *Status) error {
+func (b *StatusStore) Publish(ctx context.Context, status *Status) error {
 	encoded, err := encodeStatus(status, maxStatusBytes)
 	if err != nil {
 		return fmt.Errorf("encoding the status: %w", err)
@@ -110,7 +110,7 @@ func (b *Board) Publish(ctx context.Context, status *Status) error {
 
 // Published reads the status that the leader wrote last, as it stands; nil before
 // the first cycle.
-func (b *Board) Published(ctx context.Context) (json.RawMessage, error) {
+func (b *StatusStore) Published(ctx context.Context) (json.RawMessage, error) {
 	shown := &corev1.ConfigMap{}
 	err := b.Live.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: StatusName}, shown)
 	if apierrors.IsNotFound(err) {
