@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
@@ -29,8 +30,10 @@ type node struct {
 	mu    sync.Mutex
 	// frozen and killed pods.
 	frozen, killed map[types.UID]bool
-	// onFreeze runs when the pod stands still.
-	onFreeze func()
+	// onFreeze runs when the pod is frozen, onStandStill after a look at whether it is.
+	onFreeze, onStandStill func()
+	// freezeBy is the deadline of the last freezing.
+	freezeBy time.Time
 	// obstacle and dumpFails make processes stay; letGo are the containers that were.
 	obstacle  string
 	dumpFails bool
@@ -43,8 +46,9 @@ func (n *node) EmptyDir(pod types.UID, volume string) string {
 
 func (n *node) ClaimDirectory(types.UID, string) (string, error) { return n.claim, nil }
 
-func (n *node) Freeze(_ context.Context, pod types.UID) error {
+func (n *node) Freeze(ctx context.Context, pod types.UID) error {
 	n.set(n.frozen, pod, true)
+	n.freezeBy, _ = ctx.Deadline()
 	if n.onFreeze != nil {
 		n.onFreeze()
 	}
@@ -77,9 +81,13 @@ func (n *node) FreezeContainers(ctx context.Context, pod types.UID, _ []string) 
 
 func (n *node) StandStill(pod types.UID, _ []string) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.frozen[pod] {
+	frozen := n.frozen[pod]
+	n.mu.Unlock()
+	if !frozen {
 		return errors.New("it runs")
+	}
+	if n.onStandStill != nil {
+		n.onStandStill()
 	}
 	return nil
 }
@@ -437,6 +445,29 @@ func TestFailedSealLetsThePodGoOn(t *testing.T) {
 	b.wantFrozen(false)
 	if m.Status.Checkpoint.Source.Message == "" {
 		t.Error("the report gives no message")
+	}
+}
+
+// Half of the time that a pod may be frozen is for the seal; the other half is the
+// destination's.
+func TestASealHasHalfOfTheFreezeTime(t *testing.T) {
+	for name, create := range map[string]func(*testing.T) *bench{"volumes": newBench, "processes": newProcessBench} {
+		t.Run(name, func(t *testing.T) {
+			b := create(t)
+			b.settle()
+			b.ask(step(v1alpha1.StepCopy))
+			m := b.get()
+			m.Spec.Checkpoint.MaxFreezeSeconds = 40
+			if err := b.client.Update(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			b.far.node = "elsewhere"
+			began := time.Now()
+			b.wantSource(b.ask(step(v1alpha1.StepSeal)), v1alpha1.SourceSealed)
+			if left := b.node.freezeBy.Sub(began); left < 20*time.Second || left > 30*time.Second {
+				t.Errorf("the freeze ends %s after it began, want half of 40 s", left)
+			}
+		})
 	}
 }
 

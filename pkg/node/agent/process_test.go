@@ -186,6 +186,21 @@ func TestAFailedDumpIsReported(t *testing.T) {
 	b.wantFrozen(false)
 }
 
+// Whoever thaws a container while it is copied tears the checkpoint: parts of it are
+// from after the dump.
+func TestAPodThatWasThawedDuringTheLastCopyIsNotSealed(t *testing.T) {
+	b := newProcessBench(t)
+	b.node.onStandStill = func() { b.node.set(b.node.frozen, "original", false) }
+	m := b.toSeal("")
+	b.wantSource(m, v1alpha1.SourceFailed)
+	if s := m.Status.Checkpoint.Source; !strings.Contains(s.Message, "it runs") || s.ManifestDigest != "" {
+		t.Errorf("source reports %+v", s)
+	}
+	if d := m.Status.Checkpoint.Destination; d != nil && d.Phase == v1alpha1.DestinationRestored {
+		t.Errorf("destination reports %+v", d)
+	}
+}
+
 func TestWithdrawnContainersFail(t *testing.T) {
 	b := newProcessBench(t)
 	b.settle()

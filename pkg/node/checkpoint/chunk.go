@@ -210,12 +210,11 @@ func punch(file *os.File, offset, length int64) error {
 }
 
 // verify reads chunks back, from the disk where the page cache can be dropped.
-func verify(file *os.File, size int64, done copied) error {
+func (d disk) verify(file *os.File, size int64, done copied) error {
 	if len(done.changed) == 0 {
 		return nil
 	}
-	// Only a hint: what cannot be dropped is read from memory.
-	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
+	d.drop(file)
 	return eachChunk(int64(len(done.changed)), func(n int64, buffer []byte) error {
 		i := done.changed[n]
 		data, err := readChunk(file, i*chunkSize, buffer[:min(chunkSize, size-i*chunkSize)])

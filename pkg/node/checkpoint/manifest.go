@@ -82,43 +82,43 @@ func (m *manifest) volume(name string) *volumeManifest {
 }
 
 // writeManifest replaces the manifest as a whole, durably, and returns its digest.
-func writeManifest(claim *os.Root, m *manifest) (digest string, err error) {
+func (d disk) writeManifest(claim *os.Root, m *manifest) (digest string, err error) {
 	content, err := json.Marshal(m)
 	if err != nil {
 		return "", err
 	}
 	directory := string(m.Migration)
 	unfinished := path.Join(directory, manifestName+".unfinished")
-	if err := writeDurably(claim, unfinished, content); err != nil {
+	if err := d.writeDurably(claim, unfinished, content); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
 	if err := claim.Rename(unfinished, path.Join(directory, manifestName)); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
-	if err := syncDirectory(claim, directory); err != nil {
+	if err := d.syncDirectory(claim, directory); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
 	return digestOf(content), nil
 }
 
-func writeDurably(root *os.Root, name string, content []byte) error {
+func (d disk) writeDurably(root *os.Root, name string, content []byte) error {
 	file, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write(content)
 	if err == nil {
-		err = file.Sync()
+		err = d.sync(file)
 	}
 	return errors.Join(err, file.Close())
 }
 
-func syncDirectory(root *os.Root, name string) error {
+func (d disk) syncDirectory(root *os.Root, name string) error {
 	directory, err := root.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(directory.Sync(), directory.Close())
+	return errors.Join(d.sync(directory), directory.Close())
 }
 
 // readManifest reads the last complete manifest and its digest.

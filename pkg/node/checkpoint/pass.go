@@ -44,7 +44,7 @@ func (w *Writer) Pass(ctx context.Context, still bool, progress func(Progress)) 
 		}
 		m.Volumes = append(m.Volumes, *volume)
 	}
-	digest, err := writeManifest(w.claim, m)
+	digest, err := w.disk.writeManifest(w.claim, m)
 	if err != nil {
 		return p.result, w.explain(err)
 	}
@@ -257,7 +257,7 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 	if err != nil {
 		return nil, err
 	}
-	if err := finish(v, into, before.size, done); err != nil {
+	if err := p.finish(v, into, before.size, done); err != nil {
 		return nil, err
 	}
 	f.entry.Size, f.entry.Chunks = before.size, done.chunks
@@ -276,17 +276,17 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 }
 
 // finish makes what was written to the claim durable, and reads it back.
-func finish(v *sourceVolume, into *os.File, size int64, done copied) error {
+func (p *pass) finish(v *sourceVolume, into *os.File, size int64, done copied) error {
 	if len(done.changed) == 0 {
 		return nil
 	}
 	if v.transient {
 		return into.Close() // a network file system sends it now
 	}
-	if err := into.Sync(); err != nil {
+	if err := p.disk.sync(into); err != nil {
 		return err
 	}
-	return verify(into, size, done)
+	return p.disk.verify(into, size, done)
 }
 
 // openSame opens the file that was scanned. The signature is the one from the

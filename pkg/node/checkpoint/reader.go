@@ -23,6 +23,7 @@ type Reader struct {
 	claim     *os.Root
 	migration types.UID
 	volumes   []restoredVolume
+	disk      disk
 }
 
 type restoredVolume struct {
@@ -43,7 +44,7 @@ func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Read
 	if err != nil {
 		return nil, fmt.Errorf("opening the claim: %w", err)
 	}
-	r = &Reader{claim: claim, migration: migration}
+	r = &Reader{claim: claim, migration: migration, disk: realDisk()}
 	for _, v := range volumes {
 		root, err := os.OpenRoot(v.Dir)
 		if err != nil {
@@ -312,5 +313,5 @@ func (r *restoring) file(v *restoredVolume, from string, e *entry, known [][]byt
 	if err != nil || v.transient {
 		return err
 	}
-	return verify(into, e.Size, done)
+	return r.disk.verify(into, e.Size, done)
 }

@@ -42,6 +42,7 @@ type Writer struct {
 	last      *manifest
 	// clean tells that nothing changed while the last pass ran.
 	clean bool
+	disk  disk
 }
 
 // sourceVolume is what a Writer knows of one volume.
@@ -109,7 +110,7 @@ func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writ
 	if err != nil {
 		return nil, fmt.Errorf("opening the claim: %w", err)
 	}
-	w = &Writer{claim: claim, migration: migration}
+	w = &Writer{claim: claim, migration: migration, disk: realDisk()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.Close())
@@ -203,7 +204,7 @@ func (w *Writer) Seal(ctx context.Context) (digest string, err error) {
 		return "", failure(ReasonChanged, "files changed while the last pass ran")
 	}
 	w.last.Sealed = true
-	digest, err = writeManifest(w.claim, w.last)
+	digest, err = w.disk.writeManifest(w.claim, w.last)
 	if err != nil {
 		return "", w.explain(err)
 	}
