@@ -2,12 +2,13 @@ package main
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
 
 // newGateCommand holds what runs in the pods of users: it needs no network, no
@@ -16,7 +17,7 @@ func newGateCommand() *cobra.Command {
 	gate := &cobra.Command{Use: "gate", Short: "Holds the containers of a replacement back"}
 	gate.AddCommand(
 		&cobra.Command{
-			Use: "install FOLDER", Short: "Copy this program into a directory", Args: cobra.ExactArgs(1),
+			Use: "install DIRECTORY", Short: "Copy this program into a directory", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return install(args[0]) },
 		},
 		&cobra.Command{
@@ -53,21 +54,11 @@ func newPauseCommand() *cobra.Command {
 }
 
 // install copies the program in one step: an interrupted copy has another name.
-func install(directory string) (err error) {
+func install(directory string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return err
 	}
 	defer self.Close()
-	next := filepath.Join(directory, ".node-agent.new")
-	file, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, self)
-	// The mask of the container may have taken the right to execute away.
-	if err = errors.Join(err, file.Chmod(0o755), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(next, filepath.Join(directory, "node-agent"))
+	return atomicfile.Write(filepath.Join(directory, "node-agent"), self, 0o755)
 }

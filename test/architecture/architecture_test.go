@@ -77,10 +77,11 @@ var levels = map[string]int{
 	"pkg/scheduling/plugins":                  4,
 	"pkg/scheduling/simulation":               5,
 
-	"pkg/node/ociruntime":      0,
+	"pkg/node/atomicfile":      0,
 	"pkg/node/checkpoint":      0,
-	"pkg/node/agent/installer": 0,
-	"pkg/node/agent":           1,
+	"pkg/node/ociruntime":      1,
+	"pkg/node/agent/installer": 1,
+	"pkg/node/agent":           2,
 
 	"pkg/controllers/reclaim/decide": 0,
 	"pkg/controllers/reclaim":        1,

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
 
 // podFile names the pod of a directory of checkpoints. No container is named like it.
@@ -26,7 +29,7 @@ func (a *agent) rememberPod(pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(directory, podFile), content, 0o600)
+	return atomicfile.Write(filepath.Join(directory, podFile), bytes.NewReader(content), 0o600)
 }
 
 // removeForgotten removes the checkpoints of replacements that are gone. While

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
 
 // records remember on the node which pods this agent has frozen: an agent that
@@ -41,16 +44,7 @@ func (r records) put(record record) error {
 	if err := os.MkdirAll(r.directory, 0o700); err != nil {
 		return fmt.Errorf("recording a frozen pod: %w", err)
 	}
-	next := r.path(record.Migration) + ".new"
-	file, err := os.OpenFile(next, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("recording a frozen pod: %w", err)
-	}
-	_, err = file.Write(content)
-	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
-		err = os.Rename(next, r.path(record.Migration))
-	}
-	if err != nil {
+	if err := atomicfile.WriteDurably(r.path(record.Migration), bytes.NewReader(content), 0o600); err != nil {
 		return fmt.Errorf("recording a frozen pod: %w", err)
 	}
 	return nil

@@ -20,6 +20,6 @@
 // A container whose directory is there is never started afresh. So until the agent
 // removes the directory, nothing of the pod runs but what was restored.
 //
-// The package uses the standard library only, and golang.org/x/sys: the
+// The package uses the standard library, golang.org/x/sys and atomicfile only: the
 // wrapper starts for every call of every container, and a start costs time.
 package ociruntime

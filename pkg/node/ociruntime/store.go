@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
 
 const (
@@ -163,11 +165,7 @@ func (e Entry) finish(container string, failure error) error {
 	if failure != nil {
 		name, content = failedFile, failure.Error()
 	}
-	next := e.path(name + ".new")
-	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {
-		return fmt.Errorf("recording the restoration: %w", err)
-	}
-	if err := os.Rename(next, e.path(name)); err != nil {
+	if err := atomicfile.Write(e.path(name), strings.NewReader(content), 0o600); err != nil {
 		return fmt.Errorf("recording the restoration: %w", err)
 	}
 	return nil

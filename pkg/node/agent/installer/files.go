@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
+
+	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
 
 // root is the node's root directory, as the agent reaches it. Links on the way are
@@ -38,26 +40,7 @@ func (r root) write(path string, content []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(at, content, mode)
-}
-
-func writeFile(at string, content []byte, mode fs.FileMode) error {
-	next, err := os.CreateTemp(filepath.Dir(at), "."+filepath.Base(at)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = next.Write(content)
-	if err = errors.Join(err, next.Chmod(mode), next.Sync(), next.Close()); err == nil {
-		err = os.Rename(next.Name(), at)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(next.Name()))
-	}
-	directory, err := os.Open(filepath.Dir(at))
-	if err != nil {
-		return err
-	}
-	return errors.Join(directory.Sync(), directory.Close())
+	return atomicfile.WriteDurably(at, bytes.NewReader(content), mode)
 }
 
 // remove is content when the file is gone.
@@ -138,5 +121,5 @@ func (i *Installer) save(r *record) error {
 	if err := os.MkdirAll(filepath.Dir(i.recordFile), 0o755); err != nil {
 		return err
 	}
-	return writeFile(i.recordFile, content, 0o600)
+	return atomicfile.WriteDurably(i.recordFile, bytes.NewReader(content), 0o600)
 }
