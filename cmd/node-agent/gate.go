@@ -1,15 +1,20 @@
 package main
 
 import (
-	"errors"
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
+
+// gatePoll is how often a gate looks whether it is open.
+const gatePoll = 20 * time.Millisecond
 
 // newGateCommand holds what runs in the pods of users: it needs no network, no
 // rights and no settings.
@@ -27,16 +32,14 @@ func newGateCommand() *cobra.Command {
 		&cobra.Command{
 			Use: "wait FILE", Short: "Wait until a file exists", Args: cobra.ExactArgs(1),
 			RunE: func(command *cobra.Command, args []string) error {
-				for {
-					if _, err := os.Stat(args[0]); err == nil {
-						return nil
-					}
-					select {
-					case <-command.Context().Done():
-						return errors.New("ended while the gate was closed")
-					case <-time.After(20 * time.Millisecond):
-					}
+				err := wait.PollUntilContextCancel(command.Context(), gatePoll, true, func(context.Context) (bool, error) {
+					_, err := os.Stat(args[0])
+					return err == nil, nil
+				})
+				if err != nil {
+					return fmt.Errorf("waiting for the gate to open: %w", err)
 				}
+				return nil
 			},
 		},
 	)

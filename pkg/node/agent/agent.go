@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -47,8 +48,19 @@ type machine interface {
 	processMachine
 }
 
-// lookAgain is how soon what no watch reports is looked at again.
-const lookAgain = 300 * time.Millisecond
+const (
+	// lookAgain is how soon what no watch reports is looked at again.
+	lookAgain = 300 * time.Millisecond
+	// atOnce is how soon a migration is looked at again that changed meanwhile.
+	atOnce = time.Millisecond
+	// gcInterval is how often the node is searched for what no migration needs.
+	gcInterval = 5 * time.Second
+)
+
+// reportBackoff is the pause between two attempts to report. Most fail because
+// another client wrote in between: a pod may be frozen meanwhile, so the first pauses
+// are short.
+var reportBackoff = wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: lookAgain}
 
 // agent reconciles the migrations that concern its node.
 type agent struct {
@@ -117,19 +129,15 @@ func newAgent(node string, c client.Client, live client.Reader, m machine, state
 // Start implements manager.Runnable. It lets pods go on whose migration is gone:
 // nothing else would ever look at them.
 func (a *agent) Start(ctx context.Context) error {
-	for {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		if err := a.thawForgotten(ctx); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Cannot look after frozen pods")
+			ctrl.LoggerFrom(ctx).Error(err, "Failed to thaw abandoned pods")
 		}
 		if err := a.removeForgotten(ctx); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Cannot remove checkpoints of pods that are gone")
+			ctrl.LoggerFrom(ctx).Error(err, "Failed to remove the checkpoints of pods that are gone")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(5 * time.Second):
-		}
-	}
+	}, gcInterval)
+	return nil
 }
 
 func (a *agent) thawForgotten(ctx context.Context) error {
@@ -164,10 +172,10 @@ func (a *agent) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Resul
 	}
 	result, err := a.serve(ctx, m)
 	if apierrors.IsConflict(err) {
-		// Somebody wrote in between: judge again.
-		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+		// Another client wrote in between: decide again.
+		return ctrl.Result{RequeueAfter: atOnce}, nil
 	}
-	if errors.Is(err, errNoProcess) || errors.Is(err, context.Canceled) && ctx.Err() == nil {
+	if errors.Is(err, errNoProcess) || errors.Is(err, errNotWanted) {
 		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
 	return result, err
@@ -184,28 +192,40 @@ func (a *agent) serve(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Resul
 	return ctrl.Result{}, nil
 }
 
+// errNotWanted says that the migration no longer asks for what was being done: it is
+// gone, in another step, or being rolled back.
+var errNotWanted = errors.New("the migration no longer asks for it")
+
+// isTransient reports whether an error says nothing of the work: it is not wanted any
+// more, not possible yet, or the agent itself ends.
+func isTransient(err error) bool {
+	return errors.Is(err, errNotWanted) || errors.Is(err, errNoProcess) || errors.Is(err, context.Canceled)
+}
+
 // while runs work that may take long, and ends it as soon as it is not wanted
-// any more: nothing that is put back has to wait for a copy.
+// any more: no rollback has to wait for a copy. The error is errNotWanted then,
+// whatever the work says of its end.
 func (a *agent) while(ctx context.Context, m *v1alpha1.PodMigration, work func(ctx context.Context) error) error {
-	working, cancel := context.WithCancel(ctx)
+	working, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		for {
-			select {
-			case <-working.Done():
-				return
-			case <-time.After(lookAgain):
-			}
+		// It ends with the context, which the work does.
+		_ = wait.PollUntilContextCancel(working, lookAgain, false, func(ctx context.Context) (bool, error) {
 			now := &v1alpha1.PodMigration{}
-			err := a.live.Get(working, client.ObjectKeyFromObject(m), now)
-			if apierrors.IsNotFound(err) || err == nil && !isSame(m, now) {
-				cancel()
+			err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now)
+			isWanted := err == nil && isSame(m, now) || err != nil && !apierrors.IsNotFound(err)
+			if !isWanted {
+				cancel(errNotWanted)
 			}
-		}
+			return !isWanted, nil
+		})
 	})
 	err := work(working)
-	cancel()
+	cancel(nil)
 	watching.Wait()
+	if err != nil && errors.Is(context.Cause(working), errNotWanted) {
+		return errNotWanted
+	}
 	return err
 }
 
@@ -222,29 +242,30 @@ func (a *agent) report(ctx context.Context, m *v1alpha1.PodMigration, change fun
 }
 
 // reportLate reports on work that took its time: what others wrote meanwhile
-// does not matter, as long as the work is still wanted. It goes on until there is
-// an answer, since nothing that was done may be forgotten.
+// does not matter, as long as the work is still wanted. It tries until there is an
+// answer, since nothing that was done may be forgotten. The error is errNotWanted
+// when the migration no longer asks for the work, or that of the context.
 func (a *agent) reportLate(ctx context.Context, m *v1alpha1.PodMigration, change func(*v1alpha1.CheckpointStatus)) error {
-	for {
+	return reportBackoff.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		now := &v1alpha1.PodMigration{}
 		err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now)
-		if err == nil && !isSame(m, now) {
-			return context.Canceled
+		if apierrors.IsNotFound(err) || err == nil && !isSame(m, now) {
+			return false, errNotWanted
 		}
 		if err == nil {
-			if err = a.report(ctx, now, change); err == nil {
-				now.DeepCopyInto(m)
-				return nil
-			}
+			err = a.report(ctx, now, change)
 		}
-		if apierrors.IsNotFound(err) || ctx.Err() != nil {
-			return err
+		switch {
+		case err == nil:
+			now.DeepCopyInto(m)
+			return true, nil
+		case apierrors.IsNotFound(err):
+			return false, errNotWanted
+		case !apierrors.IsConflict(err):
+			ctrl.LoggerFrom(ctx).Error(err, "Failed to report, trying again")
 		}
-		if !apierrors.IsConflict(err) {
-			ctrl.LoggerFrom(ctx).Error(err, "Cannot report, trying again")
-			time.Sleep(lookAgain)
-		}
-	}
+		return false, nil
+	})
 }
 
 func (a *agent) volumes(pod types.UID, names []string) []checkpoint.Volume {

@@ -11,8 +11,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -486,7 +488,56 @@ func TestWorkEndsWhenItIsNotWanted(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want it cancelled", err)
+	if !errors.Is(err, errNotWanted) {
+		t.Errorf("error %v, want %v", err, errNotWanted)
+	}
+}
+
+func TestALateReportIsTriedUntilThereIsAnAnswer(t *testing.T) {
+	measured := func(c *v1alpha1.CheckpointStatus) {
+		c.Source = &v1alpha1.SourceReport{Attempt: c.Attempt, Node: "a", Phase: v1alpha1.SourceMeasured}
+	}
+	conflict := apierrors.NewConflict(schema.GroupResource{}, "m", errors.New("another client wrote"))
+	away := errors.New("the API server does not answer")
+	for name, test := range map[string]struct {
+		// answers to the first writes; the last one is for all that follow.
+		answers []error
+		asked   v1alpha1.CheckpointStep
+		want    error
+	}{
+		"at once":              {answers: []error{nil}, asked: v1alpha1.StepMeasure},
+		"after two conflicts":  {answers: []error{conflict, conflict, nil}, asked: v1alpha1.StepMeasure},
+		"after an outage":      {answers: []error{away, nil}, asked: v1alpha1.StepMeasure},
+		"not wanted any more":  {answers: []error{nil}, asked: v1alpha1.StepAbort, want: errNotWanted},
+		"the agent ends first": {answers: []error{away}, asked: v1alpha1.StepMeasure, want: context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			m := b.get()
+			now := m.DeepCopy()
+			now.Status.Checkpoint.Step = test.asked
+			if err := b.client.Status().Update(t.Context(), now); err != nil {
+				t.Fatal(err)
+			}
+			b.refuse = func() error {
+				answer := test.answers[0]
+				if len(test.answers) > 1 {
+					test.answers = test.answers[1:]
+				}
+				return answer
+			}
+			ctx := t.Context()
+			if test.want != nil {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
+			}
+			if err := b.source.reportLate(ctx, m, measured); !errors.Is(err, test.want) {
+				t.Errorf("error %v, want %v", err, test.want)
+			}
+			if reported := b.get().Status.Checkpoint.Source != nil; reported != (test.want == nil) {
+				t.Errorf("reported: %t", reported)
+			}
+		})
 	}
 }

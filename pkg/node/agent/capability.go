@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -50,23 +51,22 @@ type keeper interface {
 
 // Start implements manager.Runnable.
 func (a *announcer) Start(ctx context.Context) error {
-	for {
-		next := capabilityInterval
+	next := capabilityInterval
+	// It ends with the context alone.
+	_ = wait.DelayFunc(func() time.Duration { return next }).Until(ctx, true, true, func(ctx context.Context) (bool, error) {
+		next = capabilityInterval
 		if !a.tells {
 			if err := a.handler.Ensure(ctx, false); err != nil {
-				ctrl.LoggerFrom(ctx).Error(err, "The runtime handler is still on the node")
+				ctrl.LoggerFrom(ctx).Error(err, "Failed to remove the runtime handler from the node")
 			}
 		} else if expected, err := a.announce(ctx); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Cannot tell on the node whether processes can move")
+			ctrl.LoggerFrom(ctx).Error(err, "Failed to report on the node whether processes can move")
 		} else if expected {
 			next = handlerInterval
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(next):
-		}
-	}
+		return false, nil
+	})
+	return nil
 }
 
 // announce reports whether the kubelet is expected to tell of the handler soon.

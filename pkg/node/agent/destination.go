@@ -127,7 +127,7 @@ func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, d duty, 
 }
 
 func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
-	if errors.Is(failure, context.Canceled) || errors.Is(failure, errNoProcess) {
+	if isTransient(failure) {
 		return failure
 	}
 	report := a.destination(m, v1alpha1.DestinationFailed)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,19 +106,4 @@ func (m Machine) searchPath(shim int) string {
 		}
 	}
 	return "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-}
-
-// hasVisitors reports whether a container has a process that its own first
-// process did not start, such as that of an exec probe: CRIU dumps one tree.
-func (m Machine) hasVisitors(p *place) bool {
-	members := m.members(p.id)
-	for _, pid := range members {
-		if pid == p.init {
-			continue
-		}
-		if parent, err := m.parent(pid); err == nil && !slices.Contains(members, parent) {
-			return true
-		}
-	}
-	return false
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -76,9 +77,13 @@ func cgroupNames(pod types.UID) []string {
 	return []string{"pod" + string(pod), "pod" + strings.ReplaceAll(string(pod), "-", "_")}
 }
 
-// freezeTimeout bounds the freezing itself: a process in an uninterruptible
-// system call does not freeze before that ends.
-const freezeTimeout = 10 * time.Second
+const (
+	// freezeTimeout bounds the freezing itself: a process in an uninterruptible
+	// system call does not freeze before that ends.
+	freezeTimeout = 10 * time.Second
+	// freezePoll is how often the kernel is asked whether all are frozen.
+	freezePoll = time.Millisecond
+)
 
 // freezer is the cgroup of a pod where it can be frozen.
 type freezer struct {
@@ -118,7 +123,7 @@ func (m Machine) freezer(pod types.UID) (freezer, error) {
 func (m Machine) Freeze(ctx context.Context, pod types.UID) error {
 	f, err := m.freezer(pod)
 	if err == nil {
-		err = freezeAll(ctx, []freezer{f}, func() (bool, error) { return true, nil })
+		err = freezeAll(ctx, []freezer{f})
 	}
 	if err != nil {
 		return fmt.Errorf("freezing the pod: %w", err)
@@ -126,36 +131,22 @@ func (m Machine) Freeze(ctx context.Context, pod types.UID) error {
 	return nil
 }
 
-// freezeAll returns when all stand still at the same time, and settled agrees.
-func freezeAll(ctx context.Context, freezers []freezer, settled func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
-	defer cancel()
-	for {
+// freezeAll returns when all are frozen at the same time. The error is
+// context.DeadlineExceeded after freezeTimeout: what could be frozen stays so.
+func freezeAll(ctx context.Context, freezers []freezer) error {
+	return wait.PollUntilContextTimeout(ctx, freezePoll, freezeTimeout, true, func(context.Context) (bool, error) {
 		for _, f := range freezers {
 			if err := f.set(true); err != nil {
-				return err
+				return false, err
 			}
 		}
-		done := true
 		for _, f := range freezers {
-			frozen, err := f.isFrozen()
-			if err != nil {
-				return err
-			}
-			done = done && frozen
-		}
-		if done {
-			var err error
-			if done, err = settled(); done || err != nil {
-				return err
+			if frozen, err := f.isFrozen(); err != nil || !frozen {
+				return false, err
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Millisecond):
-		}
-	}
+		return true, nil
+	})
 }
 
 // Thaw lets a pod go on. One that is gone needs none.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -30,6 +31,10 @@ type processMachine interface {
 	Dump(ctx context.Context, container, directory string) error
 	LetGo(container string) error
 }
+
+// restorePoll is how often the outcome of a restoration is looked for: the original
+// is frozen meanwhile.
+const restorePoll = 5 * time.Millisecond
 
 // movingContainer is one whose processes move.
 type movingContainer struct{ name, id string }
@@ -236,17 +241,10 @@ func (a *agent) bringBack(ctx context.Context, m *v1alpha1.PodMigration) error {
 	if err := a.openGate(pod); err != nil {
 		return err
 	}
-	for {
+	return wait.PollUntilContextCancel(ctx, restorePoll, true, func(context.Context) (bool, error) {
 		held, err := a.held(m)
-		if err != nil || held != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+		return held != nil, err
+	})
 }
 
 // withdraw tells containers that wait for their processes that none will come.

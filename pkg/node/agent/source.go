@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -122,7 +121,7 @@ func (a *agent) measure(ctx context.Context, m *v1alpha1.PodMigration) error {
 
 // sourceFailed reports a failure that will not pass by itself.
 func (a *agent) sourceFailed(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
-	if errors.Is(failure, context.Canceled) || errors.Is(failure, errNoProcess) {
+	if isTransient(failure) {
 		return failure
 	}
 	reason := a.metrics.failed(failure)

@@ -13,24 +13,26 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // FreezeContainers stops all processes of containers, each at its own cgroup:
 // CRIU thaws that one for as long as it holds every process by ptrace, and puts
 // it back. It returns when all stand still.
 func (m Machine) FreezeContainers(ctx context.Context, pod types.UID, containers []string) error {
+	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
+	defer cancel()
 	freezers, err := m.containerFreezers(pod, containers)
 	if err == nil {
-		err = freezeAll(ctx, freezers, func() (bool, error) {
-			if !m.haveVisitors(containers) {
+		err = wait.Backoff{Duration: execProbeTime}.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
+			if err := freezeAll(ctx, freezers); err != nil {
+				return false, err
+			}
+			if !m.hasExecProbes(containers) {
 				return true, nil
 			}
 			// Such a process ends soon, once it can. What counts is the last freezing.
-			if err := thawAll(freezers); err != nil {
-				return false, err
-			}
-			time.Sleep(visit)
-			return false, nil
+			return false, thawAll(freezers)
 		})
 	}
 	if err != nil {
@@ -39,15 +41,23 @@ func (m Machine) FreezeContainers(ctx context.Context, pod types.UID, containers
 	return nil
 }
 
-// visit is how long a probe of the kubelet may take between two looks.
-const visit = 20 * time.Millisecond
+// execProbeTime is how long an exec probe of the kubelet runs before the container
+// is frozen again.
+const execProbeTime = 20 * time.Millisecond
 
-// haveVisitors reports whether a container has a process that its own first
+// hasExecProbes reports whether a container has a process that its own first
 // process did not start, such as that of an exec probe: CRIU dumps one tree.
-func (m Machine) haveVisitors(containers []string) bool {
+func (m Machine) hasExecProbes(containers []string) bool {
 	return slices.ContainsFunc(containers, func(id string) bool {
 		p, err := m.place(id)
-		return err == nil && m.hasVisitors(p)
+		if err != nil {
+			return false
+		}
+		members := m.members(id)
+		return slices.ContainsFunc(members, func(pid int) bool {
+			parent, err := m.parent(pid)
+			return pid != p.init && err == nil && !slices.Contains(members, parent)
+		})
 	})
 }
 

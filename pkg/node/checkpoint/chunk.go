@@ -61,7 +61,7 @@ type copied struct {
 func chunkCount(size int64) int64 { return (size + chunkSize - 1) / chunkSize }
 
 // run makes `to` equal to `from`. Only chunks that differ are written.
-func (c *content) run() (copied, error) {
+func (c *content) run(ctx context.Context) (copied, error) {
 	if err := c.to.Truncate(c.size); err != nil {
 		return copied{}, err
 	}
@@ -69,7 +69,7 @@ func (c *content) run() (copied, error) {
 	done := copied{chunks: make([][]byte, count)}
 	differs := make([]bool, count)
 	var written atomic.Int64
-	err := eachChunk(count, func(i int64, buffer []byte) error {
+	err := eachChunk(ctx, count, func(i int64, buffer []byte) error {
 		data, err := readChunk(c.from, i*chunkSize, buffer[:c.length(i)])
 		if err != nil {
 			return err
@@ -99,9 +99,9 @@ func (c *content) run() (copied, error) {
 func (c *content) length(chunk int64) int64 { return min(chunkSize, c.size-chunk*chunkSize) }
 
 // eachChunk works on count chunks on all processors, each with a buffer.
-func eachChunk(count int64, work func(i int64, buffer []byte) error) error {
+func eachChunk(ctx context.Context, count int64, work func(i int64, buffer []byte) error) error {
 	var next atomic.Int64
-	group, ctx := errgroup.WithContext(context.Background())
+	group, ctx := errgroup.WithContext(ctx)
 	for range min(count, int64(runtime.GOMAXPROCS(0))) {
 		group.Go(func() error {
 			buffer := buffers.Get().(*[]byte)
@@ -109,13 +109,13 @@ func eachChunk(count int64, work func(i int64, buffer []byte) error) error {
 			for ctx.Err() == nil {
 				i := next.Add(1) - 1
 				if i >= count {
-					break
+					return nil
 				}
 				if err := work(i, *buffer); err != nil {
 					return err
 				}
 			}
-			return nil
+			return ctx.Err()
 		})
 	}
 	return group.Wait()
@@ -210,12 +210,12 @@ func punch(file *os.File, offset, length int64) error {
 }
 
 // verify reads chunks back, from the disk where the page cache can be dropped.
-func (d disk) verify(file *os.File, size int64, done copied) error {
+func (d disk) verify(ctx context.Context, file *os.File, size int64, done copied) error {
 	if len(done.changed) == 0 {
 		return nil
 	}
 	d.drop(file)
-	return eachChunk(int64(len(done.changed)), func(n int64, buffer []byte) error {
+	return eachChunk(ctx, int64(len(done.changed)), func(n int64, buffer []byte) error {
 		i := done.changed[n]
 		data, err := readChunk(file, i*chunkSize, buffer[:min(chunkSize, size-i*chunkSize)])
 		if err != nil {

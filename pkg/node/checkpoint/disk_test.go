@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -138,5 +139,17 @@ func TestWhatReadsBackDifferentlyIsFound(t *testing.T) {
 				t.Errorf("error %v, want %s", err, ReasonCorrupt)
 			}
 		})
+	}
+}
+
+// Work that is not wanted any more does not end as if it were done.
+func TestACancelledCopyIsNoCopy(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	err := eachChunk(ctx, 1000, func(int64, []byte) error {
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
 }

@@ -201,7 +201,7 @@ func (p *pass) copyFiles(ctx context.Context, v *sourceVolume, base string, scan
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			updated, err := p.copyFile(v, path.Join(base, f.entry.name()), f, known)
+			updated, err := p.copyFile(ctx, v, path.Join(base, f.entry.name()), f, known)
 			mu.Lock()
 			defer mu.Unlock()
 			if errors.Is(err, errGone) {
@@ -226,7 +226,7 @@ func (p *pass) copyFiles(ctx context.Context, v *sourceVolume, base string, scan
 // errGone says that a file vanished, or became something else.
 var errGone = errors.New("the file is gone")
 
-func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) (*knownFile, error) {
+func (p *pass) copyFile(ctx context.Context, v *sourceVolume, to string, f *found, known *knownFile) (*knownFile, error) {
 	from, before, err := openSame(v.root, f)
 	if err != nil {
 		return nil, err
@@ -249,7 +249,7 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 	if known != nil {
 		job.known = allKnown(known.entry.Chunks)
 	}
-	done, err := job.run()
+	done, err := job.run(ctx)
 	p.written.Add(done.written)
 	if ReasonOf(err) == ReasonChanged {
 		return nil, errGone
@@ -257,7 +257,7 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 	if err != nil {
 		return nil, err
 	}
-	if err := p.finish(v, into, before.size, done); err != nil {
+	if err := p.finish(ctx, v, into, before.size, done); err != nil {
 		return nil, err
 	}
 	f.entry.Size, f.entry.Chunks = before.size, done.chunks
@@ -276,7 +276,7 @@ func (p *pass) copyFile(v *sourceVolume, to string, f *found, known *knownFile) 
 }
 
 // finish makes what was written to the claim durable, and reads it back.
-func (p *pass) finish(v *sourceVolume, into *os.File, size int64, done copied) error {
+func (p *pass) finish(ctx context.Context, v *sourceVolume, into *os.File, size int64, done copied) error {
 	if len(done.changed) == 0 {
 		return nil
 	}
@@ -286,7 +286,7 @@ func (p *pass) finish(v *sourceVolume, into *os.File, size int64, done copied) e
 	if err := p.disk.sync(into); err != nil {
 		return err
 	}
-	return p.disk.verify(into, size, done)
+	return p.disk.verify(ctx, into, size, done)
 }
 
 // openSame opens the file that was scanned. The signature is the one from the

@@ -244,7 +244,7 @@ func (r *restoring) contents(ctx context.Context, v *restoredVolume, entries []e
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			err := r.file(v, path.Join(base, e.name()), e, known)
+			err := r.file(ctx, v, path.Join(base, e.name()), e, known)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -280,7 +280,7 @@ func (r *restoring) count(e *entry) {
 
 // file restores one file, and reads back what it wrote where that must last. Each
 // chunk is compared with its digest before it is written.
-func (r *restoring) file(v *restoredVolume, from string, e *entry, known [][]byte) error {
+func (r *restoring) file(ctx context.Context, v *restoredVolume, from string, e *entry, known [][]byte) error {
 	if int64(len(e.Chunks)) != chunkCount(e.Size) {
 		return failure(ReasonCorrupt, "the manifest has %d chunks for %d bytes", len(e.Chunks), e.Size)
 	}
@@ -305,7 +305,7 @@ func (r *restoring) file(v *restoredVolume, from string, e *entry, known [][]byt
 	}
 	defer into.Close()
 	job := content{from: source, to: into, size: e.Size, known: allKnown(known), want: e.Chunks}
-	done, err := job.run()
+	done, err := job.run(ctx)
 	r.written.Add(done.written)
 	if ReasonOf(err) == ReasonChanged {
 		return failure(ReasonCorrupt, "its content on the claim is too short")
@@ -313,5 +313,5 @@ func (r *restoring) file(v *restoredVolume, from string, e *entry, known [][]byt
 	if err != nil || v.transient {
 		return err
 	}
-	return r.disk.verify(into, e.Size, done)
+	return r.disk.verify(ctx, into, e.Size, done)
 }

@@ -125,10 +125,14 @@ func (e Entry) Outcome() (Outcome, error) {
 	return Outcome{Done: err == nil, Failure: string(message)}, err
 }
 
+// takePoll is how often a creation looks for its checkpoint. Nothing but a signal
+// ends it, so there is no context to wait for.
+const takePoll = 2 * time.Millisecond
+
 // take waits until the checkpoint is ready and takes it: of two creations one
 // gets it.
 func (e Entry) take(patience time.Duration) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(takePoll) {
 		err := os.Rename(e.path(readyFile), e.path(begunFile))
 		if err == nil {
 			return nil

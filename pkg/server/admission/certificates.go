@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -57,21 +58,20 @@ type Certificates struct {
 // Start keeps the certificate fresh until the context ends.
 func (c *Certificates) Start(ctx context.Context) error {
 	var last string
-	for {
-		wait := reloadPeriod
+	next := reloadPeriod
+	// It ends with the context alone.
+	_ = wait.DelayFunc(func() time.Duration { return next }).Until(ctx, true, true, func(ctx context.Context) (bool, error) {
+		next = reloadPeriod
 		if _, err := c.ensure(ctx); err != nil && ctx.Err() == nil {
-			wait = retryPeriod
+			next = retryPeriod
 			if err.Error() != last {
-				ctrl.LoggerFrom(ctx).Error(err, "The webhook has no fresh certificate, trying again", "secret", c.secret)
+				ctrl.LoggerFrom(ctx).Error(err, "Failed to renew the certificate of the webhook, trying again", "secret", c.secret)
 			}
 			last = err.Error()
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
-	}
+		return false, nil
+	})
+	return nil
 }
 
 // NeedLeaderElection makes every replica serve.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/apimachinery/pkg/util/wait"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -158,25 +159,22 @@ func (n *Node) Restart(ctx context.Context) error {
 	if err := n.begin(ctx, old); err != nil {
 		return fmt.Errorf("restarting containerd: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, backTime)
-	defer cancel()
-	for {
-		now, err := n.process()
-		if err == nil && now == old {
-			err = errors.New("it has not ended yet")
+	var last error
+	err = wait.PollUntilContextTimeout(ctx, lookAgain, backTime, true, func(ctx context.Context) (bool, error) {
+		var now int
+		now, last = n.process()
+		if last == nil && now == old {
+			last = errors.New("it has not ended yet")
 		}
-		if err == nil {
-			_, err = n.Handlers(ctx)
+		if last == nil {
+			_, last = n.Handlers(ctx)
 		}
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("containerd is not back %s after its restart: %w", backTime, err)
-		case <-time.After(lookAgain):
-		}
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("containerd is not back %s after its restart: %w", backTime, last)
 	}
+	return nil
 }
 
 // begin lets systemd restart it, or ends it.
