@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
@@ -13,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -33,19 +31,28 @@ type Options struct {
 	Machine  Machine
 	// Registerer takes the metrics; nil registers none.
 	Registerer prometheus.Registerer
-	// Processes lets the agent tell on its node whether processes can move.
+	// Processes lets the agent report on its node object whether processes can move.
 	Processes bool
 	Install   InstallOptions
 }
 
-// machine is what an agent needs of its node; Machine is the real one.
-type machine interface {
+// nodeOps is what an agent needs of its node; Machine is the real one. The error is
+// errNoProcess where a pod or a container must run and does not.
+type nodeOps interface {
+	// EmptyDir is the directory of an emptyDir of a pod; it need not exist.
 	EmptyDir(pod types.UID, volume string) string
+	// ClaimDirectory is where a container of the pod sees the checkpoint claim; any
+	// container where it is empty. The error is errNoProcess while none does.
 	ClaimDirectory(pod types.UID, container string) (string, error)
+	// Freeze returns when the whole pod is frozen. The error is errNoProcess, or
+	// context.DeadlineExceeded after freezeTimeout; then parts of it may be frozen.
 	Freeze(ctx context.Context, pod types.UID) error
+	// Thaw undoes Freeze and FreezeContainers. A pod that is gone is no error.
 	Thaw(pod types.UID) error
+	// Kill ends a frozen pod: its processes die when it is thawed, before they take
+	// another step. A pod that is gone is no error.
 	Kill(pod types.UID) error
-	processMachine
+	processOps
 }
 
 const (
@@ -53,21 +60,14 @@ const (
 	lookAgain = 300 * time.Millisecond
 	// atOnce is how soon a migration is looked at again that changed meanwhile.
 	atOnce = time.Millisecond
-	// gcInterval is how often the node is searched for what no migration needs.
-	gcInterval = 5 * time.Second
 )
-
-// reportBackoff is the pause between two attempts to report. Most fail because
-// another client wrote in between: a pod may be frozen meanwhile, so the first pauses
-// are short.
-var reportBackoff = wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: lookAgain}
 
 // agent reconciles the migrations that concern its node.
 type agent struct {
 	node    string
 	client  client.Client
 	live    client.Reader
-	machine machine
+	ops     nodeOps
 	records records
 	// restores is where the wrapper of runc finds checkpoints, dumps where CRIU
 	// writes them.
@@ -78,7 +78,7 @@ type agent struct {
 
 	mu sync.Mutex
 	// writers and readers are open between two steps of a migration, so that what
-	// is known of the files needs not be learnt again.
+	// is known of the files need not be read again.
 	writers map[types.NamespacedName]*openWriter
 	readers map[types.NamespacedName]*openReader
 }
@@ -101,16 +101,16 @@ type openReader struct {
 const workers = 8
 
 // SetupWithManager adds the agent to a manager whose scheme knows Kubernetes and
-// v1alpha1. Pods that it froze in an earlier life are looked at first.
+// v1alpha1. Pods that an earlier agent froze are looked at first.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	a := newAgent(o.Node, mgr.GetClient(), mgr.GetAPIReader(), o.Machine, o.StateDir)
 	a.metrics = NewMetrics(o.Registerer, a.records.count)
 	if err := mgr.Add(a); err != nil {
 		return err
 	}
-	if err := mgr.Add(&announcer{
+	if err := mgr.Add(&capabilityReporter{
 		node: o.Node, client: mgr.GetClient(), live: mgr.GetAPIReader(), versions: o.Machine.Versions,
-		tells: o.Processes, installs: o.Processes && o.Install.Enabled, where: o.Install.Nodes, handler: a.handlerInstaller(o),
+		reports: o.Processes, installs: o.Processes && o.Install.Enabled, where: o.Install.Nodes, handler: a.newInstaller(o),
 	}); err != nil {
 		return err
 	}
@@ -118,46 +118,12 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).Complete(a)
 }
 
-func newAgent(node string, c client.Client, live client.Reader, m machine, stateDir string) *agent {
+func newAgent(node string, c client.Client, live client.Reader, ops nodeOps, stateDir string) *agent {
 	return &agent{
-		node: node, client: c, live: live, machine: m, records: records{stateDir}, clock: clock.RealClock{}, metrics: NewMetrics(nil, nil),
+		node: node, client: c, live: live, ops: ops, records: records{stateDir}, clock: clock.RealClock{}, metrics: NewMetrics(nil, nil),
 		restores: ociruntime.Store(filepath.Join(stateDir, "restore")), dumps: filepath.Join(stateDir, "dump"),
 		writers: map[types.NamespacedName]*openWriter{}, readers: map[types.NamespacedName]*openReader{},
 	}
-}
-
-// Start implements manager.Runnable. It lets pods go on whose migration is gone:
-// nothing else would ever look at them.
-func (a *agent) Start(ctx context.Context) error {
-	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if err := a.thawForgotten(ctx); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Failed to thaw abandoned pods")
-		}
-		if err := a.removeForgotten(ctx); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Failed to remove the checkpoints of pods that are gone")
-		}
-	}, gcInterval)
-	return nil
-}
-
-func (a *agent) thawForgotten(ctx context.Context) error {
-	all, err := a.records.list()
-	if err != nil {
-		return err
-	}
-	var failures []error
-	for _, r := range all {
-		m := &v1alpha1.PodMigration{}
-		err := a.live.Get(ctx, types.NamespacedName{Namespace: r.Namespace, Name: r.Name}, m)
-		if err == nil && m.UID == r.Migration {
-			continue
-		}
-		if err == nil || apierrors.IsNotFound(err) {
-			err = a.unfreeze(r.Migration, r.Pod)
-		}
-		failures = append(failures, err)
-	}
-	return errors.Join(failures...)
 }
 
 // Reconcile implements reconcile.Reconciler.
@@ -192,86 +158,10 @@ func (a *agent) serve(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Resul
 	return ctrl.Result{}, nil
 }
 
-// errNotWanted says that the migration no longer asks for what was being done: it is
-// gone, in another step, or being rolled back.
-var errNotWanted = errors.New("the migration no longer asks for it")
-
-// isTransient reports whether an error says nothing of the work: it is not wanted any
-// more, not possible yet, or the agent itself ends.
-func isTransient(err error) bool {
-	return errors.Is(err, errNotWanted) || errors.Is(err, errNoProcess) || errors.Is(err, context.Canceled)
-}
-
-// while runs work that may take long, and ends it as soon as it is not wanted
-// any more: no rollback has to wait for a copy. The error is errNotWanted then,
-// whatever the work says of its end.
-func (a *agent) while(ctx context.Context, m *v1alpha1.PodMigration, work func(ctx context.Context) error) error {
-	working, cancel := context.WithCancelCause(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		// It ends with the context, which the work does.
-		_ = wait.PollUntilContextCancel(working, lookAgain, false, func(ctx context.Context) (bool, error) {
-			now := &v1alpha1.PodMigration{}
-			err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now)
-			isWanted := err == nil && isSame(m, now) || err != nil && !apierrors.IsNotFound(err)
-			if !isWanted {
-				cancel(errNotWanted)
-			}
-			return !isWanted, nil
-		})
-	})
-	err := work(working)
-	cancel(nil)
-	watching.Wait()
-	if err != nil && errors.Is(context.Cause(working), errNotWanted) {
-		return errNotWanted
-	}
-	return err
-}
-
-// report changes the status, unless the migration has changed since it was read.
-func (a *agent) report(ctx context.Context, m *v1alpha1.PodMigration, change func(*v1alpha1.CheckpointStatus)) error {
-	base := m.DeepCopy()
-	change(m.Status.Checkpoint)
-	err := a.client.Status().Patch(ctx, m, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
-	if err != nil {
-		base.DeepCopyInto(m)
-		return fmt.Errorf("reporting on PodMigration %s/%s: %w", m.Namespace, m.Name, err)
-	}
-	return nil
-}
-
-// reportLate reports on work that took its time: what others wrote meanwhile
-// does not matter, as long as the work is still wanted. It tries until there is an
-// answer, since nothing that was done may be forgotten. The error is errNotWanted
-// when the migration no longer asks for the work, or that of the context.
-func (a *agent) reportLate(ctx context.Context, m *v1alpha1.PodMigration, change func(*v1alpha1.CheckpointStatus)) error {
-	return reportBackoff.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
-		now := &v1alpha1.PodMigration{}
-		err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now)
-		if apierrors.IsNotFound(err) || err == nil && !isSame(m, now) {
-			return false, errNotWanted
-		}
-		if err == nil {
-			err = a.report(ctx, now, change)
-		}
-		switch {
-		case err == nil:
-			now.DeepCopyInto(m)
-			return true, nil
-		case apierrors.IsNotFound(err):
-			return false, errNotWanted
-		case !apierrors.IsConflict(err):
-			ctrl.LoggerFrom(ctx).Error(err, "Failed to report, trying again")
-		}
-		return false, nil
-	})
-}
-
 func (a *agent) volumes(pod types.UID, names []string) []checkpoint.Volume {
 	volumes := make([]checkpoint.Volume, len(names))
 	for i, name := range names {
-		volumes[i] = checkpoint.Volume{Name: name, Dir: a.machine.EmptyDir(pod, name)}
+		volumes[i] = checkpoint.Volume{Name: name, Dir: a.ops.EmptyDir(pod, name)}
 	}
 	return volumes
 }

@@ -25,21 +25,22 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// node plays the machine: directories are real, pods are not.
+// node plays the node: directories are real, pods are not.
 type node struct {
 	root  string
 	claim string
 	mu    sync.Mutex
 	// frozen and killed pods.
 	frozen, killed map[types.UID]bool
-	// onFreeze runs when the pod is frozen, onStandStill after a look at whether it is.
-	onFreeze, onStandStill func()
+	// onFreeze runs when the pod is frozen, onCheckFrozen after a look at whether it is.
+	onFreeze, onCheckFrozen func()
 	// freezeBy is the deadline of the last freezing.
 	freezeBy time.Time
-	// obstacle and dumpFails make processes stay; letGo are the containers that were.
+	// obstacle and dumpFails keep processes from moving; continued are the containers
+	// whose restored processes run.
 	obstacle  string
 	dumpFails bool
-	letGo     []string
+	continued []string
 }
 
 func (n *node) EmptyDir(pod types.UID, volume string) string {
@@ -81,15 +82,15 @@ func (n *node) FreezeContainers(ctx context.Context, pod types.UID, _ []string) 
 	return n.Freeze(ctx, pod)
 }
 
-func (n *node) StandStill(pod types.UID, _ []string) error {
+func (n *node) CheckFrozen(pod types.UID, _ []string) error {
 	n.mu.Lock()
 	frozen := n.frozen[pod]
 	n.mu.Unlock()
 	if !frozen {
 		return errors.New("it runs")
 	}
-	if n.onStandStill != nil {
-		n.onStandStill()
+	if n.onCheckFrozen != nil {
+		n.onCheckFrozen()
 	}
 	return nil
 }
@@ -101,10 +102,10 @@ func (n *node) Dump(_ context.Context, container, directory string) error {
 	return os.WriteFile(filepath.Join(directory, "memory", "pages"), []byte("memory of "+container), 0o600)
 }
 
-func (n *node) LetGo(container string) error {
+func (n *node) Continue(container string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.letGo = append(n.letGo, container)
+	n.continued = append(n.continued, container)
 	return nil
 }
 
@@ -123,8 +124,8 @@ type bench struct {
 	source, far *agent
 	// refuse makes the next writes of a status fail.
 	refuse func() error
-	// told are the reports of the destination, in order.
-	told []v1alpha1.DestinationReport
+	// reported are the reports of the destination, in order.
+	reported []v1alpha1.DestinationReport
 }
 
 func newBench(t *testing.T) *bench {
@@ -152,7 +153,7 @@ func newBench(t *testing.T) *bench {
 			}
 		}
 		if d := o.(*v1alpha1.PodMigration).Status.Checkpoint.Destination; d != nil {
-			b.told = append(b.told, *d)
+			b.reported = append(b.reported, *d)
 		}
 		return c.Status().Patch(ctx, o, p, opts...)
 	}}).Build()
@@ -249,7 +250,7 @@ func (b *bench) sealed(crash bool) *v1alpha1.PodMigration {
 		b.Fatalf("destination reports %+v, want it warm", d)
 	}
 	next()
-	// The last write before the pod stands still is carried too.
+	// The last write before the pod is frozen is carried too.
 	write(b.T, filepath.Join(b.node.root, "original/work/late"), "second")
 	m = b.ask(step(v1alpha1.StepSeal))
 	b.wantSource(m, v1alpha1.SourceSealed)
@@ -261,32 +262,32 @@ func (b *bench) sealed(crash bool) *v1alpha1.PodMigration {
 	return m
 }
 
-// The first restoration may take minutes: the destination tells that it has begun.
-func TestWarmingIsTold(t *testing.T) {
+// The first restoration may take minutes: the destination reports that it has begun.
+func TestWarmingIsReported(t *testing.T) {
 	b := newBench(t)
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))
 	want := []v1alpha1.DestinationPhase{v1alpha1.DestinationRestoring, v1alpha1.DestinationWarm}
-	if len(b.told) != 2 || b.told[0].Phase != want[0] || b.told[1].Phase != want[1] || b.told[1].Files != 2 {
-		t.Errorf("the destination told %+v, want %v", b.told, want)
+	if len(b.reported) != 2 || b.reported[0].Phase != want[0] || b.reported[1].Phase != want[1] || b.reported[1].Files != 2 {
+		t.Errorf("the destination reported %+v, want %v", b.reported, want)
 	}
 }
 
-// A claim that holds something else on the destination is told, once, and no longer
+// A claim that holds something else on the destination is reported, once, and no longer
 // when it shows what the source wrote.
-func TestAClaimOfAnotherContentIsTold(t *testing.T) {
+func TestAClaimOfAnotherContentIsReported(t *testing.T) {
 	b := newBench(t)
 	other := &node{root: b.node.root, claim: t.TempDir(), frozen: map[types.UID]bool{}, killed: map[types.UID]bool{}}
-	b.far.machine = other
+	b.far.ops = other
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))
-	if len(b.told) != 1 || b.told[0].Phase != v1alpha1.DestinationRestoring || b.told[0].Reason != v1alpha1.ReportNoManifest {
-		t.Fatalf("the destination told %+v, want once that there is nothing", b.told)
+	if len(b.reported) != 1 || b.reported[0].Phase != v1alpha1.DestinationRestoring || b.reported[0].Reason != v1alpha1.ReportNoManifest {
+		t.Fatalf("the destination reported %+v, want once that there is nothing", b.reported)
 	}
 	b.far.closeAll(types.NamespacedName{Namespace: "default", Name: "m"})
 	other.claim = b.node.claim
 	if d := b.settle().Status.Checkpoint.Destination; d.Phase != v1alpha1.DestinationWarm || d.Reason != "" {
-		t.Errorf("the destination told %+v, want it warm", d)
+		t.Errorf("the destination reported %+v, want it warm", d)
 	}
 }
 
@@ -319,7 +320,7 @@ func TestCarryOver(t *testing.T) {
 			b.settle()
 			b.wantFrozen(false)
 			if !b.node.killed["original"] {
-				t.Error("the original was let go on beside its replacement")
+				t.Error("the original was thawed beside its replacement")
 			}
 			if !crash {
 				wantPasses(t, b, map[string]float64{passCopy: 2, passSeal: 1}, map[string]float64{passWarmUp: 1, passRestore: 1})
@@ -329,7 +330,7 @@ func TestCarryOver(t *testing.T) {
 }
 
 // wantPasses checks what was counted of one migration: a first copy and a short
-// one before the pod stood still, the last one, and the two of the destination.
+// one before the pod was frozen, the last one, and the two of the destination.
 func wantPasses(t *testing.T, b *bench, source, far map[string]float64) {
 	t.Helper()
 	for _, pass := range []string{passCopy, passSeal, passWarmUp, passRestore} {
@@ -350,7 +351,7 @@ func wantPasses(t *testing.T, b *bench, source, far map[string]float64) {
 	}
 }
 
-func TestAbortLetsThePodGoOn(t *testing.T) {
+func TestAbortThawsThePod(t *testing.T) {
 	for name, crash := range map[string]bool{"agents live": false, "agents die after every step": true} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -366,7 +367,7 @@ func TestAbortLetsThePodGoOn(t *testing.T) {
 }
 
 // The controller releases the replacement at the very moment at which the agent
-// wants to let the original go on: only one of them can win.
+// wants to thaw the original: only one of them can win.
 func TestNoThawBesideARelease(t *testing.T) {
 	b := newBench(t)
 	b.sealed(false)
@@ -390,14 +391,14 @@ func TestNoThawBesideARelease(t *testing.T) {
 	b.wantSource(m, v1alpha1.SourceSealed)
 }
 
-func TestForgottenPodsGoOn(t *testing.T) {
+func TestOrphanedPodsAreThawed(t *testing.T) {
 	b := newBench(t)
 	b.sealed(false)
 	if err := b.client.Delete(t.Context(), b.get()); err != nil {
 		t.Fatal(err)
 	}
 	b.restart()
-	if err := b.source.thawForgotten(t.Context()); err != nil {
+	if err := b.source.thawOrphans(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := b.source.records.list(); err != nil || len(all) != 0 || b.node.frozen["original"] {
@@ -433,8 +434,8 @@ func TestCorruptCheckpointIsNotRestored(t *testing.T) {
 }
 
 // A pod that writes all the time is frozen for as long as the last copy takes,
-// and goes on when that fails.
-func TestFailedSealLetsThePodGoOn(t *testing.T) {
+// and thawed when that fails.
+func TestAFailedSealThawsThePod(t *testing.T) {
 	b := newBench(t)
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))

@@ -18,17 +18,17 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// fakeKeeper remembers what it was asked, and what the node said at that moment.
-type fakeKeeper struct {
+// fakeInstaller remembers what it was asked, and what the node said at that moment.
+type fakeInstaller struct {
 	present bool
 	err     error
 	asked   []bool
 	onAsk   func()
 }
 
-func (f *fakeKeeper) Present() (bool, error) { return f.present, nil }
+func (f *fakeInstaller) Present() (bool, error) { return f.present, nil }
 
-func (f *fakeKeeper) Ensure(_ context.Context, wanted bool) error {
+func (f *fakeInstaller) Ensure(_ context.Context, wanted bool) error {
 	f.asked = append(f.asked, wanted)
 	if f.onAsk != nil {
 		f.onAsk()
@@ -39,32 +39,32 @@ func (f *fakeKeeper) Ensure(_ context.Context, wanted bool) error {
 	return f.err
 }
 
-func TestAnnounce(t *testing.T) {
+func TestTheNodeSaysWhetherProcessesCanMove(t *testing.T) {
 	pool := labels.SelectorFromSet(labels.Set{"pool": "train"})
 	for name, test := range map[string]struct {
-		labels   map[string]string
-		handler  bool
-		installs bool
-		where    labels.Selector
-		keeper   fakeKeeper
-		versions error
-		label    string
-		says     string
-		asked    bool
-		soon     bool
+		labels    map[string]string
+		handler   bool
+		installs  bool
+		where     labels.Selector
+		installer fakeInstaller
+		versions  error
+		label     string
+		says      string
+		asked     bool
+		soon      bool
 	}{
-		"as it should be":           {handler: true, label: "true", says: "kernel 6.18"},
-		"no handler":                {label: "false", says: "none: the container runtime has no handler ai-storage-process"},
-		"no CRIU":                   {handler: true, versions: errors.New("criu does not run on the node"), label: "false", says: "none: criu does not run on the node"},
-		"just installed":            {installs: true, label: "false", says: "no handler", asked: true, soon: true},
-		"installed":                 {installs: true, handler: true, keeper: fakeKeeper{present: true}, label: "true", says: "kernel 6.18", asked: true},
-		"cannot be installed":       {installs: true, keeper: fakeKeeper{err: errors.New("installing: no imports")}, label: "false", says: "none: installing: no imports", asked: true},
-		"wanted on other nodes":     {installs: true, where: pool, label: "false", says: "no handler"},
-		"wanted on this one":        {installs: true, where: pool, labels: map[string]string{"pool": "train"}, handler: true, label: "true", says: "kernel", asked: true},
-		"just removed":              {handler: true, keeper: fakeKeeper{present: true}, label: "false", says: "no handler"},
-		"no longer wanted here":     {installs: true, where: pool, handler: true, keeper: fakeKeeper{present: true}, label: "false", says: "no handler"},
-		"in use, so it is there":    {handler: true, keeper: fakeKeeper{present: true, err: errors.New("removing: 2 containers")}, label: "false", says: "none: removing: 2 containers"},
-		"made by somebody else too": {installs: true, handler: true, label: "true", says: "kernel", asked: true},
+		"as it should be":        {handler: true, label: "true", says: "kernel 6.18"},
+		"no handler":             {label: "false", says: "none: the container runtime has no handler ai-storage-process"},
+		"no CRIU":                {handler: true, versions: errors.New("criu does not run on the node"), label: "false", says: "none: criu does not run on the node"},
+		"just installed":         {installs: true, label: "false", says: "no handler", asked: true, soon: true},
+		"installed":              {installs: true, handler: true, installer: fakeInstaller{present: true}, label: "true", says: "kernel 6.18", asked: true},
+		"cannot be installed":    {installs: true, installer: fakeInstaller{err: errors.New("installing: no imports")}, label: "false", says: "none: installing: no imports", asked: true},
+		"wanted on other nodes":  {installs: true, where: pool, label: "false", says: "no handler"},
+		"wanted on this one":     {installs: true, where: pool, labels: map[string]string{"pool": "train"}, handler: true, label: "true", says: "kernel", asked: true},
+		"just removed":           {handler: true, installer: fakeInstaller{present: true}, label: "false", says: "no handler"},
+		"no longer wanted here":  {installs: true, where: pool, handler: true, installer: fakeInstaller{present: true}, label: "false", says: "no handler"},
+		"in use, so it is there": {handler: true, installer: fakeInstaller{present: true, err: errors.New("removing: 2 containers")}, label: "false", says: "none: removing: 2 containers"},
+		"made by others too":     {installs: true, handler: true, label: "true", says: "kernel", asked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{v1alpha1.ProcessNodeLabel: "true"}}}
@@ -82,19 +82,19 @@ func TestAnnounce(t *testing.T) {
 				}
 				return node
 			}
-			keeper := test.keeper
-			keeper.onAsk = func() {
-				if removes := keeper.present && !test.asked; removes && now().Labels[v1alpha1.ProcessNodeLabel] != "false" {
+			installer := test.installer
+			installer.onAsk = func() {
+				if removes := installer.present && !test.asked; removes && now().Labels[v1alpha1.ProcessNodeLabel] != "false" {
 					t.Error("the handler is being removed, and pods that need it still come")
 				}
 			}
-			a := &announcer{
-				node: "a", client: c, live: c, tells: true, installs: test.installs, where: test.where, handler: &keeper,
+			a := &capabilityReporter{
+				node: "a", client: c, live: c, reports: true, installs: test.installs, where: test.where, handler: &installer,
 				versions: func(context.Context) (string, error) { return "kernel 6.18", test.versions },
 			}
-			soon, err := a.announce(t.Context())
-			if err != nil || soon != test.soon || !slices.Equal(keeper.asked, []bool{test.asked}) {
-				t.Errorf("soon %t, asked %v, %v", soon, keeper.asked, err)
+			soon, err := a.reportOnce(t.Context())
+			if err != nil || soon != test.soon || !slices.Equal(installer.asked, []bool{test.asked}) {
+				t.Errorf("soon %t, asked %v, %v", soon, installer.asked, err)
 			}
 			got := now()
 			if said := got.Annotations[v1alpha1.ProcessVersionsAnnotation]; got.Labels[v1alpha1.ProcessNodeLabel] != test.label || !strings.Contains(said, test.says) {

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -19,8 +20,8 @@ import (
 )
 
 func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
-	d := destinationDuty(m)
-	if d == nothing {
+	t := destinationTask(m)
+	if t == taskNone {
 		if c := m.Status.Checkpoint; c == nil || c.Step != v1alpha1.StepCopy && c.Step != v1alpha1.StepSeal {
 			a.closeReader(client.ObjectKeyFromObject(m))
 		}
@@ -30,59 +31,59 @@ func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) 
 	if err != nil || pod == nil {
 		return ctrl.Result{}, err
 	}
-	switch d {
-	case release:
+	switch t {
+	case taskRelease:
 		return ctrl.Result{}, a.release(ctx, m)
-	case invite:
+	case taskPrepare:
 		return ctrl.Result{}, a.openGate(pod.UID)
-	case withdraw:
-		return ctrl.Result{}, a.withdraw(m)
+	case taskCancel:
+		return ctrl.Result{}, a.cancelRestore(m)
 	}
 	var result checkpoint.PassResult
 	err = a.while(ctx, m, func(ctx context.Context) (err error) {
-		result, err = a.restoreInto(ctx, m, pod, d)
+		result, err = a.restoreInto(ctx, m, pod, t)
 		return err
 	})
-	if d == warmUp && isPassing(err) {
+	if t == taskWarmUp && isPassing(err) {
 		return ctrl.Result{RequeueAfter: lookAgain}, a.stillPassing(ctx, m, err)
 	}
 	if err != nil {
 		a.closeReader(client.ObjectKeyFromObject(m))
 		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
 	}
-	a.metrics.passed(map[duty]string{warmUp: passWarmUp, restore: passRestore}[d], result)
-	return ctrl.Result{}, a.restored(ctx, m, d, result)
+	a.metrics.passed(map[task]string{taskWarmUp: passWarmUp, taskRestore: passRestore}[t], result)
+	return ctrl.Result{}, a.restored(ctx, m, t, result)
 }
 
 // restoreInto restores the volumes of the replacement and, once they are sealed, the
 // processes of its containers.
-func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, d duty) (checkpoint.PassResult, error) {
+func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, t task) (checkpoint.PassResult, error) {
 	source := m.Status.Checkpoint.Source
-	if d == restore && a.isTaken(m) {
+	if t == taskRestore && a.isTaken(m) {
 		// An earlier agent got so far.
-		return checkpoint.PassResult{Pass: source.Pass, Bytes: source.Bytes, Files: source.Files}, a.bringBack(ctx, m)
+		return checkpoint.PassResult{Pass: source.Pass, Bytes: source.Bytes, Files: source.Files}, a.restoreProcesses(ctx, m)
 	}
 	r, err := a.reader(m, pod)
 	if err != nil {
 		return checkpoint.PassResult{}, err
 	}
-	if d == warmUp {
+	if t == taskWarmUp {
 		return r.Restore(ctx, a.warming(ctx, m))
 	}
 	result, err := r.RestoreSealed(ctx, source.ManifestDigest, nil)
 	if err == nil && len(m.Status.Checkpoint.Processes) > 0 {
-		err = a.bringBack(ctx, m)
+		err = a.restoreProcesses(ctx, m)
 	}
 	return result, err
 }
 
-// isPassing tells of failures that only say that the next pass is being written.
+// isPassing reports whether a failure only says that the next pass is being written.
 func isPassing(err error) bool {
 	reason := checkpoint.ReasonOf(err)
 	return reason == checkpoint.ReasonNoManifest || reason == checkpoint.ReasonCorrupt
 }
 
-// stillPassing tells once that there is nothing on the claim to restore.
+// stillPassing reports, once, that there is nothing on the claim to restore.
 func (a *agent) stillPassing(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
 	report := currentDestination(m)
 	if checkpoint.ReasonOf(failure) != checkpoint.ReasonNoManifest || report != nil && report.Reason == checkpoint.ReasonNoManifest {
@@ -102,7 +103,7 @@ func (a *agent) warming(ctx context.Context, m *v1alpha1.PodMigration) func(chec
 		if !every.isDue(a.clock.Now()) {
 			return
 		}
-		// What is not wanted any more is ended by others.
+		// Work that is not wanted any more is ended by while.
 		_ = a.reportLate(ctx, seen.DeepCopy(), func(c *v1alpha1.CheckpointStatus) {
 			c.Destination = a.destination(seen, v1alpha1.DestinationRestoring)
 			c.Destination.Bytes, c.Destination.Files = p.Bytes, p.Files
@@ -115,12 +116,12 @@ func (a *agent) destination(m *v1alpha1.PodMigration, phase v1alpha1.Destination
 	return &v1alpha1.DestinationReport{Node: a.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: m.Status.Replacement.UID, Phase: phase}
 }
 
-func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, d duty, r checkpoint.PassResult) error {
+func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, t task, r checkpoint.PassResult) error {
 	report := a.destination(m, v1alpha1.DestinationWarm)
 	report.Pass, report.Bytes, report.Files = r.Pass, r.Bytes, r.Files
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		c.Destination = report
-		if d == restore {
+		if t == taskRestore {
 			c.Destination.Phase, c.Destination.RestoredAt = v1alpha1.DestinationRestored, microTime(a.now())
 		}
 	})
@@ -132,7 +133,7 @@ func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration,
 	}
 	report := a.destination(m, v1alpha1.DestinationFailed)
 	report.Reason, report.Message = a.metrics.failed(failure), failure.Error()
-	ctrl.LoggerFrom(ctx).Error(failure, "Cannot restore the volumes of a pod", "pod", m.Status.Replacement.Name, "reason", report.Reason)
+	ctrl.LoggerFrom(ctx).Error(failure, "Failed to restore the volumes of a pod", "pod", klog.KRef(m.Namespace, m.Status.Replacement.Name), "reason", report.Reason)
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report })
 }
 
@@ -154,14 +155,14 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 		case s.State.Running != nil:
 			gate = containerID(s)
 		case s.State.Terminated != nil:
-			// The original stands still meanwhile: it goes on the sooner.
-			return nil, errors.New("the gate that held the claim has ended, and with it the way to the claim: this node agent started anew after it let containers wait for their processes")
+			// The original is frozen meanwhile, and is thawed the sooner.
+			return nil, errors.New("the gate that held the claim has ended, and with it the way to the claim: this node agent was restarted after it let containers wait for their processes")
 		}
 	}
 	if gate == "" {
 		return nil, errNoProcess
 	}
-	directory, err := a.machine.ClaimDirectory(pod.UID, gate)
+	directory, err := a.ops.ClaimDirectory(pod.UID, gate)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +183,7 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 
 // openGate lets the containers of the replacement start.
 func (a *agent) openGate(pod types.UID) error {
-	directory := a.machine.EmptyDir(pod, v1alpha1.GateVolumeName)
+	directory := a.ops.EmptyDir(pod, v1alpha1.GateVolumeName)
 	file, err := os.OpenFile(filepath.Join(directory, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("opening the gate: %w", err)
@@ -190,18 +191,18 @@ func (a *agent) openGate(pod types.UID) error {
 	return file.Close()
 }
 
-// release lets the replacement work: its containers start, or its restored
-// processes go on.
+// release lets the replacement run: its containers start, or its restored processes
+// continue.
 func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration) error {
 	a.closeReader(client.ObjectKeyFromObject(m))
 	released := a.now()
-	if err := a.letProcessesGo(m); err != nil {
+	if err := a.continueProcesses(m); err != nil {
 		return err
 	}
 	if err := a.openGate(m.Status.Replacement.UID); err != nil {
 		return err
 	}
-	ctrl.LoggerFrom(ctx).Info("Released a replacement", "pod", m.Status.Replacement.Name, "took", time.Since(released.Time))
+	ctrl.LoggerFrom(ctx).Info("Released a replacement", "pod", klog.KRef(m.Namespace, m.Status.Replacement.Name), "duration", time.Since(released.Time))
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		if c.Destination != nil {
 			c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, &released

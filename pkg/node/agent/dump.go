@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ai-storage/orchestrator/pkg/node/ociruntime"
 )
@@ -23,12 +26,14 @@ const (
 	dumpConfig = "tcp-close\nnetwork-lock skip\nghost-limit 1073741824\n"
 	// dumpTimeout bounds a dump: CRIU can hang where it should fail.
 	dumpTimeout = 25 * time.Second
+	// outputDelay is how long the output of a killed binary may stay open.
+	outputDelay = time.Second
 )
 
-// Dump writes the memory of a frozen container to directory/memory, and leaves its
-// processes frozen. The directory has the same path for the agent and on its node.
+// Dump implements nodeOps. The directory has the same path for the agent and on its
+// node.
 func (m Machine) Dump(ctx context.Context, container, directory string) error {
-	p, err := m.place(container)
+	p, err := m.runtimeInfo(container)
 	if err != nil {
 		return err
 	}
@@ -78,7 +83,7 @@ const HostCommand = "on-host"
 
 // onHost runs a program of the node as its container runtime would. It ends with
 // all that it started when the context does.
-func (m Machine) onHost(ctx context.Context, p *place, environment []string, program string, arguments ...string) ([]byte, error) {
+func (m Machine) onHost(ctx context.Context, p *runtimeInfo, environment []string, program string, arguments ...string) ([]byte, error) {
 	out, err := m.hostCommand(ctx, p, environment, program, arguments...).CombinedOutput()
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -86,12 +91,12 @@ func (m Machine) onHost(ctx context.Context, p *place, environment []string, pro
 	return out, err
 }
 
-func (m Machine) hostCommand(ctx context.Context, p *place, environment []string, program string, arguments ...string) *exec.Cmd {
+func (m Machine) hostCommand(ctx context.Context, p *runtimeInfo, environment []string, program string, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, "/proc/self/exe", append([]string{HostCommand, strconv.Itoa(p.shim), "--", program}, arguments...)...)
 	command.Env = append(environment, m.searchPath(p.shim))
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
-	command.WaitDelay = time.Second
+	command.WaitDelay = outputDelay
 	return command
 }
 
@@ -106,4 +111,36 @@ func (m Machine) searchPath(shim int) string {
 		}
 	}
 	return "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+}
+
+// Enter puts another program in the place of this process, in the mount and the
+// cgroup namespaces of a process. It returns only when that fails.
+func Enter(pid string, command []string) error {
+	// A thread can change its mount namespace alone, once it shares no file system
+	// state with the others; executing leaves that thread only (setns(2), execve(2)).
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unsharing: %w", err)
+	}
+	for _, name := range []string{"cgroup", "mnt"} {
+		namespace, err := os.Open(filepath.Join("/proc", pid, "ns", name))
+		if err != nil {
+			return err
+		}
+		err = unix.Setns(int(namespace.Fd()), 0)
+		_ = namespace.Close()
+		if err != nil {
+			return fmt.Errorf("entering the %s namespace of process %s: %w", name, pid, err)
+		}
+	}
+	program := command[0]
+	if !strings.Contains(program, "/") {
+		found, err := exec.LookPath(program)
+		if err != nil {
+			return err
+		}
+		program = found
+	}
+	err := syscall.Exec(program, command, os.Environ())
+	return fmt.Errorf("running %s: %w", program, err)
 }

@@ -2,19 +2,18 @@ package agent
 
 import (
 	"bytes"
-	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -29,8 +28,15 @@ type Machine struct {
 	Cgroup string
 }
 
-// errNoProcess says that the processes of a pod are not there, or not yet.
+// errNoProcess says that a pod or a container has no process here, or not yet.
 var errNoProcess = errors.New("the pod has no process on this node")
+
+// Where containerd's shim for runc keeps what it knows of a container
+// (github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2), and runc.
+const (
+	bundles  = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
+	runcRoot = "/run/containerd/runc/k8s.io"
+)
 
 // EmptyDir is the directory of an emptyDir of a pod
 // (k8s.io/kubernetes/pkg/volume/emptydir).
@@ -77,144 +83,171 @@ func cgroupNames(pod types.UID) []string {
 	return []string{"pod" + string(pod), "pod" + strings.ReplaceAll(string(pod), "-", "_")}
 }
 
-const (
-	// freezeTimeout bounds the freezing itself: a process in an uninterruptible
-	// system call does not freeze before that ends.
-	freezeTimeout = 10 * time.Second
-	// freezePoll is how often the kernel is asked whether all are frozen.
-	freezePoll = time.Millisecond
-)
-
-// freezer is the cgroup of a pod where it can be frozen.
-type freezer struct {
-	directory string
-	// v1 tells cgroup version 1 from 2.
-	v1 bool
-}
-
-func (m Machine) freezer(pod types.UID) (freezer, error) {
-	root, v1 := filepath.Join(m.Cgroup, "freezer"), true
-	if _, err := os.Stat(root); err != nil {
-		root, v1 = m.Cgroup, false
-	}
-	var found string
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return nil // removed meanwhile, or no cgroup
-		}
-		for _, name := range cgroupNames(pod) {
-			if strings.Contains(entry.Name(), name) {
-				found = path
-				return fs.SkipAll
-			}
-		}
-		return nil
-	})
+// members are the processes in the cgroups of a container.
+func (m Machine) members(id string) []int {
+	entries, err := os.ReadDir(m.Proc)
 	if err != nil {
-		return freezer{}, err
-	}
-	if found == "" {
-		return freezer{}, errNoProcess
-	}
-	return freezer{directory: found, v1: v1}, nil
-}
-
-// Freeze stops all processes of a pod and returns when they stand still.
-func (m Machine) Freeze(ctx context.Context, pod types.UID) error {
-	f, err := m.freezer(pod)
-	if err == nil {
-		err = freezeAll(ctx, []freezer{f})
-	}
-	if err != nil {
-		return fmt.Errorf("freezing the pod: %w", err)
-	}
-	return nil
-}
-
-// freezeAll returns when all are frozen at the same time. The error is
-// context.DeadlineExceeded after freezeTimeout: what could be frozen stays so.
-func freezeAll(ctx context.Context, freezers []freezer) error {
-	return wait.PollUntilContextTimeout(ctx, freezePoll, freezeTimeout, true, func(context.Context) (bool, error) {
-		for _, f := range freezers {
-			if err := f.set(true); err != nil {
-				return false, err
-			}
-		}
-		for _, f := range freezers {
-			if frozen, err := f.isFrozen(); err != nil || !frozen {
-				return false, err
-			}
-		}
-		return true, nil
-	})
-}
-
-// Thaw lets a pod go on. One that is gone needs none.
-func (m Machine) Thaw(pod types.UID) error {
-	f, err := m.freezer(pod)
-	if errors.Is(err, errNoProcess) {
 		return nil
 	}
-	if err == nil {
-		err = errors.Join(f.set(false), thawContainers(f))
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("thawing the pod: %w", err)
-	}
-	return nil
-}
-
-// Kill ends the processes of a frozen pod. They die when they are thawed, before
-// they take another step: no signal that was sent earlier is handled first, since
-// SIGKILL goes before all others (signal(7)).
-func (m Machine) Kill(pod types.UID) error {
-	f, err := m.freezer(pod)
-	if errors.Is(err, errNoProcess) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("ending the pod: %w", err)
-	}
-	return filepath.WalkDir(f.directory, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.Name() != "cgroup.procs" {
-			return nil // removed meanwhile
-		}
-		content, err := os.ReadFile(path)
+	var members []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
-			return nil
+			continue
 		}
-		for field := range bytes.FieldsSeq(content) {
-			// A process that this PID namespace cannot see has number 0, which would
-			// mean our own group.
-			if pid, err := strconv.Atoi(string(field)); err == nil && pid > 1 {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
+		cgroups, err := os.ReadFile(filepath.Join(m.Proc, entry.Name(), "cgroup"))
+		if err == nil && bytes.Contains(cgroups, []byte(id)) {
+			members = append(members, pid)
+		}
+	}
+	return members
+}
+
+func (m Machine) parent(pid int) (int, error) {
+	value, err := m.statusField(pid, "PPid:")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(value)
+}
+
+// statusField reads the first word of a line of /proc/<pid>/status.
+func (m Machine) statusField(pid int, name string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(m.Proc, strconv.Itoa(pid), "status"))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(content)) {
+		if value, found := strings.CutPrefix(line, name); found {
+			if words := strings.Fields(value); len(words) > 0 {
+				return words[0], nil
 			}
 		}
-		return nil
-	})
+	}
+	return "", fs.ErrNotExist
 }
 
-// set writes the wanted state. In version 1 the runtime's own freezing of a
-// container is another level and stays as it is.
-func (f freezer) set(frozen bool) error {
-	name, value := "cgroup.freeze", "0"
-	if frozen {
-		value = "1"
+// runtimeInfo is what a container runtime knows of a running container.
+type runtimeInfo struct {
+	// id of the container.
+	id string
+	// init is its first process, shim the process that the runtime left with it.
+	init, shim int
+	// host is the node's root directory, as the shim sees it.
+	host string
+	// runtime is the program that containerd calls instead of runc, on the host.
+	runtime string
+	proc    string
+}
+
+// runtimeInfo finds a container. The error is errNoProcess when it does not run.
+func (m Machine) runtimeInfo(id string) (*runtimeInfo, error) {
+	if id == "" {
+		return nil, errNoProcess
 	}
-	if f.v1 {
-		name, value = "freezer.state", "THAWED"
-		if frozen {
-			value = "FROZEN"
+	members := m.members(id)
+	for _, pid := range members {
+		parent, err := m.parent(pid)
+		if err != nil || slices.Contains(members, parent) || parent <= 1 {
+			continue
+		}
+		p := &runtimeInfo{id: id, shim: parent, host: filepath.Join(m.Proc, strconv.Itoa(parent), "root"), proc: m.Proc}
+		if err := p.read(); err == nil {
+			return p, nil
 		}
 	}
-	return os.WriteFile(filepath.Join(f.directory, name), []byte(value), 0)
+	return nil, errNoProcess
 }
 
-func (f freezer) isFrozen() (bool, error) {
-	if f.v1 {
-		state, err := os.ReadFile(filepath.Join(f.directory, "freezer.state"))
-		return strings.TrimSpace(string(state)) == "FROZEN", err
+// read takes what the shim has written down.
+func (p *runtimeInfo) read() error {
+	content, err := os.ReadFile(p.bundle("init.pid"))
+	if err != nil {
+		return err
 	}
-	events, err := os.ReadFile(filepath.Join(f.directory, "cgroup.events"))
-	return bytes.Contains(events, []byte("frozen 1")), err
+	if p.init, err = strconv.Atoi(strings.TrimSpace(string(content))); err != nil {
+		return err
+	}
+	var options struct {
+		BinaryName string `json:"binary_name"`
+	}
+	if content, err = os.ReadFile(p.bundle("options.json")); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(content, &options); err != nil {
+		return err
+	}
+	p.runtime = options.BinaryName
+	return nil
+}
+
+func (p *runtimeInfo) bundle(name string) string { return filepath.Join(p.host, bundles, p.id, name) }
+
+// Layer implements nodeOps. The path is as the agent reaches it.
+func (m Machine) Layer(container string) (string, error) {
+	p, err := m.runtimeInfo(container)
+	if err != nil {
+		return "", err
+	}
+	return p.layer()
+}
+
+func (p *runtimeInfo) layer() (string, error) {
+	file, err := os.Open(filepath.Join(p.proc, strconv.Itoa(p.init), "mountinfo"))
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	roots, err := mountinfo.GetMountsFromReader(file, func(i *mountinfo.Info) (skip, stop bool) {
+		return i.Mountpoint != "/" || i.FSType != "overlay", false
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, root := range roots {
+		for option := range strings.SplitSeq(root.VFSOptions, ",") {
+			upper, found := strings.CutPrefix(option, "upperdir=")
+			if !found || !filepath.IsAbs(upper) {
+				continue
+			}
+			// The kernel escapes options as it escapes paths (seq_show_option), and
+			// mountinfo leaves them so. Octal escapes are those of Go.
+			if upper, err = strconv.Unquote(`"` + strings.ReplaceAll(upper, `"`, `\042`) + `"`); err != nil {
+				return "", fmt.Errorf("reading the mount options of container %s: %w", p.id, err)
+			}
+			return filepath.Join(p.host, upper), nil
+		}
+	}
+	return "", fmt.Errorf("the root of container %s is no overlay with a writable layer", p.id)
+}
+
+// SharedMemory implements nodeOps. The path is as the agent reaches it.
+func (m Machine) SharedMemory(container string) (string, error) {
+	p, err := m.runtimeInfo(container)
+	if err != nil {
+		return "", err
+	}
+	return p.sharedMemory()
+}
+
+func (p *runtimeInfo) sharedMemory() (string, error) {
+	content, err := os.ReadFile(p.bundle("config.json"))
+	if err != nil {
+		return "", err
+	}
+	var config struct {
+		Mounts []struct {
+			Destination string `json:"destination"`
+			Source      string `json:"source"`
+		} `json:"mounts"`
+	}
+	if err := json.Unmarshal(content, &config); err != nil {
+		return "", fmt.Errorf("reading the configuration of container %s: %w", p.id, err)
+	}
+	for _, mount := range config.Mounts {
+		if mount.Destination == "/dev/shm" && filepath.IsAbs(mount.Source) {
+			return filepath.Join(p.host, mount.Source), nil
+		}
+	}
+	return "", errors.New("the pod has no /dev/shm")
 }

@@ -81,7 +81,7 @@ func TestFreezerV2(t *testing.T) {
 	}
 }
 
-// A process that writes stops while it is frozen, goes on after, and does not
+// A process that writes stops while it is frozen, continues after, and does not
 // write again when it is killed in between.
 func TestFreezeRealProcesses(t *testing.T) {
 	m := Machine{Cgroup: "/sys/fs/cgroup", Proc: "/proc"}
@@ -125,7 +125,7 @@ func TestFreezeRealProcesses(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if ctx.Err() != nil {
-		t.Error("it does not go on")
+		t.Error("it does not continue")
 	}
 	if err := m.Freeze(t.Context(), pod); err != nil {
 		t.Fatal(err)
@@ -153,4 +153,47 @@ func size(path string) int64 {
 		return 0
 	}
 	return info.Size()
+}
+
+// runningContainer is a process of a container, its shim, and what the shim wrote down.
+func runningContainer(t *testing.T, mounts string) (Machine, string) {
+	t.Helper()
+	proc := t.TempDir()
+	shim := filepath.Join(proc, "7")
+	write(t, filepath.Join(proc, "8", "cgroup"), "0::/kubepods/c1\n")
+	write(t, filepath.Join(proc, "8", "status"), "Name:\ttrain\nPPid:\t7\n")
+	write(t, filepath.Join(proc, "8", "mountinfo"), mounts)
+	write(t, filepath.Join(shim, "root", bundles, "c1", "init.pid"), "8")
+	write(t, filepath.Join(shim, "root", bundles, "c1", "options.json"), `{"binary_name":"/opt/oci-runtime"}`)
+	return Machine{Proc: proc}, filepath.Join(shim, "root")
+}
+
+func TestTheWritableLayerIsThatOfTheRoot(t *testing.T) {
+	const other = "30 29 0:40 / /data rw - overlay overlay rw,lowerdir=/l,upperdir=/of/data,workdir=/w\n"
+	for name, test := range map[string]struct{ mounts, want string }{
+		"plain":       {other + "29 1 0:39 / / rw,relatime - overlay overlay rw,lowerdir=/l,upperdir=/snap/1/fs,workdir=/snap/1/work\n", "/snap/1/fs"},
+		"optional":    {"29 1 0:39 / / rw shared:1 master:2 - overlay overlay rw,upperdir=/snap/1/fs\n", "/snap/1/fs"},
+		"escaped":     {"29 1 0:39 / / rw - overlay overlay rw,upperdir=/a\\040b\\134c\\011\"\\054d\n", "/a b\\c\t\",d"},
+		"read only":   {"29 1 0:39 / / ro - overlay overlay ro,lowerdir=/l:/m\n", ""},
+		"no overlay":  {other + "29 1 0:39 / / rw - ext4 /dev/sda rw\n", ""},
+		"not escaped": {"29 1 0:39 / / rw - overlay overlay rw,upperdir=/a\\8\n", "error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, root := runningContainer(t, test.mounts)
+			got, err := m.Layer("c1")
+			if test.want == "" || test.want == "error" {
+				if err == nil {
+					t.Errorf("%s, want an error", got)
+				}
+				return
+			}
+			if want := filepath.Join(root, test.want); err != nil || got != want {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
+		})
+	}
+	m, _ := runningContainer(t, "")
+	if _, err := m.Layer("c2"); !errors.Is(err, errNoProcess) {
+		t.Errorf("a container that does not run: %v, want %v", err, errNoProcess)
+	}
 }

@@ -27,7 +27,7 @@ type Metrics struct {
 }
 
 // NewMetrics registers the metrics of an agent; a nil registerer registers none.
-// frozen tells how many pods the agent keeps frozen, with each scrape.
+// frozen is asked how many pods the agent keeps frozen, with each scrape.
 func NewMetrics(registerer prometheus.Registerer, frozen func() float64) *Metrics {
 	m := &Metrics{
 		passes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -40,7 +40,7 @@ func NewMetrics(registerer prometheus.Registerer, frozen func() float64) *Metric
 		}, []string{"pass"}),
 		freezes: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ai_storage_node_agent_freeze_duration_seconds",
-			Help:    "How long pods stood still for the last copy, from the freezing to the seal.",
+			Help:    "How long pods were frozen for the last copy, from the freezing to the seal.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 13),
 		}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -66,7 +66,7 @@ func (m *Metrics) passed(pass string, r checkpoint.PassResult) {
 	m.written.WithLabelValues(pass).Add(float64(r.Written))
 }
 
-func (m *Metrics) stoodStill(from, to time.Time) { m.freezes.Observe(to.Sub(from).Seconds()) }
+func (m *Metrics) froze(from, to time.Time) { m.freezes.Observe(to.Sub(from).Seconds()) }
 
 // failed counts a failure and returns its reason.
 func (m *Metrics) failed(failure error) string {

@@ -16,7 +16,7 @@ import (
 // Movable returns how much memory the processes of a container hold, in bytes,
 // and the first thing of theirs that CRIU is known not to carry.
 func (m Machine) Movable(container string) (memory int64, obstacle string, err error) {
-	p, err := m.place(container)
+	p, err := m.runtimeInfo(container)
 	if err != nil {
 		return 0, "", err
 	}

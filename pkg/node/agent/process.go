@@ -14,22 +14,37 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
 )
 
-// processMachine is what an agent needs of its node to carry processes.
-// Containers go by their IDs.
-type processMachine interface {
+// processOps is what an agent needs of its node to carry processes.
+// Containers go by their IDs. The error is errNoProcess where one does not run.
+type processOps interface {
+	// Movable returns the memory of a container, in bytes, and what CRIU is known not
+	// to carry; "" where nothing stands in the way.
 	Movable(container string) (memory int64, obstacle string, err error)
+	// Layer is the directory of the writable layer. It is an error where the root of
+	// the container is no overlay.
 	Layer(container string) (string, error)
+	// SharedMemory is the /dev/shm of the pod of the container. It is an error where
+	// there is none.
 	SharedMemory(container string) (string, error)
+	// FreezeContainers returns when all are frozen and none has a process of an exec
+	// probe. The error is context.DeadlineExceeded after freezeTimeout; then parts may
+	// be frozen.
 	FreezeContainers(ctx context.Context, pod types.UID, containers []string) error
-	StandStill(pod types.UID, containers []string) error
+	// CheckFrozen returns an error unless all are frozen at this moment.
+	CheckFrozen(pod types.UID, containers []string) error
+	// Dump writes the memory of a frozen container to directory/memory, within
+	// dumpTimeout, and leaves the container frozen, also after an error.
 	Dump(ctx context.Context, container, directory string) error
-	LetGo(container string) error
+	// Continue lets the restored processes of a container run. Doing it twice does no
+	// harm.
+	Continue(container string) error
 }
 
 // restorePoll is how often the outcome of a restoration is looked for: the original
@@ -91,7 +106,7 @@ func notMovable(format string, args ...any) error {
 func (a *agent) movable(moving []movingContainer) (int64, error) {
 	var memory int64
 	for _, c := range moving {
-		held, obstacle, err := a.machine.Movable(c.id)
+		held, obstacle, err := a.ops.Movable(c.id)
 		if err != nil {
 			return 0, err
 		}
@@ -113,13 +128,13 @@ func (a *agent) sourceTrees(m *v1alpha1.PodMigration, moving []movingContainer) 
 	trees := a.volumes(m.Status.Original.UID, m.Status.Checkpoint.Volumes)
 	for i, c := range moving {
 		if i == 0 {
-			shared, err := a.machine.SharedMemory(c.id)
+			shared, err := a.ops.SharedMemory(c.id)
 			if err != nil {
 				return nil, err
 			}
 			trees = append(trees, checkpoint.Volume{Name: sharedMemoryTree, Dir: shared})
 		}
-		layer, err := a.machine.Layer(c.id)
+		layer, err := a.ops.Layer(c.id)
 		if err != nil {
 			return nil, err
 		}
@@ -134,33 +149,33 @@ func (a *agent) sourceTrees(m *v1alpha1.PodMigration, moving []movingContainer) 
 	return trees, nil
 }
 
-// standStill freezes the original and, where its processes move, dumps them. All
+// freeze freezes the original and, where its processes move, dumps them. All
 // that is copied after it is of the moment at which the last container froze.
-func (a *agent) standStill(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport) error {
+func (a *agent) freeze(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport) error {
 	pod := m.Status.Original.UID
 	if len(w.containers) == 0 {
 		sealed.FrozenAt = microTime(a.now())
-		return a.machine.Freeze(ctx, pod)
+		return a.ops.Freeze(ctx, pod)
 	}
 	now, err := a.moving(ctx, m)
 	if err != nil {
 		return err
 	}
 	if !slices.Equal(now, w.containers) {
-		return notMovable("a container started anew while the pod was being copied")
+		return notMovable("a container was restarted while the pod was being copied")
 	}
 	if _, err := a.movable(now); err != nil {
 		return err
 	}
 	sealed.FrozenAt = microTime(a.now())
-	if err := a.machine.FreezeContainers(ctx, pod, ids(now)); err != nil {
+	if err := a.ops.FreezeContainers(ctx, pod, ids(now)); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, c := range now {
 		group.Go(func() error {
-			if err := a.machine.Dump(ctx, c.id, a.dumpDirectory(m, c.name)); err != nil {
+			if err := a.ops.Dump(ctx, c.id, a.dumpDirectory(m, c.name)); err != nil {
 				return notMovable("container %s: %w", c.name, err)
 			}
 			return nil
@@ -170,18 +185,18 @@ func (a *agent) standStill(ctx context.Context, m *v1alpha1.PodMigration, w *ope
 		return err
 	}
 	sealed.DumpedAt = microTime(a.now())
-	return a.machine.StandStill(pod, ids(now))
+	return a.ops.CheckFrozen(pod, ids(now))
 }
 
 // removeDump removes what CRIU wrote: it is on the claim, or of no use.
 func (a *agent) removeDump(ctx context.Context, m *v1alpha1.PodMigration) {
 	if err := os.RemoveAll(filepath.Join(a.dumps, string(m.UID))); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Cannot remove a dump")
+		ctrl.LoggerFrom(ctx).Error(err, "Failed to remove a dump", "migration", klog.KObj(m))
 	}
 }
 
 // destinationTrees are where the trees of sourceTrees go. From here on the
-// containers of the replacement do not start afresh.
+// containers of the replacement are restored or not started at all.
 func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod, gate string) ([]checkpoint.Volume, error) {
 	c := m.Status.Checkpoint
 	trees := a.volumes(pod.UID, c.Volumes)
@@ -191,7 +206,7 @@ func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod, gate
 	if err := a.rememberPod(pod); err != nil {
 		return nil, err
 	}
-	shared, err := a.machine.SharedMemory(gate)
+	shared, err := a.ops.SharedMemory(gate)
 	if err != nil {
 		return nil, err
 	}
@@ -222,9 +237,9 @@ func (a *agent) isTaken(m *v1alpha1.PodMigration) bool {
 	return false
 }
 
-// bringBack offers the verified checkpoint to the wrapper of runc, and waits until
-// the processes of all containers are there, stopped.
-func (a *agent) bringBack(ctx context.Context, m *v1alpha1.PodMigration) error {
+// restoreProcesses offers the verified checkpoint to the wrapper of runc, and waits
+// until the processes of all containers are there, stopped.
+func (a *agent) restoreProcesses(ctx context.Context, m *v1alpha1.PodMigration) error {
 	pod := m.Status.Replacement.UID
 	for _, name := range m.Status.Checkpoint.Processes {
 		entry, err := a.restores.Entry(string(pod), name)
@@ -247,9 +262,9 @@ func (a *agent) bringBack(ctx context.Context, m *v1alpha1.PodMigration) error {
 	})
 }
 
-// withdraw tells containers that wait for their processes that none will come.
-// What was restored stays stopped until its end.
-func (a *agent) withdraw(m *v1alpha1.PodMigration) error {
+// cancelRestore makes the creation of containers fail that wait for their processes:
+// none will come. What was restored stays stopped until its end.
+func (a *agent) cancelRestore(m *v1alpha1.PodMigration) error {
 	for _, name := range m.Status.Checkpoint.Processes {
 		entry, err := a.restores.Entry(string(m.Status.Replacement.UID), name)
 		if err != nil {
@@ -258,7 +273,7 @@ func (a *agent) withdraw(m *v1alpha1.PodMigration) error {
 		if !entry.Exists() || entry.IsTaken() {
 			continue
 		}
-		if err := entry.Withdraw(); err != nil {
+		if err := entry.Cancel(); err != nil {
 			return err
 		}
 	}
@@ -288,9 +303,9 @@ func (a *agent) held(m *v1alpha1.PodMigration) ([]string, error) {
 	return containers, nil
 }
 
-// letProcessesGo ends the hold on the restored processes, after the point of no
-// return. Doing it twice does no harm.
-func (a *agent) letProcessesGo(m *v1alpha1.PodMigration) error {
+// continueProcesses ends the hold on the restored processes, once the migration is
+// committed. Doing it twice does no harm.
+func (a *agent) continueProcesses(m *v1alpha1.PodMigration) error {
 	pod := m.Status.Replacement.UID
 	if len(m.Status.Checkpoint.Processes) == 0 {
 		return nil
@@ -303,7 +318,7 @@ func (a *agent) letProcessesGo(m *v1alpha1.PodMigration) error {
 		return err
 	}
 	for _, id := range containers {
-		if err := a.machine.LetGo(id); err != nil {
+		if err := a.ops.Continue(id); err != nil {
 			return err
 		}
 	}

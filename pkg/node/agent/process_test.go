@@ -108,8 +108,8 @@ func TestProcessesAreHeldUntilTheRelease(t *testing.T) {
 			t.Errorf("%s holds %q (%v), want %q", path, got, err, want)
 		}
 	}
-	if len(b.node.letGo) != 0 {
-		t.Errorf("%v went on before the release, beside the original", b.node.letGo)
+	if len(b.node.continued) != 0 {
+		t.Errorf("%v ran before the release, beside the original", b.node.continued)
 	}
 	// An agent that dies here finds what is held.
 	far := newAgent("b", b.client, b.client, b.node, "")
@@ -118,9 +118,9 @@ func TestProcessesAreHeldUntilTheRelease(t *testing.T) {
 		s.Checkpoint.Step = v1alpha1.StepRelease
 		s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionSealed, Status: metav1.ConditionTrue}}
 	})
-	slices.Sort(b.node.letGo)
-	if !slices.Equal(b.node.letGo, []string{"restored-main", "restored-side"}) || m.Status.Checkpoint.Destination.Phase != v1alpha1.DestinationReleased {
-		t.Errorf("let go: %v, destination reports %+v", b.node.letGo, m.Status.Checkpoint.Destination)
+	slices.Sort(b.node.continued)
+	if !slices.Equal(b.node.continued, []string{"restored-main", "restored-side"}) || m.Status.Checkpoint.Destination.Phase != v1alpha1.DestinationReleased {
+		t.Errorf("continued: %v, destination reports %+v", b.node.continued, m.Status.Checkpoint.Destination)
 	}
 	if entry.Exists() {
 		t.Error("a container that starts again would be refused")
@@ -128,7 +128,7 @@ func TestProcessesAreHeldUntilTheRelease(t *testing.T) {
 	b.wantFrozen(true)
 }
 
-func TestAFailedRestoreIsReportedAndNothingGoesOn(t *testing.T) {
+func TestAFailedRestoreIsReportedAndNothingContinues(t *testing.T) {
 	b := newProcessBench(t)
 	m := b.toSeal("CRIU says no")
 	d := m.Status.Checkpoint.Destination
@@ -138,13 +138,13 @@ func TestAFailedRestoreIsReportedAndNothingGoesOn(t *testing.T) {
 	m = b.ask(step(v1alpha1.StepAbort))
 	b.wantSource(m, v1alpha1.SourceThawed)
 	b.wantFrozen(false)
-	if len(b.node.letGo) != 0 {
-		t.Errorf("%v went on beside the original", b.node.letGo)
+	if len(b.node.continued) != 0 {
+		t.Errorf("%v ran beside the original", b.node.continued)
 	}
 }
 
-// Behind the gate nobody can reach the claim any more: the original, which stands
-// still, must not wait for it.
+// Behind the gate the claim cannot be reached any more: the original, which is frozen,
+// must not wait for it.
 func TestAnAgentThatDiedBehindTheGateSaysSo(t *testing.T) {
 	b := newProcessBench(t)
 	b.settle()
@@ -190,7 +190,7 @@ func TestAFailedDumpIsReported(t *testing.T) {
 // from after the dump.
 func TestAPodThatWasThawedDuringTheLastCopyIsNotSealed(t *testing.T) {
 	b := newProcessBench(t)
-	b.node.onStandStill = func() { b.node.set(b.node.frozen, "original", false) }
+	b.node.onCheckFrozen = func() { b.node.set(b.node.frozen, "original", false) }
 	m := b.toSeal("")
 	b.wantSource(m, v1alpha1.SourceFailed)
 	if s := m.Status.Checkpoint.Source; !strings.Contains(s.Message, "it runs") || s.ManifestDigest != "" {
@@ -201,26 +201,26 @@ func TestAPodThatWasThawedDuringTheLastCopyIsNotSealed(t *testing.T) {
 	}
 }
 
-func TestWithdrawnContainersFail(t *testing.T) {
+func TestCancelledContainersFail(t *testing.T) {
 	b := newProcessBench(t)
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))
 	entry, err := b.far.restores.Entry("replacement", "main")
 	if err != nil || !entry.Exists() {
-		t.Fatalf("the container would start afresh: %v", err)
+		t.Fatalf("the container would be started and not restored: %v", err)
 	}
 	b.ask(step(v1alpha1.StepAbort))
 	if outcome, err := entry.Outcome(); err != nil || outcome.Failure == "" {
 		t.Errorf("outcome %+v, %v: a creation would wait in vain", outcome, err)
 	}
-	if err := b.far.removeForgotten(t.Context()); err != nil || !entry.Exists() {
-		t.Errorf("the container would start afresh while its pod is there: %v", err)
+	if err := b.far.removeOrphans(t.Context()); err != nil || !entry.Exists() {
+		t.Errorf("the container would be started and not restored while its pod is there: %v", err)
 	}
 	if err := b.client.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "train-r"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.far.removeForgotten(t.Context()); err != nil || entry.Exists() {
-		t.Errorf("what is forgotten stays: %v", err)
+	if err := b.far.removeOrphans(t.Context()); err != nil || entry.Exists() {
+		t.Errorf("what is orphaned stays: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -18,15 +19,15 @@ const (
 	// maxPasses bounds the copying while the pod runs: a pod that writes faster
 	// than it can be copied would never end it.
 	maxPasses = 8
-	// A pass that wrote this little is short enough for the pod to stand still for
-	// the next one.
+	// A pass that wrote this little, in bytes or in percent of all, is short enough for
+	// the pod to be frozen for the next one.
 	shortPassBytes   = 16 << 20
 	shortPassPercent = 5
 	// progressInterval is how often progress is reported.
 	progressInterval = time.Second
 )
 
-// ReasonFreezeTooLong: the last copy took longer than a pod may stand still.
+// ReasonFreezeTooLong: the last copy took longer than a pod may stay frozen.
 const ReasonFreezeTooLong = "FreezeTooLong"
 
 func (a *agent) serveSource(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
@@ -44,40 +45,40 @@ func (a *agent) serveSource(ctx context.Context, m *v1alpha1.PodMigration) (ctrl
 		}
 		leaving = original == nil || original.DeletionTimestamp != nil
 	}
-	d := sourceDuty(m, attempt, leaving)
-	if d != copying && d != seal && (m.Status.Checkpoint == nil || m.Status.Checkpoint.Step != v1alpha1.StepCopy) {
+	t := sourceTask(m, attempt, leaving)
+	if t != taskCopy && t != taskSeal && (m.Status.Checkpoint == nil || m.Status.Checkpoint.Step != v1alpha1.StepCopy) {
 		a.closeWriter(key)
 	}
 	pod := m.Status.Original.UID
-	switch d {
-	case measure:
+	switch t {
+	case taskMeasure:
 		return ctrl.Result{}, a.measure(ctx, m)
-	case copying:
+	case taskCopy:
 		return ctrl.Result{}, a.copyWhileRunning(ctx, m)
-	case seal:
+	case taskSeal:
 		return ctrl.Result{}, a.seal(ctx, m, frozen != nil)
-	case letGoOn:
+	case taskReportAndThaw:
 		err := a.report(ctx, m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceThawed })
 		if err != nil {
 			return ctrl.Result{}, err
 		}
 		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case thaw:
+	case taskThaw:
 		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case end:
-		if err := a.machine.Kill(pod); err != nil {
+	case taskKill:
+		if err := a.ops.Kill(pod); err != nil {
 			return ctrl.Result{}, err
 		}
-		ctrl.LoggerFrom(ctx).Info("Ending a pod whose replacement has its state", "pod", m.Status.Original.Name)
+		ctrl.LoggerFrom(ctx).Info("Killing a frozen pod whose replacement has its state", "pod", klog.KRef(m.Namespace, m.Status.Original.Name))
 		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case stay:
+	case taskKeepFrozen:
 		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
 	return ctrl.Result{}, nil
 }
 
 func (a *agent) unfreeze(migration, pod types.UID) error {
-	if err := a.machine.Thaw(pod); err != nil {
+	if err := a.ops.Thaw(pod); err != nil {
 		return err
 	}
 	return a.records.remove(migration)
@@ -125,12 +126,12 @@ func (a *agent) sourceFailed(ctx context.Context, m *v1alpha1.PodMigration, fail
 		return failure
 	}
 	reason := a.metrics.failed(failure)
-	ctrl.LoggerFrom(ctx).Error(failure, "Cannot copy the volumes of a pod", "pod", m.Status.Original.Name, "reason", reason)
+	ctrl.LoggerFrom(ctx).Error(failure, "Failed to copy the volumes of a pod", "pod", klog.KRef(m.Namespace, m.Status.Original.Name), "reason", reason)
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Reason, s.Message = v1alpha1.SourceFailed, reason, failure.Error()
 		if reason == ReasonFreezeTooLong {
-			s.Message = fmt.Sprintf("the pod stood still for %s, half of spec.checkpoint.maxFreezeSeconds, without a seal: %v", sealTimeout(m), failure)
+			s.Message = fmt.Sprintf("the pod was frozen for %s, half of spec.checkpoint.maxFreezeSeconds, without a seal: %v", sealTimeout(m), failure)
 		}
 	})
 }
@@ -156,7 +157,7 @@ func (a *agent) writer(ctx context.Context, m *v1alpha1.PodMigration) (*openWrit
 	if carrier == nil || carrier.Status.Phase != corev1.PodRunning || len(carrier.Status.ContainerStatuses) == 0 {
 		return nil, errNoProcess
 	}
-	directory, err := a.machine.ClaimDirectory(carrier.UID, containerID(carrier.Status.ContainerStatuses[0]))
+	directory, err := a.ops.ClaimDirectory(carrier.UID, containerID(carrier.Status.ContainerStatuses[0]))
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +205,7 @@ func (a *agent) copyWhileRunning(ctx context.Context, m *v1alpha1.PodMigration) 
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) { a.copied(c, result).Phase = v1alpha1.SourceCopied })
 }
 
-// isShort tells whether the next pass is short. Without freezing only a pass
+// isShort reports whether the next pass is short. Without freezing only a pass
 // without changes is.
 func isShort(mode v1alpha1.CheckpointMode, r checkpoint.PassResult) bool {
 	if mode == v1alpha1.CheckpointLive {
@@ -238,13 +239,13 @@ func (a *agent) progress(ctx context.Context, m *v1alpha1.PodMigration) func(che
 	}
 }
 
-// seal makes the last copy. In mode Frozen the pod stands still from before it
-// until its end, or until the migration is given up.
+// seal makes the last copy. In mode Frozen the pod is frozen from before it until it
+// is killed, or until the migration is rolled back.
 func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, wasFrozen bool) error {
 	pod := m.Status.Original.UID
 	if wasFrozen {
 		// By an agent that did not live to seal. What it knew of the files is lost:
-		// the pod goes on while they are copied again.
+		// the pod runs while they are copied again.
 		if err := a.unfreeze(m.UID, pod); err != nil {
 			return err
 		}
@@ -265,24 +266,25 @@ func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, wasFrozen bo
 		return a.lastPass(ctx, m, w, sealed)
 	})
 	if err != nil {
-		// Reported first, thawed after: nobody takes this for a seal.
+		// Reported first, thawed after: no client takes this for a seal.
 		return a.sourceFailed(ctx, m, err)
 	}
-	// From here on only an answer of the API server decides whether the pod may go
-	// on: the report may have arrived although it seems lost.
+	// From here on only an answer of the API server decides whether the pod may be
+	// thawed: the report may have arrived although it seems lost.
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		sealed.Attempt, sealed.Node = c.Attempt, a.node
 		c.Source = sealed
 	})
 }
 
-// sealTimeout bounds how long a pod may stand still before there is a seal; the
+// sealTimeout bounds how long a pod may be frozen before there is a seal; the
 // other half is the destination's.
 func sealTimeout(m *v1alpha1.PodMigration) time.Duration { return m.Spec.Checkpoint.MaxFreeze() / 2 }
 
 // lastPass freezes, copies and seals.
 func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport) error {
-	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
+	frozen := m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive
+	if frozen {
 		err := a.records.put(record{
 			Namespace: m.Namespace, Name: m.Name, Migration: m.UID, Attempt: m.Status.Checkpoint.Attempt,
 			Pod: m.Status.Original.UID, PodName: m.Status.Original.Name,
@@ -293,22 +295,21 @@ func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openW
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, sealTimeout(m))
 		defer cancel()
-		if err := a.standStill(ctx, m, w, sealed); err != nil {
+		if err := a.freeze(ctx, m, w, sealed); err != nil {
 			return err
 		}
 	}
-	still := m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive
 	for pass := 1; ; pass++ {
-		result, err := w.Pass(ctx, still, nil)
+		result, err := w.Pass(ctx, frozen, nil)
 		if err != nil {
 			return err
 		}
 		digest, err := w.Seal(ctx)
-		if checkpoint.ReasonOf(err) == checkpoint.ReasonChanged && !still && pass < maxPasses {
+		if checkpoint.ReasonOf(err) == checkpoint.ReasonChanged && !frozen && pass < maxPasses {
 			continue
 		}
 		if err == nil && len(w.containers) > 0 {
-			err = a.machine.StandStill(m.Status.Original.UID, ids(w.containers))
+			err = a.ops.CheckFrozen(m.Status.Original.UID, ids(w.containers))
 		}
 		if err != nil {
 			return fmt.Errorf("sealing: %w", err)
@@ -317,7 +318,7 @@ func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openW
 		sealed.Phase, sealed.ManifestDigest, sealed.SealedAt = v1alpha1.SourceSealed, digest, microTime(a.now())
 		sealed.Bytes, sealed.Files, sealed.Pass, sealed.PassBytes = result.Bytes, result.Files, result.Pass, result.Written
 		if sealed.FrozenAt != nil {
-			a.metrics.stoodStill(sealed.FrozenAt.Time, sealed.SealedAt.Time)
+			a.metrics.froze(sealed.FrozenAt.Time, sealed.SealedAt.Time)
 		}
 		return nil
 	}

@@ -291,7 +291,7 @@ func TestAFullClaimIsNamed(t *testing.T) {
 	c.finish()
 }
 
-// An agent that is stopped in the middle goes on, and misses nothing.
+// An agent that is stopped in the middle continues, and misses nothing.
 func TestAnInterruptedPassIsRepeated(t *testing.T) {
 	c := newCarry(t)
 	for i := range 40 {
@@ -337,7 +337,7 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// BenchmarkLastPass is what a pod stands still for: 256 MiB in 2000 files, of
+// BenchmarkLastPass is what a pod is frozen for: 256 MiB in 2000 files, of
 // which a few have changed.
 func BenchmarkLastPass(b *testing.B) {
 	c := newCarry(b)

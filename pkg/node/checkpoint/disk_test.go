@@ -67,7 +67,7 @@ func (s *syncs) manifest() string {
 
 // A manifest never names what could be lost with the power: the content is on the
 // disk before the manifest, the manifest before it gets its name, and its name
-// before anybody is told of it.
+// before Pass or Seal returns.
 func TestContentIsDurableBeforeTheManifestNamesIt(t *testing.T) {
 	c := newCarry(t)
 	s := newSyncs(c)

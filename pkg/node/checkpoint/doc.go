@@ -1,4 +1,5 @@
-// Package checkpoint carries the content of a pod's scratch volumes to a claim
+// Package checkpoint carries the content of a pod's scratch volumes to the checkpoint
+// PVC of a migration, the claim,
 // and from there into the volumes of another pod, exactly: owners, modes,
 // times, hard and symbolic links, extended attributes and holes.
 //
@@ -9,9 +10,10 @@
 //
 // A Writer copies in passes while the pod runs. Each pass writes only the parts
 // of files that changed, reads them back, and ends with a manifest. Seal ends
-// the last pass, made while the pod stands still. A Reader restores the last
+// the last pass, made while the pod is frozen: a sealed checkpoint is a complete and
+// verified one. A Reader restores the last
 // manifest as often as there is a new one, and at the end exactly the sealed
-// one, whose digest it is given by somebody it trusts: the containers of the
+// one, whose digest comes from the status of the migration: the containers of the
 // pod see the claim and could have changed it.
 //
 // Everything is reached through os.Root, since containers that run can put

@@ -16,7 +16,7 @@ const (
 	ReasonCorrupt = "Corrupt"
 	// ReasonUnsupportedFile: a file that cannot be carried, such as a device.
 	ReasonUnsupportedFile = "UnsupportedFile"
-	// ReasonChanged: something changed while it had to stand still.
+	// ReasonChanged: something changed while the pod had to be frozen.
 	ReasonChanged = "Changed"
 	// ReasonNoManifest: no complete pass is on the claim yet.
 	ReasonNoManifest = v1alpha1.ReportNoManifest

@@ -24,7 +24,7 @@ func isCarried(attribute string, layer bool) bool {
 	return attribute != "security.selinux" && !strings.HasPrefix(attribute, "trusted.")
 }
 
-// isElsewhere tells of attributes of a layer by which content is in another place:
+// isElsewhere reports whether an attribute says that content is in another layer:
 // containerd asks overlay for neither.
 func isElsewhere(attribute string) bool {
 	return attribute == "trusted.overlay.redirect" || attribute == "trusted.overlay.metacopy"

@@ -19,22 +19,27 @@ import (
 // pass is one pass over all volumes.
 type pass struct {
 	*Writer
-	// still tells that the pod is frozen.
-	still    bool
+	// frozen: the pod does not run.
+	frozen   bool
 	progress func(Progress)
 	result   PassResult
 
 	bytes, files, written atomic.Int64
-	// disturbed tells that something changed meanwhile.
+	// disturbed: something changed meanwhile.
 	disturbed atomic.Bool
 }
 
 // Pass copies what changed since the last one and writes a manifest. Files that
-// change or vanish meanwhile are taken up by the next pass. still tells that the
-// pod stands still, so that this pass can be sealed. progress may be nil; it is
-// called from several goroutines.
-func (w *Writer) Pass(ctx context.Context, still bool, progress func(Progress)) (PassResult, error) {
-	p := &pass{Writer: w, still: still, progress: progress}
+// change or vanish meanwhile are taken up by the next pass. frozen says that the pod
+// is, so that this pass can be sealed. progress may be nil; it is called from several
+// goroutines.
+//
+// After an error there is nothing to seal; the manifest of an earlier pass stays,
+// but for a failure to sync its directory. Reasons: ReasonNoSpace, ReasonCorrupt where
+// something read back differently, ReasonUnsupportedFile, or ReasonFailed, also when the
+// context ended.
+func (w *Writer) Pass(ctx context.Context, frozen bool, progress func(Progress)) (PassResult, error) {
+	p := &pass{Writer: w, frozen: frozen, progress: progress}
 	m := &manifest{Format: format, Migration: w.migration, Pass: w.pass + 1}
 	w.last = nil
 	for i := range w.volumes {
@@ -58,7 +63,7 @@ func (w *Writer) Pass(ctx context.Context, still bool, progress func(Progress)) 
 type found struct {
 	entry entry
 	stat  unix.Stat_t
-	// gone tells that it vanished.
+	// gone: it vanished.
 	gone bool
 }
 
@@ -237,7 +242,7 @@ func (p *pass) copyFile(ctx context.Context, v *sourceVolume, to string, f *foun
 		return nil, err
 	}
 	defer into.Close()
-	if !p.still && !v.inMemory {
+	if !p.frozen && !v.inMemory {
 		// Stores to mapped pages change the time of a file once, until the pages
 		// are written back.
 		if err := from.Sync(); err != nil {

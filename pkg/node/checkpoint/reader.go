@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Reader restores volumes from a claim. Nobody else may use the volumes
+// Reader restores volumes from a claim. Nothing else may use the volumes
 // meanwhile. Its methods must not be called at the same time.
 type Reader struct {
 	claim     *os.Root
@@ -35,7 +35,8 @@ type restoredVolume struct {
 	known map[string][][]byte
 }
 
-// OpenReader prepares the restoring of volumes.
+// OpenReader prepares the restoring of volumes. It fails where the claim or a volume
+// is not there, and leaves nothing open then.
 func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Reader, err error) {
 	if !uid.MatchString(string(migration)) {
 		return nil, failure(ReasonFailed, "%q is no UID", migration)
@@ -55,7 +56,7 @@ func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Read
 	return r, nil
 }
 
-// Close gives everything back that is open.
+// Close closes the claim and the volumes.
 func (r *Reader) Close() error {
 	err := r.claim.Close()
 	for _, v := range r.volumes {
@@ -81,7 +82,9 @@ func (r *Reader) Restore(ctx context.Context, progress func(Progress)) (PassResu
 
 // RestoreSealed makes the volumes equal to the sealed manifest with this digest
 // and to nothing else. ReasonCorrupt names the first file that is not what was
-// written.
+// written, ReasonNoManifest that there is none, ReasonNoSpace a volume that is full.
+// After an error the volumes hold a part of the checkpoint; the next call restores
+// the rest.
 func (r *Reader) RestoreSealed(ctx context.Context, digest string, progress func(Progress)) (PassResult, error) {
 	m, found, err := readManifest(r.claim, r.migration)
 	if err != nil {
@@ -176,7 +179,7 @@ func (r *restoring) removeSurplus(ctx context.Context, v *restoredVolume, entrie
 }
 
 // isKind reports whether a name can be made into the entry as it is. A file
-// that has other names now is made anew: which names belong together is decided
+// that has other names now is created again: which names belong together is decided
 // by the entries.
 func isKind(e *entry, stat *unix.Stat_t) bool {
 	switch stat.Mode & unix.S_IFMT {

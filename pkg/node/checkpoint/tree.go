@@ -17,10 +17,10 @@ import (
 type Volume struct {
 	Name string
 	Dir  string
-	// Layer tells of the writable layer of an overlay: whiteouts and opaque directories
+	// Layer is true for the writable layer of an overlay: whiteouts and opaque directories
 	// belong to its content (Documentation/filesystems/overlayfs.rst).
 	Layer bool
-	// Transient tells of content that is read from the claim once, while its source
+	// Transient is true for content that is read from the claim once, while its source
 	// still has it, and is of no use after: images of processes. It is neither made
 	// durable on the claim nor read back there. A Reader finds what is wrong with it,
 	// as with all else.
@@ -35,7 +35,8 @@ type Size struct {
 	Files int64
 }
 
-// Measure sizes volumes up. What vanishes meanwhile is not counted.
+// Measure sizes volumes up. What vanishes meanwhile is not counted. The error is that of
+// the context or of the file system.
 func Measure(ctx context.Context, volumes []Volume) (Size, error) {
 	var size Size
 	for _, v := range volumes {
@@ -103,7 +104,8 @@ func list(root *os.Root, name string) ([]string, error) {
 	return names, nil
 }
 
-// lstat tells more of a name than os.FileInfo does.
+// lstat returns more of a name than os.FileInfo does. The error is fs.ErrNotExist where
+// there is none.
 func lstat(root *os.Root, name string) (*unix.Stat_t, error) {
 	stat := &unix.Stat_t{}
 	err := inParent(root, name, func(parent int, base string) error {

@@ -40,7 +40,7 @@ type Writer struct {
 	volumes   []sourceVolume
 	pass      int32
 	last      *manifest
-	// clean tells that nothing changed while the last pass ran.
+	// clean: nothing changed while the last pass ran.
 	clean bool
 	disk  disk
 }
@@ -51,7 +51,7 @@ type sourceVolume struct {
 	root *os.Root
 	// layer is Volume.Layer, transient Volume.Transient.
 	layer, transient bool
-	// inMemory tells of a tmpfs. It has no writeback, after which a store to a
+	// inMemory is true for a tmpfs. It has no writeback, after which a store to a
 	// mapped page changes the time of the file again: files are always compared.
 	inMemory bool
 	// known are the files as they were copied, by path.
@@ -101,7 +101,8 @@ func signatureOf(stat *unix.Stat_t) *signature {
 var uid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // OpenWriter prepares the directory of a migration on a claim, and removes those of
-// earlier migrations.
+// earlier migrations. It fails where the claim or a volume is not there, and leaves
+// nothing open then.
 func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writer, err error) {
 	if !uid.MatchString(string(migration)) {
 		return nil, failure(ReasonFailed, "%q is no UID", migration)
@@ -125,8 +126,8 @@ func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writ
 	if err := makeDirectory(claim, path.Join(string(migration), volumesName)); err != nil {
 		return nil, err
 	}
-	// Only the number goes on: what an interrupted pass left in the files is not
-	// known, so they are all written anew.
+	// Only the number continues: what an interrupted pass left in the files is not
+	// known, so they are all written again.
 	if earlier, _, err := readManifest(claim, migration); err == nil {
 		w.pass = earlier.Pass
 	}
@@ -145,7 +146,7 @@ func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writ
 	return w, nil
 }
 
-// Close gives everything back that is open.
+// Close closes the claim and the volumes.
 func (w *Writer) Close() error {
 	err := w.claim.Close()
 	for _, v := range w.volumes {
@@ -163,7 +164,7 @@ func removeEarlier(claim *os.Root, current string) error {
 		if name == current || !uid.MatchString(name) {
 			continue
 		}
-		// A directory of the user's may be named like that too.
+		// A directory of the user may be named like that too.
 		if stat, err := lstat(claim, path.Join(name, volumesName)); err != nil || stat.Uid != 0 {
 			continue
 		}
@@ -192,7 +193,9 @@ func makeDirectory(root *os.Root, name string) error {
 
 // Seal makes the last pass the final one, and returns the digest of its
 // manifest. It fails with ReasonChanged when anything changed while that pass
-// ran: the pod was not standing still.
+// ran, which then was not of a frozen pod, with ReasonNoManifest when the last pass
+// failed, and with ReasonNoSpace. After an error the manifest may be sealed on the claim
+// all the same: only the digest that is returned makes it count.
 func (w *Writer) Seal(ctx context.Context) (digest string, err error) {
 	if err := ctx.Err(); err != nil {
 		return "", err

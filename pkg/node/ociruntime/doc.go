@@ -1,11 +1,11 @@
 // Package ociruntime stands between a container runtime and runc. It hands
 // everything to runc as it came, but for the creation of a container that the
 // node agent has left a checkpoint for: that one is restored by CRIU, with the
-// memory of its processes, and held there until the agent lets it go.
+// memory of its processes, and held there until the agent continues it.
 //
 // What decides is a directory that the agent wrote for this very pod and container
 // (Store), never an annotation: a checkpoint is trusted like the kernel trusts a
-// program that root starts, so nobody else may say which one is used.
+// program that root starts, so only root may say which one is used.
 //
 // The agent and the wrapper share nothing but that directory:
 //
@@ -17,7 +17,7 @@
 //	<pod uid>/<container>/restored  the processes are there, stopped
 //	<pod uid>/<container>/failed    why they are not
 //
-// A container whose directory is there is never started afresh. So until the agent
+// A container whose directory is there is never started from nothing. So until the agent
 // removes the directory, nothing of the pod runs but what was restored.
 //
 // The package uses the standard library, golang.org/x/sys and atomicfile only: the

@@ -18,7 +18,7 @@ const overlayOpaque = "trusted.overlay.opaque"
 
 // applyLayer makes in a mounted root what a writable layer says. The layer is
 // one that the agent verified; the root is that of a container which has no
-// process yet, so nobody changes either meanwhile. All goes through the mounted
+// process yet, so nothing changes either meanwhile. All goes through the mounted
 // root: to write into a layer that is mounted is undefined.
 func applyLayer(layer, root string) error {
 	links := map[uint64]string{}

@@ -11,12 +11,12 @@ import (
 	"syscall"
 )
 
-// restore brings the processes of a container back instead of creating it.
+// restore restores the processes of a container instead of creating it.
 func (r *Runtime) restore(c command, entry Entry) error {
 	if err := entry.take(r.Patience); err != nil {
 		return fmt.Errorf("container cannot be restored: %w", err)
 	}
-	err := r.bringBack(c, entry)
+	err := r.restoreFrom(c, entry)
 	if finishErr := entry.finish(c.container, err); finishErr != nil && err == nil {
 		err = finishErr
 	}
@@ -26,7 +26,7 @@ func (r *Runtime) restore(c command, entry Entry) error {
 	return nil
 }
 
-func (r *Runtime) bringBack(c command, entry Entry) error {
+func (r *Runtime) restoreFrom(c command, entry Entry) error {
 	rootfs := filepath.Join(c.bundle(), "rootfs")
 	if err := applyLayer(entry.Layer(), rootfs); err != nil {
 		return fmt.Errorf("applying its writable layer: %w", err)

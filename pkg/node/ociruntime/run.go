@@ -43,7 +43,7 @@ func (r *Runtime) Run(arguments []string) (int, error) {
 	c := parse(arguments)
 	switch c.name {
 	case "start":
-		// The processes of a restored container are there; the agent lets them go.
+		// The processes of a restored container are there; the agent continues them.
 		if c.container != "" && filepath.Base(c.container) == c.container && os.Remove(filepath.Join(r.RestoredDir, c.container)) == nil {
 			return 0, nil
 		}
@@ -115,7 +115,7 @@ func (c command) bundle() string {
 	return "."
 }
 
-// fail tells the caller of runc what went wrong, where it looks for it: in the
+// fail reports to the caller of runc what went wrong, where it looks for it: in the
 // log that it named. From there it comes into the events of the pod.
 func (c command) fail(failure error) error {
 	path := c.globalValue("log")

@@ -134,17 +134,17 @@ func TestACreationWaitsForItsCheckpoint(t *testing.T) {
 	}
 }
 
-func TestAnExpectedContainerNeverStartsAfresh(t *testing.T) {
+func TestAnExpectedContainerNeverStartsFromNothing(t *testing.T) {
 	for name, test := range map[string]struct {
 		prepare func(n *node)
 		want    string
 	}{
 		"no checkpoint comes": {func(n *node) { _ = n.entry().Expect() }, "not complete within"},
-		"withdrawn": {func(n *node) {
+		"removed": {func(n *node) {
 			n.Patience = 10 * time.Second
 			_ = n.entry().Expect()
 			time.AfterFunc(50*time.Millisecond, func() { _ = os.RemoveAll(n.Store.Pod("uid-1")) })
-		}, "withdrawn"},
+		}, "removed"},
 		"failed before": {func(n *node) {
 			n.offer()
 			_ = os.Remove(n.entry().path(readyFile))
@@ -171,7 +171,7 @@ func TestAnExpectedContainerNeverStartsAfresh(t *testing.T) {
 	}
 }
 
-func TestAFailureIsToldWhereContainerdLooks(t *testing.T) {
+func TestAFailureIsReportedWhereContainerdLooks(t *testing.T) {
 	n := newNode(t, `while [ $# -gt 0 ]; do [ "$1" = --work-path ] && mkdir -p "$2" && cat >"$2/restore.log" <<'LOG'
 (00.000001) Error (criu/util.c:1): rlimit: Can't setup RLIMIT_NOFILE for self
 (00.000002) a line

@@ -17,10 +17,10 @@ const (
 	Program = "oci-runtime"
 	// DefaultStore is where the node agent leaves checkpoints
 	// (manifests/base/node-agent.yaml). It outlives a restart of the node: a pod that
-	// was being restored must not start afresh after it.
+	// was being restored must not be started from nothing after it.
 	DefaultStore = "/var/lib/ai-storage/node-agent/restore"
-	// RestoredDir tells, by the IDs of containers, which of them were restored and
-	// not yet started. It need not outlive a restart of the node.
+	// RestoredDir has a file for every container that was restored and not yet
+	// started, by its ID. It need not outlive a restart of the node.
 	RestoredDir = "/run/ai-storage/restored"
 
 	readyFile    = "ready"
@@ -69,10 +69,11 @@ func (e Entry) Exists() bool {
 
 // restoreConfig is CRIU's configuration. Connections that were established are
 // closed: their other end is on another machine, or on another address.
-// The processes stay stopped until the agent lets them go.
+// The processes stay stopped until the agent continues them.
 const restoreConfig = "tcp-close\nnetwork-lock skip\nleave-stopped\n"
 
-// Expect makes the directories of a container. From here on it does not start afresh.
+// Expect creates the directories of a container. From here on it is restored or not
+// started at all, also after an error.
 func (e Entry) Expect() error {
 	for _, directory := range []string{string(e), e.Memory(), e.Layer()} {
 		if err := os.MkdirAll(directory, 0o700); err != nil {
@@ -82,7 +83,8 @@ func (e Entry) Expect() error {
 	return nil
 }
 
-// Offer says that everything is there and verified.
+// Offer says that everything is there and verified. After an error the container is
+// not restored.
 func (e Entry) Offer() error {
 	if err := os.WriteFile(e.path(configFile), []byte(restoreConfig), 0o600); err != nil {
 		return fmt.Errorf("offering a checkpoint: %w", err)
@@ -106,14 +108,14 @@ func (e Entry) IsTaken() bool {
 
 // Outcome of a restoration.
 type Outcome struct {
-	// Done tells that there is one: Failure is why it failed, or empty.
+	// Done: there is one. Failure is why it failed, or empty.
 	Done    bool
 	Failure string
 	// Container is the ID of a container that was restored.
 	Container string
 }
 
-// Outcome reads what came of an offer.
+// Outcome reads what came of an offer; the zero value while there is none.
 func (e Entry) Outcome() (Outcome, error) {
 	if id, err := os.ReadFile(e.path(restoredFile)); err == nil {
 		return Outcome{Done: true, Container: string(id)}, nil
@@ -129,8 +131,9 @@ func (e Entry) Outcome() (Outcome, error) {
 // ends it, so there is no context to wait for.
 const takePoll = 2 * time.Millisecond
 
-// take waits until the checkpoint is ready and takes it: of two creations one
-// gets it.
+// take waits until the checkpoint is ready and takes it: of two creations one gets
+// it. The error says why there is nothing to take: it did not come in time, was
+// cancelled, or was taken before.
 func (e Entry) take(patience time.Duration) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(takePoll) {
 		err := os.Rename(e.path(readyFile), e.path(begunFile))
@@ -141,7 +144,7 @@ func (e Entry) take(patience time.Duration) error {
 			return fmt.Errorf("taking the checkpoint: %w", err)
 		}
 		if !e.Exists() {
-			return errors.New("the checkpoint was withdrawn")
+			return errors.New("the checkpoint was removed")
 		}
 		outcome, err := e.Outcome()
 		switch {
@@ -161,8 +164,8 @@ func (e Entry) take(patience time.Duration) error {
 	}
 }
 
-// Withdraw says that the container will not be restored: its creation fails.
-func (e Entry) Withdraw() error { return e.finish("", errors.New("the migration was given up")) }
+// Cancel says that the container will not be restored: its creation fails.
+func (e Entry) Cancel() error { return e.finish("", errors.New("the migration was rolled back")) }
 
 func (e Entry) finish(container string, failure error) error {
 	name, content := restoredFile, container

@@ -101,7 +101,7 @@ func (i *Installer) load() (*record, error) {
 	}
 	r := &record{}
 	if err := json.Unmarshal(content, r); err != nil {
-		return nil, fmt.Errorf("%s, which tells what was installed: %w", i.recordFile, err)
+		return nil, fmt.Errorf("%s, which records what was installed: %w", i.recordFile, err)
 	}
 	return r, nil
 }

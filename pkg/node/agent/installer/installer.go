@@ -64,7 +64,7 @@ func (i *Installer) Present() (bool, error) {
 // Ensure installs the handler, or removes what was installed. It can be called
 // again and again; the error says what keeps it from being done.
 func (i *Installer) Ensure(ctx context.Context, wanted bool) error {
-	// What was begun is brought to its end, or back.
+	// What was begun is finished or undone.
 	ctx = context.WithoutCancel(ctx)
 	r, err := i.load()
 	switch {
@@ -89,7 +89,7 @@ func (i *Installer) install(ctx context.Context, r *record) error {
 		return err
 	}
 	if _, there := before.runtimes()[i.Handler]; there && r.DropIn == "" {
-		return nil // by somebody else, who looks after it
+		return nil // by another client, who looks after it
 	}
 	if r.DropIn != "" && r.DropIn != target {
 		return fmt.Errorf("%s was installed, and now containerd reads %s: turn the option off and on again", r.DropIn, target)
@@ -203,7 +203,7 @@ func (i *Installer) put(target string, content []byte) error {
 	return i.root.write(target, content, 0o644)
 }
 
-// putProgram writes the program where it is another. Those that run go on.
+// putProgram writes the program where it is another. Those that run continue.
 func (i *Installer) putProgram() error {
 	program, err := os.ReadFile(i.Source)
 	if err != nil {
@@ -234,7 +234,7 @@ func (i *Installer) mustHave(ctx context.Context, wanted bool) error {
 	return err
 }
 
-// undo puts the drop-in back that was there before; where there was none nothing
+// undo restores the drop-in that was there before; where there was none nothing
 // stays.
 func (i *Installer) undo(r *record, old []byte) error {
 	if old != nil {

@@ -214,7 +214,7 @@ func TestInstallThatCannotBe(t *testing.T) {
 		"more would change": {func(_ *testing.T, s *scene) { s.containerd.reads = "[debug]\nlevel = \"debug\"\n" }, "more than the runtime would change"},
 		"a frozen pod":      {func(_ *testing.T, s *scene) { s.busy = "pod a/b is frozen for a migration" }, "not restarted while pod a/b is frozen"},
 		"no program":        {func(t *testing.T, s *scene) { must(t, os.Remove(s.Source)) }, "oci-runtime: no such file"},
-		"somebody else's": {func(t *testing.T, s *scene) {
+		"another client's": {func(t *testing.T, s *scene) {
 			must(t, s.makeDirectoryOf(target))
 			must(t, s.root.write(target, []byte("version = 3\n"), 0o644))
 		}, "not of this installer"},
