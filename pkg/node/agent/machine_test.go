@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/internal/skip"
 )
 
 const pod types.UID = "0f7c8f6e-1111-2222-3333-444455556666"
@@ -91,7 +93,7 @@ func TestFreezeRealProcesses(t *testing.T) {
 	}
 	directory := filepath.Join(root, "pod"+string(pod)+"-test")
 	if err := os.MkdirAll(filepath.Join(directory, "container"), 0o755); err != nil {
-		t.Skipf("cgroups cannot be made here: %v", err)
+		skip.Because(t, "cgroups cannot be created here: %v", err)
 	}
 	t.Cleanup(func() {
 		_ = os.Remove(filepath.Join(directory, "container"))
@@ -106,7 +108,7 @@ func TestFreezeRealProcesses(t *testing.T) {
 	go func() { died <- command.Wait() }()
 	if err := os.WriteFile(filepath.Join(directory, "container", "cgroup.procs"), []byte(strconv.Itoa(command.Process.Pid)), 0); err != nil {
 		_ = command.Process.Kill()
-		t.Skipf("processes cannot be moved to a cgroup here: %v", err)
+		skip.Because(t, "processes cannot be moved to a cgroup here: %v", err)
 	}
 	if err := m.Freeze(t.Context(), pod); err != nil {
 		t.Fatal(err)

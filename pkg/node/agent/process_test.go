@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ai-storage/orchestrator/internal/skip"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
@@ -242,9 +243,7 @@ func TestObstacles(t *testing.T) {
 // CRIU reads the limits of every process, which needs a capability where the process
 // belongs to another user. Root of a machine in a sandbox may lack it.
 func TestProcessesOfOtherUsers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to start a process of another user")
-	}
+	skip.WithoutRoot(t, "it starts a process of another user")
 	process := exec.CommandContext(t.Context(), "sleep", "60")
 	process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if err := process.Start(); err != nil {

@@ -14,17 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/ai-storage/orchestrator/internal/skip"
 )
 
 const testUID = "0b1c2d3e-0000-4000-8000-000000000001"
-
-// requireRoot skips what needs owners and devices.
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: it makes files of other owners")
-	}
-}
 
 // snapshot describes a tree by means of the standard library alone.
 func snapshot(t testing.TB, dir string) map[string]string {
@@ -111,7 +105,7 @@ type carry struct {
 
 func newCarry(t testing.TB) *carry {
 	t.Helper()
-	requireRoot(t)
+	skip.WithoutRoot(t, "it creates files of other owners")
 	c := &carry{t: t, source: t.TempDir(), claim: t.TempDir(), end: t.TempDir()}
 	c.reopen()
 	t.Cleanup(func() { c.writer.Close(); c.reader.Close() })

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ai-storage/orchestrator/internal/skip"
 )
 
 // mountOverlay mounts a root with a fresh writable layer above lower. Both lie on
@@ -30,9 +32,7 @@ func must(t *testing.T, err error) {
 }
 
 func TestALayerAppliedMakesTheSameRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounts an overlay: needs root")
-	}
+	skip.WithoutRoot(t, "it mounts an overlay")
 	dir := t.TempDir()
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
