@@ -19,14 +19,14 @@ const gatePoll = 20 * time.Millisecond
 // newGateCommand holds what runs in the pods of users: it needs no network, no
 // rights and no settings.
 func newGateCommand() *cobra.Command {
-	gate := &cobra.Command{Use: "gate", Short: "Holds the containers of a replacement back"}
+	gate := &cobra.Command{Use: "gate", Short: "Hold the containers of a replacement back until its state is restored"}
 	gate.AddCommand(
 		&cobra.Command{
-			Use: "install DIRECTORY", Short: "Copy this program into a directory", Args: cobra.ExactArgs(1),
+			Use: "install DIRECTORY", Short: "Copy this binary into a directory", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return install(args[0]) },
 		},
 		&cobra.Command{
-			Use: "warm", Short: "Do nothing: the image is there", Args: cobra.NoArgs,
+			Use: "warm", Short: "Do nothing: the image has been pulled", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return nil },
 		},
 		&cobra.Command{
@@ -48,7 +48,7 @@ func newGateCommand() *cobra.Command {
 
 func newPauseCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "pause", Short: "Do nothing until it is ended", Args: cobra.NoArgs,
+		Use: "pause", Short: "Do nothing until terminated", Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			<-command.Context().Done()
 			return nil
@@ -56,7 +56,7 @@ func newPauseCommand() *cobra.Command {
 	}
 }
 
-// install copies the program in one step: an interrupted copy has another name.
+// install copies this binary in one step: an interrupted copy has another name.
 func install(directory string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command node-agent carries the content of emptyDirs for migrations, on the
-// node that it runs on. The same program, without any rights, is the gate of a
-// replacement and the process of carriers and placeholders.
+// Command node-agent carries what pods keep, emptyDirs and processes, for the migrations
+// from and to the node that it runs on. The same binary, without any rights, is the gate
+// of a replacement and the process of carriers and placeholders.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 
 func main() {
 	root := &cobra.Command{
-		Use: "node-agent", Short: "Carries the content of emptyDirs for migrations",
+		Use: "node-agent", Short: "Carries emptyDirs and processes of pods for migrations",
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)

@@ -17,7 +17,7 @@ import (
 const emulatedVersion = "emulated-version"
 
 // fitToAPIServer lets kube-scheduler behave as the version of an API server that is
-// older than its libraries. Who sets the flag decides otherwise.
+// older than its libraries, unless the flag is set.
 func fitToAPIServer(command *cobra.Command) {
 	next := command.PersistentPreRunE
 	command.PersistentPreRunE = func(command *cobra.Command, args []string) error {

@@ -12,7 +12,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 )
 
-// apiServer tells a version and serves no devices.
+// apiServer reports a version and serves no devices.
 func apiServer(t *testing.T, version string) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -62,7 +62,7 @@ func emulated(t *testing.T, arguments ...string) string {
 	return seen
 }
 
-// Nobody waits for an API server to hear of a field that does not exist.
+// A field that does not exist is reported without an API server.
 func TestABadConfigurationIsRefusedAtOnce(t *testing.T) {
 	command := app.NewSchedulerCommand()
 	fitToAPIServer(command)
@@ -82,7 +82,7 @@ func TestFitToAPIServer(t *testing.T) {
 		{"nothing is run", "[]", []string{"--kubeconfig=/none", "--write-config-to=/none"}},
 		{"by the configuration", "[1.33]", []string{"--config=" + configuration, "--kubeconfig=/none"}},
 		{"by the kubeconfig", "[1.33]", []string{"--kubeconfig=" + kubeconfig}},
-		{"somebody decided", "[1.34]", []string{"--kubeconfig=" + kubeconfig, "--emulated-version=1.34"}},
+		{"the flag is set", "[1.34]", []string{"--kubeconfig=" + kubeconfig, "--emulated-version=1.34"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := emulated(t, test.arguments...); got != test.want {

@@ -6,5 +6,5 @@
 // that is what is asked of them here.
 //
 // What is asked is known at the start. After an upgrade of the API server the
-// programs go on as before until they are started again.
+// binaries behave as before until they are restarted.
 package skew

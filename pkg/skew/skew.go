@@ -31,12 +31,13 @@ type Emulation struct {
 	Version *version.Version
 	// Server is the API server's version.
 	Server *version.Version
-	// Reason tells a person why; empty where Version is that of the libraries.
+	// Reason is human-readable; empty where Version is that of the libraries.
 	Reason string
 }
 
 // For decides as which version to behave, given the version of the libraries, of
-// the API server, and whether it serves the devices' API, which can be turned off.
+// the API server, and whether it serves the devices' API, which can be turned off. The
+// error says that the API server is older than Oldest.
 func For(libraries, server *version.Version, servesDevices bool) (Emulation, error) {
 	libraries, minor := majorMinor(libraries), majorMinor(server)
 	e := Emulation{Version: libraries, Server: server}
@@ -54,8 +55,9 @@ func For(libraries, server *version.Version, servesDevices bool) (Emulation, err
 
 func majorMinor(v *version.Version) *version.Version { return version.MajorMinor(v.Major(), v.Minor()) }
 
-// Ask asks the API server until it answers or ctx ends, and decides. Only the
-// first failure is logged: what cannot be reached now may be in a moment.
+// Ask asks the API server until it answers, and decides. Only the first failure is
+// logged: what cannot be reached now may be in a moment. The error is that of ctx, or
+// that the API server is older than Oldest.
 func Ask(ctx context.Context, api discovery.DiscoveryInterface, libraries *version.Version) (Emulation, error) {
 	var e Emulation
 	said := false
@@ -63,7 +65,7 @@ func Ask(ctx context.Context, api discovery.DiscoveryInterface, libraries *versi
 		server, served, err := look(api)
 		if err != nil {
 			if !said {
-				klog.FromContext(ctx).Error(err, "Waiting for the API server to tell its version")
+				klog.FromContext(ctx).Error(err, "Waiting for the API server to report its version")
 				said = true
 			}
 			return false, nil

@@ -13,9 +13,9 @@ import (
 )
 
 // Start sends the traces of a service from now on, as the file says; without a
-// file none are made. The connection is not encrypted, as those of Kubernetes' own
-// traces are not: the collector is meant to be near. What is returned sends what
-// is left, and ends it.
+// file none are sent. The connection is not encrypted, as those of Kubernetes' own
+// traces are not: the collector is meant to be near. stop sends what is left, and ends
+// it. The error says what is wrong in the file.
 func Start(ctx context.Context, path, service string) (stop func(context.Context) error, err error) {
 	if path == "" {
 		return func(context.Context) error { return nil }, nil
@@ -28,7 +28,7 @@ func Start(ctx context.Context, path, service string) (stop func(context.Context
 	if c.Endpoint != nil {
 		options = append(options, otlptracegrpc.WithEndpoint(*c.Endpoint))
 	}
-	// It connects in the background: a collector that is away stops nobody.
+	// It connects in the background: a collector that is away stops nothing.
 	exporter, err := otlptracegrpc.New(ctx, options...)
 	if err != nil {
 		return nil, fmt.Errorf("setting up traces: %w", err)
@@ -44,7 +44,7 @@ func Start(ctx context.Context, path, service string) (stop func(context.Context
 	return provider.Shutdown, nil
 }
 
-// NewProvider makes spans of a service and hands them to a processor. ratio is
+// NewProvider creates spans of a service and hands them to a processor. ratio is
 // the share of traces that are kept, 0 to 1: by the ID of the trace, so that all
 // who add to one agree.
 func NewProvider(service string, ratio float64, processor sdktrace.SpanProcessor) *sdktrace.TracerProvider {

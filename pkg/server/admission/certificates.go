@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -33,6 +34,8 @@ const (
 	authorityName     = "ai-storage-rebalancer-ca"
 	authorityValidity = 10 * 365 * 24 * time.Hour
 	serverValidity    = 365 * 24 * time.Hour
+	// clockSkew is how far behind the clock of an API server may be.
+	clockSkew = time.Hour
 	// renewBefore is how long before its end a certificate is replaced.
 	renewBefore = 90 * 24 * time.Hour
 	// reloadPeriod is how soon a replica serves what another one has renewed.
@@ -42,7 +45,7 @@ const (
 )
 
 // Certificates keeps the Secret with the certificate authority and the
-// certificate of the webhook, and serves the latter. The certificates are made by
+// certificate of the webhook, and serves the latter. The certificates are created by
 // cert-controller. Its own controller is not used: that reads all Secrets of the
 // namespace and every webhook configuration, and needs the Secret as a mounted
 // directory, which a rebalancer outside of a pod does not have.
@@ -65,7 +68,7 @@ func (c *Certificates) Start(ctx context.Context) error {
 		if _, err := c.ensure(ctx); err != nil && ctx.Err() == nil {
 			next = retryPeriod
 			if err.Error() != last {
-				ctrl.LoggerFrom(ctx).Error(err, "Failed to renew the certificate of the webhook, trying again", "secret", c.secret)
+				ctrl.LoggerFrom(ctx).Error(err, "Failed to renew the certificate of the webhook, trying again", "secret", klog.KRef(c.secret.Namespace, c.secret.Name))
 			}
 			last = err.Error()
 		}
@@ -85,7 +88,7 @@ func (c *Certificates) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errors.New("the webhook has no certificate yet")
 }
 
-// ensure makes what is missing or about to expire, serves it, and returns the
+// ensure creates what is missing or about to expire, serves it, and returns the
 // authority that the API server has to trust. When another replica was faster,
 // its certificates count.
 func (c *Certificates) ensure(ctx context.Context) (authority []byte, err error) {
@@ -128,7 +131,7 @@ func (c *Certificates) write(ctx context.Context, secret *corev1.Secret, data ma
 		err = c.writer.Update(ctx, written)
 	}
 	if err == nil {
-		ctrl.LoggerFrom(ctx).Info("Renewed the certificate of the webhook", "secret", c.secret)
+		ctrl.LoggerFrom(ctx).Info("Renewed the certificate of the webhook", "secret", klog.KRef(c.secret.Namespace, c.secret.Name))
 		return written, nil
 	}
 	if !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) {
@@ -146,7 +149,7 @@ func (c *Certificates) renewed(data map[string][]byte) (map[string][]byte, error
 	maker := rotator.CertRotator{
 		CAName: authorityName, CAOrganization: "ai-storage", DNSName: c.names[0], ExtraDNSNames: c.names[1:], ExtKeyUsages: &usages,
 	}
-	begin, soon := c.now().Add(-time.Hour), c.now().Add(renewBefore)
+	begin, soon := c.now().Add(-clockSkew), c.now().Add(renewBefore)
 	authority, fresh := readAuthority(data, soon), map[string][]byte{}
 	if authority != nil && c.isValid(data, &usages, soon) {
 		return nil, nil
@@ -154,13 +157,13 @@ func (c *Certificates) renewed(data map[string][]byte) (map[string][]byte, error
 	if authority == nil {
 		var err error
 		if authority, err = maker.CreateCACert(begin, c.now().Add(authorityValidity)); err != nil {
-			return nil, fmt.Errorf("making a certificate authority: %w", err)
+			return nil, fmt.Errorf("creating a certificate authority: %w", err)
 		}
 		fresh = map[string][]byte{authorityCertificate: authority.CertPEM, authorityKey: authority.KeyPEM}
 	}
 	certificate, key, err := maker.CreateCertPEM(authority, begin, c.now().Add(serverValidity))
 	if err != nil {
-		return nil, fmt.Errorf("making a certificate: %w", err)
+		return nil, fmt.Errorf("creating a certificate: %w", err)
 	}
 	fresh[serverCertificate], fresh[serverKey] = certificate, key
 	return fresh, nil

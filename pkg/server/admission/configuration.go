@@ -29,7 +29,7 @@ const (
 	// maxOwners keeps the expression short and cheap: the API server evaluates it
 	// for every pod that is created.
 	maxOwners = 200
-	// healPeriod is how soon a change by others is undone.
+	// healPeriod is how soon a change by another client is undone.
 	healPeriod = time.Minute
 )
 
@@ -54,7 +54,7 @@ func Expression(migrations []v1alpha1.PodMigration) string {
 	return strings.TrimSuffix(matchControlled, ")") + " && o.uid in [" + strings.Join(uids, ",") + "])"
 }
 
-// isPlain keeps what is no UID out of the expression. API servers make UUIDs.
+// isPlain keeps what is no UID out of the expression. API servers create UUIDs.
 func isPlain(uid types.UID) bool {
 	return uid != "" && strings.Trim(string(uid), "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.") == ""
 }
@@ -70,7 +70,7 @@ type configurer struct {
 }
 
 // Reconcile writes the configuration when it is not as it should be. A missing one
-// is not made: whoever installed the rebalancer without it has no webhook.
+// is not created: whoever installed the rebalancer without it has no webhook.
 func (c *configurer) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
 	authority, err := c.certificates.ensure(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ func (c *configurer) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	if wanted == nil {
 		return ctrl.Result{RequeueAfter: healPeriod}, nil
 	}
-	// Only what differs is sent, and only if nobody else wrote meanwhile.
+	// Only what differs is sent, and only if no other client wrote meanwhile.
 	patch := client.StrategicMergeFrom(found, client.MergeFromWithOptimisticLock{})
 	if err := c.writer.Patch(ctx, wanted, patch); err != nil {
 		return ctrl.Result{}, fmt.Errorf("writing webhook configuration %s: %w", c.name, err)

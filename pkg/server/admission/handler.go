@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -42,8 +43,8 @@ func (h *podHandler) Handle(ctx context.Context, request admission.Request) admi
 	switch {
 	case err != nil:
 		h.metrics.observe(outcomeFailed)
-		ctrl.LoggerFrom(ctx).Error(err, "Cannot turn a pod into the replacement of its migration, letting it pass", "namespace", request.Namespace)
-		return admission.Allowed("").WithWarnings("the pod is not made the replacement of a migration: " + err.Error())
+		ctrl.LoggerFrom(ctx).Error(err, "Failed to turn a pod into the replacement of its migration, letting it pass", "namespace", request.Namespace)
+		return admission.Allowed("").WithWarnings("the pod does not become the replacement of a migration: " + err.Error())
 	case rewritten == nil:
 		h.metrics.observe(outcomePassed)
 		return admission.Allowed("")
@@ -51,13 +52,13 @@ func (h *podHandler) Handle(ctx context.Context, request admission.Request) admi
 	response, err := patch(pod, rewritten)
 	if err != nil {
 		h.metrics.observe(outcomeFailed)
-		ctrl.LoggerFrom(ctx).Error(err, "Cannot write down how a pod changes, letting it pass", "namespace", request.Namespace)
-		return admission.Allowed("").WithWarnings("the pod is not made the replacement of a migration: " + err.Error())
+		ctrl.LoggerFrom(ctx).Error(err, "Failed to encode the changes of a pod, letting it pass", "pod", klog.KObj(pod))
+		return admission.Allowed("").WithWarnings("the pod does not become the replacement of a migration: " + err.Error())
 	}
 	h.metrics.observe(outcomeRewritten)
 	if request.DryRun == nil || !*request.DryRun {
-		ctrl.LoggerFrom(ctx).Info("Made the pod of an owner the replacement of a migration",
-			"namespace", request.Namespace, "pod", rewritten.Name, "migration", rewritten.Labels[v1alpha1.MigrationUIDLabel])
+		ctrl.LoggerFrom(ctx).Info("Turned the pod of an owner into the replacement of a migration",
+			"pod", klog.KObj(rewritten), "migrationUID", rewritten.Labels[v1alpha1.MigrationUIDLabel])
 	}
 	return response
 }
@@ -109,7 +110,8 @@ func (h *podHandler) expecting(ctx context.Context, pod *corev1.Pod) (*v1alpha1.
 	return &m, nil
 }
 
-// options says what the controller would have made of the original.
+// options are what the controller would have set for a replacement that it creates. The
+// error says why the migration cannot have one now.
 func (h *podHandler) options(ctx context.Context, m *v1alpha1.PodMigration) (containers.ReplacementOptions, error) {
 	s := &m.Status
 	if s.Original == nil || s.Replacement == nil {
@@ -154,7 +156,7 @@ func (h *podHandler) images(ctx context.Context, m *v1alpha1.PodMigration) (map[
 }
 
 // patch compares the pod as we read it, not as it came: fields that this version
-// does not know are left alone.
+// does not know are not touched.
 func patch(pod, rewritten *corev1.Pod) (admission.Response, error) {
 	before, err := json.Marshal(pod)
 	if err != nil {

@@ -40,7 +40,7 @@ type Options struct {
 	Namespace string
 	// ConfigurationName is the MutatingWebhookConfiguration to keep in step.
 	ConfigurationName string
-	// SecretName is the Secret with the certificates. It is made when missing.
+	// SecretName is the Secret with the certificates. It is created when missing.
 	SecretName string
 	// ServiceName is the Service by which the API server reaches the webhook.
 	ServiceName string
@@ -109,8 +109,8 @@ func KeepCertificates(mgr ctrl.Manager, o Options, names ...string) (*Certificat
 	return kept, nil
 }
 
-// setup lets every change of a migration, and the start, lead to one look at the
-// configuration.
+// setup reconciles the configuration once at the start, and on every change of a
+// migration.
 func (c *configurer) setup(mgr ctrl.Manager) error {
 	one := []ctrl.Request{{NamespacedName: types.NamespacedName{Name: c.name}}}
 	return ctrl.NewControllerManagedBy(mgr).
