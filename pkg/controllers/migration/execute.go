@@ -16,7 +16,8 @@ import (
 )
 
 // execute takes one action. Whatever the API server answers is a result, for
-// Settle to read.
+// Settle to read. The objects of the action stay as they are; m takes the answer
+// of what is done to the migration itself.
 func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Action) Result {
 	var result Result
 	switch a.Type {
@@ -42,9 +43,9 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 		}
 		result.Sample = sample
 	case CreateClaim:
-		result.Err = r.client.Create(ctx, a.Claim)
+		result.Err = r.client.Create(ctx, a.Claim.DeepCopy())
 	case CreateCarrier, CreatePlaceholder:
-		result.Err = r.client.Create(ctx, a.Pod)
+		result.Err = r.client.Create(ctx, a.Pod.DeepCopy())
 	case ProbeWebhook:
 		result.Admitted, result.Err = r.probe(ctx, m, a.Pod)
 	case ProbeAndLetGo:
@@ -56,8 +57,8 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 	case NominateReplacement:
 		result.Err = r.client.Status().Patch(ctx, a.Becomes.DeepCopy(), client.MergeFrom(a.Pod))
 	case CreateReplacement:
-		result.Created = a.Pod
-		result.Err = r.client.Create(ctx, a.Pod)
+		result.Created = a.Pod.DeepCopy()
+		result.Err = r.client.Create(ctx, result.Created)
 	case CheckEviction:
 		result.Err = r.evict(ctx, a.Pod, metav1.DryRunAll)
 	case MarkOriginal, FenceOriginal, ReleaseOriginal, RestoreOriginal, OpenSchedulingGate, DiscardPod:
@@ -113,22 +114,23 @@ func (r *reconciler) deleteExactly(ctx context.Context, object client.Object) er
 
 // probe reports whether the admission webhook turns a pod into the replacement.
 func (r *reconciler) probe(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (bool, error) {
+	pod = pod.DeepCopy()
 	err := r.client.Create(ctx, pod, client.DryRunAll)
 	return err == nil && v1alpha1.OwnedBy(pod.Labels, m.UID), err
 }
 
 // removeOwner makes a claim outlive a pod.
 func (r *reconciler) removeOwner(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
-	base := claim.DeepCopy()
-	claim.OwnerReferences = slices.DeleteFunc(claim.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
-	return r.client.Patch(ctx, claim, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+	becomes := claim.DeepCopy()
+	becomes.OwnerReferences = slices.DeleteFunc(becomes.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
+	return r.client.Patch(ctx, becomes, client.MergeFromWithOptions(claim, client.MergeFromWithOptimisticLock{}))
 }
 
 // addOwner makes a claim go when the pod goes, and not before.
 func (r *reconciler) addOwner(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
-	base := claim.DeepCopy()
-	claim.OwnerReferences = append(claim.OwnerReferences, metav1.OwnerReference{
+	becomes := claim.DeepCopy()
+	becomes.OwnerReferences = append(becomes.OwnerReferences, metav1.OwnerReference{
 		APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
 	})
-	return r.client.Patch(ctx, claim, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+	return r.client.Patch(ctx, becomes, client.MergeFromWithOptions(claim, client.MergeFromWithOptimisticLock{}))
 }

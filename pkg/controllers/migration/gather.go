@@ -21,7 +21,8 @@ import (
 
 // gather reads all that Next looks at.
 func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*State, error) {
-	s := &State{Now: r.clock.Now(), Migration: m, Limits: r.limits, AgentImage: r.agentImage}
+	// A copy: the action and the status are written to m.
+	s := &State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage}
 	if m.Status.Phase.IsFinished() {
 		return s, nil
 	}

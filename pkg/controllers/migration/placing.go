@@ -272,14 +272,15 @@ func (st *step) unplaced(r *corev1.Pod) Decision {
 		st.isCommitted() || st.volumeIsComing(scheduled.Message) {
 		return st.wait(st.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
 	}
+	why := scheduled.Message
 	if st.Migration.CheckpointMode() == v1alpha1.CheckpointProcess {
-		scheduled.Message += fmt.Sprintf(" (its processes can only be restored on nodes with the label %s=true, by their node agents)", v1alpha1.ProcessNodeLabel)
+		why += fmt.Sprintf(" (its processes can only be restored on nodes with the label %s=true, by their node agents)", v1alpha1.ProcessNodeLabel)
 	}
 	givesUpAt := scheduled.LastTransitionTime.Add(st.Limits.UnschedulableGrace)
 	if st.Now.Before(givesUpAt) {
-		return st.wait(min(givesUpAt.Sub(st.Now), st.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, scheduled.Message)
+		return st.wait(min(givesUpAt.Sub(st.Now), st.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
 	}
-	return st.giveUp(ReasonUnschedulable, "the scheduler found no place for the replacement: "+scheduled.Message)
+	return st.giveUp(ReasonUnschedulable, "the scheduler found no place for the replacement: "+why)
 }
 
 // unboundClaim is how plugin VolumeBinding says that a claim of binding mode

@@ -99,10 +99,11 @@ func isContainerReady(statuses []corev1.ContainerStatus, name string) bool {
 	return slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == name && s.Ready })
 }
 
+// podCondition returns a copy of a condition of a pod; nil when the pod has none of its type.
 func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == kind {
-			return &pod.Status.Conditions[i]
+	for _, c := range pod.Status.Conditions {
+		if c.Type == kind {
+			return &c
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,8 +28,10 @@ type Result struct {
 }
 
 // Settle completes a decision with the result of its action. The error is one
-// to try again later; what it means for good is in the decision.
+// to try again later; what it means for good is in the decision. Like Next it
+// changes nothing that it is given.
 func Settle(s State, d Decision, r Result) (Decision, error) {
+	d.Status, d.Events = *d.Status.DeepCopy(), slices.Clone(d.Events)
 	st := &step{State: &s, decision: d}
 	switch d.Action.Type {
 	case AskBudget:
