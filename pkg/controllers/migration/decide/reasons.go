@@ -1,4 +1,4 @@
-package migration
+package decide
 
 // Reasons of conditions, events and metrics. Refusals of a pod have theirs in
 // package containers.
@@ -20,12 +20,12 @@ const (
 	ReasonSealing   = "Sealing"
 	ReasonSealed    = "Sealed"
 	ReasonReleased  = "Released"
-	// ReasonAnnounced, ReasonWebhookAnswers and ReasonTaken: the next pod of the
+	// ReasonAnnounced, ReasonWebhookAnswers and ReasonReplacementRecorded: the next pod of the
 	// owner is to become the replacement, the webhook will see to it, it has.
-	ReasonAnnounced          = "Announced"
-	ReasonWebhookAnswers     = "WebhookAnswers"
-	ReasonTaken              = "Taken"
-	ReasonPlaceholderCreated = "PlaceholderCreated"
+	ReasonAnnounced           = "Announced"
+	ReasonWebhookAnswers      = "WebhookAnswers"
+	ReasonReplacementRecorded = "ReplacementRecorded"
+	ReasonPlaceholderCreated  = "PlaceholderCreated"
 	// ReasonOffered: the ReplicaSet has the replacement and deletes the original.
 	ReasonOffered = "OfferedToOwner"
 	// ReasonWaitingForOwner: a rollout or a scaling is in flight.
@@ -54,9 +54,9 @@ const (
 	ReasonCannotStart      = "ReplacementCannotStart"
 	// ReasonWebhookMissing: the admission webhook does not answer.
 	// ReasonWebhookMissed: the owner made a pod while it did not.
-	ReasonWebhookMissing  = "WebhookMissing"
-	ReasonWebhookMissed   = "WebhookMissed"
-	ReasonPlaceholderGone = "PlaceholderGone"
+	ReasonWebhookMissing     = "WebhookMissing"
+	ReasonWebhookMissed      = "WebhookMissed"
+	ReasonPlaceholderDeleted = "PlaceholderDeleted"
 
 	// ReasonContainersChanged: a container of the original finished or started,
 	// so the replacement has to be built anew.
@@ -82,7 +82,7 @@ const (
 	ReasonLandedOnSource      = "LandedOnSource"
 	ReasonLandedElsewhere     = "LandedElsewhere"
 	ReasonReplacementFailed   = "ReplacementFailed"
-	ReasonReplacementGone     = "ReplacementGone"
+	ReasonReplacementDeleted  = "ReplacementDeleted"
 	ReasonTimedOut            = "TimedOut"
 	ReasonOriginalFailed      = "OriginalFailed"
 

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"errors"
@@ -150,7 +150,7 @@ func TestEvictionBacksOff(t *testing.T) {
 		s := in(v1alpha1.PhaseHandingOver)
 		s.Migration.Spec.TimeoutSeconds = 3600
 		s.Migration.Status.Times.ReplacementReady = ago(blocked)
-		wait := newStep(&s.State).evictionWait()
+		wait := newBuilder(&s.State).evictionWait()
 		if wait < last || wait < time.Second || wait > 30*time.Second {
 			t.Errorf("blocked for %v: wait %v after %v", blocked, wait, last)
 		}

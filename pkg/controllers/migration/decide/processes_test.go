@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"slices"
@@ -134,9 +134,9 @@ func TestTheRecordTellsWhatTheReplacementWentOnWith(t *testing.T) {
 		if processes {
 			s.with(withProcesses)
 		}
-		st := newStep(&s.State)
-		st.works(s.Replacement)
-		if got := st.status().Checkpoint.Restored; got != want {
+		b := newBuilder(&s.State)
+		b.markReplacementReady(s.Replacement)
+		if got := b.newStatus().Checkpoint.Restored; got != want {
 			t.Errorf("processes %t: restored %q, want %q", processes, got, want)
 		}
 	}
@@ -144,7 +144,7 @@ func TestTheRecordTellsWhatTheReplacementWentOnWith(t *testing.T) {
 
 // The stop lasts until the processes go on, though the kubelet calls them Ready before.
 func TestStandingProcessesDoNotWork(t *testing.T) {
-	s := released().with(withProcesses).with(func(s *scene) { s.Replacement = workingReplacement().Obj() })
+	s := released().with(withProcesses).with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
 	s.destination(v1alpha1.DestinationRestored, 3)
 	if d := Next(s.State); d.Status.Times.ReplacementReady != nil || d.Wait == 0 {
 		t.Errorf("standing: Ready at %v, wait %v", d.Status.Times.ReplacementReady, d.Wait)

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"strings"
@@ -34,7 +34,7 @@ func replacementPod() *fixture.PodBuilder {
 		RestartPolicy(corev1.RestartPolicyNever).Container("serve", nil)
 }
 
-func workingReplacement() *fixture.PodBuilder {
+func readyReplacement() *fixture.PodBuilder {
 	return fixture.MakePod("train-r").Label(v1alpha1.MigrationUIDLabel, "m").Node("b").Ready(true).
 		RestartPolicy(corev1.RestartPolicyNever).Container("serve", fixture.Running(), fixture.Requests("500m", "64Mi"))
 }
@@ -70,7 +70,7 @@ func in(phase v1alpha1.Phase) *scene {
 	if phase == v1alpha1.PhasePlacing {
 		return s
 	}
-	s.Replacement = workingReplacement().Obj()
+	s.Replacement = readyReplacement().Obj()
 	m.Status.Replacement.NodeName = "b"
 	m.Status.Times.ReplacementReady = ago(20 * time.Second)
 	m.Status.Times.HandingOver = m.Status.Times.ReplacementReady
@@ -101,8 +101,8 @@ func rollingBack(reason string) *scene {
 	return in(v1alpha1.PhasePlacing).set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, reason)
 }
 
-// fencedOff is a rollback that has nothing left to do but to remove the claim.
-func fencedOff(reason string) *scene {
+// barrierSet is a rollback that has nothing left to do but to remove the claim.
+func barrierSet(reason string) *scene {
 	return rollingBack(reason).with(func(s *scene) {
 		s.Replacement, s.Pod.Annotations = nil, map[string]string{v1alpha1.RollbackBarrierAnnotation: "m"}
 	})
@@ -193,21 +193,21 @@ func TestNext(t *testing.T) {
 		{"place: image", in(placing).with(func(s *scene) {
 			s.Replacement = replacementPod().Node("b").Container("x", fixture.Waiting("ErrImagePull")).Obj()
 		}), NoAction, placing, "", "container x: ErrImagePull"},
-		{"place: works", in(placing).with(func(s *scene) { s.Replacement = workingReplacement().Obj() }), NoAction, handing, "", "handing over"},
-		{"place: finished at once", in(placing).with(func(s *scene) { s.Replacement = workingReplacement().Phase(corev1.PodSucceeded).Ready(false).Obj() }), NoAction, handing, "", "handing over"},
+		{"place: works", in(placing).with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), NoAction, handing, "", "handing over"},
+		{"place: finished at once", in(placing).with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodSucceeded).Ready(false).Obj() }), NoAction, handing, "", "handing over"},
 		{"place: one finished, the others ready", in(placing).with(func(s *scene) {
-			s.Replacement = workingReplacement().Ready(false).Container("short", fixture.Exited(0)).Obj()
+			s.Replacement = readyReplacement().Ready(false).Container("short", fixture.Exited(0)).Obj()
 		}), NoAction, handing, "", "handing over"},
 		{"place: one finished, a gate is closed", in(placing).with(func(s *scene) {
-			s.Replacement = workingReplacement().Ready(false).Container("short", fixture.Exited(0)).Obj()
+			s.Replacement = readyReplacement().Ready(false).Container("short", fixture.Exited(0)).Obj()
 			s.Replacement.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "example.com/lb"}}
 		}), NoAction, placing, "", "not Ready yet"},
 		{"place: failed", in(placing).with(func(s *scene) {
-			s.Replacement = workingReplacement().Phase(corev1.PodFailed).Container("x", fixture.Exited(7)).Obj()
+			s.Replacement = readyReplacement().Phase(corev1.PodFailed).Container("x", fixture.Exited(7)).Obj()
 		}), NoAction, placing, ReasonReplacementFailed, "exit code 7"},
-		{"place: deleted by others", in(placing).with(func(s *scene) { s.Replacement = nil }), NoAction, placing, ReasonReplacementGone, ""},
-		{"place: made anew by others", in(placing).with(func(s *scene) { s.Replacement.UID = "other" }), NoAction, placing, ReasonReplacementGone, ""},
-		{"place: being deleted by others", in(placing).with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, ReasonReplacementGone, ""},
+		{"place: deleted by others", in(placing).with(func(s *scene) { s.Replacement = nil }), NoAction, placing, ReasonReplacementDeleted, ""},
+		{"place: made anew by others", in(placing).with(func(s *scene) { s.Replacement.UID = "other" }), NoAction, placing, ReasonReplacementDeleted, ""},
+		{"place: being deleted by others", in(placing).with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, ReasonReplacementDeleted, ""},
 		{"place: original finished", in(placing).with(func(s *scene) { s.Pod.Status.Phase = corev1.PodSucceeded }), NoAction, placing, ReasonOriginalFinished, ""},
 		{"place: original failed", in(placing).with(func(s *scene) { s.Pod.Status.Phase = corev1.PodFailed }), NoAction, placing, ReasonOriginalFailed, ""},
 		{"place: original deleted", in(placing).with(func(s *scene) { deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
@@ -231,8 +231,8 @@ func TestNext(t *testing.T) {
 		}), NoAction, placing, "", "waiting for scheduler"},
 
 		{"hand over: evict", in(handing), Evict, handing, "", ""},
-		{"hand over: replacement no longer works", in(handing).with(func(s *scene) { s.Replacement = workingReplacement().Ready(false).Obj() }), NoAction, handing, "", "not removing the original"},
-		{"hand over: replacement gone", in(handing).with(func(s *scene) { s.Replacement = nil }), NoAction, handing, ReasonReplacementGone, ""},
+		{"hand over: replacement no longer works", in(handing).with(func(s *scene) { s.Replacement = readyReplacement().Ready(false).Obj() }), NoAction, handing, "", "not removing the original"},
+		{"hand over: replacement gone", in(handing).with(func(s *scene) { s.Replacement = nil }), NoAction, handing, ReasonReplacementDeleted, ""},
 		{"hand over: a container finished", in(handing).with(func(s *scene) {
 			s.Pod = fixture.MakePod("train").Node("a").RestartPolicy("Never").Container("batch", fixture.Exited(0)).Container("serve", fixture.Exited(0)).Obj()
 		}), NoAction, preparing, "", "built anew"},
@@ -275,14 +275,14 @@ func TestNext(t *testing.T) {
 
 		{"roll back: replacement", rollingBack(ReasonUnschedulable), DeleteReplacement, placing, "", ""},
 		{"roll back: replacement goes", rollingBack(ReasonUnschedulable).with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, "", ""},
-		{"roll back: not the pod of others", fencedOff(ReasonNameTaken).with(func(s *scene) { s.Replacement = replacementPod().Obj(); s.Replacement.Labels = nil }), DeleteClaim, placing, "", ""},
-		{"roll back: older judgements are void", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement = nil }), FenceOriginal, placing, "", ""},
+		{"roll back: not the pod of others", barrierSet(ReasonNameTaken).with(func(s *scene) { s.Replacement = replacementPod().Obj(); s.Replacement.Labels = nil }), DeleteClaim, placing, "", ""},
+		{"roll back: older judgements are void", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement = nil }), SetRollbackBarrier, placing, "", ""},
 		{"roll back: no replacement was ever made", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), DeleteClaim, placing, "", ""},
-		{"roll back: claim", fencedOff(ReasonUnschedulable), DeleteClaim, placing, "", ""},
-		{"roll back: not the claim of others", fencedOff(ReasonNameTaken).with(func(s *scene) { s.Claim.Labels = nil }), NoAction, failed, ReasonNameTaken, "why"},
-		{"roll back: done", fencedOff(ReasonUnschedulable).with(func(s *scene) { s.Claim = nil }), NoAction, failed, ReasonUnschedulable, "why"},
-		{"roll back: cancelled", fencedOff(ReasonCancelled).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonCancelled, "why"},
-		{"roll back: finished original", fencedOff(ReasonOriginalFinished).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonOriginalFinished, "why"},
+		{"roll back: claim", barrierSet(ReasonUnschedulable), DeleteClaim, placing, "", ""},
+		{"roll back: not the claim of others", barrierSet(ReasonNameTaken).with(func(s *scene) { s.Claim.Labels = nil }), NoAction, failed, ReasonNameTaken, "why"},
+		{"roll back: done", barrierSet(ReasonUnschedulable).with(func(s *scene) { s.Claim = nil }), NoAction, failed, ReasonUnschedulable, "why"},
+		{"roll back: cancelled", barrierSet(ReasonCancelled).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonCancelled, "why"},
+		{"roll back: finished original", barrierSet(ReasonOriginalFinished).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonOriginalFinished, "why"},
 
 		{"end: the record needs no protection", in(succeeded), RemoveFinalizer, succeeded, "", ""},
 		{"end: nothing to do", in(succeeded).with(unprotected), NoAction, succeeded, "", ""},
@@ -328,8 +328,8 @@ func TestNoHurryBeyondTheDeadline(t *testing.T) {
 	s := in(v1alpha1.PhasePlacing).set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonDisrupted)
 	s.Pod, s.Replacement = nil, unscheduled(time.Hour).Obj()
 	s.Migration.Status.Times.Started = ago(24 * time.Hour)
-	if d := Next(s.State); d.Wait < pollInterval {
-		t.Errorf("it looks again after %v, want at least %v", d.Wait, pollInterval)
+	if d := Next(s.State); d.Wait < PollInterval {
+		t.Errorf("it looks again after %v, want at least %v", d.Wait, PollInterval)
 	}
 }
 

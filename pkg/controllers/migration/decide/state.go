@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"time"
@@ -92,74 +92,12 @@ func (s *State) claim() *corev1.PersistentVolumeClaim {
 	return s.Claim
 }
 
-func (s *State) isTrue(condition string) bool {
-	return meta.IsStatusConditionTrue(s.Migration.Status.Conditions, condition)
-}
-
-func (s *State) conditionReason(condition string) string {
-	if c := meta.FindStatusCondition(s.Migration.Status.Conditions, condition); c != nil {
-		return c.Reason
+// carrier returns the carrier that this migration made.
+func (s *State) carrier() *corev1.Pod {
+	if s.Carrier == nil || !v1alpha1.OwnedBy(s.Carrier.Labels, s.Migration.UID) {
+		return nil
 	}
-	return ""
-}
-
-// isRollingBack reports whether a rollback was begun.
-func (s *State) isRollingBack() bool {
-	return meta.IsStatusConditionFalse(s.Migration.Status.Conditions, v1alpha1.ConditionRolledBack)
-}
-
-// isCommitted reports whether there is no way back. Where the original stops
-// first that is when it is going, and its state, if any, is sealed. Else, with
-// state carried, it is when the replacement was let go on with it. Else it is when the original is
-// lost to this migration: evicted by us, which can only be after the phase
-// HandingOver was written down, or by others while a replacement existed; or
-// about to be deleted by its ReplicaSet.
-func (s *State) isCommitted() bool {
-	if s.isTrue(v1alpha1.ConditionHandedOver) || s.isTrue(v1alpha1.ConditionReleased) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
-		return true
-	}
-	if s.stopsFirst() {
-		o := s.original()
-		return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil) &&
-			(!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) && (s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending))
-	}
-	if s.carries() {
-		return false
-	}
-	if s.isOffered() {
-		return true
-	}
-	o := s.original()
-	return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil)
-}
-
-// carries reports whether state is carried to the replacement.
-func (s *State) carries() bool {
-	return s.Migration.Status.Checkpoint.Carries()
-}
-
-// adopts reports whether the ReplicaSet of the original is to adopt the replacement.
-func (s *State) adopts() bool {
-	h := s.Migration.Status.Handover
-	return h != nil && h.Method == v1alpha1.MethodAdopt
-}
-
-// isOffered reports whether the replacement was offered to the ReplicaSet, which
-// then deletes the original.
-func (s *State) isOffered() bool {
-	r := s.replacement()
-	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
-}
-
-// destinationNode is where the replacement is, or where its place is held; "" before.
-func (s *State) destinationNode() string {
-	if r := s.replacement(); r != nil && r.Spec.NodeName != "" {
-		return r.Spec.NodeName
-	}
-	if p := s.placeholder(); p != nil {
-		return p.Spec.NodeName
-	}
-	return ""
+	return s.Carrier
 }
 
 // placeholder returns the placeholder that this migration made.
@@ -170,15 +108,15 @@ func (s *State) placeholder() *corev1.Pod {
 	return s.Placeholder
 }
 
-// since0 is the moment of the last change of a condition.
-func (s *State) since0(condition string) time.Time { return s.Now.Add(-s.since(condition)) }
-
-// carrier returns the carrier that this migration made.
-func (s *State) carrier() *corev1.Pod {
-	if s.Carrier == nil || !v1alpha1.OwnedBy(s.Carrier.Labels, s.Migration.UID) {
-		return nil
+// DestinationNode is where the replacement is, or where its place is held; "" before.
+func (s *State) DestinationNode() string {
+	if r := s.replacement(); r != nil && r.Spec.NodeName != "" {
+		return r.Spec.NodeName
 	}
-	return s.Carrier
+	if p := s.placeholder(); p != nil {
+		return p.Spec.NodeName
+	}
+	return ""
 }
 
 // source and destination return the reports of the node agents about this attempt.
@@ -198,6 +136,17 @@ func (s *State) destination() *v1alpha1.DestinationReport {
 	return c.Destination
 }
 
+func (s *State) isTrue(condition string) bool {
+	return meta.IsStatusConditionTrue(s.Migration.Status.Conditions, condition)
+}
+
+func (s *State) conditionReason(condition string) string {
+	if c := meta.FindStatusCondition(s.Migration.Status.Conditions, condition); c != nil {
+		return c.Reason
+	}
+	return ""
+}
+
 // since is how long a condition has had its status.
 func (s *State) since(condition string) time.Duration {
 	if c := meta.FindStatusCondition(s.Migration.Status.Conditions, condition); c != nil {
@@ -206,9 +155,79 @@ func (s *State) since(condition string) time.Duration {
 	return 0
 }
 
-// wantsStop reports whether somebody asked to end the migration.
-func (s *State) wantsStop() bool {
+// changedAt is the moment of the last change of a condition.
+func (s *State) changedAt(condition string) time.Time { return s.Now.Add(-s.since(condition)) }
+
+// isRollingBack reports whether a rollback was begun.
+func (s *State) isRollingBack() bool {
+	return meta.IsStatusConditionFalse(s.Migration.Status.Conditions, v1alpha1.ConditionRolledBack)
+}
+
+// WantsStop reports whether somebody asked to end the migration.
+func (s *State) WantsStop() bool {
 	return s.Migration.Spec.Cancel || s.Migration.DeletionTimestamp != nil
+}
+
+// IsCommitted reports whether there is no way back. Where the original stops
+// first that is when it is going, and its state, if any, is sealed. Else, with
+// state carried, it is when the replacement was let go on with it. Else it is when the original is
+// lost to this migration: evicted by us, which can only be after the phase
+// HandingOver was written down, or by others while a replacement existed; or
+// about to be deleted by its ReplicaSet.
+func (s *State) IsCommitted() bool {
+	if s.isTrue(v1alpha1.ConditionHandedOver) || s.isTrue(v1alpha1.ConditionReleased) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
+		return true
+	}
+	if s.stopsFirst() {
+		o := s.original()
+		return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil) &&
+			(!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) && (s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending))
+	}
+	if s.carries() {
+		return false
+	}
+	if s.isOffered() {
+		return true
+	}
+	o := s.original()
+	return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil)
+}
+
+// isOffered reports whether the replacement was offered to the ReplicaSet, which
+// then deletes the original.
+func (s *State) isOffered() bool {
+	r := s.replacement()
+	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
+}
+
+// carries reports whether state is carried to the replacement.
+func (s *State) carries() bool {
+	return s.Migration.Status.Checkpoint.Carries()
+}
+
+// adopts reports whether the ReplicaSet of the original is to adopt the replacement.
+func (s *State) adopts() bool {
+	h := s.Migration.Status.Handover
+	return h != nil && h.Method == v1alpha1.MethodAdopt
+}
+
+// stopsFirst reports whether the original ends before the replacement starts.
+func (s *State) stopsFirst() bool {
+	h := s.Migration.Status.Handover
+	return h != nil && h.Order == v1alpha1.OrderStopFirst
+}
+
+func (s *State) method() v1alpha1.ReplacementMethod {
+	if h := s.Migration.Status.Handover; h != nil {
+		return h.Method
+	}
+	return v1alpha1.MethodCreate
+}
+
+// keepsName reports whether the replacement has the name of the original.
+func (s *State) keepsName() bool {
+	h := s.Migration.Status.Handover
+	return h != nil && owners.KindOf(h.Owner) == owners.KindStatefulSet
 }
 
 // deadline is the moment at which an uncommitted migration is given up.
@@ -223,18 +242,4 @@ func (s *State) deadline() time.Time {
 // storedVerdicts are those that the replacement is built from.
 func (s *State) storedVerdicts() containers.Verdicts {
 	return containers.Verdicts{Containers: s.Migration.Status.Containers, Mode: s.Migration.CheckpointMode()}
-}
-
-// isDisrupted reports whether others than its user end a pod: an eviction, a
-// drain, node pressure or preemption (KEP-3329).
-func isDisrupted(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodFailed {
-		return false
-	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
-			return true
-		}
-	}
-	return false
 }

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"strings"
@@ -173,12 +173,12 @@ func TestCarryingState(t *testing.T) {
 
 		{"released: starting", released(), NoAction, handing, v1alpha1.StepRelease, "", "not removing the original"},
 		{"released: cancelled too late", released().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, v1alpha1.StepRelease, "", "not removing the original"},
-		{"released: works", released().with(func(s *scene) { s.Replacement = workingReplacement().Obj() }), NoAction, handing, v1alpha1.StepRelease, "", "handing over"},
+		{"released: works", released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), NoAction, handing, v1alpha1.StepRelease, "", "handing over"},
 		{"released: the carrier goes first", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			with(func(s *scene) { s.Replacement = workingReplacement().Obj() }), DeleteCarrier, handing, v1alpha1.StepRelease, "", ""},
+			with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), DeleteCarrier, handing, v1alpha1.StepRelease, "", ""},
 		{"released: evict", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			with(func(s *scene) { s.Replacement, s.Carrier = workingReplacement().Obj(), nil }), Evict, handing, v1alpha1.StepRelease, "", ""},
-		{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = workingReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, v1alpha1.StepRelease, "", ""},
+			with(func(s *scene) { s.Replacement, s.Carrier = readyReplacement().Obj(), nil }), Evict, handing, v1alpha1.StepRelease, "", ""},
+		{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, v1alpha1.StepRelease, "", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -211,11 +211,11 @@ func TestSealWaitsForTheBudget(t *testing.T) {
 }
 
 func TestDowntimeIsFromTheLastWork(t *testing.T) {
-	s := released().with(func(s *scene) { s.Replacement = workingReplacement().Obj() })
+	s := released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
 	if got := Next(s.State).Status.Downtime; got == nil || got.Duration != 2*time.Second {
 		t.Errorf("downtime = %v, want 2s", got)
 	}
-	s = in(v1alpha1.PhasePlacing).with(func(s *scene) { s.Replacement = workingReplacement().Obj() })
+	s = in(v1alpha1.PhasePlacing).with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
 	if got := Next(s.State).Status.Downtime; got == nil || got.Duration != 0 {
 		t.Errorf("downtime with an overlap = %v, want 0", got)
 	}
@@ -245,10 +245,10 @@ func TestRollbackWaitsForTheThaw(t *testing.T) {
 		says   string
 	}{
 		"frozen":        {rolling(), NoAction, "let pod train go on"},
-		"thawed":        {rolling().source(v1alpha1.SourceThawed, 3), FenceOriginal, ""},
-		"node is dead":  {rolling().with(func(s *scene) { s.SourceDown = time.Hour }), FenceOriginal, ""},
+		"thawed":        {rolling().source(v1alpha1.SourceThawed, 3), SetRollbackBarrier, ""},
+		"node is dead":  {rolling().with(func(s *scene) { s.SourceDown = time.Hour }), SetRollbackBarrier, ""},
 		"pod is gone":   {rolling().with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
-		"never stopped": {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }), FenceOriginal, ""},
+		"never stopped": {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }), SetRollbackBarrier, ""},
 	} {
 		if d := Next(test.scene.State); d.Action.Type != test.action || !strings.Contains(d.Status.Message, test.says) {
 			t.Errorf("%s: action %q (%s), want %q", name, d.Action.Type, d.Status.Message, test.action)
@@ -360,7 +360,7 @@ func TestReplicaSetTakesTheReplacement(t *testing.T) {
 			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferReplacement, handing, ""},
 		{"cancelled too late", adopted().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ""},
 		{"the ReplicaSet is gone", givenWay().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, ""},
-		{"rolled back: the mark goes", givenWay().set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).with(func(s *scene) { s.Replacement = nil }), FenceOriginal, handing, ""},
+		{"rolled back: the mark goes", givenWay().set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).with(func(s *scene) { s.Replacement = nil }), SetRollbackBarrier, handing, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

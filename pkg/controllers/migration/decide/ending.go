@@ -1,0 +1,113 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// complete cleans up after a replacement that works, measures it, and ends.
+func (b *builder) complete(r *corev1.Pod) Decision {
+	if c := b.carrier(); c != nil && c.DeletionTimestamp == nil {
+		return b.do(Action{Type: DeleteCarrier, Pod: c})
+	}
+	if p := b.placeholder(); p != nil && p.DeletionTimestamp == nil {
+		return b.do(Action{Type: DeletePlaceholder, Pod: p})
+	}
+	if c := b.keptClaim(); c != nil && b.ownsClaim() && !isOwnedByPod(c.OwnerReferences, r) {
+		return b.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
+	}
+	if b.newStatus().After == nil {
+		if b.Migration.DeletionTimestamp == nil && r.Status.Phase != corev1.PodSucceeded {
+			return b.do(Action{Type: MeasureAfter, Pod: r})
+		}
+		b.markMeasured(r, nil)
+	}
+	return b.succeed(r)
+}
+
+func (b *builder) succeed(r *corev1.Pod) Decision {
+	message := fmt.Sprintf("moved from node %s to node %s as pod %s", b.Migration.Status.Original.NodeName, r.Spec.NodeName, r.Name)
+	if freed := freedRequests(b.newStatus().Before, b.newStatus().After); freed != "" {
+		message += "; requests freed: " + freed
+	}
+	b.event(false, r, ReasonSucceeded, fmt.Sprintf("Pod %s was %s", b.Migration.Spec.PodName, message))
+	return b.finish(v1alpha1.PhaseSucceeded, message)
+}
+
+// measureUntil is when the measurement of the replacement is given up.
+func (b *builder) measureUntil() time.Time {
+	gone := b.newStatus().Times.OriginalGone
+	if gone == nil {
+		return b.Now
+	}
+	return gone.Add(b.Limits.MeasureTimeout)
+}
+
+// replacementFailed handles a recorded replacement that is gone, going or failed.
+func (b *builder) replacementFailed(r *corev1.Pod) (_ Decision, decided bool) {
+	known := b.Migration.Status.Replacement
+	var reason, message string
+	switch {
+	case r == nil || r.UID != known.UID:
+		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by somebody else", known.Name)
+	case r.Status.Phase == corev1.PodFailed:
+		reason, message = ReasonReplacementFailed, fmt.Sprintf("replacement %s failed on node %s: %s", r.Name, r.Spec.NodeName, podFailure(r))
+	case r.DeletionTimestamp != nil:
+		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s is being deleted by somebody else", known.Name)
+	default:
+		return Decision{}, false
+	}
+	if !b.IsCommitted() {
+		return b.beginRollback(reason, message), true
+	}
+	// Nothing can be put back; removing what is left would only lose more.
+	return b.failPermanently(reason, message+" after the original had gone"), true
+}
+
+// failPermanently ends a migration that can neither go on nor be put back. The
+// claim shares the fate of the replacement, as its policy says.
+func (b *builder) failPermanently(reason, message string) Decision {
+	if c, r := b.keptClaim(), b.replacement(); c != nil && c.DeletionTimestamp == nil && b.ownsClaim() {
+		if r == nil && b.claim() == nil {
+			return b.finishFailed(reason, message)
+		}
+		if r == nil {
+			return b.do(Action{Type: DeleteClaim, Claim: c})
+		}
+		if !isOwnedByPod(c.OwnerReferences, r) {
+			return b.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
+		}
+	}
+	return b.finishFailed(reason, message)
+}
+
+func (b *builder) finishFailed(reason, message string) Decision {
+	if c := b.carrier(); c != nil && c.DeletionTimestamp == nil {
+		return b.do(Action{Type: DeleteCarrier, Pod: c})
+	}
+	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
+	b.event(true, nil, reason, message)
+	return b.finish(v1alpha1.PhaseFailed, message)
+}
+
+// keptClaim is the checkpoint claim, made or brought along.
+func (b *builder) keptClaim() *corev1.PersistentVolumeClaim {
+	if c := b.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
+		return b.Claim
+	}
+	return b.claim()
+}
+
+func (b *builder) ownsClaim() bool {
+	return b.Migration.Spec.Checkpoint.ReclaimPolicy != v1alpha1.ClaimRetain
+}
+
+func isOwnedByPod(owners []metav1.OwnerReference, pod *corev1.Pod) bool {
+	return slices.ContainsFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
+}
