@@ -111,7 +111,7 @@ func TestCrashAtEveryStepOfARollback(t *testing.T) {
 	}
 }
 
-// The replacement has to be built anew in the middle: a container of the
+// The replacement has to be rebuilt in the middle: a container of the
 // original finishes as soon as the scheduler sees the first one.
 func TestCrashAtEveryStepOfAFreshStart(t *testing.T) {
 	finishLog := func(w *world) {

@@ -39,7 +39,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		{"only sidecars", fixture.MakePod("train").Node(nodeA).RestartPolicy(corev1.RestartPolicyNever).Sidecar("s", fixture.Running()).Container("a", fixture.Exited(0)),
 			asIs, containers.RefusalOnlySidecars, "only sidecars would remain"},
 		{"finished", good().Phase(corev1.PodSucceeded), asIs, containers.RefusalFinished, "nothing left to move"},
-		{"another pod of this name", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.PodUID = "old" }), decide.ReasonPodUIDMismatch, "made anew"},
+		{"another pod of this name", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.PodUID = "old" }), decide.ReasonPodUIDMismatch, "recreated"},
 		{"another node", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.SourceNode = "elsewhere" }), decide.ReasonSourceNodeMismatch, `is on node "node-a", not on elsewhere`},
 		{"target does not exist", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = "ghost" }), decide.ReasonTargetNodeNotFound, "node ghost does not exist"},
 		{"target is the source", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = nodeA }), decide.ReasonTargetIsSource, "already on node node-a"},
@@ -135,7 +135,7 @@ func TestNamesOfOthersAreLeftAlone(t *testing.T) {
 			before := len(w.pods()) + len(w.claims())
 			w.controller(migration.Options{})
 			m := w.waitForPhase("m", v1alpha1.PhaseFailed)
-			if !strings.Contains(m.Status.Message, "belongs to somebody else") {
+			if !strings.Contains(m.Status.Message, "was not created by this migration") {
 				t.Errorf("message = %q", m.Status.Message)
 			}
 			if after := len(w.pods()) + len(w.claims()); after != before {

@@ -11,7 +11,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// awaitAgent waits for a node agent, and gives up on one that does not answer.
+// awaitAgent waits for a node agent, and rolls back when it does not answer.
 func (b *builder) awaitAgent(node string, silent time.Duration) Decision {
 	if silent > b.Limits.AgentGrace {
 		return b.beginRollback(ReasonNodeAgentMissing, fmt.Sprintf("the node agent of node %s has not answered for %s: is it running there?", node, silent.Round(time.Second)))
@@ -21,10 +21,10 @@ func (b *builder) awaitAgent(node string, silent time.Duration) Decision {
 
 // untilGraceEnds is how long to wait for what an agent was silent about for so long.
 func (b *builder) untilGraceEnds(silent time.Duration) time.Duration {
-	return min(b.untilDeadline(), max(time.Second, b.Limits.AgentGrace-silent))
+	return min(b.untilDeadline(), max(shortPoll, b.Limits.AgentGrace-silent))
 }
 
-// sourceFailed gives up when the agent of the source node has.
+// sourceFailed rolls back when the agent of the source node has failed.
 func (b *builder) sourceFailed() (_ Decision, decided bool) {
 	s := b.source()
 	if s == nil || s.Phase != v1alpha1.SourceFailed {
@@ -37,10 +37,10 @@ func (b *builder) sourceFailed() (_ Decision, decided bool) {
 	if s.Reason == v1alpha1.ReportNoSpace {
 		reason = ReasonClaimTooSmall
 	}
-	return b.beginRollback(reason, fmt.Sprintf("the checkpoint could not be made on node %s (%s): %s", s.Node, s.Reason, s.Message)), true
+	return b.beginRollback(reason, fmt.Sprintf("the checkpoint could not be written on node %s (%s): %s", s.Node, s.Reason, s.Message)), true
 }
 
-// destinationFailed gives up when the agent of the destination has.
+// destinationFailed rolls back when the agent of the destination has failed.
 func (b *builder) destinationFailed() (_ Decision, decided bool) {
 	d := b.destination()
 	if d == nil || d.Phase != v1alpha1.DestinationFailed {
@@ -82,7 +82,7 @@ func (b *builder) awaitWarm(r *corev1.Pod) Decision {
 }
 
 // awaitManifest waits for the destination to see what the source has written, and
-// gives up on storage that is not the same on both nodes.
+// rolls back when the storage is not the same on both nodes.
 func (b *builder) awaitManifest(node string, since time.Duration) Decision {
 	if since > b.Limits.AgentGrace {
 		return b.beginRollback(ReasonRestoreFailed, fmt.Sprintf("claim %s holds nothing on node %s, and a copy of the pod's state on node %s: its storage is not the same on both",
@@ -101,7 +101,7 @@ func gateSince(pod *corev1.Pod) *metav1.Time {
 	return nil
 }
 
-// imagesDiffer gives up when the destination has another image than the original
+// imagesDiffer rolls back when the destination has another image than the original
 // under the same name: the programs in memory would not be those on disk. The
 // containers that pulled the images early tell.
 func (b *builder) imagesDiffer(r *corev1.Pod) (_ Decision, decided bool) {
@@ -137,67 +137,76 @@ func imageOf(pod *corev1.Pod, container string) string {
 // beginSeal asks for the last copy.
 func (b *builder) beginSeal() Decision {
 	b.newStatus().Checkpoint.Step = v1alpha1.StepSeal
-	b.condition(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing, "the pod stands still for the last copy")
-	b.say("the last copy is made")
+	b.condition(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing, b.lastCopy())
+	b.say("the last copy is being written")
 	return b.decision
 }
 
-// awaitFrozen waits while the original stands still, and gives up on what takes too
-// long: the original then goes on. The agent's own bound does not hold when an agent
-// dies, and the deadline of the migration is far.
+// lastCopy says what a migration waits for while its last copy is written.
+func (b *builder) lastCopy() string {
+	if b.Migration.CheckpointMode() == v1alpha1.CheckpointLive {
+		return "the last copy is being written"
+	}
+	return "the pod is frozen for the last copy"
+}
+
+// awaitFrozen waits while the original is frozen, and rolls back when that takes too
+// long: the original is then thawed. The agent's own bound does not hold when an
+// agent dies, and the deadline of the migration is far.
 func (b *builder) awaitFrozen(what string) Decision {
 	if d, decided := b.frozenTooLong(what); decided {
 		return d
 	}
 	left := b.Migration.Spec.Checkpoint.MaxFreeze() - b.since(v1alpha1.ConditionSealed)
-	return b.wait(min(b.untilDeadline(), max(time.Second, left)), "%s", what)
+	return b.wait(min(b.untilDeadline(), max(shortPoll, left)), "%s", what)
 }
 
-// frozenTooLong gives up when the original has stood still for too long, for a
-// seal or, once there is one, for what comes after it.
+// frozenTooLong rolls back when the original was frozen for too long, for a seal
+// or, once there is one, for what comes after it.
 func (b *builder) frozenTooLong(what string) (_ Decision, decided bool) {
 	limit := b.Migration.Spec.Checkpoint.MaxFreeze()
 	if !b.carries() || b.Migration.CheckpointMode() == v1alpha1.CheckpointLive || b.since(v1alpha1.ConditionSealed) < limit {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonFrozenTooLong, fmt.Sprintf("not done within spec.checkpoint.maxFreezeSeconds, %s of standing still: %s", limit, what)), true
+	return b.beginRollback(ReasonFrozenTooLong, fmt.Sprintf("not done within spec.checkpoint.maxFreezeSeconds, %s of being frozen: %s", limit, what)), true
 }
 
-// markReleased lets the replacement go on, in one write: the point of no return.
+// markReleased lets the replacement continue with the state. This one write commits
+// the migration.
 func (b *builder) markReleased(s *v1alpha1.SourceReport) Decision {
 	times := &b.newStatus().Times
 	times.Stopped, times.Sealed, times.Released = s.FrozenAt, s.SealedAt, b.microNow()
 	b.newStatus().Checkpoint.Step = v1alpha1.StepRelease
 	b.condition(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed, fmt.Sprintf("%d bytes in %d files, manifest %s", s.Bytes, s.Files, s.ManifestDigest))
-	b.condition(v1alpha1.ConditionReleased, metav1.ConditionTrue, ReasonReleased, "the replacement goes on with the carried state")
-	b.say("replacement %s goes on with the carried state", b.Migration.Status.Replacement.Name)
+	b.condition(v1alpha1.ConditionReleased, metav1.ConditionTrue, ReasonReleased, "the replacement continues with the carried state")
+	b.say("replacement %s continues with the carried state", b.Migration.Status.Replacement.Name)
 	b.event(false, b.replacement(), ReasonReleased, fmt.Sprintf("Pod %s stopped, its state (%d bytes in %d files) is verified on node %s", b.Migration.Spec.PodName, s.Bytes, s.Files, b.Migration.Status.Replacement.NodeName))
 	return b.decision
 }
 
-// isReplacementReady reports whether a released replacement works. To the kubelet restored
-// processes that still stand are Ready where nothing probes them.
+// isReplacementReady reports whether a released replacement is ready. To the kubelet
+// restored processes that are still stopped are Ready where nothing probes them.
 func (b *builder) isReplacementReady(r *corev1.Pod) bool {
-	c := b.newStatus().Checkpoint
+	c := b.Migration.Status.Checkpoint
 	if c != nil && len(c.Processes) > 0 && (c.Destination == nil || c.Destination.Phase != v1alpha1.DestinationReleased) {
 		return false
 	}
 	return isReady(r)
 }
 
-// markRestored records what the replacement went on with.
+// markRestored records what the replacement continues with.
 func (b *builder) markRestored() {
-	c := b.newStatus().Checkpoint
+	updated := b.newStatus().Checkpoint
 	switch {
-	case !c.Carries():
-	case len(c.Processes) > 0:
-		c.Restored = v1alpha1.RestoredProcesses
+	case !updated.Carries():
+	case len(updated.Processes) > 0:
+		updated.Restored = v1alpha1.RestoredProcesses
 	default:
-		c.Restored = v1alpha1.RestoredVolumes
+		updated.Restored = v1alpha1.RestoredVolumes
 	}
 }
 
-// downtime is the time in which neither pod could work.
+// downtime is the time in which neither pod was running.
 func (b *builder) downtime() *metav1.Duration {
 	times := b.newStatus().Times
 	if times.Stopped == nil || times.ReplacementReady == nil {

@@ -84,7 +84,7 @@ func sealing() *scene {
 	return carrying(v1alpha1.PhaseHandingOver).step(v1alpha1.StepSeal).set(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing)
 }
 
-// released is a scene in which the replacement goes on with the state.
+// released is a scene in which the replacement continues with the state.
 func released() *scene {
 	return sealing().step(v1alpha1.StepRelease).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationReleased, 3).
 		set(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed).set(v1alpha1.ConditionReleased, metav1.ConditionTrue, ReasonReleased).
@@ -106,105 +106,91 @@ func TestCarryingState(t *testing.T) {
 	measuring := func() *scene {
 		return carrying(preparing).step(v1alpha1.StepMeasure).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonMeasuring)
 	}
-	tests := []struct {
-		name   string
-		scene  *scene
-		action ActionType
-		phase  v1alpha1.Phase
-		step   v1alpha1.CheckpointStep
-		giveUp string
-		says   string
+	golden := newGolden(t)
+	for _, test := range []struct {
+		row
+		step v1alpha1.CheckpointStep
 	}{
-		{"prepare: ask for the size", carrying(preparing), NoAction, preparing, v1alpha1.StepMeasure, "", "how much"},
-		{"prepare: the agent is asked", measuring(), NoAction, preparing, v1alpha1.StepMeasure, "", "waiting for the node agent of node a"},
-		{"prepare: no agent answers", measuring().with(func(s *scene) { s.Now = t0.Add(31 * time.Second) }), NoAction, preparing, v1alpha1.StepAbort, ReasonNodeAgentMissing, "is it running there"},
-		{"prepare: claim of the right size", measuring().source(v1alpha1.SourceMeasured, 0), CreateClaim, preparing, v1alpha1.StepMeasure, "", ""},
-		{"prepare: carrier", measuring().source(v1alpha1.SourceMeasured, 0).withClaim(), CreateCarrier, preparing, v1alpha1.StepMeasure, "", ""},
-		{"prepare: carrier was deleted", carrying(placing).with(func(s *scene) {
+		{row{"prepare: ask for the size", carrying(preparing), NoAction, preparing, "", "how much"}, v1alpha1.StepMeasure},
+		{row{"prepare: the agent is asked", measuring(), NoAction, preparing, "", "waiting for the node agent of node a"}, v1alpha1.StepMeasure},
+		{row{"prepare: no agent answers", measuring().with(func(s *scene) { s.Now = t0.Add(31 * time.Second) }), NoAction, preparing, ReasonNodeAgentMissing, "is it running there"}, v1alpha1.StepAbort},
+		{row{"prepare: claim of the right size", measuring().source(v1alpha1.SourceMeasured, 0), CreateClaim, preparing, "", ""}, v1alpha1.StepMeasure},
+		{row{"prepare: carrier", measuring().source(v1alpha1.SourceMeasured, 0).withClaim(), CreateCarrier, preparing, "", ""}, v1alpha1.StepMeasure},
+		{row{"prepare: carrier was deleted", carrying(placing).with(func(s *scene) {
 			s.Migration.Status.Phase, s.Carrier, s.Replacement = preparing, nil, nil
-		}).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, v1alpha1.StepAbort, ReasonCheckpointFailed, "carrier was deleted"},
-		{"prepare: copying", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
-			source(v1alpha1.SourceCopying, 2).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, v1alpha1.StepCopy, "", "pass 2, 104857600 bytes in 7 files"},
-		{"prepare: no room on the claim", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
+		}).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, ReasonCheckpointFailed, "carrier was deleted"}, v1alpha1.StepAbort},
+		{row{"prepare: copying", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
+			source(v1alpha1.SourceCopying, 2).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, "", "pass 2, 104857600 bytes in 7 files"}, v1alpha1.StepCopy},
+		{row{"prepare: no room on the claim", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
 			source(v1alpha1.SourceFailed, 2).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying).with(func(s *scene) { s.Migration.Status.Checkpoint.Source.Reason = "NoSpace" }),
-			NoAction, preparing, v1alpha1.StepAbort, ReasonClaimTooSmall, ""},
-		{"prepare: copied", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
-			set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, placing, v1alpha1.StepCopy, "", "placing a replacement"},
+			NoAction, preparing, ReasonClaimTooSmall, ""}, v1alpha1.StepAbort},
+		{row{"prepare: copied", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
+			set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, placing, "", "placing a replacement"}, v1alpha1.StepCopy},
 
-		{"place: create with a gate", carrying(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), CreateReplacement, placing, v1alpha1.StepCopy, "", ""},
-		{"place: the gate starts", carrying(placing).with(func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }), NoAction, placing, v1alpha1.StepCopy, "", "waiting for replacement train-r on node b"},
-		{"place: nobody restores", carrying(placing).with(func(s *scene) { s.Replacement = gateRunning(31 * time.Second).Obj() }), NoAction, placing, v1alpha1.StepAbort, ReasonNodeAgentMissing, "node b"},
-		{"place: restoring", carrying(placing).destination(v1alpha1.DestinationRestoring, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, v1alpha1.StepCopy, "", "restoring the first copy"},
-		{"place: the copy is not seen yet", carrying(placing).nothingSeen(29 * time.Second), NoAction, placing, v1alpha1.StepCopy, "", "to see the copy on claim"},
-		{"place: the storage is another one", carrying(placing).nothingSeen(31 * time.Second), NoAction, placing, v1alpha1.StepAbort, ReasonRestoreFailed, "not the same on both"},
-		{"place: corrupt", carrying(placing).destination(v1alpha1.DestinationFailed, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, v1alpha1.StepAbort, ReasonRestoreFailed, ""},
-		{"place: another pod was warmed", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) {
+		{row{"place: create with a gate", carrying(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), CreateReplacement, placing, "", ""}, v1alpha1.StepCopy},
+		{row{"place: the gate starts", carrying(placing).with(func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }), NoAction, placing, "", "waiting for replacement train-r on node b"}, v1alpha1.StepCopy},
+		{row{"place: nobody restores", carrying(placing).with(func(s *scene) { s.Replacement = gateRunning(31 * time.Second).Obj() }), NoAction, placing, ReasonNodeAgentMissing, "node b"}, v1alpha1.StepAbort},
+		{row{"place: restoring", carrying(placing).destination(v1alpha1.DestinationRestoring, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, "", "restoring the first copy"}, v1alpha1.StepCopy},
+		{row{"place: the copy is not seen yet", carrying(placing).nothingSeen(29 * time.Second), NoAction, placing, "", "to see the copy on claim"}, v1alpha1.StepCopy},
+		{row{"place: the storage is another one", carrying(placing).nothingSeen(31 * time.Second), NoAction, placing, ReasonRestoreFailed, "not the same on both"}, v1alpha1.StepAbort},
+		{row{"place: corrupt", carrying(placing).destination(v1alpha1.DestinationFailed, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, ReasonRestoreFailed, ""}, v1alpha1.StepAbort},
+		{row{"place: another pod was warmed", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) {
 			s.Replacement = gateRunning(time.Second).Obj()
 			s.Migration.Status.Checkpoint.Destination.PodUID = "other"
-		}), NoAction, placing, v1alpha1.StepCopy, "", "waiting for the node agent of node b"},
-		{"place: warm", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, handing, v1alpha1.StepCopy, "", "handing over"},
-		{"place: a container finished", carrying(placing).with(func(s *scene) {
+		}), NoAction, placing, "", "waiting for the node agent of node b"}, v1alpha1.StepCopy},
+		{row{"place: warm", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, handing, "", "handing over"}, v1alpha1.StepCopy},
+		{row{"place: a container finished", carrying(placing).with(func(s *scene) {
 			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
-		}), NoAction, preparing, "", "", "built anew"},
-		{"place: drained by others", carrying(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, v1alpha1.StepAbort, ReasonOriginalDeleted, ""},
+		}), NoAction, preparing, "", "rebuilt"}, ""},
+		{row{"place: drained by another client", carrying(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""}, v1alpha1.StepAbort},
 
-		{"hand over: the budgets are asked before the pod stands still", carrying(handing), CheckEviction, handing, v1alpha1.StepCopy, "", ""},
-		{"hand over: sealing", sealing(), NoAction, handing, v1alpha1.StepSeal, "", "stands still"},
-		{"hand over: sealed, not restored", sealing().source(v1alpha1.SourceSealed, 3), NoAction, handing, v1alpha1.StepSeal, "", "restoring and verifying"},
-		{"hand over: an older pass is restored", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 2), NoAction, handing, v1alpha1.StepSeal, "", "restoring and verifying"},
-		{"hand over: the point of no return", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3), NoAction, handing, v1alpha1.StepRelease, "", "goes on with the carried state"},
-		{"hand over: seal failed", sealing().source(v1alpha1.SourceFailed, 3), NoAction, handing, v1alpha1.StepAbort, ReasonCheckpointFailed, ""},
-		{"hand over: cancelled while sealing", sealing().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, v1alpha1.StepAbort, ReasonCancelled, ""},
-		{"hand over: timeout while sealing", sealing().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, v1alpha1.StepAbort, ReasonTimedOut, ""},
-		{"hand over: the seal takes too long", sealing().with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "stands still for the last copy"},
-		{"hand over: the restore takes too long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "restoring and verifying"},
-		{"hand over: the restore may take longer", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
+		{row{"hand over: the budgets are asked before the pod is frozen", carrying(handing), CheckEviction, handing, "", ""}, v1alpha1.StepCopy},
+		{row{"hand over: sealing", sealing(), NoAction, handing, "", "frozen for the last copy"}, v1alpha1.StepSeal},
+		{row{"hand over: sealed, not restored", sealing().source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: an older pass is restored", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 2), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: committed", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3), NoAction, handing, "", "continues with the carried state"}, v1alpha1.StepRelease},
+		{row{"hand over: seal failed", sealing().source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""}, v1alpha1.StepAbort},
+		{row{"hand over: cancelled while sealing", sealing().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""}, v1alpha1.StepAbort},
+		{row{"hand over: timeout while sealing", sealing().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""}, v1alpha1.StepAbort},
+		{row{"hand over: the seal takes too long", sealing().with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, ReasonFrozenTooLong, "frozen for the last copy"}, v1alpha1.StepAbort},
+		{row{"hand over: the restore takes too long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, ReasonFrozenTooLong, "restoring and verifying"}, v1alpha1.StepAbort},
+		{row{"hand over: the restore may take longer", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
 			s.Now, s.Migration.Spec.Checkpoint.MaxFreezeSeconds = t0.Add(61*time.Second), 120
-		}), NoAction, handing, v1alpha1.StepSeal, "", "restoring and verifying"},
-		{"hand over: the restore may not take that long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
+		}), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: the restore may not take that long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
 			s.Now, s.Migration.Spec.Checkpoint.MaxFreezeSeconds = t0.Add(121*time.Second), 120
-		}), NoAction, handing, v1alpha1.StepAbort, ReasonFrozenTooLong, "maxFreezeSeconds, 2m0s"},
-		{"hand over: restored at the last moment", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, v1alpha1.StepRelease, "", ""},
-		{"hand over: nothing stands still in mode Live", sealing().with(func(s *scene) {
+		}), NoAction, handing, ReasonFrozenTooLong, "maxFreezeSeconds, 2m0s"}, v1alpha1.StepAbort},
+		{row{"hand over: restored at the last moment", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"hand over: nothing is frozen in mode Live", sealing().with(func(s *scene) {
 			s.Now, s.Migration.Spec.Checkpoint.Mode = t0.Add(61*time.Second), v1alpha1.CheckpointLive
 			s.Migration.Status.Checkpoint.Mode = v1alpha1.CheckpointLive
-		}), NoAction, handing, v1alpha1.StepSeal, "", "stands still"},
-		{"hand over: killed while sealing", sealing().with(func(s *scene) { s.Pod = nil }), NoAction, handing, v1alpha1.StepAbort, ReasonOriginalDeleted, ""},
+		}), NoAction, handing, "", "the last copy is being written"}, v1alpha1.StepSeal},
+		{row{"hand over: killed while sealing", sealing().with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""}, v1alpha1.StepAbort},
 
-		{"released: starting", released(), NoAction, handing, v1alpha1.StepRelease, "", "not removing the original"},
-		{"released: cancelled too late", released().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, v1alpha1.StepRelease, "", "not removing the original"},
-		{"released: works", released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), NoAction, handing, v1alpha1.StepRelease, "", "handing over"},
-		{"released: the carrier goes first", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), DeleteCarrier, handing, v1alpha1.StepRelease, "", ""},
-		{"released: evict", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			with(func(s *scene) { s.Replacement, s.Carrier = readyReplacement().Obj(), nil }), Evict, handing, v1alpha1.StepRelease, "", ""},
-		{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, v1alpha1.StepRelease, "", ""},
-	}
-	for _, test := range tests {
+		{row{"released: starting", released(), NoAction, handing, "", "not evicting the original"}, v1alpha1.StepRelease},
+		{row{"released: cancelled too late", released().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", "not evicting the original"}, v1alpha1.StepRelease},
+		{row{"released: ready", released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), NoAction, handing, "", "handing over"}, v1alpha1.StepRelease},
+		{row{"released: the carrier goes first", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
+			with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), DeleteCarrier, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"released: evict", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
+			with(func(s *scene) { s.Replacement, s.Carrier = readyReplacement().Obj(), nil }), Evict, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""}, v1alpha1.StepRelease},
+	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := Next(test.scene.State)
-			if d.Action.Type != test.action || d.Status.Phase != test.phase || d.Status.Checkpoint.Step != test.step {
-				t.Errorf("action %q, phase %q, step %q (%s), want %q, %q and %q", d.Action.Type, d.Status.Phase, d.Status.Checkpoint.Step, d.Status.Message, test.action, test.phase, test.step)
+			if d := checkRow(t, golden, test.row); d.Status.Checkpoint.Step != test.step {
+				t.Errorf("step %q, want %q", d.Status.Checkpoint.Step, test.step)
 			}
-			if !strings.Contains(d.Status.Message, test.says) {
-				t.Errorf("message = %q, want it to say %q", d.Status.Message, test.says)
-			}
-			c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack)
-			if got := ptr.Deref(c, metav1.Condition{}).Reason; got != test.giveUp {
-				t.Errorf("rollback for %q, want %q", got, test.giveUp)
-			}
-			checkProgress(t, test.scene, d)
 		})
 	}
 }
 
 func TestSealWaitsForTheBudget(t *testing.T) {
 	s := carrying(v1alpha1.PhaseHandingOver)
-	allowed, err := Settle(s.State, Next(s.State), Result{})
+	allowed, err := settle(t, s.State, Result{})
 	if err != nil || allowed.Status.Checkpoint.Step != v1alpha1.StepSeal {
 		t.Errorf("allowed: step %q, error %v, want Seal", allowed.Status.Checkpoint.Step, err)
 	}
-	held, err := Settle(s.State, Next(s.State), Result{Err: tooMany})
+	held, err := settle(t, s.State, Result{Err: tooMany})
 	if err != nil || held.Status.Checkpoint.Step != v1alpha1.StepCopy || held.Wait == 0 {
 		t.Errorf("held: step %q, wait %v, error %v, want to ask again", held.Status.Checkpoint.Step, held.Wait, err)
 	}
@@ -212,11 +198,11 @@ func TestSealWaitsForTheBudget(t *testing.T) {
 
 func TestDowntimeIsFromTheLastWork(t *testing.T) {
 	s := released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
-	if got := Next(s.State).Status.Downtime; got == nil || got.Duration != 2*time.Second {
+	if got := next(t, s.State).Status.Downtime; got == nil || got.Duration != 2*time.Second {
 		t.Errorf("downtime = %v, want 2s", got)
 	}
 	s = in(v1alpha1.PhasePlacing).with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
-	if got := Next(s.State).Status.Downtime; got == nil || got.Duration != 0 {
+	if got := next(t, s.State).Status.Downtime; got == nil || got.Duration != 0 {
 		t.Errorf("downtime with an overlap = %v, want 0", got)
 	}
 }
@@ -232,8 +218,8 @@ func TestClaimGrowsToWhatThereIs(t *testing.T) {
 	}
 }
 
-// A rollback of a pod that stood still ends when its agent has let it go on, or
-// when its node is dead.
+// A rollback of a pod that was frozen ends when its agent has thawed it, or when its
+// node is dead.
 func TestRollbackWaitsForTheThaw(t *testing.T) {
 	rolling := func() *scene {
 		return sealing().step(v1alpha1.StepAbort).source(v1alpha1.SourceSealed, 3).set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).
@@ -244,13 +230,13 @@ func TestRollbackWaitsForTheThaw(t *testing.T) {
 		action ActionType
 		says   string
 	}{
-		"frozen":        {rolling(), NoAction, "let pod train go on"},
+		"frozen":        {rolling(), NoAction, "to thaw pod train"},
 		"thawed":        {rolling().source(v1alpha1.SourceThawed, 3), SetRollbackBarrier, ""},
 		"node is dead":  {rolling().with(func(s *scene) { s.SourceDown = time.Hour }), SetRollbackBarrier, ""},
 		"pod is gone":   {rolling().with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
 		"never stopped": {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }), SetRollbackBarrier, ""},
 	} {
-		if d := Next(test.scene.State); d.Action.Type != test.action || !strings.Contains(d.Status.Message, test.says) {
+		if d := next(t, test.scene.State); d.Action.Type != test.action || !strings.Contains(d.Status.Message, test.says) {
 			t.Errorf("%s: action %q (%s), want %q", name, d.Action.Type, d.Status.Message, test.action)
 		}
 	}
@@ -266,18 +252,18 @@ func TestNodesThatAreDown(t *testing.T) {
 		scene *scene
 		says  string
 	}{
-		"source, copying":                  {carrying(v1alpha1.PhasePreparing).step(v1alpha1.StepCopy).with(sourceDown), "node a has not been Ready for more than 30s"},
-		"source, state to carry":           {carrying(v1alpha1.PhasePlacing).with(onB).with(sourceDown), "node a"},
-		"source, nothing to carry":         {in(v1alpha1.PhasePlacing).with(sourceDown), ""},
-		"source, has to stop":              {stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodCreate).with(sourceDown), "node a"},
-		"source, for a moment":             {carrying(v1alpha1.PhasePlacing).with(onB).with(func(s *scene) { s.SourceDown = 29 * time.Second }), ""},
-		"destination, placed":              {in(v1alpha1.PhasePlacing).with(onB).with(destinationDown), "node b"},
-		"destination, its place is held":   {stopFirst(in(v1alpha1.PhasePlacing), v1alpha1.MethodCreate).with(destinationDown), "node b"},
-		"destination, no way back is left": {released().with(destinationDown), ""},
+		"source, copying":                {carrying(v1alpha1.PhasePreparing).step(v1alpha1.StepCopy).with(sourceDown), "node a has not been Ready for more than 30s"},
+		"source, state to carry":         {carrying(v1alpha1.PhasePlacing).with(onB).with(sourceDown), "node a"},
+		"source, nothing to carry":       {in(v1alpha1.PhasePlacing).with(sourceDown), ""},
+		"source, has to stop":            {stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodCreate).with(sourceDown), "node a"},
+		"source, for a moment":           {carrying(v1alpha1.PhasePlacing).with(onB).with(func(s *scene) { s.SourceDown = 29 * time.Second }), ""},
+		"destination, placed":            {in(v1alpha1.PhasePlacing).with(onB).with(destinationDown), "node b"},
+		"destination, its place is held": {stopFirst(in(v1alpha1.PhasePlacing), v1alpha1.MethodCreate).with(destinationDown), "node b"},
+		"destination, committed":         {released().with(destinationDown), ""},
 	} {
-		d := Next(test.scene.State)
+		d := next(t, test.scene.State)
 		c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack), metav1.Condition{})
-		if gaveUp := c.Reason == ReasonNodeNotReady; gaveUp != (test.says != "") || !strings.Contains(c.Message, test.says) {
+		if rolledBack := c.Reason == ReasonNodeNotReady; rolledBack != (test.says != "") || !strings.Contains(c.Message, test.says) {
 			t.Errorf("%s: rolled back for %q: %s, want %q", name, c.Reason, c.Message, test.says)
 		}
 	}
@@ -293,15 +279,15 @@ func TestRollbackLeavesPodsOfDeadNodes(t *testing.T) {
 		deleting(s.Claim)
 	}
 	waiting := rollingBack(ReasonNodeNotReady).with(dying).with(func(s *scene) { s.DestinationDown = 29 * time.Second })
-	if d := Next(waiting.State); d.Status.Phase.IsFinished() {
+	if d := next(t, waiting.State); d.Status.Phase.IsFinished() {
 		t.Errorf("the rollback does not wait for a node that may be back: %s", d.Status.Message)
 	}
 	dead := rollingBack(ReasonNodeNotReady).with(dying).with(func(s *scene) { s.DestinationDown = time.Hour })
-	if d := Next(dead.State); d.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(d.Status.Message, "pod train-r ends when node b is back, or removed") {
+	if d := next(t, dead.State); d.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(d.Status.Message, "pod train-r ends when node b is Ready again, or removed") {
 		t.Errorf("phase %s: %s, want Failed with the pod that is left", d.Status.Phase, d.Status.Message)
 	}
 	alive := rollingBack(ReasonTimedOut).with(dying).with(func(s *scene) { s.Replacement.DeletionTimestamp, s.DestinationDown = nil, time.Hour })
-	if d := Next(alive.State); d.Action.Type != DeleteReplacement {
+	if d := next(t, alive.State); d.Action.Type != DeleteReplacement {
 		t.Errorf("action %q, want the replacement removed first", d.Action.Type)
 	}
 }
@@ -326,57 +312,42 @@ func adopting(phase v1alpha1.Phase) *scene {
 	})
 }
 
-func givenWay() *scene {
+func markedOriginal() *scene {
 	return adopting(v1alpha1.PhaseHandingOver).with(func(s *scene) { s.Pod = owners.WithLowestDeletionCost(s.Pod) })
 }
 
 func adopted() *scene {
-	return givenWay().with(func(s *scene) { s.Replacement = owners.Adopted(s.Replacement, s.Owner) })
+	return markedOriginal().with(func(s *scene) { s.Replacement = owners.Adopted(s.Replacement, s.Owner) })
 }
 
 func TestReplicaSetTakesTheReplacement(t *testing.T) {
 	const pending, placing, handing = v1alpha1.PhasePending, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
-	tests := []struct {
-		name   string
-		scene  *scene
-		action ActionType
-		phase  v1alpha1.Phase
-		says   string
-	}{
-		{"settled", adopting(pending), AskBudget, pending, ""},
-		{"a scaling is in flight", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2 }), NoAction, pending, "being scaled"},
-		{"it lasts too long", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2; s.Now = t0.Add(time.Hour) }), NoAction, v1alpha1.PhaseFailed, "not begun within 600 s"},
-		{"several budgets", adopting(pending).with(func(s *scene) { s.Budgets = []string{"a", "b"} }), NoAction, v1alpha1.PhaseFailed, "a, b"},
+	check(t, []row{
+		{"settled", adopting(pending), AskBudget, pending, "", ""},
+		{"a scaling is in flight", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2 }), NoAction, pending, "", "being scaled"},
+		{"it lasts too long", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2; s.Now = t0.Add(time.Hour) }), NoAction, v1alpha1.PhaseFailed, "", "not begun within 600 s"},
+		{"several budgets", adopting(pending).with(func(s *scene) { s.Budgets = []string{"a", "b"} }), NoAction, v1alpha1.PhaseFailed, "", "a, b"},
 		{"the ReplicaSet went while placing", adopting(placing).with(func(s *scene) {
 			s.Owner.ReplicaSet, s.Replacement, s.Migration.Status.Replacement.UID = nil, nil, ""
-		}), NoAction, placing, "is gone"},
-		{"the original gives way", adopting(handing), MarkOriginal, handing, ""},
-		{"the replacement is offered", givenWay(), OfferReplacement, handing, ""},
-		{"offered", adopted(), NoAction, handing, ""},
-		{"the ReplicaSet has not acted", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered), NoAction, handing, "waiting for ReplicaSet web-1"},
-		{"it wants one more by now", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), Evict, handing, ""},
-		{"the ReplicaSet let it go for another replacement", adopting(handing).with(func(s *scene) { s.Pod = nil }).
+		}), NoAction, placing, owners.RefusalOwnerGone, "is gone"},
+		{"the original is marked", adopting(handing), MarkOriginal, handing, "", ""},
+		{"the replacement is offered", markedOriginal(), OfferReplacement, handing, "", ""},
+		{"offered", adopted(), NoAction, handing, "", ""},
+		{"the ReplicaSet has not acted", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered), NoAction, handing, "", "waiting for ReplicaSet web-1"},
+		{"it wants one more by now", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), Evict, handing, "", ""},
+		{"the ReplicaSet deleted it for another replacement", adopting(handing).with(func(s *scene) { s.Pod = nil }).
 			set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferReplacement, handing, ""},
-		{"cancelled too late", adopted().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ""},
-		{"the ReplicaSet is gone", givenWay().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, ""},
-		{"rolled back: the mark goes", givenWay().set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).with(func(s *scene) { s.Replacement = nil }), SetRollbackBarrier, handing, ""},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			d := Next(test.scene.State)
-			if d.Action.Type != test.action || d.Status.Phase != test.phase || !strings.Contains(d.Status.Message, test.says) {
-				t.Errorf("action %q, phase %q (%s), want %q and %q", d.Action.Type, d.Status.Phase, d.Status.Message, test.action, test.phase)
-			}
-			checkProgress(t, test.scene, d)
-		})
-	}
+			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferReplacement, handing, "", ""},
+		{"cancelled too late", adopted().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", ""},
+		{"the ReplicaSet is gone", markedOriginal().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, "", ""},
+		{"rolled back: the mark goes", markedOriginal().set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).with(func(s *scene) { s.Replacement = nil }), SetRollbackBarrier, handing, "", ""},
+	})
 	created := adopting(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" })
-	made := Next(created.State).Action.Pod
+	made := next(t, created.State).Action.Pod
 	if made == nil || made.Labels["app"] != "web" || made.Labels["pod-template-hash"] != "" {
 		t.Errorf("the replacement is %v, want one that its Service finds and its ReplicaSet does not count", made)
 	}
-	if offered := Next(givenWay().State).Action; offered.Becomes.Labels["pod-template-hash"] != "1" || offered.Evicts.UID != "uid-train" {
+	if offered := next(t, markedOriginal().State).Action; offered.Becomes.Labels["pod-template-hash"] != "1" || offered.Evicts.UID != "uid-train" {
 		t.Errorf("offered %v for %v", offered.Becomes.Labels, offered.Evicts)
 	}
 }
@@ -394,14 +365,14 @@ func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
 	}
 	for _, test := range tests {
 		s := carrying(v1alpha1.PhasePending).with(test.change)
-		d := Next(s.State)
+		d := next(t, s.State)
 		c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionAccepted), metav1.Condition{})
 		if c.Reason != test.reason {
 			t.Errorf("%s: refused for %q (%s), want %q", test.name, c.Reason, c.Message, test.reason)
 		}
 	}
 	s := carrying(v1alpha1.PhasePending)
-	d, err := Settle(s.State, Next(s.State), Result{Admitted: true})
+	d, err := settle(t, s.State, Result{Admitted: true})
 	if err != nil || d.Status.Checkpoint == nil || len(d.Status.Checkpoint.Volumes) != 1 || d.Status.Checkpoint.Carrier == nil {
 		t.Errorf("accepted with checkpoint %+v, error %v", d.Status.Checkpoint, err)
 	}

@@ -15,7 +15,7 @@ import (
 type ActionType string
 
 // Actions, in the order in which a migration that goes well needs them, then
-// those that put things back.
+// those of a rollback.
 const (
 	NoAction                  ActionType = ""
 	AddFinalizer              ActionType = "AddFinalizer"
@@ -50,7 +50,7 @@ const (
 	DeleteMigration           ActionType = "DeleteMigration"
 )
 
-// Action is one thing to do, with the object that it is done to or that it makes.
+// Action is one thing to do, with the object that it is done to or that it creates.
 type Action struct {
 	Type ActionType
 	Pod  *corev1.Pod
@@ -74,7 +74,7 @@ type Decision struct {
 	Wait time.Duration
 }
 
-// Event is a sentence for people, on the migration and on a pod of it.
+// Event is a sentence on the migration and on a pod of it.
 type Event struct {
 	Warning bool
 	Reason  string
@@ -83,11 +83,20 @@ type Event struct {
 	Pod *corev1.Pod
 }
 
-// PollInterval is how often a state that no watch reports is looked at again.
-const PollInterval = 5 * time.Second
+// How long to wait before looking again.
+const (
+	// PollInterval is for a state that no watch reports.
+	PollInterval = 5 * time.Second
+	// shortPoll is for what ends within moments, and the shortest wait for anything
+	// that a watch does not report.
+	shortPoll = time.Second
+	// longPoll is for what a watch reports, should the watch miss it.
+	longPoll = 2 * PollInterval
+)
 
-// builder builds a decision from a state: methods change the status that will be
-// written, the state itself stays as it was observed.
+// builder builds a decision from a state. The state is what was observed, and stays
+// as it is: b.Migration.Status is the status as it was read. The status that will be
+// written is b.newStatus().
 type builder struct {
 	*State
 	decision Decision

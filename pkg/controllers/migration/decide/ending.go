@@ -11,7 +11,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// complete cleans up after a replacement that works, measures it, and ends.
+// complete cleans up after a replacement that is ready, measures it, and ends.
 func (b *builder) complete(r *corev1.Pod) Decision {
 	if c := b.carrier(); c != nil && c.DeletionTimestamp == nil {
 		return b.do(Action{Type: DeleteCarrier, Pod: c})
@@ -40,7 +40,7 @@ func (b *builder) succeed(r *corev1.Pod) Decision {
 	return b.finish(v1alpha1.PhaseSucceeded, message)
 }
 
-// measureUntil is when the measurement of the replacement is given up.
+// measureUntil is when the measurement of the replacement is no longer waited for.
 func (b *builder) measureUntil() time.Time {
 	gone := b.newStatus().Times.OriginalGone
 	if gone == nil {
@@ -51,15 +51,15 @@ func (b *builder) measureUntil() time.Time {
 
 // replacementFailed handles a recorded replacement that is gone, going or failed.
 func (b *builder) replacementFailed(r *corev1.Pod) (_ Decision, decided bool) {
-	known := b.Migration.Status.Replacement
+	recorded := b.Migration.Status.Replacement
 	var reason, message string
 	switch {
-	case r == nil || r.UID != known.UID:
-		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by somebody else", known.Name)
+	case r == nil || r.UID != recorded.UID:
+		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by another client", recorded.Name)
 	case r.Status.Phase == corev1.PodFailed:
 		reason, message = ReasonReplacementFailed, fmt.Sprintf("replacement %s failed on node %s: %s", r.Name, r.Spec.NodeName, podFailure(r))
 	case r.DeletionTimestamp != nil:
-		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s is being deleted by somebody else", known.Name)
+		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s is being deleted by another client", recorded.Name)
 	default:
 		return Decision{}, false
 	}
@@ -96,7 +96,7 @@ func (b *builder) finishFailed(reason, message string) Decision {
 	return b.finish(v1alpha1.PhaseFailed, message)
 }
 
-// keptClaim is the checkpoint claim, made or brought along.
+// keptClaim is the checkpoint claim, created or brought along by the pod.
 func (b *builder) keptClaim() *corev1.PersistentVolumeClaim {
 	if c := b.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
 		return b.Claim

@@ -43,7 +43,7 @@ func Next(s State) Decision {
 }
 
 // finished cleans up the record itself. What is finished has nothing left to
-// put back: its record can go at any time, also when no controller runs.
+// roll back: its record can be deleted at any time, also when no controller runs.
 func (b *builder) finished() Decision {
 	m := b.Migration
 	if slices.Contains(m.Finalizers, v1alpha1.Finalizer) {
@@ -75,13 +75,12 @@ func (b *builder) cancel() Decision {
 	return b.beginRollback(ReasonCancelled, message)
 }
 
-// beforeHandover holds what ends or restarts a migration that can still be
-// undone. It reports whether the decision is made.
+// beforeHandover is what ends or restarts a migration that is not committed.
 func (b *builder) beforeHandover() (_ Decision, decided bool) {
 	o := b.original()
-	// With state to carry, the replacement has nothing yet that it could go on with.
+	// With state to carry, the replacement has nothing yet to continue with.
 	if o != nil && isDisrupted(o) && b.replacement() != nil && !b.carries() && !b.stopsFirst() {
-		message := fmt.Sprintf("pod %s is being evicted by somebody else; its replacement goes on", o.Name)
+		message := fmt.Sprintf("pod %s is being evicted by another client; its replacement continues", o.Name)
 		b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonDisrupted, message)
 		b.event(true, o, ReasonDisrupted, message)
 		b.say("%s", message)
@@ -97,7 +96,7 @@ func (b *builder) beforeHandover() (_ Decision, decided bool) {
 		return d, true
 	}
 	if !containers.Judge(o, containers.PolicyOf(b.Migration)).SameContainers(b.storedVerdicts()) {
-		return b.restartPreparation(ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is built anew"), true
+		return b.restartPreparation(ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true
 	}
 	return Decision{}, false
 }
@@ -107,11 +106,11 @@ func refuseOriginal(s *State) *containers.Refusal {
 	o := s.original()
 	switch {
 	case o == nil:
-		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s was deleted by somebody else", s.Migration.Spec.PodName)}
+		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s was deleted by another client", s.Migration.Spec.PodName)}
 	case o.Status.Phase == corev1.PodSucceeded:
 		return &containers.Refusal{Reason: ReasonOriginalFinished, Message: fmt.Sprintf("pod %s finished its work where it was", o.Name)}
 	case o.DeletionTimestamp != nil:
-		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s is being deleted by somebody else", o.Name)}
+		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s is being deleted by another client", o.Name)}
 	case o.Status.Phase == corev1.PodFailed:
 		return &containers.Refusal{Reason: ReasonOriginalFailed, Message: fmt.Sprintf("pod %s failed by itself: %s", o.Name, podFailure(o))}
 	}
@@ -129,9 +128,9 @@ func (b *builder) timedOut() (_ Decision, decided bool) {
 	return b.beginRollback(ReasonTimedOut, message), true
 }
 
-// nodeDown gives up when a node does not answer that is needed: that of the
+// nodeDown rolls back when a node is not Ready that is needed: that of the
 // replacement, and that of the original while something of it has to be copied or
-// to end. The deadline would come much later, and all that time a pod may stand still.
+// to end. The deadline would come much later, and all that time a pod may be frozen.
 func (b *builder) nodeDown() (_ Decision, decided bool) {
 	node, down := b.DestinationNode(), b.DestinationDown
 	if down <= b.Limits.AgentGrace && (b.carries() || b.stopsFirst()) {
@@ -148,7 +147,7 @@ func (b *builder) nodeDown() (_ Decision, decided bool) {
 func (b *builder) untilDeadline() time.Duration {
 	left := b.deadline().Sub(b.Now)
 	if left <= 0 {
-		return 2 * PollInterval
+		return longPoll
 	}
-	return max(time.Second, min(left, 2*PollInterval))
+	return max(shortPoll, min(left, longPoll))
 }

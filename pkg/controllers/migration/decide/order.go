@@ -33,7 +33,7 @@ func chooseOrder(s *State, v containers.Verdicts, processes bool) (v1alpha1.Hand
 	if processes && !s.sharesCheckpoint() {
 		return v1alpha1.OrderStopFirst, "the memory of its processes is carried on a claim that two nodes cannot use at once: a class that offers ReadWriteMany spares the stop (spec.checkpoint.accessMode)"
 	}
-	return v1alpha1.OrderStartFirst, "nothing keeps the replacement from working beside the original"
+	return v1alpha1.OrderStartFirst, "nothing keeps the replacement from running beside the original"
 }
 
 // sharesCheckpoint reports whether two nodes can use the checkpoint claim at once.
@@ -68,11 +68,11 @@ func refuseProcesses(s *State, v containers.Verdicts) *containers.Refusal {
 	}
 	if !s.CarriesProcesses {
 		return &containers.Refusal{Reason: ReasonNodeWithoutCRIU, Message: fmt.Sprintf(
-			"node %s cannot dump processes: its node agent did not give it the label %s=true (annotation %s tells what it found)", s.Pod.Spec.NodeName, v1alpha1.ProcessNodeLabel, v1alpha1.ProcessVersionsAnnotation)}
+			"node %s cannot dump processes: its node agent did not give it the label %s=true (annotation %s reports what it found)", s.Pod.Spec.NodeName, v1alpha1.ProcessNodeLabel, v1alpha1.ProcessVersionsAnnotation)}
 	}
 	if order, why := chooseOrder(s, v, true); order != v1alpha1.OrderStartFirst {
 		return &containers.Refusal{Reason: ReasonProcessNeedsOverlap, Message: fmt.Sprintf(
-			"processes are restored while the original can still go on, but it would have to stop first: %s", why)}
+			"processes are restored while the original can still continue, but it would have to stop first: %s", why)}
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func checkpointPossible(s *State, v containers.Verdicts) *containers.Refusal {
 
 // reusedClaim is the checkpoint claim that the pod brought along, which is used
 // again: the application may have written to it. One whose content may be lost
-// is left alone, so that it is in nobody's way where only one node can have it.
+// is not used, since only one node may be able to mount it.
 func (s *State) reusedClaim() string {
 	previous := containers.PreviousCheckpoint(s.Pod)
 	if previous == "" || containers.MayLose(s.Pod, v1alpha1.CheckpointVolumeName) {

@@ -61,7 +61,7 @@ func (b *builder) waitForOwner(reason string) Decision {
 func (b *builder) accept() Decision {
 	b.newStatus().Original = &v1alpha1.PodReference{Name: b.Pod.Name, UID: b.Pod.UID, NodeName: b.Pod.Spec.NodeName}
 	root, uid, created := containers.RootName(b.Pod), b.Migration.UID, b.Migration.CreationTimestamp.Time
-	// Written down before anything is made, so that what was made is found even
+	// Written down before anything is created, so that it is found even
 	// when the original is gone. A replacement without a UID does not exist yet.
 	b.newStatus().Replacement = &v1alpha1.PodReference{Name: containers.ReplacementName(root, uid, created)}
 	verdicts := containers.Judge(b.Pod, containers.PolicyOf(b.Migration))
@@ -128,7 +128,7 @@ func podExists(s *State) *containers.Refusal {
 
 func podIsTheOneMeant(s *State) *containers.Refusal {
 	if want := s.Migration.Spec.PodUID; want != "" && want != s.Pod.UID {
-		return &containers.Refusal{Reason: ReasonPodUIDMismatch, Message: fmt.Sprintf("pod %s has UID %s, not %s: it was made anew since the request", s.Pod.Name, s.Pod.UID, want)}
+		return &containers.Refusal{Reason: ReasonPodUIDMismatch, Message: fmt.Sprintf("pod %s has UID %s, not %s: it was recreated since the request", s.Pod.Name, s.Pod.UID, want)}
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// placing creates the replacement and watches it until it works.
+// placing creates the replacement and watches it until it is ready.
 func (b *builder) placing() Decision {
 	if !b.IsCommitted() {
 		if d, decided := b.beforeHandover(); decided {
@@ -27,7 +27,7 @@ func (b *builder) placing() Decision {
 		}
 	}
 	r := b.replacement()
-	if known := b.Migration.Status.Replacement; known.UID == "" {
+	if recorded := b.Migration.Status.Replacement; recorded.UID == "" {
 		switch {
 		case b.method() == v1alpha1.MethodRecreate:
 			return b.beginStop()
@@ -77,7 +77,7 @@ func (b *builder) beginHandover() {
 	b.newStatus().Times.HandingOver = b.microNow()
 }
 
-// beginStop goes on to the handover of a migration whose original has to stop.
+// beginStop begins the handover of a migration whose original has to stop.
 func (b *builder) beginStop() Decision {
 	b.beginHandover()
 	b.say("the place on node %s is held, handing over", b.newStatus().Placeholder.NodeName)
@@ -89,11 +89,11 @@ func (b *builder) createReplacement(existing *corev1.Pod) Decision {
 	case existing != nil:
 		return b.markCreated(existing)
 	case b.Replacement != nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and belongs to somebody else", b.Replacement.Name))
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
 	case b.IsCommitted():
-		// The original was evicted by others, and the replacement deleted before
+		// Another client evicted the original, and the replacement was deleted before
 		// it was recorded.
-		return b.failPermanently(ReasonReplacementDeleted, "the original and its replacement were both removed by others")
+		return b.failPermanently(ReasonReplacementDeleted, "the original and its replacement were both deleted by other clients")
 	}
 	pod, err := containers.BuildReplacement(b.Pod, b.storedVerdicts(), b.replacementOptions())
 	if err != nil {
@@ -129,7 +129,7 @@ func (b *builder) markCreated(r *corev1.Pod) Decision {
 	b.newStatus().Replacement = &v1alpha1.PodReference{Name: r.Name, UID: r.UID, NodeName: r.Spec.NodeName}
 	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonCreated, "waiting for the scheduler")
 	b.say("waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
-	b.event(false, b.original(), ReasonCreated, fmt.Sprintf("Created replacement %s; pod %s keeps running until it works", r.Name, b.Migration.Spec.PodName))
+	b.event(false, b.original(), ReasonCreated, fmt.Sprintf("Created replacement %s; pod %s keeps running until it is ready", r.Name, b.Migration.Spec.PodName))
 	return b.decision
 }
 
@@ -140,17 +140,21 @@ func (b *builder) markPlaced(r *corev1.Pod) {
 	b.event(false, b.original(), ReasonPlaced, fmt.Sprintf("Replacement %s was placed on node %s", r.Name, r.Spec.NodeName))
 }
 
-// markReplacementReady records that the replacement does.
+// markReplacementReady records that the replacement is ready.
 func (b *builder) markReplacementReady(r *corev1.Pod) {
 	b.newStatus().Times.ReplacementReady = b.microNow()
 	b.newStatus().Downtime = b.downtime()
 	b.markRestored()
-	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady, "the replacement works on node "+r.Spec.NodeName)
-	b.say("replacement %s works on node %s, handing over", r.Name, r.Spec.NodeName)
-	b.event(false, r, ReasonReady, fmt.Sprintf("Replacement %s works on node %s; the original may go", r.Name, r.Spec.NodeName))
+	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady, "the replacement is ready on node "+r.Spec.NodeName)
+	b.say("replacement %s is ready on node %s, handing over", r.Name, r.Spec.NodeName)
+	note := fmt.Sprintf("Replacement %s is ready on node %s", r.Name, r.Spec.NodeName)
+	if o := b.original(); o != nil && o.DeletionTimestamp == nil {
+		note += "; evicting the original"
+	}
+	b.event(false, r, ReasonReady, note)
 }
 
-// cannotStart gives up on a replacement of which a container cannot be started,
+// cannotStart rolls back when a container of the replacement cannot be started,
 // for a reason that seldom passes.
 func (b *builder) cannotStart(r *corev1.Pod) (_ Decision, decided bool) {
 	reason := startFailure(r)
@@ -161,9 +165,9 @@ func (b *builder) cannotStart(r *corev1.Pod) (_ Decision, decided bool) {
 	return b.beginRollback(ReasonCannotStart, fmt.Sprintf("replacement %s cannot start on node %s: %s", r.Name, r.Spec.NodeName, reason)), true
 }
 
-// unplaced waits for the scheduler, and gives up when it has found no place
-// for longer than the grace. While a node is nominated, room is being made;
-// and making the volume of a claim can take longer than the grace.
+// unplaced waits for the scheduler, and rolls back when it has found no place
+// for longer than the grace. While a node is nominated, pods are being preempted;
+// and provisioning the volume of a claim can take longer than the grace.
 func (b *builder) unplaced(r *corev1.Pod) Decision {
 	scheduled := podCondition(r, corev1.PodScheduled)
 	if scheduled == nil || scheduled.Status != corev1.ConditionFalse {
@@ -190,7 +194,7 @@ func (b *builder) unplaced(r *corev1.Pod) Decision {
 const unboundClaim = "unbound immediate PersistentVolumeClaims"
 
 // volumeIsComing reports whether the scheduler waits for the checkpoint claim,
-// and the claim has a class to make its volume.
+// and the claim has a class that provisions its volume.
 func (b *builder) volumeIsComing(refusal string) bool {
 	c := b.claim()
 	return strings.Contains(refusal, unboundClaim) && c != nil && ptr.Deref(c.Spec.StorageClassName, "") != ""
@@ -207,19 +211,19 @@ func wrongNode(m *v1alpha1.PodMigration, r *corev1.Pod) *containers.Refusal {
 	return nil
 }
 
-// holdPlace makes the placeholder of a migration that stops first, and waits
-// until it runs. It reports whether the decision is made.
+// holdPlace creates the placeholder of a migration that stops first, and waits
+// until it runs.
 func (b *builder) holdPlace() (_ Decision, decided bool) {
-	p, known := b.placeholder(), b.newStatus().Placeholder
+	p, recorded, updated := b.placeholder(), b.Migration.Status.Placeholder, b.newStatus().Placeholder
 	switch {
-	case known.UID == "" && b.Placeholder != nil && p == nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and belongs to somebody else", b.Placeholder.Name)), true
-	case known.UID == "" && p == nil:
+	case recorded.UID == "" && b.Placeholder != nil && p == nil:
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Placeholder.Name)), true
+	case recorded.UID == "" && p == nil:
 		return b.createPlaceholder()
-	case p == nil || p.UID != known.UID && known.UID != "" || p.DeletionTimestamp != nil:
-		return b.beginRollback(ReasonPlaceholderDeleted, fmt.Sprintf("placeholder %s was removed by somebody else", known.Name)), true
-	case known.UID == "":
-		known.UID = p.UID
+	case p == nil || p.UID != recorded.UID && recorded.UID != "" || p.DeletionTimestamp != nil:
+		return b.beginRollback(ReasonPlaceholderDeleted, fmt.Sprintf("placeholder %s was deleted by another client", recorded.Name)), true
+	case recorded.UID == "":
+		updated.UID = p.UID
 		b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonPlaceholderCreated, "waiting for the scheduler to find a place")
 		b.say("waiting for scheduler %s to place %s, which holds the place of the replacement", v1alpha1.SchedulerName, p.Name)
 		return b.decision, true
@@ -229,8 +233,8 @@ func (b *builder) holdPlace() (_ Decision, decided bool) {
 	if wrong := wrongNode(b.Migration, p); wrong != nil {
 		return b.beginRollback(wrong.Reason, wrong.Message), true
 	}
-	if known.NodeName == "" {
-		known.NodeName = p.Spec.NodeName
+	if recorded.NodeName == "" {
+		updated.NodeName = p.Spec.NodeName
 		b.newStatus().Times.Placed = b.microNow()
 		b.condition(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced, fmt.Sprintf("placeholder %s holds the place on node %s", p.Name, p.Spec.NodeName))
 		b.event(false, b.original(), ReasonPlaced, fmt.Sprintf("Placeholder %s holds a place on node %s", p.Name, p.Spec.NodeName))

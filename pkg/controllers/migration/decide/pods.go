@@ -11,8 +11,8 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
-// isReady reports whether a replacement does the work of its original. Ready
-// says so. But a pod of restart policy Never stops being Ready when one of its
+// isReady reports whether a replacement does the work of its original: the Ready
+// condition says so. But a pod of restart policy Never stops being Ready when one of its
 // containers has finished, so containers that are done count as well; and a
 // replacement that has already finished everything has taken over.
 func isReady(pod *corev1.Pod) bool {
@@ -71,7 +71,7 @@ func podFailure(pod *corev1.Pod) string {
 	return "no reason given"
 }
 
-// startProgress tells what a pod that does not work yet is waiting for.
+// startProgress says what a pod that is not ready yet is waiting for.
 func startProgress(pod *corev1.Pod) string {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		switch {
@@ -100,7 +100,7 @@ func startFailure(pod *corev1.Pod) string {
 	return ""
 }
 
-// isDisrupted reports whether others than its user end a pod: an eviction, a
+// isDisrupted reports whether another than its user ends a pod: an eviction, a
 // drain, node pressure or preemption (KEP-3329).
 func isDisrupted(pod *corev1.Pod) bool {
 	if pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodFailed {

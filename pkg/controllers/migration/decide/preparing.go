@@ -2,7 +2,6 @@ package decide
 
 import (
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,8 +12,8 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// preparing decides the containers, measures the original and makes the claim.
-// It is also where a migration begins anew when containers have changed.
+// preparing decides the containers, measures the original and creates the claim.
+// A migration returns here when containers have changed.
 func (b *builder) preparing() Decision {
 	if r := refuseOriginal(b.State); r != nil {
 		return b.beginRollback(r.Reason, r.Message)
@@ -35,7 +34,7 @@ func (b *builder) preparing() Decision {
 		if p.DeletionTimestamp == nil {
 			return b.do(Action{Type: DeletePlaceholder, Pod: p})
 		}
-		return b.wait(time.Second, "waiting for placeholder %s to end, to make another one", p.Name)
+		return b.wait(shortPoll, "waiting for placeholder %s to end, to create another one", p.Name)
 	}
 	if p := b.newStatus().Placeholder; p != nil {
 		*p = v1alpha1.PodReference{Name: p.Name}
@@ -73,25 +72,25 @@ func (b *builder) preparing() Decision {
 	return b.decision
 }
 
-// createClaim makes the checkpoint claim, unless the pod brought one along.
+// createClaim creates the checkpoint claim, unless the pod brought one along.
 func (b *builder) createClaim() (_ Decision, decided bool) {
-	if c := b.newStatus().Checkpoint; c != nil && c.ClaimReused {
+	if c := b.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
 		return b.checkReusedClaim()
 	}
 	switch {
 	case b.Claim == nil:
 		return b.do(Action{Type: CreateClaim, Claim: buildClaim(b.State)}), true
 	case b.claim() == nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("claim %s exists and belongs to somebody else", b.Claim.Name)), true
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("claim %s exists and was not created by this migration", b.Claim.Name)), true
 	case b.Claim.DeletionTimestamp != nil:
-		return b.wait(PollInterval, "waiting for the old claim %s to go", b.Claim.Name), true
+		return b.wait(PollInterval, "waiting for the old claim %s to be deleted", b.Claim.Name), true
 	}
 	return Decision{}, false
 }
 
 func (b *builder) checkReusedClaim() (_ Decision, decided bool) {
 	if b.Claim == nil || b.Claim.DeletionTimestamp != nil {
-		return b.beginRollback(ReasonClaimRejected, fmt.Sprintf("claim %s, which the pod brought along, is gone", b.Migration.Status.CheckpointClaim)), true
+		return b.beginRollback(ReasonClaimRejected, fmt.Sprintf("claim %s, which the pod brought along, no longer exists", b.Migration.Status.CheckpointClaim)), true
 	}
 	capacity, needed := b.Claim.Status.Capacity[corev1.ResourceStorage], claimSize(b.State)
 	if b.carries() && !capacity.IsZero() && capacity.Cmp(needed) < 0 {
@@ -104,7 +103,7 @@ func (b *builder) checkReusedClaim() (_ Decision, decided bool) {
 var defaultClaimSize = resource.MustParse("1Gi")
 
 // buildClaim returns the checkpoint claim. It has no owner until the original
-// is gone: before, the replacement may have to be built anew.
+// is gone: before, the replacement may have to be rebuilt.
 func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 	spec, root := s.Migration.Spec.Checkpoint, containers.RootName(s.Pod)
 	return &corev1.PersistentVolumeClaim{
@@ -127,7 +126,7 @@ func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 	}
 }
 
-// Room on the claim beyond what was measured: the pod goes on writing, and a
+// Space on the claim beyond what was measured: the pod continues writing, and a
 // file system needs some of its own.
 const (
 	growthPercent = 25
@@ -161,12 +160,11 @@ func lateRefusal(reason string) string {
 	return reason
 }
 
-// measureCheckpoint asks the agent of the source node how much there is to carry. It
-// reports whether the decision is made.
+// measureCheckpoint asks the agent of the source node how much there is to carry.
 func (b *builder) measureCheckpoint() (_ Decision, decided bool) {
-	c := b.newStatus().Checkpoint
-	if c.Step == "" {
-		c.Step = v1alpha1.StepMeasure
+	updated := b.newStatus().Checkpoint
+	if updated.Step == "" {
+		updated.Step = v1alpha1.StepMeasure
 		b.condition(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonMeasuring, "the node agent measures the volumes")
 		b.say("asking the node agent of %s how much is to be carried", b.Migration.Status.Original.NodeName)
 		return b.decision, true
@@ -180,24 +178,24 @@ func (b *builder) measureCheckpoint() (_ Decision, decided bool) {
 	return Decision{}, false
 }
 
-// copyCheckpoint makes the carrier and waits for a complete copy, while the pod runs.
+// copyCheckpoint creates the carrier and waits for a complete copy, while the pod runs.
 func (b *builder) copyCheckpoint() (_ Decision, decided bool) {
-	c := b.newStatus().Checkpoint
+	updated := b.newStatus().Checkpoint
 	if b.isTrue(v1alpha1.ConditionCopied) {
 		return Decision{}, false
 	}
 	carrier := b.carrier()
 	switch {
 	case carrier == nil && b.Carrier != nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and belongs to somebody else", b.Carrier.Name)), true
-	case carrier == nil && c.Carrier.UID != "":
-		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by somebody else", c.Carrier.Name)), true
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Carrier.Name)), true
+	case carrier == nil && updated.Carrier.UID != "":
+		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", updated.Carrier.Name)), true
 	case carrier == nil:
-		return b.do(Action{Type: CreateCarrier, Pod: containers.BuildCarrier(b.Pod, c.Carrier.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)}), true
-	case c.Carrier.UID != carrier.UID || c.Step == v1alpha1.StepMeasure:
-		c.Carrier.UID, c.Step = carrier.UID, v1alpha1.StepCopy
+		return b.do(Action{Type: CreateCarrier, Pod: containers.BuildCarrier(b.Pod, updated.Carrier.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)}), true
+	case updated.Carrier.UID != carrier.UID || updated.Step == v1alpha1.StepMeasure:
+		updated.Carrier.UID, updated.Step = carrier.UID, v1alpha1.StepCopy
 		b.condition(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying, "the node agent copies the volumes while the pod runs")
-		b.say("copying %d bytes while the pod runs", c.Source.Bytes)
+		b.say("copying %d bytes while the pod runs", updated.Source.Bytes)
 		return b.decision, true
 	}
 	if d, decided := b.sourceFailed(); decided {
@@ -225,30 +223,29 @@ func (b *builder) awaitCopy(carrier *corev1.Pod) Decision {
 // recheckProcesses looks again at a pod whose processes are to move: before the
 // first attempt, and before another one.
 func (b *builder) recheckProcesses(v containers.Verdicts) (_ Decision, decided bool) {
-	c := b.newStatus().Checkpoint
-	if c == nil || c.Mode != v1alpha1.CheckpointProcess {
+	updated := b.newStatus().Checkpoint
+	if updated == nil || updated.Mode != v1alpha1.CheckpointProcess {
 		return Decision{}, false
 	}
 	if r := containers.RefuseProcesses(b.Pod, v); r != nil {
 		return b.processesNotMovable(r.Reason, r.Message), true
 	}
-	c.Processes = containers.MovingProcesses(v)
+	updated.Processes = containers.MovingProcesses(v)
 	return Decision{}, false
 }
 
-// processesNotMovable ends the attempt to move processes: the original goes on, and the
-// migration with the volumes alone where it may.
+// processesNotMovable ends the attempt to move processes. The original is thawed, and
+// the migration continues with the volumes alone where it may.
 func (b *builder) processesNotMovable(reason, why string) Decision {
 	message := "the processes of the pod cannot move: " + why
 	if b.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {
 		return b.beginRollback(reason, message)
 	}
-	d := b.restartPreparation(reason, message+"; its containers start afresh with its volumes")
-	if c := b.newStatus().Checkpoint; b.newStatus().Phase == v1alpha1.PhasePreparing {
-		c.Mode, c.Processes, c.FallbackReason = v1alpha1.CheckpointFrozen, nil, why
+	b.restartPreparation(reason, message+"; its containers start afresh with its volumes")
+	if updated := b.newStatus().Checkpoint; b.newStatus().Phase == v1alpha1.PhasePreparing {
+		updated.Mode, updated.Processes, updated.FallbackReason = v1alpha1.CheckpointFrozen, nil, why
 	}
-	d.Status = b.decision.Status
-	return d
+	return b.decision
 }
 
 // restartPreparation goes back to Preparing: the original has changed, so that the
@@ -256,16 +253,16 @@ func (b *builder) processesNotMovable(reason, why string) Decision {
 // its processes turned out to be immovable.
 func (b *builder) restartPreparation(reason, message string) Decision {
 	if owners.NeedsWebhook(b.method()) && b.Migration.Status.Replacement.UID != "" {
-		// Its owner would make another pod at once, before it is known what of.
-		return b.beginRollback(reason, message+", which is not possible with a pod that its owner made")
+		// Its owner would create another pod at once, before it is known what of.
+		return b.beginRollback(reason, message+", which is not possible with a pod that its owner created")
 	}
 	b.newStatus().Phase = v1alpha1.PhasePreparing
 	times := &b.newStatus().Times
 	times.Prepared, times.Copied, times.Placed, times.HandingOver, times.ReplacementReady = nil, nil, nil, nil, nil
 	if b.carries() {
 		// Reports about the attempt before are void; the agent of the source thaws.
-		c := b.newStatus().Checkpoint
-		c.Attempt, c.Step, c.Source, c.Destination = c.Attempt+1, "", nil, nil
+		updated := b.newStatus().Checkpoint
+		updated.Attempt, updated.Step, updated.Source, updated.Destination = updated.Attempt+1, "", nil, nil
 	}
 	for _, kind := range []string{v1alpha1.ConditionPrepared, v1alpha1.ConditionCopied, v1alpha1.ConditionPlaced, v1alpha1.ConditionReplacementReady} {
 		b.condition(kind, metav1.ConditionFalse, reason, message)

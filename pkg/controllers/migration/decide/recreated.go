@@ -19,11 +19,12 @@ const (
 	webhookGrace = 30 * time.Second
 	// probeInterval is how often it is asked meanwhile.
 	probeInterval = 500 * time.Millisecond
+	// recreateInterval is how soon a pod is looked for that its owner creates at once.
+	recreateInterval = 100 * time.Millisecond
 )
 
 // announceReplacement announces that the owner's next pod is to become the replacement, and
-// asks whether the admission webhook would see to it. It reports whether the
-// decision is made.
+// asks whether the admission webhook would see to it.
 func (b *builder) announceReplacement() (_ Decision, decided bool) {
 	if !b.isTrue(v1alpha1.ConditionReplacementPending) {
 		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonAnnounced, "the next pod of the owner is to become the replacement")
@@ -69,13 +70,13 @@ func (b *builder) probe() *corev1.Pod {
 	return pod
 }
 
-// webhookProbed goes on when the webhook has turned the probe into a replacement.
+// webhookProbed continues when the webhook has turned the probe into a replacement.
 func (b *builder) webhookProbed(r Result) (Decision, error) {
 	if r.Err == nil && r.Admitted {
 		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonWebhookAnswers, "the admission webhook turns the next pod of the owner into the replacement")
 		return b.decision, nil
 	}
-	why := "it left a pod as it was"
+	why := "it did not change a pod"
 	if r.Err != nil {
 		why = r.Err.Error()
 	}
@@ -85,7 +86,7 @@ func (b *builder) webhookProbed(r Result) (Decision, error) {
 	return b.wait(probeInterval, "waiting for the admission webhook: %s", why), nil
 }
 
-// releaseOriginal has the owner let the original go, which makes it create the
+// releaseOriginal removes the original from its owner, which then creates the
 // replacement.
 func (b *builder) releaseOriginal(existing *corev1.Pod) Decision {
 	o := b.original()
@@ -93,14 +94,14 @@ func (b *builder) releaseOriginal(existing *corev1.Pod) Decision {
 	case existing != nil:
 		return b.recordReplacement(existing)
 	case b.Replacement != nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and belongs to somebody else", b.Replacement.Name))
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
 	}
 	if !owners.IsReleased(o) {
 		if r := owners.Refuse(o, b.Owner); r != nil {
 			return b.beginRollback(r.Reason, r.Message)
 		}
 		if why := owners.InFlight(b.Owner); why != "" {
-			return b.wait(time.Second, "waiting: %s", why)
+			return b.wait(shortPoll, "waiting: %s", why)
 		}
 	}
 	if d, decided := b.announceReplacement(); decided {
@@ -114,9 +115,9 @@ func (b *builder) releaseOriginal(existing *corev1.Pod) Decision {
 		return b.do(Action{Type: ReleaseOriginal, Pod: o, Becomes: released})
 	}
 	if plain := b.plainPod(); plain != nil {
-		return b.beginRollback(ReasonWebhookMissed, fmt.Sprintf("%s %s made pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
+		return b.beginRollback(ReasonWebhookMissed, fmt.Sprintf("%s %s created pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
 	}
-	return b.wait(time.Second, "waiting for %s %s to make the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
+	return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
 }
 
 // recordReplacement records the pod of the owner that has become the replacement.
@@ -126,7 +127,7 @@ func (b *builder) recordReplacement(r *corev1.Pod) Decision {
 }
 
 // plainPod is a pod of the owner that should have become the replacement, and
-// was made while the webhook did not answer.
+// was created while the webhook did not answer.
 func (b *builder) plainPod() *corev1.Pod {
 	h := b.Migration.Status.Handover
 	for i := range b.Siblings {
@@ -142,17 +143,17 @@ func (b *builder) plainPod() *corev1.Pod {
 }
 
 // awaitRecreated waits for the owner's new pod, once the original is gone. A pod
-// that was made while the webhook did not answer has no state: as long as it has
-// not started, it is removed, and the owner makes another one.
+// that was created while the webhook did not answer has no state: as long as it has
+// not started, it is deleted, and the owner creates another one.
 func (b *builder) awaitRecreated() Decision {
 	plain := b.plainPod()
 	switch {
 	case plain == nil:
-		return b.wait(time.Second, "waiting for %s %s to make the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
+		return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
 	case hasStarted(plain):
 		return b.failPermanently(ReasonWebhookMissed, fmt.Sprintf("pod %s was made anew by its owner while the admission webhook did not answer, and has started: what was carried is kept on claim %s", plain.Name, b.Migration.Status.CheckpointClaim))
 	}
-	b.event(true, plain, ReasonWebhookMissed, fmt.Sprintf("Removing pod %s, which was made while the admission webhook did not answer, before it starts", plain.Name))
+	b.event(true, plain, ReasonWebhookMissed, fmt.Sprintf("Deleting pod %s, which was created while the admission webhook did not answer, before it starts", plain.Name))
 	return b.do(Action{Type: DeletePlainPod, Pod: plain})
 }
 

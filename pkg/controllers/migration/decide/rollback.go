@@ -12,21 +12,21 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// beginRollback writes down that, and why, everything will be put back. Nothing is
+// beginRollback writes down that the migration is rolled back, and why. Nothing is
 // removed before that is in the status.
 func (b *builder) beginRollback(reason, message string) Decision {
 	b.condition(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, reason, message)
-	if c := b.newStatus().Checkpoint; c != nil && c.Step != "" {
-		c.Step = v1alpha1.StepAbort
+	if updated := b.newStatus().Checkpoint; updated != nil && updated.Step != "" {
+		updated.Step = v1alpha1.StepAbort
 	}
 	if b.isTrue(v1alpha1.ConditionReplacementPending) {
 		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, reason, message)
 	}
-	b.say("putting everything back: %s", message)
+	b.say("rolling back: %s", message)
 	return b.decision
 }
 
-// rollback removes what the migration made, and finishes.
+// rollback deletes what the migration created, and finishes.
 func (b *builder) rollback() Decision {
 	if d, decided := b.readopt(); decided {
 		return d
@@ -45,13 +45,13 @@ func (b *builder) rollback() Decision {
 		if made.pod.DeletionTimestamp == nil {
 			return b.do(Action{Type: made.remove, Pod: made.pod})
 		}
-		b.decision.Wait = time.Second
+		b.decision.Wait = shortPoll
 		return b.decision
 	}
 	if d, decided := b.unmarkOriginal(); decided {
 		return d
 	}
-	// A claim that is being deleted is held only until nothing uses it.
+	// Its deletion waits for the last user (kubernetes.io/pvc-protection).
 	if c := b.claim(); c != nil && c.DeletionTimestamp == nil {
 		return b.do(Action{Type: DeleteClaim, Claim: c})
 	}
@@ -80,13 +80,13 @@ func (b *builder) isOnDeadNode(pod *corev1.Pod, down time.Duration) bool {
 func (b *builder) leftOnDeadNodes() (sentence string) {
 	for _, pod := range []*corev1.Pod{b.replacement(), b.carrier(), b.placeholder()} {
 		if pod != nil {
-			sentence += fmt.Sprintf("; pod %s ends when node %s is back, or removed", pod.Name, pod.Spec.NodeName)
+			sentence += fmt.Sprintf("; pod %s ends when node %s is Ready again, or removed", pod.Name, pod.Spec.NodeName)
 		}
 	}
 	return sentence
 }
 
-// readopt gives an original back to the owner that has let it go. A pod that the
+// readopt returns a released original to its owner. A pod that the
 // owner could prefer to it goes first, without being counted as failed.
 func (b *builder) readopt() (_ Decision, decided bool) {
 	o := b.original()
@@ -105,7 +105,7 @@ func (b *builder) readopt() (_ Decision, decided bool) {
 	}
 	restored, err := owners.Restored(o)
 	if err != nil {
-		return b.wait(PollInterval, "the original cannot be given back to its owner: %v", err), true
+		return b.wait(PollInterval, "the original cannot be returned to its owner: %v", err), true
 	}
 	return b.do(Action{Type: ReadoptOriginal, Pod: o, Becomes: restored}), true
 }
@@ -127,9 +127,9 @@ func (b *builder) discard(pod *corev1.Pod) Decision {
 	return b.do(Action{Type: DeleteReplacement, Pod: pod})
 }
 
-// unmarkOriginal makes sure that the original works as before: it is thawed,
-// and no mark is left. The fence makes every judgement void that a controller
-// which is believed dead has made of the pod.
+// unmarkOriginal makes sure that the original runs as before: it is thawed,
+// and no mark is left. The barrier changes its resourceVersion, so that every
+// write fails that a controller which is believed dead has prepared.
 func (b *builder) unmarkOriginal() (_ Decision, decided bool) {
 	o := b.original()
 	if o == nil || o.DeletionTimestamp != nil {
@@ -137,7 +137,7 @@ func (b *builder) unmarkOriginal() (_ Decision, decided bool) {
 	}
 	wasFrozen := b.conditionReason(v1alpha1.ConditionSealed) != ""
 	if s := b.source(); wasFrozen && b.SourceDown == 0 && s != nil && s.Phase != v1alpha1.SourceThawed && s.Phase != v1alpha1.SourceFailed {
-		return b.wait(time.Second, "waiting for the node agent of %s to let pod %s go on", s.Node, o.Name), true
+		return b.wait(shortPoll, "waiting for the node agent of %s to thaw pod %s", s.Node, o.Name), true
 	}
 	replacementExisted := b.Migration.Status.Replacement != nil && b.Migration.Status.Replacement.UID != ""
 	if replacementExisted && o.Annotations[v1alpha1.RollbackBarrierAnnotation] != string(b.Migration.UID) || owners.HasLowestDeletionCost(o) || hasHoldFinalizer(o) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,7 +19,7 @@ type Result struct {
 	Reason   string
 	// Sample is the measurement; nil when there is none.
 	Sample *Sample
-	// Created is the replacement as the API server returned it.
+	// Created is the replacement as the API server returned it; nil for all else.
 	Created *corev1.Pod
 	// Err is what the API server answered instead.
 	Err error
@@ -38,19 +37,19 @@ func Settle(s State, d Decision, r Result) (Decision, error) {
 	case MeasureBefore:
 		return b.measuredBefore(r)
 	case CreateClaim:
-		return b.claimCreated(r)
+		return b.created(r, ReasonClaimRejected, "the checkpoint claim")
 	case CreateCarrier:
-		return b.carrierCreated(r)
+		return b.created(r, ReasonCheckpointFailed, "the pod that mounts the checkpoint claim")
 	case CreatePlaceholder:
-		return b.placeholderCreated(r)
+		return b.created(r, ReasonReplacementRejected, "the placeholder")
 	case ProbeWebhook:
 		return b.webhookProbed(r)
 	case ProbeWebhookAndRemoveHold:
 		return b.holdRemoved(r)
 	case DeletePlainPod:
-		return b.wait(100*time.Millisecond, "removed pod %s before it started: the admission webhook did not answer when it was made", d.Action.Pod.Name), ignoreDeleted(r.Err)
+		return b.wait(recreateInterval, "deleted pod %s before it started: the admission webhook did not answer when it was created", d.Action.Pod.Name), ignoreDeleted(r.Err)
 	case CreateReplacement:
-		return b.replacementCreated(r)
+		return b.created(r, ReasonReplacementRejected, "the replacement")
 	case CheckEviction:
 		return b.evictionChecked(r)
 	case OfferReplacement:
@@ -90,47 +89,17 @@ func (b *builder) measuredBefore(r Result) (Decision, error) {
 	return b.decision, nil
 }
 
-func (b *builder) claimCreated(r Result) (Decision, error) {
+// created reads the answer to the creation of an object. One that exists already is
+// looked at with the next state: it may be of another client. refused is the reason
+// of a rollback when the API server does not admit the object.
+func (b *builder) created(r Result, refused, what string) (Decision, error) {
 	switch {
-	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
-		return b.decision, nil
-	case isRejected(r.Err):
-		return b.beginRollback(ReasonClaimRejected, "the checkpoint claim was refused: "+r.Err.Error()), nil
-	default:
-		return b.decision, r.Err
-	}
-}
-
-func (b *builder) carrierCreated(r Result) (Decision, error) {
-	switch {
-	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
-		return b.decision, nil
-	case isRejected(r.Err):
-		return b.beginRollback(ReasonCheckpointFailed, "the pod that mounts the checkpoint claim was refused: "+r.Err.Error()), nil
-	default:
-		return b.decision, r.Err
-	}
-}
-
-func (b *builder) placeholderCreated(r Result) (Decision, error) {
-	switch {
-	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
-		return b.decision, nil
-	case isRejected(r.Err):
-		return b.beginRollback(ReasonReplacementRejected, "the placeholder was refused: "+r.Err.Error()), nil
-	default:
-		return b.decision, r.Err
-	}
-}
-
-func (b *builder) replacementCreated(r Result) (Decision, error) {
-	switch {
-	case r.Err == nil:
+	case r.Err == nil && r.Created != nil:
 		return b.markCreated(r.Created), nil
-	case isRejected(r.Err):
-		return b.beginRollback(ReasonReplacementRejected, "the replacement was refused: "+r.Err.Error()), nil
-	case apierrors.IsAlreadyExists(r.Err):
+	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
 		return b.decision, nil
+	case isRejected(r.Err):
+		return b.beginRollback(refused, what+" was refused: "+r.Err.Error()), nil
 	default:
 		return b.decision, r.Err
 	}
@@ -143,7 +112,7 @@ func isRejected(err error) bool {
 }
 
 // holdRemoved waits while the webhook does not answer: the original has ended,
-// and its owner must not make a plain pod instead of the replacement.
+// and its owner must not create a plain pod instead of the replacement.
 func (b *builder) holdRemoved(r Result) (Decision, error) {
 	switch {
 	case r.Err == nil && r.Admitted, apierrors.IsNotFound(r.Err):
@@ -153,7 +122,7 @@ func (b *builder) holdRemoved(r Result) (Decision, error) {
 	case r.Err != nil:
 		return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook: %s", b.decision.Action.Pod.Name, r.Err.Error()), nil
 	}
-	return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook, which leaves pods as they are", b.decision.Action.Pod.Name), nil
+	return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook, which does not change pods yet", b.decision.Action.Pod.Name), nil
 }
 
 func ignoreDeleted(err error) error {
@@ -173,7 +142,7 @@ func (b *builder) evicted(r Result) (Decision, error) {
 	return b.notEvicted(r)
 }
 
-// evictionChecked goes on when the Eviction API would have let the original go.
+// evictionChecked continues when the Eviction API would evict the original.
 func (b *builder) evictionChecked(r Result) (Decision, error) {
 	if r.Err == nil {
 		return b.beginSeal(), nil
@@ -229,8 +198,8 @@ func evictionMessage(err error) string {
 	return message
 }
 
-// measuredAfter waits for a sample that is about the replacement alone at
-// work: its whole window lies after the replacement began to work.
+// measuredAfter waits for a sample that is about the replacement alone: its whole
+// window lies after the replacement was ready.
 func (b *builder) measuredAfter(r Result) (Decision, error) {
 	from := b.newStatus().Times.ReplacementReady
 	if from != nil && r.Sample.startedAfter(from.Time) {

@@ -11,7 +11,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// handingOver carries state over, lets the original go and, once it is gone,
+// handingOver carries state over, evicts the original and, once it is gone,
 // measures and finishes.
 func (b *builder) handingOver() Decision {
 	if b.stopsFirst() {
@@ -38,10 +38,10 @@ func (b *builder) handingOver() Decision {
 	return b.evictOriginal(o)
 }
 
-// carryState carries state over at the handover. It reports whether the decision
-// is made: not when the replacement has its state, or never had any to wait for.
+// carryState carries state over at the handover. Nothing is decided when the
+// replacement has its state, or has none to wait for.
 func (b *builder) carryState() (_ Decision, decided bool) {
-	c := b.newStatus().Checkpoint
+	c := b.Migration.Status.Checkpoint
 	if !b.carries() || b.isTrue(v1alpha1.ConditionReleased) {
 		return Decision{}, false
 	}
@@ -52,12 +52,12 @@ func (b *builder) carryState() (_ Decision, decided bool) {
 		return d, true
 	}
 	if c.Step == v1alpha1.StepCopy {
-		// A frozen pod does not work: the budgets have a say in that too.
+		// A frozen pod is disrupted: the budgets have a say in that too.
 		return b.do(Action{Type: CheckEviction, Pod: b.Pod}), true
 	}
 	s, d := b.source(), b.destination()
 	if s == nil || s.Phase != v1alpha1.SourceSealed {
-		return b.awaitFrozen("the pod stands still for the last copy"), true
+		return b.awaitFrozen(b.lastCopy()), true
 	}
 	if d == nil || d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {
 		return b.awaitFrozen(fmt.Sprintf("restoring and verifying the checkpoint on node %s", b.Migration.Status.Replacement.NodeName)), true
@@ -65,14 +65,15 @@ func (b *builder) carryState() (_ Decision, decided bool) {
 	return b.markReleased(s), true
 }
 
-// evictOriginal removes the original, once the replacement works.
+// evictOriginal evicts the original, or has its ReplicaSet delete it, once the
+// replacement is ready.
 func (b *builder) evictOriginal(o *corev1.Pod) Decision {
 	r := b.replacement()
 	if d, decided := b.replacementFailed(r); decided {
 		return d
 	}
 	if !b.isReplacementReady(r) {
-		return b.wait(2*time.Second, "replacement %s does not work, not removing the original: %s", r.Name, startProgress(r))
+		return b.wait(readyPoll, "replacement %s is not ready, not evicting the original: %s", r.Name, startProgress(r))
 	}
 	if !b.isTrue(v1alpha1.ConditionReplacementReady) {
 		b.markReplacementReady(r)
@@ -90,12 +91,22 @@ func (b *builder) evictOriginal(o *corev1.Pod) Decision {
 	return b.offerToReplicaSet(o, r)
 }
 
-// adoptionGrace is how long the ReplicaSet may take to delete the original once
-// it has the replacement.
-const adoptionGrace = 10 * time.Second
+const (
+	// readyPoll is how often a replacement is looked at that was ready, or had its
+	// state, and is not ready.
+	readyPoll = 2 * time.Second
+	// adoptionGrace is how long the ReplicaSet may take to delete the original once
+	// it has the replacement.
+	adoptionGrace = 10 * time.Second
+	// Bounds of the wait before the Eviction API is asked again, and the part of the
+	// time blocked so far that it is.
+	minEvictionWait = time.Second
+	maxEvictionWait = 30 * time.Second
+	evictionBackoff = 4
+)
 
 // offerToReplicaSet has the ReplicaSet take the replacement for the original. The budgets
-// are asked first, though one more pod than wanted works at that moment.
+// are asked first, though one more pod than wanted is running at that moment.
 func (b *builder) offerToReplicaSet(o, r *corev1.Pod) Decision {
 	switch {
 	case b.Owner.ReplicaSet == nil:
@@ -107,7 +118,7 @@ func (b *builder) offerToReplicaSet(o, r *corev1.Pod) Decision {
 			return b.decision
 		}
 		if left := adoptionGrace - b.since(v1alpha1.ConditionHandedOver); left > 0 {
-			return b.wait(min(left, time.Second), "waiting for ReplicaSet %s to delete pod %s", b.Owner.ReplicaSet.Name, o.Name)
+			return b.wait(min(left, shortPoll), "waiting for ReplicaSet %s to delete pod %s", b.Owner.ReplicaSet.Name, o.Name)
 		}
 		// It wants one pod more by now: the original is still the one to go.
 		return b.do(Action{Type: Evict, Pod: o})
@@ -153,11 +164,11 @@ func (b *builder) takeOver() Decision {
 func (b *builder) evictionWait() time.Duration {
 	ready := b.Migration.Status.Times.ReplacementReady
 	if ready == nil {
-		return time.Second
+		return minEvictionWait
 	}
-	wait := min(30*time.Second, max(time.Second, b.Now.Sub(ready.Time)/4))
+	wait := min(maxEvictionWait, max(minEvictionWait, b.Now.Sub(ready.Time)/evictionBackoff))
 	if left := b.deadline().Sub(b.Now); left > 0 {
-		wait = max(time.Second, min(wait, left))
+		wait = max(minEvictionWait, min(wait, left))
 	}
 	return wait
 }

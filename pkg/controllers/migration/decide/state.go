@@ -18,7 +18,7 @@ type State struct {
 	// Pod has the name of the original; it may be another pod by now.
 	Pod *corev1.Pod
 	// Replacement and Claim have the names that the migration gives; they may
-	// belong to somebody else.
+	// be those of another client.
 	Replacement *corev1.Pod
 	Claim       *corev1.PersistentVolumeClaim
 	// PreviousClaim is the checkpoint claim that the original brought along.
@@ -27,14 +27,14 @@ type State struct {
 	Carrier *corev1.Pod
 	// Placeholder has the name that the migration gives to its placeholder.
 	Placeholder *corev1.Pod
-	// Siblings are the pods of the same controller. Only read where that makes the
+	// Siblings are the pods of the same controller. Only read where that creates the
 	// replacement.
 	Siblings []corev1.Pod
 	// Owner is the controller of the pod.
 	Owner owners.Owner
 	// Budgets names the PodDisruptionBudgets that match the pod. Only read while Pending.
 	Budgets []string
-	// SourceDown and DestinationDown tell for how long the node of the original, and
+	// SourceDown and DestinationDown are for how long the node of the original, and
 	// that of its replacement or placeholder, has not been Ready; zero when it is.
 	SourceDown, DestinationDown time.Duration
 	// AgentImage is the image of the node agent; empty where there is none.
@@ -43,9 +43,9 @@ type State struct {
 	Claims containers.ClaimLookup
 	// Others are the unfinished migrations of the namespace. Only read while Pending.
 	Others []v1alpha1.PodMigration
-	// TargetNodeExists tells whether spec.targetNode exists. Only read while Pending.
+	// TargetNodeExists reports whether spec.targetNode exists. Only read while Pending.
 	TargetNodeExists bool
-	// CarriesProcesses tells whether the node of the pod can dump processes. Only read
+	// CarriesProcesses reports whether the node of the pod can dump processes. Only read
 	// while Pending.
 	CarriesProcesses bool
 	// Limits bound the waiting.
@@ -55,7 +55,7 @@ type State struct {
 // Limits bound how long the controller waits, beside spec.timeoutSeconds.
 type Limits struct {
 	// UnschedulableGrace is how long the scheduler may find no place for the
-	// replacement before the migration is given up.
+	// replacement before the migration is rolled back.
 	UnschedulableGrace time.Duration
 	// MeasureTimeout is how long the use of the replacement is waited for.
 	MeasureTimeout time.Duration
@@ -76,7 +76,7 @@ func (s *State) original() *corev1.Pod {
 	return s.Pod
 }
 
-// replacement returns the pod that this migration made; nil when there is none.
+// replacement returns the pod that this migration created; nil when there is none.
 func (s *State) replacement() *corev1.Pod {
 	if s.Replacement == nil || !v1alpha1.OwnedBy(s.Replacement.Labels, s.Migration.UID) {
 		return nil
@@ -84,7 +84,7 @@ func (s *State) replacement() *corev1.Pod {
 	return s.Replacement
 }
 
-// claim returns the checkpoint claim that this migration made.
+// claim returns the checkpoint claim that this migration created.
 func (s *State) claim() *corev1.PersistentVolumeClaim {
 	if s.Claim == nil || !v1alpha1.OwnedBy(s.Claim.Labels, s.Migration.UID) {
 		return nil
@@ -92,7 +92,7 @@ func (s *State) claim() *corev1.PersistentVolumeClaim {
 	return s.Claim
 }
 
-// carrier returns the carrier that this migration made.
+// carrier returns the carrier that this migration created.
 func (s *State) carrier() *corev1.Pod {
 	if s.Carrier == nil || !v1alpha1.OwnedBy(s.Carrier.Labels, s.Migration.UID) {
 		return nil
@@ -100,7 +100,7 @@ func (s *State) carrier() *corev1.Pod {
 	return s.Carrier
 }
 
-// placeholder returns the placeholder that this migration made.
+// placeholder returns the placeholder that this migration created.
 func (s *State) placeholder() *corev1.Pod {
 	if s.Placeholder == nil || !v1alpha1.OwnedBy(s.Placeholder.Labels, s.Migration.UID) {
 		return nil
@@ -129,8 +129,8 @@ func (s *State) source() *v1alpha1.SourceReport {
 }
 
 func (s *State) destination() *v1alpha1.DestinationReport {
-	c, known := s.Migration.Status.Checkpoint, s.Migration.Status.Replacement
-	if c == nil || c.Destination == nil || known == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != known.UID {
+	c, recorded := s.Migration.Status.Checkpoint, s.Migration.Status.Replacement
+	if c == nil || c.Destination == nil || recorded == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != recorded.UID {
 		return nil
 	}
 	return c.Destination
@@ -230,11 +230,14 @@ func (s *State) keepsName() bool {
 	return h != nil && owners.KindOf(h.Owner) == owners.KindStatefulSet
 }
 
-// deadline is the moment at which an uncommitted migration is given up.
+// noDeadline is how far the deadline is of a migration that was not accepted.
+const noDeadline = time.Hour
+
+// deadline is the moment at which an uncommitted migration is rolled back.
 func (s *State) deadline() time.Time {
 	started := s.Migration.Status.Times.Started
 	if started == nil {
-		return s.Now.Add(time.Hour)
+		return s.Now.Add(noDeadline)
 	}
 	return started.Add(time.Duration(s.Migration.Spec.TimeoutSeconds) * time.Second)
 }

@@ -3,7 +3,6 @@ package decide
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,8 +10,8 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// stopping ends the original, whose replacement can start only then. All that
-// can be made sure of before is.
+// stopping ends the original, whose replacement can start only then. What can be
+// done and checked before is.
 func (b *builder) stopping() Decision {
 	if d, decided := b.beforeHandover(); decided {
 		return d
@@ -36,8 +35,8 @@ func (b *builder) stopping() Decision {
 		if d, decided := b.announceReplacement(); decided {
 			return d
 		}
-		// Its owner makes the next pod as soon as this one is gone. It is gone only
-		// when the webhook was asked once more.
+		// Its owner creates the next pod as soon as this one is gone. The finalizer
+		// keeps it until the webhook was asked once more.
 		if !hasHoldFinalizer(o) {
 			return b.do(Action{Type: MarkOriginal, Pod: o, Becomes: withHoldFinalizer(o)})
 		}
@@ -55,7 +54,7 @@ func (b *builder) removeCarrier(c *corev1.Pod) Decision {
 	if c.DeletionTimestamp == nil {
 		return b.do(Action{Type: DeleteCarrier, Pod: c})
 	}
-	return b.wait(time.Second, "waiting for carrier %s to leave claim %s", c.Name, b.Migration.Status.CheckpointClaim)
+	return b.wait(shortPoll, "waiting for carrier %s to unmount claim %s", c.Name, b.Migration.Status.CheckpointClaim)
 }
 
 // sealBeforeStop makes the last copy. Only a seal that is in the status lets the
@@ -72,7 +71,7 @@ func (b *builder) sealBeforeStop() (_ Decision, decided bool) {
 	}
 	s := b.source()
 	if s == nil || s.Phase != v1alpha1.SourceSealed {
-		return b.awaitFrozen("the pod stands still for the last copy"), true
+		return b.awaitFrozen(b.lastCopy()), true
 	}
 	times := &b.newStatus().Times
 	times.Stopped, times.Sealed = s.FrozenAt, s.SealedAt
@@ -96,14 +95,14 @@ func (b *builder) stopped() Decision {
 		b.say("the original is gone, its replacement may start")
 		return b.decision
 	}
-	r, known := b.replacement(), b.Migration.Status.Replacement
+	r, recorded := b.replacement(), b.Migration.Status.Replacement
 	switch {
-	case known.UID == "" && r != nil:
+	case recorded.UID == "" && r != nil:
 		return b.recordReplacement(r)
-	case known.UID == "" && b.method() == v1alpha1.MethodRecreate:
+	case recorded.UID == "" && b.method() == v1alpha1.MethodRecreate:
 		return b.awaitRecreated()
-	case known.UID == "":
-		return b.failPermanently(ReasonReplacementDeleted, "the replacement was removed by somebody else before the original ended")
+	case recorded.UID == "":
+		return b.failPermanently(ReasonReplacementDeleted, "the replacement was deleted by another client before the original ended")
 	}
 	if d, decided := b.replacementFailed(r); decided {
 		return d
@@ -114,8 +113,8 @@ func (b *builder) stopped() Decision {
 	return b.followReplacement(r)
 }
 
-// awaitOriginalGone waits for the original to end. One that is held is let go when its
-// containers have ended and the webhook answers.
+// awaitOriginalGone waits for the original to end. The hold finalizer is removed when
+// its containers have ended and the webhook answers.
 func (b *builder) awaitOriginalGone(o *corev1.Pod) Decision {
 	hasEnded := o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed
 	if hasEnded && b.newStatus().Times.Stopped == nil {
@@ -142,8 +141,8 @@ func lastEnd(pod *corev1.Pod) *metav1.MicroTime {
 	return &at
 }
 
-// removeSchedulingGate gives the place that was held to the replacement: the scheduler
-// keeps it for the pod that is nominated, and the placeholder goes.
+// removeSchedulingGate gives the place that was held to the replacement: the
+// scheduler keeps it for the nominated pod, and the placeholder is deleted.
 func (b *builder) removeSchedulingGate(r *corev1.Pod) Decision {
 	if c := b.carrier(); c != nil {
 		return b.removeCarrier(c)
@@ -157,14 +156,14 @@ func (b *builder) removeSchedulingGate(r *corev1.Pod) Decision {
 		case p.DeletionTimestamp == nil:
 			return b.do(Action{Type: DeletePlaceholder, Pod: p})
 		}
-		return b.wait(time.Second, "waiting for placeholder %s to leave", p.Name)
+		return b.wait(shortPoll, "waiting for placeholder %s to end", p.Name)
 	}
 	opened := r.DeepCopy()
 	opened.Spec.SchedulingGates = slices.DeleteFunc(opened.Spec.SchedulingGates, func(g corev1.PodSchedulingGate) bool { return g.Name == v1alpha1.WaitForOriginalGate })
 	return b.do(Action{Type: RemoveSchedulingGate, Pod: r, Becomes: opened})
 }
 
-// followReplacement follows the replacement to work. There is only forward.
+// followReplacement waits until the committed replacement is ready.
 func (b *builder) followReplacement(r *corev1.Pod) Decision {
 	if r.Spec.NodeName == "" {
 		return b.unplaced(r)
@@ -201,7 +200,8 @@ func hasHoldFinalizer(pod *corev1.Pod) bool {
 	return slices.Contains(pod.Finalizers, v1alpha1.HoldFinalizer)
 }
 
-// withHoldFinalizer is a pod that stays when it has ended, until it is let go.
+// withHoldFinalizer is a copy of a pod that stays when it has ended, until the
+// finalizer is removed.
 func withHoldFinalizer(pod *corev1.Pod) *corev1.Pod {
 	kept := pod.DeepCopy()
 	kept.Finalizers = append(kept.Finalizers, v1alpha1.HoldFinalizer)

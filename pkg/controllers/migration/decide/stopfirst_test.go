@@ -90,33 +90,6 @@ func replacementPending(reason string) func(*scene) {
 
 func withoutReplacement(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }
 
-type row struct {
-	name   string
-	scene  *scene
-	action ActionType
-	phase  v1alpha1.Phase
-	giveUp string
-	says   string
-}
-
-func check(t *testing.T, rows []row) {
-	t.Helper()
-	for _, test := range rows {
-		t.Run(test.name, func(t *testing.T) {
-			wasRollingBack := test.scene.isRollingBack()
-			d := Next(test.scene.State)
-			if d.Action.Type != test.action || d.Status.Phase != test.phase || !strings.Contains(d.Status.Message, test.says) {
-				t.Errorf("action %q, phase %q (%s), want %q, %q and %q", d.Action.Type, d.Status.Phase, d.Status.Message, test.action, test.phase, test.says)
-			}
-			c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack), metav1.Condition{})
-			if !wasRollingBack && c.Reason != test.giveUp {
-				t.Errorf("rollback for %q (%s), want %q", c.Reason, c.Message, test.giveUp)
-			}
-			checkProgress(t, test.scene, d)
-		})
-	}
-}
-
 func TestStopFirst(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	create := func(phase v1alpha1.Phase) *scene { return stopFirst(in(phase), v1alpha1.MethodCreate) }
@@ -138,7 +111,7 @@ func TestStopFirst(t *testing.T) {
 			s.Placeholder, s.Migration.Status.Placeholder.UID, s.AgentImage = nil, "", ""
 		}), CreatePlaceholder, placing, "", ""},
 		{"place: its name is taken", create(placing).with(func(s *scene) { s.Placeholder.Labels, s.Migration.Status.Placeholder.UID = nil, "" }), NoAction, placing, ReasonNameTaken, ""},
-		{"place: made before a crash", create(placing).with(withoutReplacement).with(func(s *scene) { s.Migration.Status.Placeholder.UID = "" }), NoAction, placing, "", "holds the place"},
+		{"place: created before a crash", create(placing).with(withoutReplacement).with(func(s *scene) { s.Migration.Status.Placeholder.UID = "" }), NoAction, placing, "", "holds the place"},
 		{"place: nowhere to go", create(placing).with(withoutReplacement).with(func(s *scene) {
 			s.Placeholder = fixture.MakePod("placeholder").Label(v1alpha1.MigrationUIDLabel, "m").Phase(corev1.PodPending).Condition(corev1.PodCondition{
 				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/2 nodes"}, t0.Add(-time.Minute)).Obj()
@@ -146,8 +119,8 @@ func TestStopFirst(t *testing.T) {
 		{"place: starting", create(placing).with(withoutReplacement).with(func(s *scene) { s.Placeholder.Status.Phase = corev1.PodPending }), NoAction, placing, "", "waiting for placeholder"},
 		{"place: placeholder was removed", create(placing).with(func(s *scene) { s.Placeholder = nil }), NoAction, placing, ReasonPlaceholderDeleted, ""},
 		{"place: create the replacement, which waits", create(placing).with(withoutReplacement), CreateReplacement, placing, "", ""},
-		{"place: held and made", create(placing), NoAction, handing, "", "node b is held"},
-		{"place: drained by others", create(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
+		{"place: held and created", create(placing), NoAction, handing, "", "node b is held"},
+		{"place: drained by another client", create(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
 
 		{"stop: nothing is carried", create(handing), Evict, handing, "", ""},
 		{"stop: cancelled before", create(handing).with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""},
@@ -155,13 +128,13 @@ func TestStopFirst(t *testing.T) {
 			s.PreviousClaim = fixture.MakeClaim("old", corev1.ReadWriteOnce)
 			s.PreviousClaim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train"}}
 		}), OrphanClaim, handing, "", ""},
-		{"stop: the budgets are asked before the pod stands still", stateful(), CheckEviction, handing, "", ""},
-		{"stop: sealing", stateful().step(v1alpha1.StepSeal), NoAction, handing, "", "stands still"},
+		{"stop: the budgets are asked before the pod is frozen", stateful(), CheckEviction, handing, "", ""},
+		{"stop: sealing", stateful().step(v1alpha1.StepSeal), NoAction, handing, "", "frozen for the last copy"},
 		{"stop: sealed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "verified"},
 		{"stop: seal failed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""},
-		{"stop: killed by others before the seal", stateful().step(v1alpha1.StepSeal).with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"stop: killed by another client before the seal", stateful().step(v1alpha1.StepSeal).with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""},
 		{"stop: the carrier leaves the claim", sealed(), DeleteCarrier, handing, "", ""},
-		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to leave claim"},
+		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to unmount claim"},
 		{"stop: evict what is sealed", sealed().with(func(s *scene) { s.Carrier = nil }), Evict, handing, "", ""},
 		{"stop: what is sealed may not be evicted for long", sealed().with(func(s *scene) {
 			s.Carrier, s.Now, s.Migration.Status.Message = nil, t0.Add(61*time.Second), "the original may not be evicted now"
@@ -173,31 +146,31 @@ func TestStopFirst(t *testing.T) {
 		{"stopped: gone", create(handing).with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "may start"},
 		{"stopped: the place is kept for it", create(handing).with(gone), NominateReplacement, handing, "", ""},
 		{"stopped: the placeholder leaves", create(handing).with(gone).with(func(s *scene) { s.Replacement.Status.NominatedNodeName = "b" }), DeletePlaceholder, handing, "", ""},
-		{"stopped: the placeholder is leaving", create(handing).with(gone).with(func(s *scene) {
+		{"stopped: the placeholder is ending", create(handing).with(gone).with(func(s *scene) {
 			s.Replacement.Status.NominatedNodeName = "b"
 			deleting(s.Placeholder)
-		}), NoAction, handing, "", "to leave"},
-		{"stopped: open the way", create(handing).with(gone).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
+		}), NoAction, handing, "", "waiting for placeholder placeholder to end"},
+		{"stopped: remove the gate", create(handing).with(gone).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
 		{"stopped: placed", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "" }), NoAction, handing, "", ""},
-		{"stopped: works", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "works on node b"},
+		{"stopped: ready", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "ready on node b"},
 		{"stopped: restoring", sealed().with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
-		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "goes on with the carried state"},
+		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "continues with the carried state"},
 		{"stopped: corrupt", sealed().with(gone).with(started).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseFailed, "", "kept on claim checkpoint"},
 		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement), DeleteClaim, handing, "", ""},
 		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
 
 		{"roll back: the placeholder goes", rollingBack(ReasonTimedOut).with(func(s *scene) { stopFirst(s, v1alpha1.MethodCreate); s.Replacement = nil }), DeletePlaceholder, placing, "", ""},
-		{"roll back: what was held is let go", barrierSet(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), SetRollbackBarrier, placing, "", ""},
+		{"roll back: the hold finalizer is removed", barrierSet(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), SetRollbackBarrier, placing, "", ""},
 	})
 }
 
-func TestJobLetsTheOriginalGo(t *testing.T) {
+func TestJobReleasesTheOriginal(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	job := func() *scene { return ofJob(in(placing)) }
 	check(t, []row{
 		{"announce", job().with(withoutReplacement), NoAction, placing, "", "asking whether"},
 		{"ask the webhook", job().with(withoutReplacement).with(replacementPending(ReasonAnnounced)), ProbeWebhook, placing, "", ""},
-		{"let go", job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), ReleaseOriginal, placing, "", ""},
+		{"release", job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), ReleaseOriginal, placing, "", ""},
 		{"another pod of the Job is missing", job().with(withoutReplacement).with(func(s *scene) { s.Owner.Job.Status.Active = 0 }), NoAction, placing, "", "active"},
 		{"wait for the Job", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))), NoAction, placing, "", "waiting for Job job"},
 		{"the webhook missed it", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) {
@@ -206,8 +179,8 @@ func TestJobLetsTheOriginalGo(t *testing.T) {
 		{"an older pod of the Job is not meant", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "other", time.Minute)}
 		}), NoAction, placing, "", "waiting for Job job"},
-		{"taken", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
-		{"evict what was let go", releasedByJob(ofJob(in(handing))), Evict, handing, "", ""},
+		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
+		{"evict what was released", releasedByJob(ofJob(in(handing))), Evict, handing, "", ""},
 		{"the replacement does not fit any more", releasedByJob(job()).with(func(s *scene) {
 			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
 		}), NoAction, placing, ReasonContainersChanged, ""},
@@ -225,7 +198,7 @@ func TestJobLetsTheOriginalGo(t *testing.T) {
 	})
 }
 
-func TestStatefulSetMakesThePodAnew(t *testing.T) {
+func TestStatefulSetRecreatesThePod(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	set := func(phase v1alpha1.Phase) *scene { return ofStatefulSet(stopFirst(in(phase), v1alpha1.MethodRecreate)) }
 	gone := func(s *scene) {
@@ -243,25 +216,25 @@ func TestStatefulSetMakesThePodAnew(t *testing.T) {
 		{"ask the webhook", set(handing).with(replacementPending(ReasonAnnounced)), ProbeWebhook, handing, "", ""},
 		{"hold the original", set(handing).with(replacementPending(ReasonWebhookAnswers)), MarkOriginal, handing, "", ""},
 		{"evict", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod) }), Evict, handing, "", ""},
-		{"deleted by others before it was announced", set(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"deleted by another client before it was announced", set(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
 		{"ending", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
 		{"ended: the webhook is asked again", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(ended), ProbeWebhookAndRemoveHold, handing, "", ""},
 		{"gone", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone), NoAction, handing, "", "waiting for StatefulSet set"},
-		{"made without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+		{"created without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
 		}), DeletePlainPod, handing, "", ""},
-		{"made without the webhook, and started", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+		{"created without the webhook, and started", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			plain := siblingOf(s, "train", 0)
 			plain.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 			s.Siblings, s.Migration.Spec.Checkpoint.ReclaimPolicy = []corev1.Pod{*plain}, v1alpha1.ClaimRetain
 		}), NoAction, v1alpha1.PhaseFailed, "", "is kept on claim"},
-		{"taken", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) { s.Replacement = gatedReplacement().Obj() }), NoAction, handing, "", "waiting for scheduler"},
+		{"recorded", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) { s.Replacement = gatedReplacement().Obj() }), NoAction, handing, "", "waiting for scheduler"},
 	})
 }
 
 func TestProbe(t *testing.T) {
 	s := ofStatefulSet(stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodRecreate)).with(replacementPending(ReasonAnnounced))
-	probe := Next(s.State).Action.Pod
+	probe := next(t, s.State).Action.Pod
 	if probe.Name != "train-probe" || probe.Annotations[v1alpha1.ProbeAnnotation] != "m" || metav1.GetControllerOf(probe).UID != "set" {
 		t.Errorf("the probe is %+v", probe.ObjectMeta)
 	}
@@ -277,13 +250,13 @@ func TestProbe(t *testing.T) {
 		"error": {Result{Err: errors.New("no")}, ReasonAnnounced},
 	}
 	for name, answer := range answers {
-		d, err := Settle(s.State, Next(s.State), answer.result)
+		d, err := settle(t, s.State, answer.result)
 		if got := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionReplacementPending).Reason; err != nil || got != answer.reason {
 			t.Errorf("%s: reason %s, error %v, want %s", name, got, err, answer.reason)
 		}
 	}
 	s.Now = t0.Add(webhookGrace + time.Second)
-	d, err := Settle(s.State, Next(s.State), Result{})
+	d, err := settle(t, s.State, Result{})
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); err != nil || c == nil || c.Reason != ReasonWebhookMissing {
 		t.Errorf("no answer for %v: %+v, error %v", webhookGrace, c, err)
 	}
@@ -315,7 +288,7 @@ func TestOrder(t *testing.T) {
 		"restart asked for":  {in(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 		"with shared state":  {carrying(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 	} {
-		d, err := Settle(test.scene.State, Decision{Action: Action{Type: AskBudget}}, Result{Admitted: true})
+		d, err := settleDecision(t, test.scene.State, Decision{Action: Action{Type: AskBudget}}, Result{Admitted: true})
 		if h := d.Status.Handover; err != nil || h == nil || h.Order != test.order || !strings.Contains(h.Reason, test.says) {
 			t.Errorf("%s: %+v, error %v, want %s for %q", name, h, err, test.order, test.says)
 		} else if (d.Status.Placeholder != nil) != (h.Order == v1alpha1.OrderStopFirst) {
