@@ -66,13 +66,17 @@ func (b *builder) replacementFailed(r *corev1.Pod) (_ Decision, decided bool) {
 	if !b.IsCommitted() {
 		return b.beginRollback(reason, message), true
 	}
-	// Nothing can be put back; removing what is left would only lose more.
+	// Nothing can be rolled back; removing what is left would only lose more.
 	return b.failPermanently(reason, message+" after the original had gone"), true
 }
 
-// failPermanently ends a migration that can neither go on nor be put back. The
-// claim shares the fate of the replacement, as its policy says.
+// failPermanently ends a migration that can neither continue nor be rolled back. A
+// claim with the only copy of the state is kept. Any other shares the fate of the
+// replacement, as its policy says.
 func (b *builder) failPermanently(reason, message string) Decision {
+	if b.holdsOnlyCopy() {
+		return b.failKeepingClaim(reason, message)
+	}
 	if c, r := b.keptClaim(), b.replacement(); c != nil && c.DeletionTimestamp == nil && b.ownsClaim() {
 		if r == nil && b.claim() == nil {
 			return b.finishFailed(reason, message)
@@ -85,6 +89,31 @@ func (b *builder) failPermanently(reason, message string) Decision {
 		}
 	}
 	return b.finishFailed(reason, message)
+}
+
+// holdsOnlyCopy reports whether state was sealed that no replacement continues with.
+// The original has ended by then.
+func (s *State) holdsOnlyCopy() bool {
+	return s.carries() && s.isTrue(v1alpha1.ConditionSealed) && !s.isTrue(v1alpha1.ConditionReleased)
+}
+
+// failKeepingClaim fails, whatever the reclaim policy says, with a claim that no pod
+// owns: deleting a pod, which is what a user does next, would delete the claim.
+func (b *builder) failKeepingClaim(reason, message string) Decision {
+	name, claim := b.Migration.Status.CheckpointClaim, b.keptClaim()
+	switch {
+	case claim == nil:
+		return b.finishFailed(reason, fmt.Sprintf("%s; claim %s, which held what was carried, no longer exists", message, name))
+	case claim.DeletionTimestamp != nil:
+		return b.finishFailed(reason, fmt.Sprintf("%s; claim %s, which holds what was carried, is being deleted by another client", message, name))
+	}
+	for _, o := range claim.OwnerReferences {
+		if o.Kind == "Pod" {
+			owner := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Namespace, Name: o.Name, UID: o.UID}}
+			return b.do(Action{Type: OrphanClaim, Pod: owner, Claim: claim})
+		}
+	}
+	return b.finishFailed(reason, fmt.Sprintf("%s; what was carried is kept on claim %s", message, name))
 }
 
 func (b *builder) finishFailed(reason, message string) Decision {

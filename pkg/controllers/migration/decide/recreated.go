@@ -151,7 +151,7 @@ func (b *builder) awaitRecreated() Decision {
 	case plain == nil:
 		return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
 	case hasStarted(plain):
-		return b.failPermanently(ReasonWebhookMissed, fmt.Sprintf("pod %s was made anew by its owner while the admission webhook did not answer, and has started: what was carried is kept on claim %s", plain.Name, b.Migration.Status.CheckpointClaim))
+		return b.failPermanently(ReasonWebhookMissed, fmt.Sprintf("pod %s was recreated by its owner while the admission webhook did not answer, and has started", plain.Name))
 	}
 	b.event(true, plain, ReasonWebhookMissed, fmt.Sprintf("Deleting pod %s, which was created while the admission webhook did not answer, before it starts", plain.Name))
 	return b.do(Action{Type: DeletePlainPod, Pod: plain})

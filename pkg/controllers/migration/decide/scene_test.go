@@ -44,7 +44,7 @@ func in(phase v1alpha1.Phase) *scene {
 	m := &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "m", UID: "m", Generation: 1,
 			Finalizers: []string{v1alpha1.Finalizer}, CreationTimestamp: metav1.NewTime(t0.Add(-time.Minute))},
-		Spec: v1alpha1.PodMigrationSpec{PodName: "train", TimeoutSeconds: 600},
+		Spec: v1alpha1.PodMigrationSpec{PodName: "train", TimeoutSeconds: 600, Checkpoint: v1alpha1.CheckpointSpec{ReclaimPolicy: v1alpha1.ClaimDelete}},
 	}
 	s := &scene{State{Now: t0, Migration: m, Pod: originalPod().Obj(), Claims: noClaims,
 		Limits: Limits{UnschedulableGrace: 30 * time.Second, MeasureTimeout: 90 * time.Second, AgentGrace: 30 * time.Second, StartGrace: time.Minute}}}

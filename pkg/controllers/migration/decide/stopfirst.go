@@ -175,7 +175,7 @@ func (b *builder) followReplacement(r *corev1.Pod) Decision {
 	if b.carries() && !b.isTrue(v1alpha1.ConditionReleased) {
 		s, d := b.source(), b.destination()
 		if d != nil && d.Phase == v1alpha1.DestinationFailed {
-			return b.failPermanently(ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s. It is kept on claim %s", d.Node, d.Reason, d.Message, b.Migration.Status.CheckpointClaim))
+			return b.failPermanently(ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message))
 		}
 		if s == nil || d == nil || d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {
 			return b.wait(PollInterval, "restoring and verifying the checkpoint on node %s: %s", r.Spec.NodeName, startProgress(r))

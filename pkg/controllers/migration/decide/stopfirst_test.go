@@ -64,6 +64,18 @@ func releasedByJob(s *scene) *scene {
 	return s
 }
 
+// indexed makes the original a pod of an index of its Job.
+func indexed(s *scene, index string) *scene {
+	s.Migration.Status.Handover.Identity = index
+	ofIndex(s.Pod, index)
+	return s
+}
+
+func ofIndex(pod *corev1.Pod, index string) *corev1.Pod {
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, batchv1.JobCompletionIndexAnnotation, index)
+	return pod
+}
+
 var setReference = metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "set", UID: "set", Controller: ptr.To(true)}
 
 // ofStatefulSet gives the original to a StatefulSet.
@@ -154,6 +166,7 @@ func TestStopFirst(t *testing.T) {
 		{"stopped: placed", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "" }), NoAction, handing, "", ""},
 		{"stopped: ready", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "ready on node b"},
 		{"stopped: restoring", sealed().with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
+		{"stopped: an older pass is restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 2).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
 		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "continues with the carried state"},
 		{"stopped: corrupt", sealed().with(gone).with(started).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseFailed, "", "kept on claim checkpoint"},
 		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement), DeleteClaim, handing, "", ""},
@@ -178,6 +191,12 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 		}), NoAction, placing, ReasonWebhookMissed, "plain"},
 		{"an older pod of the Job is not meant", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "other", time.Minute)}
+		}), NoAction, placing, "", "waiting for Job job"},
+		{"the webhook missed it, of an indexed Job", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "3")}
+		}), NoAction, placing, ReasonWebhookMissed, "plain"},
+		{"a pod of another index is not meant", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "4")}
 		}), NoAction, placing, "", "waiting for Job job"},
 		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
 		{"evict what was released", releasedByJob(ofJob(in(handing))), Evict, handing, "", ""},
@@ -223,11 +242,19 @@ func TestStatefulSetRecreatesThePod(t *testing.T) {
 		{"created without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
 		}), DeletePlainPod, handing, "", ""},
+		{"created without the webhook, for another pod of the set", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "train-1", 0)}
+		}), NoAction, handing, "", "waiting for StatefulSet set"},
 		{"created without the webhook, and started", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			plain := siblingOf(s, "train", 0)
 			plain.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-			s.Siblings, s.Migration.Spec.Checkpoint.ReclaimPolicy = []corev1.Pod{*plain}, v1alpha1.ClaimRetain
-		}), NoAction, v1alpha1.PhaseFailed, "", "is kept on claim"},
+			s.Siblings, s.Claim = []corev1.Pod{*plain}, nil
+		}), NoAction, v1alpha1.PhaseFailed, "", "and has started"},
+		{"created without the webhook, and an init container has run", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			plain := siblingOf(s, "train", 0)
+			plain.Status.InitContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
+			s.Siblings, s.Claim = []corev1.Pod{*plain}, nil
+		}), NoAction, v1alpha1.PhaseFailed, "", "and has started"},
 		{"recorded", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) { s.Replacement = gatedReplacement().Obj() }), NoAction, handing, "", "waiting for scheduler"},
 	})
 }
