@@ -160,7 +160,7 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 	original := awaitOnly(t, namespace, name, time.Minute)
 	awaitProgress(t, collector, name)
 
-	await, goOn := b.armOne(t, namespace, original.Name, "before ProbeAndLetGo")
+	await, goOn := b.armOne(t, namespace, original.Name, "before ProbeWebhookAndRemoveHold")
 	migration := migrate(t, original, sharedCheckpoint)
 	await()
 	line.setCut(true)

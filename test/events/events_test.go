@@ -15,10 +15,10 @@ import (
 
 // sources are the files whose constants are reasons, with what their names begin.
 var sources = map[string]string{
-	"pkg/controllers/migration/reasons.go":  "Reason",
-	"pkg/pods/containers/refusal.go":        "Refusal",
-	"pkg/pods/owners/refuse.go":             "Refusal",
-	"pkg/controllers/reclaim/reconciler.go": "Reason",
+	"pkg/controllers/migration/decide/reasons.go": "Reason",
+	"pkg/pods/containers/refusal.go":              "Refusal",
+	"pkg/pods/owners/refuse.go":                   "Refusal",
+	"pkg/controllers/reclaim/reconciler.go":       "Reason",
 }
 
 func TestEveryReasonIsDocumented(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 // stepsOf runs one migration and returns every step that its controller came to.
@@ -39,7 +40,7 @@ func stepsOf(t *testing.T, o migration.Options, prepare func(*world)) []string {
 
 // wantSteps guards the enumeration itself: a step that is no longer reached
 // would silently not be tested.
-func wantSteps(t *testing.T, steps []string, actions ...migration.ActionType) {
+func wantSteps(t *testing.T, steps []string, actions ...decide.ActionType) {
 	t.Helper()
 	for _, action := range actions {
 		for _, when := range []string{"before ", "after "} {
@@ -52,8 +53,8 @@ func wantSteps(t *testing.T, steps []string, actions ...migration.ActionType) {
 
 func TestCrashAtEveryStepOfASuccess(t *testing.T) {
 	steps := stepsOf(t, migration.Options{}, func(*world) {})
-	wantSteps(t, steps, migration.AddFinalizer, migration.AskBudget, migration.MeasureBefore, migration.CreateClaim,
-		migration.CreateReplacement, migration.Evict, migration.AdoptClaim, migration.MeasureAfter, migration.RemoveFinalizer)
+	wantSteps(t, steps, decide.AddFinalizer, decide.AskBudget, decide.MeasureBefore, decide.CreateClaim,
+		decide.CreateReplacement, decide.Evict, decide.AdoptClaim, decide.MeasureAfter, decide.RemoveFinalizer)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()
@@ -86,7 +87,7 @@ func TestCrashAtEveryStepOfARollback(t *testing.T) {
 		w.change(func(w *world) { w.place, w.refusal = nil, "0/2 nodes are available: 2 Insufficient cpu." })
 	}
 	steps := stepsOf(t, o, noPlace)
-	wantSteps(t, steps, migration.CreateClaim, migration.CreateReplacement, migration.DeleteReplacement, migration.DeleteClaim, migration.RemoveFinalizer)
+	wantSteps(t, steps, decide.CreateClaim, decide.CreateReplacement, decide.DeleteReplacement, decide.DeleteClaim, decide.RemoveFinalizer)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +111,7 @@ func TestCrashAtEveryStepOfARollback(t *testing.T) {
 	}
 }
 
-// The replacement has to be built anew in the middle: a container of the
+// The replacement has to be rebuilt in the middle: a container of the
 // original finishes as soon as the scheduler sees the first one.
 func TestCrashAtEveryStepOfAFreshStart(t *testing.T) {
 	finishLog := func(w *world) {
@@ -129,7 +130,7 @@ func TestCrashAtEveryStepOfAFreshStart(t *testing.T) {
 		})
 	}
 	steps := stepsOf(t, migration.Options{}, finishLog)
-	wantSteps(t, steps, migration.CreateReplacement, migration.DeleteReplacement, migration.Evict)
+	wantSteps(t, steps, decide.CreateReplacement, decide.DeleteReplacement, decide.Evict)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()

@@ -22,6 +22,7 @@ import (
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 // stuck is a world with a migration whose replacement finds no place.
@@ -57,7 +58,7 @@ func (w *world) wantRolledBack(phase v1alpha1.Phase, reason string) *v1alpha1.Po
 func TestCancel(t *testing.T) {
 	w, original := stuck(t)
 	w.cancel()
-	w.wantRolledBack(v1alpha1.PhaseCancelled, migration.ReasonCancelled)
+	w.wantRolledBack(v1alpha1.PhaseCancelled, decide.ReasonCancelled)
 	w.wantUntouched(original)
 }
 
@@ -82,7 +83,7 @@ func TestTimeout(t *testing.T) {
 	m := newMigration(w.namespace, "m", "train")
 	m.Spec.TimeoutSeconds = 1
 	w.request(m)
-	if m := w.wantRolledBack(v1alpha1.PhaseFailed, migration.ReasonTimedOut); !strings.Contains(m.Status.Message, "no room") {
+	if m := w.wantRolledBack(v1alpha1.PhaseFailed, decide.ReasonTimedOut); !strings.Contains(m.Status.Message, "no room") {
 		t.Errorf("message = %q, want what it waited for", m.Status.Message)
 	}
 	w.wantUntouched(original)
@@ -144,7 +145,7 @@ func (w *world) allow(pdb *policyv1.PodDisruptionBudget, allowed int32) {
 
 func isBlocked(m *v1alpha1.PodMigration) bool {
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionHandedOver)
-	return m.Status.Phase == v1alpha1.PhaseHandingOver && c != nil && c.Reason == migration.ReasonEvictionBlocked
+	return m.Status.Phase == v1alpha1.PhaseHandingOver && c != nil && c.Reason == decide.ReasonEvictionBlocked
 }
 
 func TestDisruptionBudgetHoldsTheEviction(t *testing.T) {
@@ -173,7 +174,7 @@ func TestDisruptionBudgetThatNeverAllows(t *testing.T) {
 	m := newMigration(w.namespace, "m", "train")
 	m.Spec.TimeoutSeconds = 2
 	w.request(m)
-	if m := w.wantRolledBack(v1alpha1.PhaseFailed, migration.ReasonTimedOut); !strings.Contains(m.Status.Message, "disruption budget train") {
+	if m := w.wantRolledBack(v1alpha1.PhaseFailed, decide.ReasonTimedOut); !strings.Contains(m.Status.Message, "disruption budget train") {
 		t.Errorf("message = %q, want the words of the budget", m.Status.Message)
 	}
 	w.wantUntouched(original)
@@ -184,14 +185,14 @@ func TestOriginalThatFinishesByItself(t *testing.T) {
 	w.must(k8s.Get(t.Context(), client.ObjectKeyFromObject(original), original))
 	original.Status.Phase = corev1.PodSucceeded
 	w.must(k8s.Status().Update(t.Context(), original))
-	w.wantRolledBack(v1alpha1.PhaseCancelled, migration.ReasonOriginalFinished)
+	w.wantRolledBack(v1alpha1.PhaseCancelled, decide.ReasonOriginalFinished)
 	w.wantUntouched(original)
 }
 
 func TestOriginalThatItsUserDeletes(t *testing.T) {
 	w, original := stuck(t)
 	w.must(k8s.Delete(t.Context(), original))
-	w.wantRolledBack(v1alpha1.PhaseCancelled, migration.ReasonOriginalDeleted)
+	w.wantRolledBack(v1alpha1.PhaseCancelled, decide.ReasonOriginalDeleted)
 	if pods, claims := w.pods(), w.claims(); len(pods)+len(claims) != 0 {
 		t.Errorf("%d pods and %d claims left, want none", len(pods), len(claims))
 	}
@@ -204,7 +205,7 @@ func TestOriginalThatIsDrained(t *testing.T) {
 	w.must(k8s.SubResource("eviction").Create(t.Context(), original, &policyv1.Eviction{}))
 	w.waitFor("m", func(m *v1alpha1.PodMigration) bool {
 		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionHandedOver)
-		return c != nil && c.Reason == migration.ReasonDisrupted
+		return c != nil && c.Reason == decide.ReasonDisrupted
 	})
 	w.change(func(w *world) { w.holdPods, w.place = false, func(*corev1.Pod) string { return nodeB } })
 	m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
@@ -241,7 +242,7 @@ func TestReplacementThatFails(t *testing.T) {
 	original := w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
 	w.request(newMigration(w.namespace, "m", "train"))
-	if m := w.wantRolledBack(v1alpha1.PhaseFailed, migration.ReasonReplacementFailed); !strings.Contains(m.Status.Message, "container serve ended with exit code 3") {
+	if m := w.wantRolledBack(v1alpha1.PhaseFailed, decide.ReasonReplacementFailed); !strings.Contains(m.Status.Message, "container serve ended with exit code 3") {
 		t.Errorf("message = %q, want the container and its code", m.Status.Message)
 	}
 	w.wantUntouched(original)
@@ -253,7 +254,7 @@ func TestReplacementOnItsSource(t *testing.T) {
 	original := w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
 	w.request(newMigration(w.namespace, "m", "train"))
-	w.wantRolledBack(v1alpha1.PhaseFailed, migration.ReasonLandedOnSource)
+	w.wantRolledBack(v1alpha1.PhaseFailed, decide.ReasonLandedOnSource)
 	w.wantUntouched(original)
 }
 
@@ -264,7 +265,7 @@ func TestReplacementThatSomebodyDeletes(t *testing.T) {
 			w.must(k8s.Delete(t.Context(), &pod))
 		}
 	}
-	w.wantRolledBack(v1alpha1.PhaseFailed, migration.ReasonReplacementGone)
+	w.wantRolledBack(v1alpha1.PhaseFailed, decide.ReasonReplacementDeleted)
 	w.wantUntouched(original)
 }
 
@@ -275,7 +276,7 @@ func TestContainerThatFinishesJustBeforeTheEviction(t *testing.T) {
 	original := w.createOriginal(threeContainers("train").Obj())
 	var once sync.Once
 	w.controller(migration.Options{OnStep: func(_ types.NamespacedName, step string) error {
-		if step == "before "+string(migration.Evict) {
+		if step == "before "+string(decide.Evict) {
 			once.Do(func() {
 				if err := w.finish(original, "log"); err != nil {
 					t.Error(err)

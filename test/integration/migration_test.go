@@ -11,6 +11,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 func TestMigrationOfABarePod(t *testing.T) {
@@ -93,7 +94,7 @@ func TestNoPlaceIsRolledBack(t *testing.T) {
 	w.request(newMigration(w.namespace, "m", "train"))
 	m := w.waitForEnd("m")
 	rolledBack := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack)
-	if m.Status.Phase != v1alpha1.PhaseFailed || rolledBack == nil || rolledBack.Status != "True" || rolledBack.Reason != migration.ReasonUnschedulable {
+	if m.Status.Phase != v1alpha1.PhaseFailed || rolledBack == nil || rolledBack.Status != "True" || rolledBack.Reason != decide.ReasonUnschedulable {
 		t.Errorf("phase %s, condition %+v", m.Status.Phase, rolledBack)
 	}
 	if !strings.Contains(m.Status.Message, words) {

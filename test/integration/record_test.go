@@ -21,6 +21,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
 
@@ -173,12 +174,12 @@ func TestEventsTellTheStory(t *testing.T) {
 	w.request(newMigration(w.namespace, "m", "train"))
 	w.waitForPhase("m", v1alpha1.PhaseSucceeded)
 	want := map[string]string{
-		migration.ReasonAccepted:   "Moving pod train away from node node-a",
-		migration.ReasonPrepared:   "left out: batch",
-		migration.ReasonCreated:    "pod train keeps running until it works",
-		migration.ReasonPlaced:     "was placed on node node-b",
-		migration.ReasonHandedOver: "has taken over",
-		migration.ReasonSucceeded:  "requests freed: cpu 900m, memory 64Mi",
+		decide.ReasonAccepted:   "Moving pod train away from node node-a",
+		decide.ReasonPrepared:   "left out: batch",
+		decide.ReasonCreated:    "pod train keeps running until it works",
+		decide.ReasonPlaced:     "was placed on node node-b",
+		decide.ReasonHandedOver: "has taken over",
+		decide.ReasonSucceeded:  "requests freed: cpu 900m, memory 64Mi",
 	}
 	eventually(t, 20*time.Second, func(ctx context.Context) error {
 		list := &eventsv1.EventList{}

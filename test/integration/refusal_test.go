@@ -14,6 +14,7 @@ import (
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -29,7 +30,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		reason string
 		words  string
 	}{
-		{"no such pod", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.PodName = "ghost" }), migration.ReasonPodNotFound, "pod ghost does not exist"},
+		{"no such pod", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.PodName = "ghost" }), decide.ReasonPodNotFound, "pod ghost does not exist"},
 		{"DaemonSet", good().Controller("DaemonSet", "agent"), asIs, containers.RefusalOwnedByDaemonSet, "belongs to DaemonSet agent"},
 		{"ReplicaSet", good().Controller("ReplicaSet", "web"), asIs, owners.RefusalOwnerGone, "ReplicaSet web"},
 		{"mirror pod", good().Annotation(corev1.MirrorPodAnnotationKey, "x"), asIs, containers.RefusalMirrorPod, "the pod is static"},
@@ -38,11 +39,11 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 		{"only sidecars", fixture.MakePod("train").Node(nodeA).RestartPolicy(corev1.RestartPolicyNever).Sidecar("s", fixture.Running()).Container("a", fixture.Exited(0)),
 			asIs, containers.RefusalOnlySidecars, "only sidecars would remain"},
 		{"finished", good().Phase(corev1.PodSucceeded), asIs, containers.RefusalFinished, "nothing left to move"},
-		{"another pod of this name", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.PodUID = "old" }), migration.ReasonPodUIDMismatch, "made anew"},
-		{"another node", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.SourceNode = "elsewhere" }), migration.ReasonSourceNodeMismatch, `is on node "node-a", not on elsewhere`},
-		{"target does not exist", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = "ghost" }), migration.ReasonTargetNodeNotFound, "node ghost does not exist"},
-		{"target is the source", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = nodeA }), migration.ReasonTargetIsSource, "already on node node-a"},
-		{"writable emptyDir", good().Volume("v", fixture.EmptyDir()).Container("w", fixture.Running(), fixture.Mount("v", "/v")), asIs, migration.ReasonNodeAgentMissing, "--node-agent-image"},
+		{"another pod of this name", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.PodUID = "old" }), decide.ReasonPodUIDMismatch, "recreated"},
+		{"another node", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.SourceNode = "elsewhere" }), decide.ReasonSourceNodeMismatch, `is on node "node-a", not on elsewhere`},
+		{"target does not exist", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = "ghost" }), decide.ReasonTargetNodeNotFound, "node ghost does not exist"},
+		{"target is the source", good(), spec(func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = nodeA }), decide.ReasonTargetIsSource, "already on node node-a"},
+		{"writable emptyDir", good().Volume("v", fixture.EmptyDir()).Container("w", fixture.Running(), fixture.Mount("v", "/v")), asIs, decide.ReasonNodeAgentMissing, "--node-agent-image"},
 		{"claim that does not exist", good().Volume("v", fixture.Claim("lost")).Container("w", fixture.Running(), fixture.Mount("v", "/v")), asIs, containers.RefusalClaimNotFound, "claim lost"},
 	}
 	for _, test := range tests {
@@ -134,7 +135,7 @@ func TestNamesOfOthersAreLeftAlone(t *testing.T) {
 			before := len(w.pods()) + len(w.claims())
 			w.controller(migration.Options{})
 			m := w.waitForPhase("m", v1alpha1.PhaseFailed)
-			if !strings.Contains(m.Status.Message, "belongs to somebody else") {
+			if !strings.Contains(m.Status.Message, "was not created by this migration") {
 				t.Errorf("message = %q", m.Status.Message)
 			}
 			if after := len(w.pods()) + len(w.claims()); after != before {
@@ -153,8 +154,8 @@ func TestWhatTheAPIServerRefusesIsRolledBack(t *testing.T) {
 		limit  corev1.ResourceName
 		reason string
 	}{
-		"claim":       {corev1.ResourcePersistentVolumeClaims, migration.ReasonClaimRejected},
-		"replacement": {corev1.ResourcePods, migration.ReasonReplacementRejected},
+		"claim":       {corev1.ResourcePersistentVolumeClaims, decide.ReasonClaimRejected},
+		"replacement": {corev1.ResourcePods, decide.ReasonReplacementRejected},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
 
@@ -40,12 +41,12 @@ func cluster(t *testing.T, lists *int, objects ...client.Object) client.WithWatc
 
 // waiting is a migration that was told to wait for a place.
 func waiting() *v1alpha1.PodMigration {
-	return in(v1alpha1.PhasePending).set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForBudget).Migration
+	return with(in(v1alpha1.PhasePending), v1alpha1.ConditionAccepted, metav1.ConditionFalse, decide.ReasonWaitingForBudget)
 }
 
 // holding is a migration of another pod that has a place.
 func holding() *v1alpha1.PodMigration {
-	m := in(v1alpha1.PhasePlacing).set(v1alpha1.ConditionAccepted, metav1.ConditionTrue, ReasonAccepted).Migration
+	m := with(in(v1alpha1.PhasePlacing), v1alpha1.ConditionAccepted, metav1.ConditionTrue, decide.ReasonAccepted)
 	m.Name, m.UID, m.Spec.PodName = "other", "other", "other"
 	return m
 }
@@ -78,7 +79,7 @@ func TestWaitingForTheBudget(t *testing.T) {
 				test.change(m)
 			}
 			var fromCache, lists int
-			pod := originalPod().Obj()
+			pod := originalPod()
 			cached := cluster(t, &fromCache, append(test.cached, m.DeepCopy(), pod)...)
 			live := cluster(t, &lists, append(test.live, m.DeepCopy(), pod)...)
 			r := &reconciler{client: cached, live: live, recorder: &events.FakeRecorder{}, clock: clocktesting.NewFakePassiveClock(t0), counted: NewMetrics(nil, nil),

@@ -1,30 +1,23 @@
-// Package migration carries out one PodMigration: it decides the next step
-// from what exists, and takes it. This version moves pods without a
-// controller.
+// Package migration carries out PodMigrations: one step after another, until the
+// replacement of a pod has taken over on another node, or everything is rolled
+// back.
 //
-// Next is pure: it reads a State (the PodMigration, the original, the
-// replacement, the claim, the time) and returns a Decision, at most one action
-// and the new status. The reconciler gathers the state with live reads, takes
-// the action and writes the status once. What cannot be undone is written down
-// before it is done: the phase HandingOver is in the status before the
-// original is evicted, and a rollback is in the status before anything is
-// removed. So a controller that is killed at any moment goes on where it was.
+// The reconciler gathers the state of a migration with live reads, asks package
+// decide for the next step, takes its action and writes the status once. What
+// cannot be undone is written down before it is done, so a controller that is
+// killed at any moment continues where it was. The pods of ReplicaSets,
+// StatefulSets and Jobs move as well as those without a controller; how each of
+// them takes the replacement is in package owners.
 //
-// Objects are found by names that depend on the PodMigration alone, and are
-// believed only when they carry its UID; they are removed by their own UID.
+// Beside that the package has
 //
-// Rules that are easy to miss:
+//   - the budget: migrations are accepted one at a time, and wait in phase Pending
+//     while too much is being disrupted,
+//   - Preflight, by which the REST API and kubectl answer what would become of a
+//     request,
+//   - the events, metrics and traces of a migration, which come from what was
+//     written down and not from memory.
 //
-//   - Before the handover, a container of the original that finishes, or one
-//     that was left out and starts, makes the replacement wrong: the controller
-//     goes back to Preparing and builds another one. The eviction carries the
-//     resourceVersion that was judged, so a container cannot finish unseen.
-//   - An original that finishes by itself, or that its user deletes, ends the
-//     migration as Cancelled, and the replacement is removed. But when others
-//     evict it (a drain, node pressure) while a replacement exists, the
-//     replacement is the only copy left: it stays, and the migration goes on.
-//   - Once the original is gone there is no way back; cancel and deletion then
-//     wait for the end.
-//
-// It must not plan, choose nodes or call the kubelet.
+// It must not plan, choose nodes or call the kubelet, and it must not decide: what
+// is done next is in package decide alone.
 package migration

@@ -7,62 +7,65 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 // execute takes one action. Whatever the API server answers is a result, for
-// Settle to read.
-func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Action) Result {
-	var result Result
+// Settle to read. The objects of the action stay as they are; m takes the answer
+// of what is done to the migration itself.
+func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a decide.Action) decide.Result {
+	var result decide.Result
 	switch a.Type {
-	case AddFinalizer:
+	case decide.AddFinalizer:
 		base := m.DeepCopy()
 		controllerutil.AddFinalizer(m, v1alpha1.Finalizer)
 		result.Err = r.patchMeta(ctx, m, base)
-	case RemoveFinalizer:
+	case decide.RemoveFinalizer:
 		base := m.DeepCopy()
 		controllerutil.RemoveFinalizer(m, v1alpha1.Finalizer)
 		result.Err = r.patchMeta(ctx, m, base)
-	case AskBudget:
+	case decide.AskBudget:
 		if r.admission != nil {
 			result.Reason, result.Err = r.admission.admit(ctx, m, a.Pod)
 		}
 		result.Admitted = result.Reason == "" && result.Err == nil
-	case MeasureBefore, MeasureAfter:
+	case decide.MeasureBefore, decide.MeasureAfter:
 		// A measurement that cannot be read is a missing one: a migration does
 		// not fail for it, and the status says so.
 		sample, err := readSample(ctx, r.metrics, a.Pod.Namespace, a.Pod.Name)
 		if err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Cannot measure a pod", "pod", a.Pod.Name)
+			ctrl.LoggerFrom(ctx).Error(err, "Cannot measure a pod", "pod", klog.KObj(a.Pod))
 		}
 		result.Sample = sample
-	case CreateClaim:
-		result.Err = r.client.Create(ctx, a.Claim)
-	case CreateCarrier, CreatePlaceholder:
-		result.Err = r.client.Create(ctx, a.Pod)
-	case ProbeWebhook:
+	case decide.CreateClaim:
+		result.Err = r.client.Create(ctx, a.Claim.DeepCopy())
+	case decide.CreateCarrier, decide.CreatePlaceholder:
+		result.Err = r.client.Create(ctx, a.Pod.DeepCopy())
+	case decide.ProbeWebhook:
 		result.Admitted, result.Err = r.probe(ctx, m, a.Pod)
-	case ProbeAndLetGo:
+	case decide.ProbeWebhookAndRemoveHold:
 		if result.Admitted, result.Err = r.probe(ctx, m, a.Probe); result.Admitted {
 			result.Err = r.change(ctx, a.Pod, a.Becomes)
 		}
-	case OrphanClaim:
+	case decide.OrphanClaim:
 		result.Err = r.removeOwner(ctx, a.Claim, a.Pod)
-	case NominateReplacement:
+	case decide.NominateReplacement:
 		result.Err = r.client.Status().Patch(ctx, a.Becomes.DeepCopy(), client.MergeFrom(a.Pod))
-	case CreateReplacement:
-		result.Created = a.Pod
-		result.Err = r.client.Create(ctx, a.Pod)
-	case CheckEviction:
+	case decide.CreateReplacement:
+		result.Created = a.Pod.DeepCopy()
+		result.Err = r.client.Create(ctx, result.Created)
+	case decide.CheckEviction:
 		result.Err = r.evict(ctx, a.Pod, metav1.DryRunAll)
-	case MarkOriginal, FenceOriginal, ReleaseOriginal, RestoreOriginal, OpenSchedulingGate, DiscardPod:
+	case decide.MarkOriginal, decide.SetRollbackBarrier, decide.ReleaseOriginal, decide.ReadoptOriginal, decide.RemoveSchedulingGate, decide.DiscardPod:
 		result.Err = r.change(ctx, a.Pod, a.Becomes)
-	case OfferReplacement:
+	case decide.OfferReplacement:
 		// What the ReplicaSet deletes then, the budgets have to allow.
 		if a.Evicts != nil {
 			result.Err = r.evict(ctx, a.Evicts, metav1.DryRunAll)
@@ -70,15 +73,15 @@ func (r *reconciler) execute(ctx context.Context, m *v1alpha1.PodMigration, a Ac
 		if result.Err == nil {
 			result.Err = r.change(ctx, a.Pod, a.Becomes)
 		}
-	case KeepPreviousClaim, AdoptClaim:
+	case decide.KeepPreviousClaim, decide.AdoptClaim:
 		result.Err = r.addOwner(ctx, a.Claim, a.Pod)
-	case Evict:
+	case decide.Evict:
 		result.Err = r.evict(ctx, a.Pod)
-	case DeleteReplacement, DeleteCarrier, DeletePlaceholder, DeletePlainPod:
+	case decide.DeleteReplacement, decide.DeleteCarrier, decide.DeletePlaceholder, decide.DeletePlainPod:
 		result.Err = r.deleteExactly(ctx, a.Pod)
-	case DeleteClaim:
+	case decide.DeleteClaim:
 		result.Err = r.deleteExactly(ctx, a.Claim)
-	case DeleteMigration:
+	case decide.DeleteMigration:
 		result.Err = r.deleteExactly(ctx, m)
 	}
 	return result
@@ -113,22 +116,23 @@ func (r *reconciler) deleteExactly(ctx context.Context, object client.Object) er
 
 // probe reports whether the admission webhook turns a pod into the replacement.
 func (r *reconciler) probe(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (bool, error) {
+	pod = pod.DeepCopy()
 	err := r.client.Create(ctx, pod, client.DryRunAll)
 	return err == nil && v1alpha1.OwnedBy(pod.Labels, m.UID), err
 }
 
 // removeOwner makes a claim outlive a pod.
 func (r *reconciler) removeOwner(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
-	base := claim.DeepCopy()
-	claim.OwnerReferences = slices.DeleteFunc(claim.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
-	return r.client.Patch(ctx, claim, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+	becomes := claim.DeepCopy()
+	becomes.OwnerReferences = slices.DeleteFunc(becomes.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
+	return r.client.Patch(ctx, becomes, client.MergeFromWithOptions(claim, client.MergeFromWithOptimisticLock{}))
 }
 
 // addOwner makes a claim go when the pod goes, and not before.
 func (r *reconciler) addOwner(ctx context.Context, claim *corev1.PersistentVolumeClaim, pod *corev1.Pod) error {
-	base := claim.DeepCopy()
-	claim.OwnerReferences = append(claim.OwnerReferences, metav1.OwnerReference{
+	becomes := claim.DeepCopy()
+	becomes.OwnerReferences = append(becomes.OwnerReferences, metav1.OwnerReference{
 		APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
 	})
-	return r.client.Patch(ctx, claim, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+	return r.client.Patch(ctx, becomes, client.MergeFromWithOptions(claim, client.MergeFromWithOptimisticLock{}))
 }

@@ -15,13 +15,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
 // gather reads all that Next looks at.
-func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*State, error) {
-	s := &State{Now: r.clock.Now(), Migration: m, Limits: r.limits, AgentImage: r.agentImage}
+func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*decide.State, error) {
+	// A copy: the action and the status are written to m.
+	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage}
 	if m.Status.Phase.IsFinished() {
 		return s, nil
 	}
@@ -47,7 +49,7 @@ func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*Sta
 }
 
 // gatherRequest reads what a request is checked against.
-func (r *reconciler) gatherRequest(ctx context.Context, s *State) error {
+func (r *reconciler) gatherRequest(ctx context.Context, s *decide.State) error {
 	m := s.Migration
 	list := &v1alpha1.PodMigrationList{}
 	if err := r.live.List(ctx, list, client.InNamespace(m.Namespace)); err != nil {
@@ -102,7 +104,7 @@ func (r *reconciler) budgetsOf(ctx context.Context, pod *corev1.Pod) ([]string, 
 }
 
 // owner reads the controller of the pod, and what controls that.
-func (r *reconciler) owner(ctx context.Context, s *State) (owners.Owner, error) {
+func (r *reconciler) owner(ctx context.Context, s *decide.State) (owners.Owner, error) {
 	var owner owners.Owner
 	if h := s.Migration.Status.Handover; h != nil {
 		owner.Reference = h.Owner
@@ -128,7 +130,7 @@ func (r *reconciler) owner(ctx context.Context, s *State) (owners.Owner, error) 
 	return owner, nil
 }
 
-func (r *reconciler) replicaSet(ctx context.Context, s *State, owner owners.Owner) (owners.Owner, error) {
+func (r *reconciler) replicaSet(ctx context.Context, s *decide.State, owner owners.Owner) (owners.Owner, error) {
 	rs, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.ReplicaSet{})
 	if err != nil || rs == nil || rs.UID != owner.Reference.UID {
 		return owner, err
@@ -142,7 +144,7 @@ func (r *reconciler) replicaSet(ctx context.Context, s *State, owner owners.Owne
 
 // gatherMade reads what the migration has made, by the names that were
 // written down when it was accepted.
-func (r *reconciler) gatherMade(ctx context.Context, s *State) error {
+func (r *reconciler) gatherMade(ctx context.Context, s *decide.State) error {
 	m := s.Migration
 	var err error
 	if name := m.Status.Replacement; name != nil {
@@ -183,7 +185,7 @@ func (r *reconciler) gatherMade(ctx context.Context, s *State) error {
 
 // gatherSiblings reads the pods of the owner. One that has become the replacement
 // under a name that the owner gave is found by its mark.
-func (r *reconciler) gatherSiblings(ctx context.Context, s *State, owner *metav1.OwnerReference) error {
+func (r *reconciler) gatherSiblings(ctx context.Context, s *decide.State, owner *metav1.OwnerReference) error {
 	list := &corev1.PodList{}
 	if err := r.live.List(ctx, list, client.InNamespace(s.Migration.Namespace)); err != nil {
 		return err
@@ -194,19 +196,24 @@ func (r *reconciler) gatherSiblings(ctx context.Context, s *State, owner *metav1
 			continue
 		}
 		s.Siblings = append(s.Siblings, *pod)
-		if s.replacement() == nil && v1alpha1.OwnedBy(pod.Labels, s.Migration.UID) && pod.Labels[v1alpha1.RoleLabel] == "" {
+		if !isMadeBy(s.Replacement, s.Migration) && isMadeBy(pod, s.Migration) && pod.Labels[v1alpha1.RoleLabel] == "" {
 			s.Replacement = pod
 		}
 	}
 	return nil
 }
 
+// isMadeBy reports whether a pod carries the mark of a migration.
+func isMadeBy(pod *corev1.Pod, m *v1alpha1.PodMigration) bool {
+	return pod != nil && v1alpha1.OwnedBy(pod.Labels, m.UID)
+}
+
 // gatherNodes reads how long the two nodes have not been Ready.
-func (r *reconciler) gatherNodes(ctx context.Context, s *State) (err error) {
+func (r *reconciler) gatherNodes(ctx context.Context, s *decide.State) (err error) {
 	if s.SourceDown, err = r.downFor(ctx, s.Migration.Status.Original.NodeName, s.Now); err != nil {
 		return err
 	}
-	if node := s.destinationNode(); node != "" {
+	if node := s.DestinationNode(); node != "" {
 		s.DestinationDown, err = r.downFor(ctx, node, s.Now)
 	}
 	return err

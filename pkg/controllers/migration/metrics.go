@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 // unfinished are the phases that a migration can stay in.
@@ -160,5 +161,5 @@ func freed(s v1alpha1.PodMigrationStatus, name corev1.ResourceName) float64 {
 
 func waitedForBudget(m *v1alpha1.PodMigration) bool {
 	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAccepted)
-	return c != nil && c.Status == metav1.ConditionFalse && c.Reason == ReasonWaitingForBudget
+	return c != nil && c.Status == metav1.ConditionFalse && c.Reason == decide.ReasonWaitingForBudget
 }

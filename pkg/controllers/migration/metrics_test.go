@@ -17,29 +17,30 @@ import (
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 func TestMigrationsAreCountedOnceByResultAndReason(t *testing.T) {
 	tests := map[string]struct {
-		scene  *scene
-		phase  v1alpha1.Phase
-		reason string
+		migration *v1alpha1.PodMigration
+		phase     v1alpha1.Phase
+		reason    string
 	}{
-		"succeeded": {handedOver(), v1alpha1.PhaseSucceeded, ReasonSucceeded},
-		"rolled back": {in(v1alpha1.PhasePlacing).set(v1alpha1.ConditionRolledBack, metav1.ConditionTrue, ReasonUnschedulable),
-			v1alpha1.PhaseFailed, ReasonUnschedulable},
-		"rejected": {in("").set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonPodNotFound), v1alpha1.PhaseFailed, ReasonPodNotFound},
-		"cancelled in the queue": {in(v1alpha1.PhasePending).set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForBudget),
-			v1alpha1.PhaseCancelled, ReasonCancelled},
-		"lost": {handedOver().set(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, ReasonReplacementFailed),
-			v1alpha1.PhaseFailed, ReasonReplacementFailed},
+		"succeeded": {in(v1alpha1.PhaseHandingOver), v1alpha1.PhaseSucceeded, decide.ReasonSucceeded},
+		"rolled back": {with(in(v1alpha1.PhasePlacing), v1alpha1.ConditionRolledBack, metav1.ConditionTrue, decide.ReasonUnschedulable),
+			v1alpha1.PhaseFailed, decide.ReasonUnschedulable},
+		"rejected": {with(in(""), v1alpha1.ConditionAccepted, metav1.ConditionFalse, decide.ReasonPodNotFound), v1alpha1.PhaseFailed, decide.ReasonPodNotFound},
+		"cancelled in the queue": {with(in(v1alpha1.PhasePending), v1alpha1.ConditionAccepted, metav1.ConditionFalse, decide.ReasonWaitingForBudget),
+			v1alpha1.PhaseCancelled, decide.ReasonCancelled},
+		"lost": {with(in(v1alpha1.PhaseHandingOver), v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, decide.ReasonReplacementFailed),
+			v1alpha1.PhaseFailed, decide.ReasonReplacementFailed},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			counted := NewMetrics(nil, nil)
-			after := test.scene.Migration.DeepCopy()
+			after := test.migration.DeepCopy()
 			after.Status.Phase, after.Status.Times.Finished = test.phase, ago(0)
-			counted.observe(test.scene.Migration, after)
+			counted.observe(test.migration, after)
 			counted.observe(after, after)
 			if got := testutil.ToFloat64(counted.finished.WithLabelValues(string(test.phase), test.reason)); got != 1 {
 				t.Errorf("counted %v times as %s for %s, want once", got, test.phase, test.reason)
@@ -49,7 +50,7 @@ func TestMigrationsAreCountedOnceByResultAndReason(t *testing.T) {
 }
 
 func TestTimeInAPhase(t *testing.T) {
-	m := in(v1alpha1.PhaseHandingOver).Migration
+	m := in(v1alpha1.PhaseHandingOver)
 	if got := t0.Sub(enteredAt(m)); got != 20*time.Second {
 		t.Errorf("in the phase for %v, want 20s", got)
 	}
@@ -59,12 +60,12 @@ func TestTimeInAPhase(t *testing.T) {
 // more is not taken back from a counter.
 func TestWhatASuccessBrought(t *testing.T) {
 	counted := NewMetrics(nil, nil)
-	before := handedOver().Migration
+	before := in(v1alpha1.PhaseHandingOver)
 	after := before.DeepCopy()
 	after.Status.Phase, after.Status.Times.Finished = v1alpha1.PhaseSucceeded, ago(0)
 	after.Status.Downtime = &metav1.Duration{Duration: 1500 * time.Millisecond}
 	after.Status.Checkpoint.Source = &v1alpha1.SourceReport{Bytes: 4096}
-	after.Status.Before, after.Status.After = record(fixture.Amounts("1600m", "64Mi"), nil), record(fixture.Amounts("700m", "65Mi"), nil)
+	after.Status.Before, after.Status.After = &v1alpha1.ResourceRecord{Requests: fixture.Amounts("1600m", "64Mi")}, &v1alpha1.ResourceRecord{Requests: fixture.Amounts("700m", "65Mi")}
 	counted.observe(before, after)
 	want := `
 # HELP ai_storage_migration_downtime_seconds Time in which neither original nor replacement could work, of migrations that succeeded; 0 when they overlapped.
@@ -90,18 +91,18 @@ func TestWhatASuccessBrought(t *testing.T) {
 // and only one that waited for its place counts as having waited.
 func TestWaitingForThePlaceInTheBudget(t *testing.T) {
 	for name, test := range map[string]struct {
-		before  *scene
+		before  *v1alpha1.PodMigration
 		waits   int
 		pending time.Duration
 	}{
 		"at once":  {in(""), 0, 10 * time.Second},
-		"waited":   {in(v1alpha1.PhasePending).set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForBudget), 1, 10 * time.Second},
-		"by owner": {in(v1alpha1.PhasePending).set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForOwner), 0, 10 * time.Second},
+		"waited":   {with(in(v1alpha1.PhasePending), v1alpha1.ConditionAccepted, metav1.ConditionFalse, decide.ReasonWaitingForBudget), 1, 10 * time.Second},
+		"by owner": {with(in(v1alpha1.PhasePending), v1alpha1.ConditionAccepted, metav1.ConditionFalse, decide.ReasonWaitingForOwner), 0, 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()
 			counted := NewMetrics(registry, nil)
-			counted.observe(test.before.Migration, in(v1alpha1.PhasePreparing).Migration)
+			counted.observe(test.before, in(v1alpha1.PhasePreparing))
 			waits, pending := histogram(t, registry, "ai_storage_migration_budget_wait_seconds"), histogram(t, registry, "ai_storage_migration_phase_duration_seconds")
 			if int(waits.GetSampleCount()) != test.waits {
 				t.Errorf("%d waits, want %d", waits.GetSampleCount(), test.waits)
@@ -133,7 +134,7 @@ func TestMigrationsInFlight(t *testing.T) {
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	waiting, placing, done := in("").Migration, in(v1alpha1.PhasePlacing).Migration, in(v1alpha1.PhaseSucceeded).Migration
+	waiting, placing, done := in(""), in(v1alpha1.PhasePlacing), in(v1alpha1.PhaseSucceeded)
 	waiting.Name, placing.Name, done.Name = "waiting", "placing", "done"
 	placing.Status.Times.Prepared = &metav1.MicroTime{Time: time.Now().Add(-time.Hour)}
 	registry := prometheus.NewRegistry()

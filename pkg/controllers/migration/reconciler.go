@@ -18,7 +18,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
+
+// atOnce is the RequeueAfter of a migration that has something to do now: zero
+// would wait for the next change of an object.
+const atOnce = time.Millisecond
 
 // reconciler takes one step of one migration at a time.
 type reconciler struct {
@@ -33,7 +38,7 @@ type reconciler struct {
 	// admission is nil when there is no budget to keep.
 	admission *admission
 	clock     clock.PassiveClock
-	limits    Limits
+	limits    decide.Limits
 	onStep    func(types.NamespacedName, string) error
 	// agentImage is the image of the node agent.
 	agentImage string
@@ -53,17 +58,17 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err := r.live.Get(ctx, request.NamespacedName, m); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	step := r.step
+	advance := r.advance
 	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
 		if waits, err := r.waitsForBudget(ctx, m); err != nil || waits {
-			return ctrl.Result{RequeueAfter: pollInterval}, err
+			return ctrl.Result{RequeueAfter: decide.PollInterval}, err
 		}
-		step = r.stepAlone
+		advance = r.advanceAlone
 	}
-	result, boundary, err := step(ctx, m)
+	result, boundary, err := advance(ctx, m)
 	if apierrors.IsConflict(err) {
-		// Somebody wrote in between: look again.
-		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+		// Another client wrote in between: look again.
+		return ctrl.Result{RequeueAfter: atOnce}, nil
 	}
 	if err == nil && boundary != "" {
 		// After the step: what it locks is free by then.
@@ -72,23 +77,23 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	return result, err
 }
 
-// stepAlone takes a step in which the migration may be accepted.
-func (r *reconciler) stepAlone(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, string, error) {
+// advanceAlone takes a step in which the migration may be accepted.
+func (r *reconciler) advanceAlone(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, string, error) {
 	r.acceptance.Lock()
 	defer r.acceptance.Unlock()
 	// It may have been accepted while this waited.
 	if err := r.live.Get(ctx, client.ObjectKeyFromObject(m), m); err != nil {
 		return ctrl.Result{}, "", client.IgnoreNotFound(err)
 	}
-	return r.step(ctx, m)
+	return r.advance(ctx, m)
 }
 
 // waitsForBudget reports whether a migration that was told to wait still has
 // to, as far as the cache knows. It keeps the many that wait from taking the
 // API server and the workers away from those in flight.
 func (r *reconciler) waitsForBudget(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
-	s := State{Migration: m}
-	if r.admission == nil || s.wantsStop() || s.conditionReason(v1alpha1.ConditionAccepted) != ReasonWaitingForBudget {
+	s := decide.State{Migration: m}
+	if r.admission == nil || s.WantsStop() || !waitedForBudget(m) {
 		return false, nil
 	}
 	pod, err := read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{})
@@ -99,16 +104,16 @@ func (r *reconciler) waitsForBudget(ctx context.Context, m *v1alpha1.PodMigratio
 	return reason != "", err
 }
 
-// step gathers, decides, acts and writes the status, in this order and once. It
+// advance gathers, decides, acts and writes the status, in this order and once. It
 // returns the name of what the written status has begun; "" when it was not.
-func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl.Result, boundary string, err error) {
+func (r *reconciler) advance(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl.Result, boundary string, err error) {
 	state, err := r.gather(ctx, m)
 	if err != nil {
 		return ctrl.Result{}, "", fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
 	}
-	decision := Next(*state)
+	decision := decide.Next(*state)
 	action := decision.Action
-	if action.Type != NoAction {
+	if action.Type != decide.NoAction {
 		if err := r.reached(m, "before "+string(action.Type)); err != nil {
 			return ctrl.Result{}, "", err
 		}
@@ -117,7 +122,7 @@ func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl
 			return ctrl.Result{}, "", err
 		}
 		var retry error
-		if decision, retry = Settle(*state, decision, result); retry != nil {
+		if decision, retry = decide.Settle(*state, decision, result); retry != nil {
 			return ctrl.Result{}, "", fmt.Errorf("%s of PodMigration %s/%s: %w", action.Type, m.Namespace, m.Name, retry)
 		}
 	}
@@ -128,8 +133,8 @@ func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl
 	switch {
 	case decision.Wait > 0:
 		return ctrl.Result{RequeueAfter: decision.Wait}, boundary, nil
-	case boundary != "" || action.Type != NoAction:
-		return ctrl.Result{RequeueAfter: time.Millisecond}, boundary, nil
+	case boundary != "" || action.Type != decide.NoAction:
+		return ctrl.Result{RequeueAfter: atOnce}, boundary, nil
 	default:
 		return ctrl.Result{}, "", nil
 	}
@@ -137,7 +142,7 @@ func (r *reconciler) step(ctx context.Context, m *v1alpha1.PodMigration) (_ ctrl
 
 // writeStatus writes the status if it changed, and names what that begins. The
 // resourceVersion guards against a controller that was believed dead.
-func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, d *Decision) (boundary string, err error) {
+func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, d *decide.Decision) (boundary string, err error) {
 	if apiequality.Semantic.DeepEqual(m.Status, d.Status) {
 		return "", nil
 	}
@@ -152,7 +157,7 @@ func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, 
 	r.counted.observe(base, m)
 	traceChange(ctx, base, m)
 	if phaseOf(base) != phaseOf(m) {
-		ctrl.LoggerFrom(ctx).Info("Migration goes on", "phase", m.Status.Phase, "message", m.Status.Message)
+		ctrl.LoggerFrom(ctx).Info("Phase changed", "phase", m.Status.Phase, "message", m.Status.Message)
 	}
 	if base.Status.Phase != m.Status.Phase {
 		return "phase " + string(m.Status.Phase), nil

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 // phaseOf is the phase of a migration, which is Pending before it is written down.
@@ -51,17 +52,17 @@ func ReasonOf(m *v1alpha1.PodMigration) string {
 // finalReason is the reason of the condition that ended a migration.
 func finalReason(m *v1alpha1.PodMigration) string {
 	if m.Status.Phase == v1alpha1.PhaseSucceeded {
-		return ReasonSucceeded
+		return decide.ReasonSucceeded
 	}
 	if c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack); c != nil {
 		return c.Reason
 	}
 	for _, kind := range []string{v1alpha1.ConditionReplacementReady, v1alpha1.ConditionAccepted} {
-		if c := meta.FindStatusCondition(m.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionFalse && c.Reason != ReasonWaitingForBudget {
+		if c := meta.FindStatusCondition(m.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionFalse && c.Reason != decide.ReasonWaitingForBudget {
 			return c.Reason
 		}
 	}
-	return ReasonCancelled
+	return decide.ReasonCancelled
 }
 
 func orZero(t *metav1.MicroTime) time.Time {
@@ -72,18 +73,17 @@ func orZero(t *metav1.MicroTime) time.Time {
 }
 
 // report sends the events of a decision, once its status is written.
-func (r *reconciler) report(m *v1alpha1.PodMigration, d *Decision) {
+func (r *reconciler) report(m *v1alpha1.PodMigration, d *decide.Decision) {
 	for _, e := range d.Events {
 		kind := corev1.EventTypeNormal
 		if e.Warning {
 			kind = corev1.EventTypeWarning
 		}
-		note := cut(e.Message, maxEventNote)
 		if e.Pod == nil {
-			r.recorder.Eventf(m, nil, kind, e.Reason, "Migrate", "%s", note)
+			r.recorder.Eventf(m, nil, kind, e.Reason, "Migrate", "%s", e.Message)
 			continue
 		}
-		r.recorder.Eventf(m, e.Pod, kind, e.Reason, "Migrate", "%s", note)
-		r.recorder.Eventf(e.Pod, m, kind, e.Reason, "Migrate", "%s", note)
+		r.recorder.Eventf(m, e.Pod, kind, e.Reason, "Migrate", "%s", e.Message)
+		r.recorder.Eventf(e.Pod, m, kind, e.Reason, "Migrate", "%s", e.Message)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
 
@@ -74,7 +76,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
 		clock: clock.RealClock{}, onStep: o.OnStep,
 		agentImage: o.AgentImage, counted: NewMetrics(o.Registerer, mgr.GetClient()),
-		limits: Limits{
+		limits: decide.Limits{
 			UnschedulableGrace: cmp.Or(o.UnschedulableGrace, DefaultUnschedulableGrace),
 			MeasureTimeout:     cmp.Or(o.MeasureTimeout, DefaultMeasureTimeout),
 			AgentGrace:         cmp.Or(o.AgentGrace, DefaultAgentGrace),
@@ -90,7 +92,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if o.Metrics == nil {
 		metrics, err := metricsclient.NewForConfig(mgr.GetConfig())
 		if err != nil {
-			return fmt.Errorf("making a client of metrics.k8s.io: %w", err)
+			return fmt.Errorf("creating a client of metrics.k8s.io: %w", err)
 		}
 		o.Metrics = metrics
 	}
@@ -108,7 +110,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 }
 
 // Index prepares the cache of a manager for the controller, which calls it, and for
-// an Preflight where the controller does not run.
+// a Preflight where the controller does not run.
 func Index(mgr ctrl.Manager) error {
 	for index, keys := range map[string]client.IndexerFunc{podIndex: podKeys, placeIndex: placeKeys} {
 		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PodMigration{}, index, keys); err != nil {
@@ -118,10 +120,16 @@ func Index(mgr ctrl.Manager) error {
 	return nil
 }
 
+// Bounds of the wait before another attempt.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
+
 // retries backs off after errors, but never so long that a migration in flight
 // is forgotten when the API server comes back.
 func retries() workqueue.TypedRateLimiter[ctrl.Request] {
-	return workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](100*time.Millisecond, 30*time.Second)
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](firstRetry, lastRetry)
 }
 
 // podKeys are the name of the original, and the mark that a replacement carries.
@@ -142,7 +150,7 @@ func (r *reconciler) migrationsOf(ctx context.Context, pod client.Object) []ctrl
 	for _, key := range keys {
 		list := &v1alpha1.PodMigrationList{}
 		if err := r.client.List(ctx, list, client.InNamespace(pod.GetNamespace()), client.MatchingFields{podIndex: key}); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Cannot find the migrations of a pod", "namespace", pod.GetNamespace(), "pod", pod.GetName())
+			ctrl.LoggerFrom(ctx).Error(err, "Cannot find the migrations of a pod", "pod", klog.KObj(pod))
 			continue
 		}
 		for i := range list.Items {

@@ -21,11 +21,11 @@ func TestTheTraceOfAMigration(t *testing.T) {
 	otel.SetTracerProvider(tracing.NewProvider("test", 1, recorder))
 	t.Cleanup(func() { otel.SetTracerProvider(noop.NewTracerProvider()) })
 
-	failed := in(v1alpha1.PhaseHandingOver).Migration
+	failed := in(v1alpha1.PhaseHandingOver)
 	failed.Status.Phase, failed.Status.Message, failed.Status.Times.Finished = v1alpha1.PhaseFailed, "no luck", ago(0)
 	scenes := []*v1alpha1.PodMigration{
-		in("").Migration, in(v1alpha1.PhasePending).Migration, in(v1alpha1.PhasePreparing).Migration,
-		in(v1alpha1.PhasePlacing).Migration, in(v1alpha1.PhasePlacing).Migration, in(v1alpha1.PhaseHandingOver).Migration, failed,
+		in(""), in(v1alpha1.PhasePending), in(v1alpha1.PhasePreparing),
+		in(v1alpha1.PhasePlacing), in(v1alpha1.PhasePlacing), in(v1alpha1.PhaseHandingOver), failed,
 	}
 	for i := range scenes[1:] {
 		traceChange(t.Context(), scenes[i], scenes[i+1])

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/server/restapi/auth"
 )
 
@@ -168,11 +169,11 @@ func nameOf(caller, namespace, key string) string {
 func refused(appraisal migration.PreflightResult) *Error {
 	refusal, code, field := appraisal.Refusal, http.StatusUnprocessableEntity, "pod_name"
 	switch {
-	case refusal.Reason == migration.ReasonPodNotFound:
+	case refusal.Reason == decide.ReasonPodNotFound:
 		code = http.StatusNotFound
-	case refusal.Reason == migration.ReasonSourceNodeMismatch:
+	case refusal.Reason == decide.ReasonSourceNodeMismatch:
 		field = "source_node"
-	case refusal.Reason == migration.ReasonTargetNodeNotFound, refusal.Reason == migration.ReasonTargetIsSource:
+	case refusal.Reason == decide.ReasonTargetNodeNotFound, refusal.Reason == decide.ReasonTargetIsSource:
 		field = "target_node"
 	case refusal.Message == appraisal.Stays:
 		field = "checkpoint_mode"

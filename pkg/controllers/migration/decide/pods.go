@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"fmt"
@@ -6,68 +6,16 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
-	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
 )
 
-// defaultClaimSize is used where the API server did not fill in the default.
-var defaultClaimSize = resource.MustParse("1Gi")
-
-// buildClaim returns the checkpoint claim. It has no owner until the original
-// is gone: before, the replacement may have to be built anew.
-func buildClaim(s *State) *corev1.PersistentVolumeClaim {
-	spec, root := s.Migration.Spec.Checkpoint, containers.RootName(s.Pod)
-	return &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: s.Migration.Namespace,
-			Name:      s.Migration.Status.CheckpointClaim,
-			Labels: map[string]string{
-				v1alpha1.AppLabel:          v1alpha1.AppLabelValue,
-				v1alpha1.ComponentLabel:    v1alpha1.ComponentLabelValue,
-				v1alpha1.OriginalPodLabel:  v1alpha1.LabelValue(root),
-				v1alpha1.MigrationUIDLabel: string(s.Migration.UID),
-			},
-			Annotations: map[string]string{v1alpha1.OriginalPodLabel: root},
-		},
-		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes:      []corev1.PersistentVolumeAccessMode{spec.ClaimAccessMode()},
-			StorageClassName: spec.StorageClassName,
-			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: claimSize(s)}},
-		},
-	}
-}
-
-// requestsOf counts the requests of a pod as the scheduler does.
-func requestsOf(pod *corev1.Pod) corev1.ResourceList {
-	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true})
-}
-
-// originalRequests counts what the author of a pod asked for: requests of
-// finished containers that were reclaimed in place are among what a move leaves
-// behind for good.
-func originalRequests(pod *corev1.Pod) corev1.ResourceList {
-	original, err := reclaimed.Original(pod)
-	if err != nil {
-		return requestsOf(pod) // The replacement cannot be built either, which is reported.
-	}
-	return requestsOf(original)
-}
-
-// requestsWithoutOverhead leaves out what the runtime class of the pod adds.
-func requestsWithoutOverhead(pod *corev1.Pod) corev1.ResourceList {
-	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{ExcludeOverhead: true})
-}
-
-// isWorking reports whether a replacement does the work of its original. Ready
-// says so. But a pod of restart policy Never stops being Ready when one of its
+// isReady reports whether a replacement does the work of its original: the Ready
+// condition says so. But a pod of restart policy Never stops being Ready when one of its
 // containers has finished, so containers that are done count as well; and a
 // replacement that has already finished everything has taken over.
-func isWorking(pod *corev1.Pod) bool {
+func isReady(pod *corev1.Pod) bool {
 	if pod.Status.Phase == corev1.PodSucceeded {
 		return true
 	}
@@ -99,10 +47,11 @@ func isContainerReady(statuses []corev1.ContainerStatus, name string) bool {
 	return slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == name && s.Ready })
 }
 
+// podCondition returns a copy of a condition of a pod; nil when the pod has none of its type.
 func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == kind {
-			return &pod.Status.Conditions[i]
+	for _, c := range pod.Status.Conditions {
+		if c.Type == kind {
+			return &c
 		}
 	}
 	return nil
@@ -122,7 +71,7 @@ func podFailure(pod *corev1.Pod) string {
 	return "no reason given"
 }
 
-// startProgress tells what a pod that does not work yet is waiting for.
+// startProgress says what a pod that is not ready yet is waiting for.
 func startProgress(pod *corev1.Pod) string {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		switch {
@@ -151,6 +100,20 @@ func startFailure(pod *corev1.Pod) string {
 	return ""
 }
 
+// isDisrupted reports whether another than its user ends a pod: an eviction, a
+// drain, node pressure or preemption (KEP-3329).
+func isDisrupted(pod *corev1.Pod) bool {
+	if pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodFailed {
+		return false
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
+}
+
 // stripSentence says which containers are left out, and which finished ones run
 // again, each with the reason.
 func stripSentence(v containers.Verdicts) string {
@@ -172,25 +135,4 @@ func stripSentence(v containers.Verdicts) string {
 		sentence += "; runs again: " + strings.Join(again, ", ")
 	}
 	return sentence
-}
-
-// freedRequests lists by how much the requests shrank, CPU and memory first.
-func freedRequests(before, after *v1alpha1.ResourceRecord) string {
-	if before == nil || after == nil {
-		return ""
-	}
-	names := make([]string, 0, len(before.Requests))
-	for name := range before.Requests {
-		names = append(names, string(name))
-	}
-	slices.Sort(names)
-	var parts []string
-	for _, name := range names {
-		freed := before.Requests[corev1.ResourceName(name)].DeepCopy()
-		freed.Sub(after.Requests[corev1.ResourceName(name)])
-		if freed.Sign() > 0 {
-			parts = append(parts, name+" "+freed.String())
-		}
-	}
-	return strings.Join(parts, ", ")
 }

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"errors"
@@ -35,13 +35,13 @@ func TestSettle(t *testing.T) {
 		return in(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" })
 	}
 	tests := []struct {
-		name   string
-		scene  *scene
-		result Result
-		phase  v1alpha1.Phase
-		giveUp string
-		waits  bool
-		retry  bool
+		name     string
+		scene    *scene
+		result   Result
+		phase    v1alpha1.Phase
+		rollback string
+		waits    bool
+		retry    bool
 	}{
 		{"budget: yes", in(""), Result{Admitted: true}, preparing, "", false, false},
 		{"budget: no", in(""), Result{Reason: "full"}, v1alpha1.PhasePending, "", true, false},
@@ -64,9 +64,11 @@ func TestSettle(t *testing.T) {
 		{"delete: gone", rollingBack(ReasonCancelled), Result{Err: apierrors.NewNotFound(podResource, "x")}, placing, "", false, false},
 		{"delete: unknown", rollingBack(ReasonCancelled), Result{Err: errSomewhere}, placing, "", false, true},
 	}
+	golden := newGolden(t)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			d, err := Settle(test.scene.State, Next(test.scene.State), test.result)
+			d, err := settle(t, test.scene.State, test.result)
+			golden.check(t, test.name, test.scene.State, d)
 			if (err != nil) != test.retry {
 				t.Errorf("error = %v, want one: %t", err, test.retry)
 			}
@@ -74,8 +76,8 @@ func TestSettle(t *testing.T) {
 				t.Errorf("phase %s, wait %v, want %s and waiting %t", d.Status.Phase, d.Wait, test.phase, test.waits)
 			}
 			c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack)
-			if got := c != nil && c.Reason == test.giveUp; got != (test.giveUp != "") && !test.scene.isRollingBack() {
-				t.Errorf("condition RolledBack = %+v, want reason %q", c, test.giveUp)
+			if got := c != nil && c.Reason == test.rollback; got != (test.rollback != "") && !test.scene.isRollingBack() {
+				t.Errorf("condition RolledBack = %+v, want reason %q", c, test.rollback)
 			}
 		})
 	}
@@ -104,7 +106,7 @@ func TestMeasurementOfTheReplacement(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := handedOver()
 			s.Migration.Status.Times.OriginalGone = ago(test.gone)
-			d, err := Settle(s.State, Next(s.State), Result{Sample: test.sample})
+			d, err := settle(t, s.State, Result{Sample: test.sample})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +135,7 @@ func TestMeasurementOfTheOriginal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := in(v1alpha1.PhasePreparing)
 			s.Pod.Status.StartTime = &start
-			d, err := Settle(s.State, Next(s.State), Result{Sample: test.sample})
+			d, err := settle(t, s.State, Result{Sample: test.sample})
 			if err != nil || d.Status.Before == nil || d.Status.Before.Source != test.want {
 				t.Fatalf("before = %+v, error %v, want source %s", d.Status.Before, err, test.want)
 			}
@@ -150,7 +152,7 @@ func TestEvictionBacksOff(t *testing.T) {
 		s := in(v1alpha1.PhaseHandingOver)
 		s.Migration.Spec.TimeoutSeconds = 3600
 		s.Migration.Status.Times.ReplacementReady = ago(blocked)
-		wait := newStep(&s.State).evictionWait()
+		wait := newBuilder(&s.State).evictionWait()
 		if wait < last || wait < time.Second || wait > 30*time.Second {
 			t.Errorf("blocked for %v: wait %v after %v", blocked, wait, last)
 		}

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"errors"
@@ -55,13 +55,25 @@ func ofJob(s *scene) *scene {
 	return s
 }
 
-func letGoByJob(s *scene) *scene {
+func releasedByJob(s *scene) *scene {
 	released, err := owners.Released(s.Pod, s.Owner)
 	if err != nil {
 		panic(err)
 	}
 	s.Pod = released
 	return s
+}
+
+// indexed makes the original a pod of an index of its Job.
+func indexed(s *scene, index string) *scene {
+	s.Migration.Status.Handover.Identity = index
+	ofIndex(s.Pod, index)
+	return s
+}
+
+func ofIndex(pod *corev1.Pod, index string) *corev1.Pod {
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, batchv1.JobCompletionIndexAnnotation, index)
+	return pod
 }
 
 var setReference = metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "set", UID: "set", Controller: ptr.To(true)}
@@ -84,38 +96,11 @@ func siblingOf(s *scene, name string, age time.Duration) *corev1.Pod {
 	return pod
 }
 
-func expecting(reason string) func(*scene) {
+func replacementPending(reason string) func(*scene) {
 	return func(s *scene) { s.set(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, reason) }
 }
 
-func unmade(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }
-
-type row struct {
-	name   string
-	scene  *scene
-	action ActionType
-	phase  v1alpha1.Phase
-	giveUp string
-	says   string
-}
-
-func check(t *testing.T, rows []row) {
-	t.Helper()
-	for _, test := range rows {
-		t.Run(test.name, func(t *testing.T) {
-			wasRollingBack := test.scene.isRollingBack()
-			d := Next(test.scene.State)
-			if d.Action.Type != test.action || d.Status.Phase != test.phase || !strings.Contains(d.Status.Message, test.says) {
-				t.Errorf("action %q, phase %q (%s), want %q, %q and %q", d.Action.Type, d.Status.Phase, d.Status.Message, test.action, test.phase, test.says)
-			}
-			c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack), metav1.Condition{})
-			if !wasRollingBack && c.Reason != test.giveUp {
-				t.Errorf("rollback for %q (%s), want %q", c.Reason, c.Message, test.giveUp)
-			}
-			checkProgress(t, test.scene, d)
-		})
-	}
-}
+func withoutReplacement(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }
 
 func TestStopFirst(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
@@ -131,23 +116,23 @@ func TestStopFirst(t *testing.T) {
 		s.Migration.Status.After = record(nil, nil)
 		s.Claim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train-r"}}
 	}
-	started := func(s *scene) { s.Replacement, s.Placeholder, s.Carrier = workingReplacement().Obj(), nil, nil }
+	started := func(s *scene) { s.Replacement, s.Placeholder, s.Carrier = readyReplacement().Obj(), nil, nil }
 	check(t, []row{
-		{"place: hold it", create(placing).with(unmade).with(func(s *scene) { s.Placeholder, s.Migration.Status.Placeholder.UID = nil, "" }), CreatePlaceholder, placing, "", ""},
-		{"place: hold it without a node agent", create(placing).with(unmade).with(func(s *scene) {
+		{"place: hold it", create(placing).with(withoutReplacement).with(func(s *scene) { s.Placeholder, s.Migration.Status.Placeholder.UID = nil, "" }), CreatePlaceholder, placing, "", ""},
+		{"place: hold it without a node agent", create(placing).with(withoutReplacement).with(func(s *scene) {
 			s.Placeholder, s.Migration.Status.Placeholder.UID, s.AgentImage = nil, "", ""
 		}), CreatePlaceholder, placing, "", ""},
 		{"place: its name is taken", create(placing).with(func(s *scene) { s.Placeholder.Labels, s.Migration.Status.Placeholder.UID = nil, "" }), NoAction, placing, ReasonNameTaken, ""},
-		{"place: made before a crash", create(placing).with(unmade).with(func(s *scene) { s.Migration.Status.Placeholder.UID = "" }), NoAction, placing, "", "holds the place"},
-		{"place: nowhere to go", create(placing).with(unmade).with(func(s *scene) {
+		{"place: created before a crash", create(placing).with(withoutReplacement).with(func(s *scene) { s.Migration.Status.Placeholder.UID = "" }), NoAction, placing, "", "holds the place"},
+		{"place: nowhere to go", create(placing).with(withoutReplacement).with(func(s *scene) {
 			s.Placeholder = fixture.MakePod("placeholder").Label(v1alpha1.MigrationUIDLabel, "m").Phase(corev1.PodPending).Condition(corev1.PodCondition{
 				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/2 nodes"}, t0.Add(-time.Minute)).Obj()
 		}), NoAction, placing, ReasonUnschedulable, "0/2 nodes"},
-		{"place: starting", create(placing).with(unmade).with(func(s *scene) { s.Placeholder.Status.Phase = corev1.PodPending }), NoAction, placing, "", "waiting for placeholder"},
-		{"place: placeholder was removed", create(placing).with(func(s *scene) { s.Placeholder = nil }), NoAction, placing, ReasonPlaceholderGone, ""},
-		{"place: create the replacement, which waits", create(placing).with(unmade), CreateReplacement, placing, "", ""},
-		{"place: held and made", create(placing), NoAction, handing, "", "node b is held"},
-		{"place: drained by others", create(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
+		{"place: starting", create(placing).with(withoutReplacement).with(func(s *scene) { s.Placeholder.Status.Phase = corev1.PodPending }), NoAction, placing, "", "waiting for placeholder"},
+		{"place: placeholder was removed", create(placing).with(func(s *scene) { s.Placeholder = nil }), NoAction, placing, ReasonPlaceholderDeleted, ""},
+		{"place: create the replacement, which waits", create(placing).with(withoutReplacement), CreateReplacement, placing, "", ""},
+		{"place: held and created", create(placing), NoAction, handing, "", "node b is held"},
+		{"place: drained by another client", create(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
 
 		{"stop: nothing is carried", create(handing), Evict, handing, "", ""},
 		{"stop: cancelled before", create(handing).with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""},
@@ -155,13 +140,13 @@ func TestStopFirst(t *testing.T) {
 			s.PreviousClaim = fixture.MakeClaim("old", corev1.ReadWriteOnce)
 			s.PreviousClaim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train"}}
 		}), OrphanClaim, handing, "", ""},
-		{"stop: the budgets are asked before the pod stands still", stateful(), CheckEviction, handing, "", ""},
-		{"stop: sealing", stateful().step(v1alpha1.StepSeal), NoAction, handing, "", "stands still"},
+		{"stop: the budgets are asked before the pod is frozen", stateful(), CheckEviction, handing, "", ""},
+		{"stop: sealing", stateful().step(v1alpha1.StepSeal), NoAction, handing, "", "frozen for the last copy"},
 		{"stop: sealed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "verified"},
 		{"stop: seal failed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""},
-		{"stop: killed by others before the seal", stateful().step(v1alpha1.StepSeal).with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"stop: killed by another client before the seal", stateful().step(v1alpha1.StepSeal).with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""},
 		{"stop: the carrier leaves the claim", sealed(), DeleteCarrier, handing, "", ""},
-		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to leave claim"},
+		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to unmount claim"},
 		{"stop: evict what is sealed", sealed().with(func(s *scene) { s.Carrier = nil }), Evict, handing, "", ""},
 		{"stop: what is sealed may not be evicted for long", sealed().with(func(s *scene) {
 			s.Carrier, s.Now, s.Migration.Status.Message = nil, t0.Add(61*time.Second), "the original may not be evicted now"
@@ -173,47 +158,54 @@ func TestStopFirst(t *testing.T) {
 		{"stopped: gone", create(handing).with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "may start"},
 		{"stopped: the place is kept for it", create(handing).with(gone), NominateReplacement, handing, "", ""},
 		{"stopped: the placeholder leaves", create(handing).with(gone).with(func(s *scene) { s.Replacement.Status.NominatedNodeName = "b" }), DeletePlaceholder, handing, "", ""},
-		{"stopped: the placeholder is leaving", create(handing).with(gone).with(func(s *scene) {
+		{"stopped: the placeholder is ending", create(handing).with(gone).with(func(s *scene) {
 			s.Replacement.Status.NominatedNodeName = "b"
 			deleting(s.Placeholder)
-		}), NoAction, handing, "", "to leave"},
-		{"stopped: open the way", create(handing).with(gone).with(func(s *scene) { s.Placeholder = nil }), OpenSchedulingGate, handing, "", ""},
+		}), NoAction, handing, "", "waiting for placeholder placeholder to end"},
+		{"stopped: remove the gate", create(handing).with(gone).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
 		{"stopped: placed", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "" }), NoAction, handing, "", ""},
-		{"stopped: works", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "works on node b"},
+		{"stopped: ready", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "ready on node b"},
 		{"stopped: restoring", sealed().with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
-		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "goes on with the carried state"},
+		{"stopped: an older pass is restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 2).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
+		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "continues with the carried state"},
 		{"stopped: corrupt", sealed().with(gone).with(started).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseFailed, "", "kept on claim checkpoint"},
-		{"stopped: the replacement was removed", create(handing).with(gone).with(unmade), DeleteClaim, handing, "", ""},
+		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement), DeleteClaim, handing, "", ""},
 		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
 
 		{"roll back: the placeholder goes", rollingBack(ReasonTimedOut).with(func(s *scene) { stopFirst(s, v1alpha1.MethodCreate); s.Replacement = nil }), DeletePlaceholder, placing, "", ""},
-		{"roll back: what was held is let go", fencedOff(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), FenceOriginal, placing, "", ""},
+		{"roll back: the hold finalizer is removed", barrierSet(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), SetRollbackBarrier, placing, "", ""},
 	})
 }
 
-func TestJobLetsTheOriginalGo(t *testing.T) {
+func TestJobReleasesTheOriginal(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	job := func() *scene { return ofJob(in(placing)) }
 	check(t, []row{
-		{"announce", job().with(unmade), NoAction, placing, "", "asking whether"},
-		{"ask the webhook", job().with(unmade).with(expecting(ReasonAnnounced)), ProbeWebhook, placing, "", ""},
-		{"let go", job().with(unmade).with(expecting(ReasonWebhookAnswers)), ReleaseOriginal, placing, "", ""},
-		{"another pod of the Job is missing", job().with(unmade).with(func(s *scene) { s.Owner.Job.Status.Active = 0 }), NoAction, placing, "", "active"},
-		{"wait for the Job", letGoByJob(job().with(unmade).with(expecting(ReasonWebhookAnswers))), NoAction, placing, "", "waiting for Job job"},
-		{"the webhook missed it", letGoByJob(job().with(unmade).with(expecting(ReasonWebhookAnswers))).with(func(s *scene) {
+		{"announce", job().with(withoutReplacement), NoAction, placing, "", "asking whether"},
+		{"ask the webhook", job().with(withoutReplacement).with(replacementPending(ReasonAnnounced)), ProbeWebhook, placing, "", ""},
+		{"release", job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), ReleaseOriginal, placing, "", ""},
+		{"another pod of the Job is missing", job().with(withoutReplacement).with(func(s *scene) { s.Owner.Job.Status.Active = 0 }), NoAction, placing, "", "active"},
+		{"wait for the Job", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))), NoAction, placing, "", "waiting for Job job"},
+		{"the webhook missed it", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "plain", 0)}
 		}), NoAction, placing, ReasonWebhookMissed, "plain"},
-		{"an older pod of the Job is not meant", letGoByJob(job().with(unmade).with(expecting(ReasonWebhookAnswers))).with(func(s *scene) {
+		{"an older pod of the Job is not meant", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "other", time.Minute)}
 		}), NoAction, placing, "", "waiting for Job job"},
-		{"taken", letGoByJob(job().with(expecting(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
-		{"evict what was let go", letGoByJob(ofJob(in(handing))), Evict, handing, "", ""},
-		{"the replacement does not fit any more", letGoByJob(job()).with(func(s *scene) {
+		{"the webhook missed it, of an indexed Job", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "3")}
+		}), NoAction, placing, ReasonWebhookMissed, "plain"},
+		{"a pod of another index is not meant", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "4")}
+		}), NoAction, placing, "", "waiting for Job job"},
+		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
+		{"evict what was released", releasedByJob(ofJob(in(handing))), Evict, handing, "", ""},
+		{"the replacement does not fit any more", releasedByJob(job()).with(func(s *scene) {
 			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
 		}), NoAction, placing, ReasonContainersChanged, ""},
 
-		{"roll back: the replacement is no rival before it is placed", letGoByJob(ofJob(rollingBack(ReasonTimedOut))), RestoreOriginal, placing, "", ""},
-		{"roll back: one that may run goes first, uncounted", letGoByJob(ofJob(rollingBack(ReasonTimedOut))).with(func(s *scene) {
+		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))), ReadoptOriginal, placing, "", ""},
+		{"roll back: one that may run goes first, uncounted", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).with(func(s *scene) {
 			rival := siblingOf(s, "train-r", 0)
 			rival.Labels, rival.Spec.NodeName, rival.Finalizers = map[string]string{v1alpha1.MigrationUIDLabel: "m"}, "b", []string{batchv1.JobTrackingFinalizer}
 			s.Siblings = []corev1.Pod{*rival}
@@ -225,7 +217,7 @@ func TestJobLetsTheOriginalGo(t *testing.T) {
 	})
 }
 
-func TestStatefulSetMakesThePodAnew(t *testing.T) {
+func TestStatefulSetRecreatesThePod(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	set := func(phase v1alpha1.Phase) *scene { return ofStatefulSet(stopFirst(in(phase), v1alpha1.MethodRecreate)) }
 	gone := func(s *scene) {
@@ -233,35 +225,43 @@ func TestStatefulSetMakesThePodAnew(t *testing.T) {
 		s.Pod, s.Replacement = nil, nil
 	}
 	ended := func(s *scene) {
-		s.Pod = held(s.Pod)
+		s.Pod = withHoldFinalizer(s.Pod)
 		deleting(s.Pod)
 		s.Pod.Status.Phase = corev1.PodFailed
 	}
 	check(t, []row{
 		{"the place is held", set(placing), NoAction, handing, "", "is held"},
 		{"announce", set(handing), NoAction, handing, "", "asking whether"},
-		{"ask the webhook", set(handing).with(expecting(ReasonAnnounced)), ProbeWebhook, handing, "", ""},
-		{"hold the original", set(handing).with(expecting(ReasonWebhookAnswers)), MarkOriginal, handing, "", ""},
-		{"evict", set(handing).with(expecting(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = held(s.Pod) }), Evict, handing, "", ""},
-		{"deleted by others before it was announced", set(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
-		{"ending", set(handing).with(expecting(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = held(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
-		{"ended: the webhook is asked again", set(handing).with(expecting(ReasonWebhookAnswers)).with(ended), ProbeAndLetGo, handing, "", ""},
-		{"gone", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone), NoAction, handing, "", "waiting for StatefulSet set"},
-		{"made without the webhook", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+		{"ask the webhook", set(handing).with(replacementPending(ReasonAnnounced)), ProbeWebhook, handing, "", ""},
+		{"hold the original", set(handing).with(replacementPending(ReasonWebhookAnswers)), MarkOriginal, handing, "", ""},
+		{"evict", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod) }), Evict, handing, "", ""},
+		{"deleted by another client before it was announced", set(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"ending", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
+		{"ended: the webhook is asked again", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(ended), ProbeWebhookAndRemoveHold, handing, "", ""},
+		{"gone", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone), NoAction, handing, "", "waiting for StatefulSet set"},
+		{"created without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
 		}), DeletePlainPod, handing, "", ""},
-		{"made without the webhook, and started", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+		{"created without the webhook, for another pod of the set", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "train-1", 0)}
+		}), NoAction, handing, "", "waiting for StatefulSet set"},
+		{"created without the webhook, and started", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			plain := siblingOf(s, "train", 0)
 			plain.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-			s.Siblings, s.Migration.Spec.Checkpoint.ReclaimPolicy = []corev1.Pod{*plain}, v1alpha1.ClaimRetain
-		}), NoAction, v1alpha1.PhaseFailed, "", "is kept on claim"},
-		{"taken", set(handing).with(expecting(ReasonWebhookAnswers)).with(gone).with(func(s *scene) { s.Replacement = gatedReplacement().Obj() }), NoAction, handing, "", "waiting for scheduler"},
+			s.Siblings, s.Claim = []corev1.Pod{*plain}, nil
+		}), NoAction, v1alpha1.PhaseFailed, "", "and has started"},
+		{"created without the webhook, and an init container has run", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			plain := siblingOf(s, "train", 0)
+			plain.Status.InitContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
+			s.Siblings, s.Claim = []corev1.Pod{*plain}, nil
+		}), NoAction, v1alpha1.PhaseFailed, "", "and has started"},
+		{"recorded", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) { s.Replacement = gatedReplacement().Obj() }), NoAction, handing, "", "waiting for scheduler"},
 	})
 }
 
 func TestProbe(t *testing.T) {
-	s := ofStatefulSet(stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodRecreate)).with(expecting(ReasonAnnounced))
-	probe := Next(s.State).Action.Pod
+	s := ofStatefulSet(stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodRecreate)).with(replacementPending(ReasonAnnounced))
+	probe := next(t, s.State).Action.Pod
 	if probe.Name != "train-probe" || probe.Annotations[v1alpha1.ProbeAnnotation] != "m" || metav1.GetControllerOf(probe).UID != "set" {
 		t.Errorf("the probe is %+v", probe.ObjectMeta)
 	}
@@ -277,13 +277,13 @@ func TestProbe(t *testing.T) {
 		"error": {Result{Err: errors.New("no")}, ReasonAnnounced},
 	}
 	for name, answer := range answers {
-		d, err := Settle(s.State, Next(s.State), answer.result)
+		d, err := settle(t, s.State, answer.result)
 		if got := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionReplacementPending).Reason; err != nil || got != answer.reason {
 			t.Errorf("%s: reason %s, error %v, want %s", name, got, err, answer.reason)
 		}
 	}
 	s.Now = t0.Add(webhookGrace + time.Second)
-	d, err := Settle(s.State, Next(s.State), Result{})
+	d, err := settle(t, s.State, Result{})
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); err != nil || c == nil || c.Reason != ReasonWebhookMissing {
 		t.Errorf("no answer for %v: %+v, error %v", webhookGrace, c, err)
 	}
@@ -315,7 +315,7 @@ func TestOrder(t *testing.T) {
 		"restart asked for":  {in(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 		"with shared state":  {carrying(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 	} {
-		d, err := Settle(test.scene.State, Decision{Action: Action{Type: AskBudget}}, Result{Admitted: true})
+		d, err := settleDecision(t, test.scene.State, Decision{Action: Action{Type: AskBudget}}, Result{Admitted: true})
 		if h := d.Status.Handover; err != nil || h == nil || h.Order != test.order || !strings.Contains(h.Reason, test.says) {
 			t.Errorf("%s: %+v, error %v, want %s for %q", name, h, err, test.order, test.says)
 		} else if (d.Status.Placeholder != nil) != (h.Order == v1alpha1.OrderStopFirst) {

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
@@ -34,9 +35,9 @@ type PreflightResult struct {
 	Waits string
 }
 
-// NewAppraiser needs a cached reader of a manager that SetupWithManager or Index was
+// NewPreflight needs a cached reader of a manager that SetupWithManager or Index was
 // called with, and the budget and the image of the controller. It may be used by several goroutines.
-func NewAppraiser(live, cached client.Reader, limits *budget.Limits, agentImage string) *Preflight {
+func NewPreflight(live, cached client.Reader, limits *budget.Limits, agentImage string) *Preflight {
 	r := &reconciler{live: migrationsFrom{Reader: live, cached: cached}, clock: clock.RealClock{}, agentImage: agentImage}
 	if limits != nil {
 		r.admission = &admission{cached: cached, limits: *limits}
@@ -45,41 +46,39 @@ func NewAppraiser(live, cached client.Reader, limits *budget.Limits, agentImage 
 }
 
 // Check judges a PodMigration that is not stored yet. Errors are those of reading.
-func (a *Preflight) Check(ctx context.Context, request *v1alpha1.PodMigration) (PreflightResult, error) {
+func (p *Preflight) Check(ctx context.Context, request *v1alpha1.PodMigration) (PreflightResult, error) {
 	// As if it were stored now: every other one is older.
 	request = request.DeepCopy()
-	request.CreationTimestamp = metav1.NewTime(a.r.clock.Now())
-	state, err := a.r.gather(ctx, request)
+	request.CreationTimestamp = metav1.NewTime(p.r.clock.Now())
+	state, err := p.r.gather(ctx, request)
 	if err != nil {
 		return PreflightResult{}, fmt.Errorf("reading what a migration of pod %s/%s depends on: %w", request.Namespace, request.Spec.PodName, err)
 	}
-	decision := newStep(state).pending()
-	appraisal := PreflightResult{Pod: state.Pod}
-	if state.Pod != nil {
-		if _, stay := plannedMode(state, containers.Judge(state.Pod, containers.PolicyOf(request))); stay != nil {
-			appraisal.Stays = stay.Message
-		}
+	decision, stays := decide.Request(*state)
+	result := PreflightResult{Pod: state.Pod}
+	if stays != nil {
+		result.Stays = stays.Message
 	}
 	accepted := meta.FindStatusCondition(decision.Status.Conditions, v1alpha1.ConditionAccepted)
 	switch {
 	case decision.Status.Phase == v1alpha1.PhaseFailed:
-		appraisal.Refusal = &containers.Refusal{Reason: accepted.Reason, Message: accepted.Message}
-	case decision.Action.Type != AskBudget:
-		appraisal.Waits = accepted.Message
-	case a.r.admission != nil:
-		appraisal.Waits, err = a.r.admission.looksFull(ctx, request, state.Pod)
+		result.Refusal = &containers.Refusal{Reason: accepted.Reason, Message: accepted.Message}
+	case decision.Action.Type != decide.AskBudget:
+		result.Waits = accepted.Message
+	case p.r.admission != nil:
+		result.Waits, err = p.r.admission.looksFull(ctx, request, state.Pod)
 	}
-	return appraisal, err
+	return result, err
 }
 
 // IsCommitted reports whether a migration can only go forward: cancelling it would
 // change nothing any more.
-func (a *Preflight) IsCommitted(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
-	state, err := a.r.gather(ctx, m)
+func (p *Preflight) IsCommitted(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
+	state, err := p.r.gather(ctx, m)
 	if err != nil {
 		return false, fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
 	}
-	return state.isCommitted(), nil
+	return state.IsCommitted(), nil
 }
 
 // migrationsFrom lists migrations in the cache, and reads all else live.

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 // Reasons of conditions, events and metrics. Refusals of a pod have theirs in
 // package containers.
@@ -20,12 +20,12 @@ const (
 	ReasonSealing   = "Sealing"
 	ReasonSealed    = "Sealed"
 	ReasonReleased  = "Released"
-	// ReasonAnnounced, ReasonWebhookAnswers and ReasonTaken: the next pod of the
-	// owner is to become the replacement, the webhook will see to it, it has.
-	ReasonAnnounced          = "Announced"
-	ReasonWebhookAnswers     = "WebhookAnswers"
-	ReasonTaken              = "Taken"
-	ReasonPlaceholderCreated = "PlaceholderCreated"
+	// ReasonAnnounced, ReasonWebhookAnswers and ReasonReplacementRecorded: the next
+	// pod of the owner is to become the replacement, the webhook answers, it has.
+	ReasonAnnounced           = "Announced"
+	ReasonWebhookAnswers      = "WebhookAnswers"
+	ReasonReplacementRecorded = "ReplacementRecorded"
+	ReasonPlaceholderCreated  = "PlaceholderCreated"
 	// ReasonOffered: the ReplicaSet has the replacement and deletes the original.
 	ReasonOffered = "OfferedToOwner"
 	// ReasonWaitingForOwner: a rollout or a scaling is in flight.
@@ -37,8 +37,8 @@ const (
 	ReasonNodeAgentMissing = "NodeAgentMissing"
 	// ReasonNodeNotReady: a node that is needed has not been Ready for a while.
 	ReasonNodeNotReady = "NodeNotReady"
-	// ReasonFrozenTooLong: the original stood still for the last copy, and the
-	// replacement could not go on with it in time.
+	// ReasonFrozenTooLong: the original was frozen for the last copy, and the
+	// replacement could not continue with it in time.
 	ReasonFrozenTooLong = "FrozenTooLong"
 	// ReasonProcessNotMovable: the memory of the pod's processes cannot be carried.
 	// ReasonProcessNeedsOverlap: it could, were the original not to stop first.
@@ -53,17 +53,17 @@ const (
 	ReasonRestoreFailed    = "RestoreFailed"
 	ReasonCannotStart      = "ReplacementCannotStart"
 	// ReasonWebhookMissing: the admission webhook does not answer.
-	// ReasonWebhookMissed: the owner made a pod while it did not.
-	ReasonWebhookMissing  = "WebhookMissing"
-	ReasonWebhookMissed   = "WebhookMissed"
-	ReasonPlaceholderGone = "PlaceholderGone"
+	// ReasonWebhookMissed: the owner created a pod while it did not.
+	ReasonWebhookMissing     = "WebhookMissing"
+	ReasonWebhookMissed      = "WebhookMissed"
+	ReasonPlaceholderDeleted = "PlaceholderDeleted"
 
 	// ReasonContainersChanged: a container of the original finished or started,
-	// so the replacement has to be built anew.
+	// so the replacement has to be rebuilt.
 	ReasonContainersChanged = "ContainersChanged"
 	// ReasonEvictionBlocked: a PodDisruptionBudget holds the original.
 	ReasonEvictionBlocked = "EvictionBlocked"
-	// ReasonDisrupted: others evicted the original while its replacement came up.
+	// ReasonDisrupted: another client evicted the original while its replacement came up.
 	ReasonDisrupted = "OriginalDisrupted"
 
 	ReasonPodNotFound        = "PodNotFound"
@@ -82,7 +82,7 @@ const (
 	ReasonLandedOnSource      = "LandedOnSource"
 	ReasonLandedElsewhere     = "LandedElsewhere"
 	ReasonReplacementFailed   = "ReplacementFailed"
-	ReasonReplacementGone     = "ReplacementGone"
+	ReasonReplacementDeleted  = "ReplacementDeleted"
 	ReasonTimedOut            = "TimedOut"
 	ReasonOriginalFailed      = "OriginalFailed"
 
@@ -91,8 +91,8 @@ const (
 	ReasonOriginalDeleted  = "OriginalDeleted"
 )
 
-// isCancellation tells apart what somebody wanted, or what made the migration
-// needless, from what went wrong.
+// isCancellation reports whether a migration ended because a user wanted it, or because
+// it became needless, and not because something went wrong.
 func isCancellation(reason string) bool {
 	return reason == ReasonCancelled || reason == ReasonOriginalFinished || reason == ReasonOriginalDeleted
 }

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"time"
@@ -18,7 +18,7 @@ type State struct {
 	// Pod has the name of the original; it may be another pod by now.
 	Pod *corev1.Pod
 	// Replacement and Claim have the names that the migration gives; they may
-	// belong to somebody else.
+	// be those of another client.
 	Replacement *corev1.Pod
 	Claim       *corev1.PersistentVolumeClaim
 	// PreviousClaim is the checkpoint claim that the original brought along.
@@ -27,14 +27,14 @@ type State struct {
 	Carrier *corev1.Pod
 	// Placeholder has the name that the migration gives to its placeholder.
 	Placeholder *corev1.Pod
-	// Siblings are the pods of the same controller. Only read where that makes the
+	// Siblings are the pods of the same controller. Only read where that creates the
 	// replacement.
 	Siblings []corev1.Pod
 	// Owner is the controller of the pod.
 	Owner owners.Owner
 	// Budgets names the PodDisruptionBudgets that match the pod. Only read while Pending.
 	Budgets []string
-	// SourceDown and DestinationDown tell for how long the node of the original, and
+	// SourceDown and DestinationDown are for how long the node of the original, and
 	// that of its replacement or placeholder, has not been Ready; zero when it is.
 	SourceDown, DestinationDown time.Duration
 	// AgentImage is the image of the node agent; empty where there is none.
@@ -43,9 +43,9 @@ type State struct {
 	Claims containers.ClaimLookup
 	// Others are the unfinished migrations of the namespace. Only read while Pending.
 	Others []v1alpha1.PodMigration
-	// TargetNodeExists tells whether spec.targetNode exists. Only read while Pending.
+	// TargetNodeExists reports whether spec.targetNode exists. Only read while Pending.
 	TargetNodeExists bool
-	// CarriesProcesses tells whether the node of the pod can dump processes. Only read
+	// CarriesProcesses reports whether the node of the pod can dump processes. Only read
 	// while Pending.
 	CarriesProcesses bool
 	// Limits bound the waiting.
@@ -55,7 +55,7 @@ type State struct {
 // Limits bound how long the controller waits, beside spec.timeoutSeconds.
 type Limits struct {
 	// UnschedulableGrace is how long the scheduler may find no place for the
-	// replacement before the migration is given up.
+	// replacement before the migration is rolled back.
 	UnschedulableGrace time.Duration
 	// MeasureTimeout is how long the use of the replacement is waited for.
 	MeasureTimeout time.Duration
@@ -76,7 +76,7 @@ func (s *State) original() *corev1.Pod {
 	return s.Pod
 }
 
-// replacement returns the pod that this migration made; nil when there is none.
+// replacement returns the pod that this migration created; nil when there is none.
 func (s *State) replacement() *corev1.Pod {
 	if s.Replacement == nil || !v1alpha1.OwnedBy(s.Replacement.Labels, s.Migration.UID) {
 		return nil
@@ -84,12 +84,56 @@ func (s *State) replacement() *corev1.Pod {
 	return s.Replacement
 }
 
-// claim returns the checkpoint claim that this migration made.
+// claim returns the checkpoint claim that this migration created.
 func (s *State) claim() *corev1.PersistentVolumeClaim {
 	if s.Claim == nil || !v1alpha1.OwnedBy(s.Claim.Labels, s.Migration.UID) {
 		return nil
 	}
 	return s.Claim
+}
+
+// carrier returns the carrier that this migration created.
+func (s *State) carrier() *corev1.Pod {
+	if s.Carrier == nil || !v1alpha1.OwnedBy(s.Carrier.Labels, s.Migration.UID) {
+		return nil
+	}
+	return s.Carrier
+}
+
+// placeholder returns the placeholder that this migration created.
+func (s *State) placeholder() *corev1.Pod {
+	if s.Placeholder == nil || !v1alpha1.OwnedBy(s.Placeholder.Labels, s.Migration.UID) {
+		return nil
+	}
+	return s.Placeholder
+}
+
+// DestinationNode is where the replacement is, or where its place is held; "" before.
+func (s *State) DestinationNode() string {
+	if r := s.replacement(); r != nil && r.Spec.NodeName != "" {
+		return r.Spec.NodeName
+	}
+	if p := s.placeholder(); p != nil {
+		return p.Spec.NodeName
+	}
+	return ""
+}
+
+// source and destination return the reports of the node agents about this attempt.
+func (s *State) source() *v1alpha1.SourceReport {
+	c := s.Migration.Status.Checkpoint
+	if c == nil || c.Source == nil || c.Source.Attempt != c.Attempt {
+		return nil
+	}
+	return c.Source
+}
+
+func (s *State) destination() *v1alpha1.DestinationReport {
+	c, recorded := s.Migration.Status.Checkpoint, s.Migration.Status.Replacement
+	if c == nil || c.Destination == nil || recorded == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != recorded.UID {
+		return nil
+	}
+	return c.Destination
 }
 
 func (s *State) isTrue(condition string) bool {
@@ -103,18 +147,34 @@ func (s *State) conditionReason(condition string) string {
 	return ""
 }
 
+// since is how long a condition has had its status.
+func (s *State) since(condition string) time.Duration {
+	if c := meta.FindStatusCondition(s.Migration.Status.Conditions, condition); c != nil {
+		return s.Now.Sub(c.LastTransitionTime.Time)
+	}
+	return 0
+}
+
+// changedAt is the moment of the last change of a condition.
+func (s *State) changedAt(condition string) time.Time { return s.Now.Add(-s.since(condition)) }
+
 // isRollingBack reports whether a rollback was begun.
 func (s *State) isRollingBack() bool {
 	return meta.IsStatusConditionFalse(s.Migration.Status.Conditions, v1alpha1.ConditionRolledBack)
 }
 
-// isCommitted reports whether there is no way back. Where the original stops
+// WantsStop reports whether somebody asked to end the migration.
+func (s *State) WantsStop() bool {
+	return s.Migration.Spec.Cancel || s.Migration.DeletionTimestamp != nil
+}
+
+// IsCommitted reports whether there is no way back. Where the original stops
 // first that is when it is going, and its state, if any, is sealed. Else, with
 // state carried, it is when the replacement was let go on with it. Else it is when the original is
 // lost to this migration: evicted by us, which can only be after the phase
 // HandingOver was written down, or by others while a replacement existed; or
 // about to be deleted by its ReplicaSet.
-func (s *State) isCommitted() bool {
+func (s *State) IsCommitted() bool {
 	if s.isTrue(v1alpha1.ConditionHandedOver) || s.isTrue(v1alpha1.ConditionReleased) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
 		return true
 	}
@@ -133,6 +193,13 @@ func (s *State) isCommitted() bool {
 	return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil)
 }
 
+// isOffered reports whether the replacement was offered to the ReplicaSet, which
+// then deletes the original.
+func (s *State) isOffered() bool {
+	r := s.replacement()
+	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
+}
+
 // carries reports whether state is carried to the replacement.
 func (s *State) carries() bool {
 	return s.Migration.Status.Checkpoint.Carries()
@@ -144,78 +211,33 @@ func (s *State) adopts() bool {
 	return h != nil && h.Method == v1alpha1.MethodAdopt
 }
 
-// isOffered reports whether the replacement was offered to the ReplicaSet, which
-// then deletes the original.
-func (s *State) isOffered() bool {
-	r := s.replacement()
-	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
+// stopsFirst reports whether the original ends before the replacement starts.
+func (s *State) stopsFirst() bool {
+	h := s.Migration.Status.Handover
+	return h != nil && h.Order == v1alpha1.OrderStopFirst
 }
 
-// destinationNode is where the replacement is, or where its place is held; "" before.
-func (s *State) destinationNode() string {
-	if r := s.replacement(); r != nil && r.Spec.NodeName != "" {
-		return r.Spec.NodeName
+func (s *State) method() v1alpha1.ReplacementMethod {
+	if h := s.Migration.Status.Handover; h != nil {
+		return h.Method
 	}
-	if p := s.placeholder(); p != nil {
-		return p.Spec.NodeName
-	}
-	return ""
+	return v1alpha1.MethodCreate
 }
 
-// placeholder returns the placeholder that this migration made.
-func (s *State) placeholder() *corev1.Pod {
-	if s.Placeholder == nil || !v1alpha1.OwnedBy(s.Placeholder.Labels, s.Migration.UID) {
-		return nil
-	}
-	return s.Placeholder
+// keepsName reports whether the replacement has the name of the original.
+func (s *State) keepsName() bool {
+	h := s.Migration.Status.Handover
+	return h != nil && owners.KindOf(h.Owner) == owners.KindStatefulSet
 }
 
-// since0 is the moment of the last change of a condition.
-func (s *State) since0(condition string) time.Time { return s.Now.Add(-s.since(condition)) }
+// noDeadline is how far the deadline is of a migration that was not accepted.
+const noDeadline = time.Hour
 
-// carrier returns the carrier that this migration made.
-func (s *State) carrier() *corev1.Pod {
-	if s.Carrier == nil || !v1alpha1.OwnedBy(s.Carrier.Labels, s.Migration.UID) {
-		return nil
-	}
-	return s.Carrier
-}
-
-// source and destination return the reports of the node agents about this attempt.
-func (s *State) source() *v1alpha1.SourceReport {
-	c := s.Migration.Status.Checkpoint
-	if c == nil || c.Source == nil || c.Source.Attempt != c.Attempt {
-		return nil
-	}
-	return c.Source
-}
-
-func (s *State) destination() *v1alpha1.DestinationReport {
-	c, known := s.Migration.Status.Checkpoint, s.Migration.Status.Replacement
-	if c == nil || c.Destination == nil || known == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != known.UID {
-		return nil
-	}
-	return c.Destination
-}
-
-// since is how long a condition has had its status.
-func (s *State) since(condition string) time.Duration {
-	if c := meta.FindStatusCondition(s.Migration.Status.Conditions, condition); c != nil {
-		return s.Now.Sub(c.LastTransitionTime.Time)
-	}
-	return 0
-}
-
-// wantsStop reports whether somebody asked to end the migration.
-func (s *State) wantsStop() bool {
-	return s.Migration.Spec.Cancel || s.Migration.DeletionTimestamp != nil
-}
-
-// deadline is the moment at which an uncommitted migration is given up.
+// deadline is the moment at which an uncommitted migration is rolled back.
 func (s *State) deadline() time.Time {
 	started := s.Migration.Status.Times.Started
 	if started == nil {
-		return s.Now.Add(time.Hour)
+		return s.Now.Add(noDeadline)
 	}
 	return started.Add(time.Duration(s.Migration.Spec.TimeoutSeconds) * time.Second)
 }
@@ -223,18 +245,4 @@ func (s *State) deadline() time.Time {
 // storedVerdicts are those that the replacement is built from.
 func (s *State) storedVerdicts() containers.Verdicts {
 	return containers.Verdicts{Containers: s.Migration.Status.Containers, Mode: s.Migration.CheckpointMode()}
-}
-
-// isDisrupted reports whether others than its user end a pod: an eviction, a
-// drain, node pressure or preemption (KEP-3329).
-func isDisrupted(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodFailed {
-		return false
-	}
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
-			return true
-		}
-	}
-	return false
 }

@@ -1,4 +1,4 @@
-package migration
+package decide
 
 import (
 	"slices"
@@ -42,7 +42,7 @@ func TestProcessesThatCannotMoveAreRefusedWhilePending(t *testing.T) {
 			s := carrying(v1alpha1.PhasePending).with(withProcesses)
 			s.Migration.Spec.Checkpoint.Fallback = fallback
 			test.change(s)
-			d := Next(s.State)
+			d := next(t, s.State)
 			refused := d.Status.Phase == v1alpha1.PhaseFailed
 			if want := test.want != "" && fallback == v1alpha1.FallbackNone; refused != want && name != "no node agent" {
 				t.Errorf("%s, %s: refused %t, want %t: %s", name, fallback, refused, want, d.Status.Message)
@@ -93,12 +93,12 @@ func TestProcessesThatStayFallBackOnlyWhereTheyMay(t *testing.T) {
 	}
 	for name, fail := range failures {
 		s := sealing().with(withProcesses).with(fail)
-		d := Next(s.State)
+		d := next(t, s.State)
 		if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); c == nil || d.Status.Checkpoint.Step != v1alpha1.StepAbort {
-			t.Errorf("%s: not put back: %s, step %s", name, d.Status.Message, d.Status.Checkpoint.Step)
+			t.Errorf("%s: not rolled back: %s, step %s", name, d.Status.Message, d.Status.Checkpoint.Step)
 		}
 		s.Migration.Spec.Checkpoint.Fallback = v1alpha1.FallbackFreshStart
-		d = Next(s.State)
+		d = next(t, s.State)
 		c := d.Status.Checkpoint
 		if d.Status.Phase != v1alpha1.PhasePreparing || c.Mode != v1alpha1.CheckpointFrozen || len(c.Processes) != 0 || c.Attempt != 2 || c.FallbackReason == "" {
 			t.Errorf("%s: phase %s, checkpoint %+v, want another attempt with the volumes alone", name, d.Status.Phase, c)
@@ -121,36 +121,36 @@ func TestAnotherImageUnderTheSameNameIsNotRestoredInto(t *testing.T) {
 			s.Replacement.Spec.InitContainers[i].Image = "app:1"
 			s.Replacement.Status.InitContainerStatuses[i].ImageID = there
 		}
-		d := Next(s.State)
+		d := next(t, s.State)
 		if d.Status.Phase != want || (want == v1alpha1.PhasePlacing) != strings.Contains(d.Status.Message, "sha256:other") {
 			t.Errorf("%s: phase %s, %s", there, d.Status.Phase, d.Status.Message)
 		}
 	}
 }
 
-func TestTheRecordTellsWhatTheReplacementWentOnWith(t *testing.T) {
+func TestTheRecordNamesTheRestoredState(t *testing.T) {
 	for processes, want := range map[bool]v1alpha1.RestoredState{true: v1alpha1.RestoredProcesses, false: v1alpha1.RestoredVolumes} {
 		s := carrying(v1alpha1.PhaseHandingOver)
 		if processes {
 			s.with(withProcesses)
 		}
-		st := newStep(&s.State)
-		st.works(s.Replacement)
-		if got := st.status().Checkpoint.Restored; got != want {
+		b := newBuilder(&s.State)
+		b.markReplacementReady(s.Replacement)
+		if got := b.newStatus().Checkpoint.Restored; got != want {
 			t.Errorf("processes %t: restored %q, want %q", processes, got, want)
 		}
 	}
 }
 
-// The stop lasts until the processes go on, though the kubelet calls them Ready before.
-func TestStandingProcessesDoNotWork(t *testing.T) {
-	s := released().with(withProcesses).with(func(s *scene) { s.Replacement = workingReplacement().Obj() })
+// The downtime lasts until the processes continue, though the kubelet calls them Ready before.
+func TestStoppedProcessesAreNotReady(t *testing.T) {
+	s := released().with(withProcesses).with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
 	s.destination(v1alpha1.DestinationRestored, 3)
-	if d := Next(s.State); d.Status.Times.ReplacementReady != nil || d.Wait == 0 {
-		t.Errorf("standing: Ready at %v, wait %v", d.Status.Times.ReplacementReady, d.Wait)
+	if d := next(t, s.State); d.Status.Times.ReplacementReady != nil || d.Wait == 0 {
+		t.Errorf("stopped: Ready at %v, wait %v", d.Status.Times.ReplacementReady, d.Wait)
 	}
 	s.destination(v1alpha1.DestinationReleased, 3)
-	if d := Next(s.State); d.Status.Times.ReplacementReady == nil {
-		t.Errorf("let go: it does not work: %s", d.Status.Message)
+	if d := next(t, s.State); d.Status.Times.ReplacementReady == nil {
+		t.Errorf("released: it is not ready: %s", d.Status.Message)
 	}
 }

@@ -1,0 +1,216 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// awaitAgent waits for a node agent, and rolls back when it does not answer.
+func (b *builder) awaitAgent(node string, silent time.Duration) Decision {
+	if silent > b.Limits.AgentGrace {
+		return b.beginRollback(ReasonNodeAgentMissing, fmt.Sprintf("the node agent of node %s has not answered for %s: is it running there?", node, silent.Round(time.Second)))
+	}
+	return b.wait(b.untilGraceEnds(silent), "waiting for the node agent of node %s", node)
+}
+
+// untilGraceEnds is how long to wait for what an agent was silent about for so long.
+func (b *builder) untilGraceEnds(silent time.Duration) time.Duration {
+	return min(b.untilDeadline(), max(shortPoll, b.Limits.AgentGrace-silent))
+}
+
+// sourceFailed rolls back when the agent of the source node has failed.
+func (b *builder) sourceFailed() (_ Decision, decided bool) {
+	s := b.source()
+	if s == nil || s.Phase != v1alpha1.SourceFailed {
+		return Decision{}, false
+	}
+	if s.Reason == v1alpha1.ReportProcessNotMovable {
+		return b.processesNotMovable(ReasonProcessNotMovable, fmt.Sprintf("on node %s: %s", s.Node, s.Message)), true
+	}
+	reason := ReasonCheckpointFailed
+	if s.Reason == v1alpha1.ReportNoSpace {
+		reason = ReasonClaimTooSmall
+	}
+	return b.beginRollback(reason, fmt.Sprintf("the checkpoint could not be written on node %s (%s): %s", s.Node, s.Reason, s.Message)), true
+}
+
+// destinationFailed rolls back when the agent of the destination has failed.
+func (b *builder) destinationFailed() (_ Decision, decided bool) {
+	d := b.destination()
+	if d == nil || d.Phase != v1alpha1.DestinationFailed {
+		return Decision{}, false
+	}
+	if d.Reason == v1alpha1.ReportProcessNotMovable {
+		return b.processesNotMovable(ReasonRestoreFailed, fmt.Sprintf("on node %s: %s", d.Node, d.Message)), true
+	}
+	return b.beginRollback(ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)), true
+}
+
+// isWarm reports whether everything is on the destination that can be there
+// while the original runs.
+func (b *builder) isWarm() bool {
+	d := b.destination()
+	return d != nil && (d.Phase == v1alpha1.DestinationWarm || d.Phase == v1alpha1.DestinationRestored)
+}
+
+// awaitWarm waits for the gate of the replacement and the first restoration.
+func (b *builder) awaitWarm(r *corev1.Pod) Decision {
+	if d, decided := b.destinationFailed(); decided {
+		return d
+	}
+	if d, decided := b.sourceFailed(); decided {
+		return d
+	}
+	waiting := gateSince(r)
+	if waiting == nil {
+		return b.wait(b.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
+	}
+	silent, d := b.Now.Sub(waiting.Time), b.destination()
+	switch {
+	case d == nil:
+		return b.awaitAgent(r.Spec.NodeName, silent)
+	case d.Reason == v1alpha1.ReportNoManifest:
+		return b.awaitManifest(r.Spec.NodeName, silent)
+	}
+	return b.wait(b.untilDeadline(), "restoring the first copy on node %s: %d bytes in %d files", r.Spec.NodeName, d.Bytes, d.Files)
+}
+
+// awaitManifest waits for the destination to see what the source has written, and
+// rolls back when the storage is not the same on both nodes.
+func (b *builder) awaitManifest(node string, since time.Duration) Decision {
+	if since > b.Limits.AgentGrace {
+		return b.beginRollback(ReasonRestoreFailed, fmt.Sprintf("claim %s holds nothing on node %s, and a copy of the pod's state on node %s: its storage is not the same on both",
+			b.Migration.Status.CheckpointClaim, node, b.Migration.Status.Original.NodeName))
+	}
+	return b.wait(b.untilGraceEnds(since), "waiting for node %s to see the copy on claim %s", node, b.Migration.Status.CheckpointClaim)
+}
+
+// gateSince is when the gate began to wait; nil before.
+func gateSince(pod *corev1.Pod) *metav1.Time {
+	for _, s := range pod.Status.InitContainerStatuses {
+		if s.Name == v1alpha1.GateContainer && s.State.Running != nil {
+			return &s.State.Running.StartedAt
+		}
+	}
+	return nil
+}
+
+// imagesDiffer rolls back when the destination has another image than the original
+// under the same name: the programs in memory would not be those on disk. The
+// containers that pulled the images early tell.
+func (b *builder) imagesDiffer(r *corev1.Pod) (_ Decision, decided bool) {
+	if b.Migration.CheckpointMode() != v1alpha1.CheckpointProcess {
+		return Decision{}, false
+	}
+	pulled := map[string]string{}
+	for _, c := range r.Spec.InitContainers {
+		for _, s := range r.Status.InitContainerStatuses {
+			if s.Name == c.Name && v1alpha1.IsGateContainer(c.Name) && s.ImageID != "" {
+				pulled[c.Image] = s.ImageID
+			}
+		}
+	}
+	for _, s := range slices.Concat(b.Pod.Status.InitContainerStatuses, b.Pod.Status.ContainerStatuses) {
+		image := imageOf(b.Pod, s.Name)
+		if there := pulled[image]; slices.Contains(b.Migration.Status.Checkpoint.Processes, s.Name) && there != "" && s.ImageID != "" && there != s.ImageID {
+			return b.processesNotMovable(ReasonImageDiffers, fmt.Sprintf("container %s runs image %s as %s, and node %s has %s", s.Name, image, s.ImageID, r.Spec.NodeName, there)), true
+		}
+	}
+	return Decision{}, false
+}
+
+func imageOf(pod *corev1.Pod, container string) string {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if c.Name == container {
+			return c.Image
+		}
+	}
+	return ""
+}
+
+// beginSeal asks for the last copy.
+func (b *builder) beginSeal() Decision {
+	b.newStatus().Checkpoint.Step = v1alpha1.StepSeal
+	b.condition(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing, b.lastCopy())
+	b.say("the last copy is being written")
+	return b.decision
+}
+
+// lastCopy says what a migration waits for while its last copy is written.
+func (b *builder) lastCopy() string {
+	if b.Migration.CheckpointMode() == v1alpha1.CheckpointLive {
+		return "the last copy is being written"
+	}
+	return "the pod is frozen for the last copy"
+}
+
+// awaitFrozen waits while the original is frozen, and rolls back when that takes too
+// long: the original is then thawed. The agent's own bound does not hold when an
+// agent dies, and the deadline of the migration is far.
+func (b *builder) awaitFrozen(what string) Decision {
+	if d, decided := b.frozenTooLong(what); decided {
+		return d
+	}
+	left := b.Migration.Spec.Checkpoint.MaxFreeze() - b.since(v1alpha1.ConditionSealed)
+	return b.wait(min(b.untilDeadline(), max(shortPoll, left)), "%s", what)
+}
+
+// frozenTooLong rolls back when the original was frozen for too long, for a seal
+// or, once there is one, for what comes after it.
+func (b *builder) frozenTooLong(what string) (_ Decision, decided bool) {
+	limit := b.Migration.Spec.Checkpoint.MaxFreeze()
+	if !b.carries() || b.Migration.CheckpointMode() == v1alpha1.CheckpointLive || b.since(v1alpha1.ConditionSealed) < limit {
+		return Decision{}, false
+	}
+	return b.beginRollback(ReasonFrozenTooLong, fmt.Sprintf("not done within spec.checkpoint.maxFreezeSeconds, %s of being frozen: %s", limit, what)), true
+}
+
+// markReleased lets the replacement continue with the state. This one write commits
+// the migration.
+func (b *builder) markReleased(s *v1alpha1.SourceReport) Decision {
+	times := &b.newStatus().Times
+	times.Stopped, times.Sealed, times.Released = s.FrozenAt, s.SealedAt, b.microNow()
+	b.newStatus().Checkpoint.Step = v1alpha1.StepRelease
+	b.condition(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed, fmt.Sprintf("%d bytes in %d files, manifest %s", s.Bytes, s.Files, s.ManifestDigest))
+	b.condition(v1alpha1.ConditionReleased, metav1.ConditionTrue, ReasonReleased, "the replacement continues with the carried state")
+	b.say("replacement %s continues with the carried state", b.Migration.Status.Replacement.Name)
+	b.event(false, b.replacement(), ReasonReleased, fmt.Sprintf("Pod %s stopped, its state (%d bytes in %d files) is verified on node %s", b.Migration.Spec.PodName, s.Bytes, s.Files, b.Migration.Status.Replacement.NodeName))
+	return b.decision
+}
+
+// isReplacementReady reports whether a released replacement is ready. To the kubelet
+// restored processes that are still stopped are Ready where nothing probes them.
+func (b *builder) isReplacementReady(r *corev1.Pod) bool {
+	c := b.Migration.Status.Checkpoint
+	if c != nil && len(c.Processes) > 0 && (c.Destination == nil || c.Destination.Phase != v1alpha1.DestinationReleased) {
+		return false
+	}
+	return isReady(r)
+}
+
+// markRestored records what the replacement continues with.
+func (b *builder) markRestored() {
+	updated := b.newStatus().Checkpoint
+	switch {
+	case !updated.Carries():
+	case len(updated.Processes) > 0:
+		updated.Restored = v1alpha1.RestoredProcesses
+	default:
+		updated.Restored = v1alpha1.RestoredVolumes
+	}
+}
+
+// downtime is the time in which neither pod was running.
+func (b *builder) downtime() *metav1.Duration {
+	times := b.newStatus().Times
+	if times.Stopped == nil || times.ReplacementReady == nil {
+		return &metav1.Duration{}
+	}
+	return &metav1.Duration{Duration: max(0, times.ReplacementReady.Sub(times.Stopped.Time))}
+}

@@ -1,0 +1,382 @@
+package decide
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
+)
+
+const agentImage = "agent:1"
+
+// carrying is a scene of a pod whose emptyDir is carried.
+func carrying(phase v1alpha1.Phase) *scene {
+	return in(phase).with(func(s *scene) {
+		s.AgentImage = agentImage
+		s.Pod = originalPod().Volume("work", fixture.EmptyDir()).With(func(p *corev1.Pod) {
+			p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "work", MountPath: "/work"}}
+		}).Obj()
+		s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteMany
+		if phase == v1alpha1.PhasePending {
+			return
+		}
+		c := s.Migration.Status.Checkpoint
+		c.Volumes, c.Carrier = []string{"work"}, &v1alpha1.PodReference{Name: "carrier", NodeName: "a"}
+		if phase == v1alpha1.PhasePreparing {
+			s.Migration.Status.Before = record(requestsOf(s.Pod), nil)
+			return
+		}
+		c.Step, c.Carrier.UID = v1alpha1.StepCopy, "uid-carrier"
+		s.Carrier = fixture.MakePod("carrier").Label(v1alpha1.MigrationUIDLabel, "m").Node("a").Phase(corev1.PodRunning).Obj()
+		s.set(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied)
+		s.source(v1alpha1.SourceCopied, 1)
+		if phase == v1alpha1.PhasePlacing {
+			return
+		}
+		s.destination(v1alpha1.DestinationWarm, 1)
+		s.Replacement = replacementPod().Node("b").Obj()
+		s.set(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, ReasonCreated)
+		s.Migration.Status.Times.ReplacementReady = nil
+	})
+}
+
+// source and destination are reports of the node agents.
+func (s *scene) source(phase v1alpha1.SourcePhase, pass int32) *scene {
+	s.Migration.Status.Checkpoint.Source = &v1alpha1.SourceReport{Node: "a", Attempt: 1, Phase: phase, Pass: pass, Bytes: 100 << 20, Files: 7}
+	return s
+}
+
+func (s *scene) destination(phase v1alpha1.DestinationPhase, pass int32) *scene {
+	s.Migration.Status.Checkpoint.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 1, Phase: phase, Pass: pass, PodUID: "uid-train-r"}
+	return s
+}
+
+// nothingSeen is what the agent of the destination reports when the claim is empty there.
+func (s *scene) nothingSeen(since time.Duration) *scene {
+	s.destination(v1alpha1.DestinationRestoring, 0).Migration.Status.Checkpoint.Destination.Reason = v1alpha1.ReportNoManifest
+	s.Replacement = gateRunning(since).Obj()
+	return s
+}
+
+func (s *scene) step(step v1alpha1.CheckpointStep) *scene {
+	s.Migration.Status.Checkpoint.Step = step
+	return s
+}
+
+func (s *scene) withClaim() *scene {
+	s.Claim = fixture.MakeClaim("checkpoint", corev1.ReadWriteMany)
+	s.Claim.Labels = map[string]string{v1alpha1.MigrationUIDLabel: "m"}
+	return s
+}
+
+// sealing is a scene in which the last copy was asked for.
+func sealing() *scene {
+	return carrying(v1alpha1.PhaseHandingOver).step(v1alpha1.StepSeal).set(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing)
+}
+
+// released is a scene in which the replacement continues with the state.
+func released() *scene {
+	return sealing().step(v1alpha1.StepRelease).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationReleased, 3).
+		set(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed).set(v1alpha1.ConditionReleased, metav1.ConditionTrue, ReasonReleased).
+		with(func(s *scene) {
+			times := &s.Migration.Status.Times
+			times.Stopped, times.Sealed, times.Released = ago(2*time.Second), ago(1500*time.Millisecond), ago(time.Second)
+		})
+}
+
+func gateRunning(since time.Duration) *fixture.PodBuilder {
+	return replacementPod().Node("b").With(func(p *corev1.Pod) {
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: v1alpha1.GateContainer, State: corev1.ContainerState{
+			Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(t0.Add(-since))}}}}
+	})
+}
+
+func TestCarryingState(t *testing.T) {
+	const preparing, placing, handing = v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
+	measuring := func() *scene {
+		return carrying(preparing).step(v1alpha1.StepMeasure).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonMeasuring)
+	}
+	golden := newGolden(t)
+	for _, test := range []struct {
+		row
+		step v1alpha1.CheckpointStep
+	}{
+		{row{"prepare: ask for the size", carrying(preparing), NoAction, preparing, "", "how much"}, v1alpha1.StepMeasure},
+		{row{"prepare: the agent is asked", measuring(), NoAction, preparing, "", "waiting for the node agent of node a"}, v1alpha1.StepMeasure},
+		{row{"prepare: no agent answers", measuring().with(func(s *scene) { s.Now = t0.Add(31 * time.Second) }), NoAction, preparing, ReasonNodeAgentMissing, "is it running there"}, v1alpha1.StepAbort},
+		{row{"prepare: claim of the right size", measuring().source(v1alpha1.SourceMeasured, 0), CreateClaim, preparing, "", ""}, v1alpha1.StepMeasure},
+		{row{"prepare: carrier", measuring().source(v1alpha1.SourceMeasured, 0).withClaim(), CreateCarrier, preparing, "", ""}, v1alpha1.StepMeasure},
+		{row{"prepare: carrier was deleted", carrying(placing).with(func(s *scene) {
+			s.Migration.Status.Phase, s.Carrier, s.Replacement = preparing, nil, nil
+		}).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, ReasonCheckpointFailed, "carrier was deleted"}, v1alpha1.StepAbort},
+		{row{"prepare: copying", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
+			source(v1alpha1.SourceCopying, 2).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, "", "pass 2, 104857600 bytes in 7 files"}, v1alpha1.StepCopy},
+		{row{"prepare: no room on the claim", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
+			source(v1alpha1.SourceFailed, 2).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying).with(func(s *scene) { s.Migration.Status.Checkpoint.Source.Reason = "NoSpace" }),
+			NoAction, preparing, ReasonClaimTooSmall, ""}, v1alpha1.StepAbort},
+		{row{"prepare: copied", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
+			set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, placing, "", "placing a replacement"}, v1alpha1.StepCopy},
+
+		{row{"place: create with a gate", carrying(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), CreateReplacement, placing, "", ""}, v1alpha1.StepCopy},
+		{row{"place: the gate starts", carrying(placing).with(func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }), NoAction, placing, "", "waiting for replacement train-r on node b"}, v1alpha1.StepCopy},
+		{row{"place: nobody restores", carrying(placing).with(func(s *scene) { s.Replacement = gateRunning(31 * time.Second).Obj() }), NoAction, placing, ReasonNodeAgentMissing, "node b"}, v1alpha1.StepAbort},
+		{row{"place: restoring", carrying(placing).destination(v1alpha1.DestinationRestoring, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, "", "restoring the first copy"}, v1alpha1.StepCopy},
+		{row{"place: the copy is not seen yet", carrying(placing).nothingSeen(29 * time.Second), NoAction, placing, "", "to see the copy on claim"}, v1alpha1.StepCopy},
+		{row{"place: the storage is another one", carrying(placing).nothingSeen(31 * time.Second), NoAction, placing, ReasonRestoreFailed, "not the same on both"}, v1alpha1.StepAbort},
+		{row{"place: corrupt", carrying(placing).destination(v1alpha1.DestinationFailed, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, ReasonRestoreFailed, ""}, v1alpha1.StepAbort},
+		{row{"place: another pod was warmed", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) {
+			s.Replacement = gateRunning(time.Second).Obj()
+			s.Migration.Status.Checkpoint.Destination.PodUID = "other"
+		}), NoAction, placing, "", "waiting for the node agent of node b"}, v1alpha1.StepCopy},
+		{row{"place: warm", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, handing, "", "handing over"}, v1alpha1.StepCopy},
+		{row{"place: a container finished", carrying(placing).with(func(s *scene) {
+			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
+		}), NoAction, preparing, "", "rebuilt"}, ""},
+		{row{"place: drained by another client", carrying(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""}, v1alpha1.StepAbort},
+
+		{row{"hand over: the budgets are asked before the pod is frozen", carrying(handing), CheckEviction, handing, "", ""}, v1alpha1.StepCopy},
+		{row{"hand over: sealing", sealing(), NoAction, handing, "", "frozen for the last copy"}, v1alpha1.StepSeal},
+		{row{"hand over: sealed, not restored", sealing().source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: an older pass is restored", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 2), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: committed", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3), NoAction, handing, "", "continues with the carried state"}, v1alpha1.StepRelease},
+		{row{"hand over: seal failed", sealing().source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""}, v1alpha1.StepAbort},
+		{row{"hand over: cancelled while sealing", sealing().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""}, v1alpha1.StepAbort},
+		{row{"hand over: timeout while sealing", sealing().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""}, v1alpha1.StepAbort},
+		{row{"hand over: the seal takes too long", sealing().with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, ReasonFrozenTooLong, "frozen for the last copy"}, v1alpha1.StepAbort},
+		{row{"hand over: the restore takes too long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, ReasonFrozenTooLong, "restoring and verifying"}, v1alpha1.StepAbort},
+		{row{"hand over: the restore may take longer", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
+			s.Now, s.Migration.Spec.Checkpoint.MaxFreezeSeconds = t0.Add(61*time.Second), 120
+		}), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: the restore may not take that long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
+			s.Now, s.Migration.Spec.Checkpoint.MaxFreezeSeconds = t0.Add(121*time.Second), 120
+		}), NoAction, handing, ReasonFrozenTooLong, "maxFreezeSeconds, 2m0s"}, v1alpha1.StepAbort},
+		{row{"hand over: restored at the last moment", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"hand over: nothing is frozen in mode Live", sealing().with(func(s *scene) {
+			s.Now, s.Migration.Spec.Checkpoint.Mode = t0.Add(61*time.Second), v1alpha1.CheckpointLive
+			s.Migration.Status.Checkpoint.Mode = v1alpha1.CheckpointLive
+		}), NoAction, handing, "", "the last copy is being written"}, v1alpha1.StepSeal},
+		{row{"hand over: killed while sealing", sealing().with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""}, v1alpha1.StepAbort},
+
+		{row{"released: starting", released(), NoAction, handing, "", "not evicting the original"}, v1alpha1.StepRelease},
+		{row{"released: cancelled too late", released().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", "not evicting the original"}, v1alpha1.StepRelease},
+		{row{"released: ready", released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), NoAction, handing, "", "handing over"}, v1alpha1.StepRelease},
+		{row{"released: the carrier goes first", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
+			with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), DeleteCarrier, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"released: evict", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
+			with(func(s *scene) { s.Replacement, s.Carrier = readyReplacement().Obj(), nil }), Evict, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""}, v1alpha1.StepRelease},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if d := checkRow(t, golden, test.row); d.Status.Checkpoint.Step != test.step {
+				t.Errorf("step %q, want %q", d.Status.Checkpoint.Step, test.step)
+			}
+		})
+	}
+}
+
+func TestSealWaitsForTheBudget(t *testing.T) {
+	s := carrying(v1alpha1.PhaseHandingOver)
+	allowed, err := settle(t, s.State, Result{})
+	if err != nil || allowed.Status.Checkpoint.Step != v1alpha1.StepSeal {
+		t.Errorf("allowed: step %q, error %v, want Seal", allowed.Status.Checkpoint.Step, err)
+	}
+	held, err := settle(t, s.State, Result{Err: tooMany})
+	if err != nil || held.Status.Checkpoint.Step != v1alpha1.StepCopy || held.Wait == 0 {
+		t.Errorf("held: step %q, wait %v, error %v, want to ask again", held.Status.Checkpoint.Step, held.Wait, err)
+	}
+}
+
+func TestDowntimeIsFromTheLastWork(t *testing.T) {
+	s := released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
+	if got := next(t, s.State).Status.Downtime; got == nil || got.Duration != 2*time.Second {
+		t.Errorf("downtime = %v, want 2s", got)
+	}
+	s = in(v1alpha1.PhasePlacing).with(func(s *scene) { s.Replacement = readyReplacement().Obj() })
+	if got := next(t, s.State).Status.Downtime; got == nil || got.Duration != 0 {
+		t.Errorf("downtime with an overlap = %v, want 0", got)
+	}
+}
+
+func TestClaimGrowsToWhatThereIs(t *testing.T) {
+	s := carrying(v1alpha1.PhasePreparing).source(v1alpha1.SourceMeasured, 0)
+	if got := claimSize(&s.State); got.String() != "1Gi" {
+		t.Errorf("for 100 MiB: %s, want what was asked for", got.String())
+	}
+	s.Migration.Status.Checkpoint.Source.Bytes = 2 << 30
+	if got := claimSize(&s.State); got.Value() != (2<<30)*5/4+64<<20 {
+		t.Errorf("for 2 GiB: %s, want a quarter and 64 MiB more", got.String())
+	}
+}
+
+// A rollback of a pod that was frozen ends when its agent has thawed it, or when its
+// node is dead.
+func TestRollbackWaitsForTheThaw(t *testing.T) {
+	rolling := func() *scene {
+		return sealing().step(v1alpha1.StepAbort).source(v1alpha1.SourceSealed, 3).set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).
+			with(func(s *scene) { s.Replacement, s.Carrier = nil, nil })
+	}
+	for name, test := range map[string]struct {
+		scene  *scene
+		action ActionType
+		says   string
+	}{
+		"frozen":        {rolling(), NoAction, "to thaw pod train"},
+		"thawed":        {rolling().source(v1alpha1.SourceThawed, 3), SetRollbackBarrier, ""},
+		"node is dead":  {rolling().with(func(s *scene) { s.SourceDown = time.Hour }), SetRollbackBarrier, ""},
+		"pod is gone":   {rolling().with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
+		"never stopped": {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }), SetRollbackBarrier, ""},
+	} {
+		if d := next(t, test.scene.State); d.Action.Type != test.action || !strings.Contains(d.Status.Message, test.says) {
+			t.Errorf("%s: action %q (%s), want %q", name, d.Action.Type, d.Status.Message, test.action)
+		}
+	}
+}
+
+// A node that does not answer ends what can still be undone: at once for the node
+// of the replacement, and for that of the original when something of it is needed.
+func TestNodesThatAreDown(t *testing.T) {
+	sourceDown := func(s *scene) { s.SourceDown = 31 * time.Second }
+	destinationDown := func(s *scene) { s.DestinationDown = 31 * time.Second }
+	onB := func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }
+	for name, test := range map[string]struct {
+		scene *scene
+		says  string
+	}{
+		"source, copying":                {carrying(v1alpha1.PhasePreparing).step(v1alpha1.StepCopy).with(sourceDown), "node a has not been Ready for more than 30s"},
+		"source, state to carry":         {carrying(v1alpha1.PhasePlacing).with(onB).with(sourceDown), "node a"},
+		"source, nothing to carry":       {in(v1alpha1.PhasePlacing).with(sourceDown), ""},
+		"source, has to stop":            {stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodCreate).with(sourceDown), "node a"},
+		"source, for a moment":           {carrying(v1alpha1.PhasePlacing).with(onB).with(func(s *scene) { s.SourceDown = 29 * time.Second }), ""},
+		"destination, placed":            {in(v1alpha1.PhasePlacing).with(onB).with(destinationDown), "node b"},
+		"destination, its place is held": {stopFirst(in(v1alpha1.PhasePlacing), v1alpha1.MethodCreate).with(destinationDown), "node b"},
+		"destination, committed":         {released().with(destinationDown), ""},
+	} {
+		d := next(t, test.scene.State)
+		c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack), metav1.Condition{})
+		if rolledBack := c.Reason == ReasonNodeNotReady; rolledBack != (test.says != "") || !strings.Contains(c.Message, test.says) {
+			t.Errorf("%s: rolled back for %q: %s, want %q", name, c.Reason, c.Message, test.says)
+		}
+	}
+}
+
+// What was removed and cannot end, since its node is down, holds up no rollback:
+// the message names it.
+func TestRollbackLeavesPodsOfDeadNodes(t *testing.T) {
+	dying := func(s *scene) {
+		s.Replacement = replacementPod().Node("b").Obj()
+		deleting(s.Replacement)
+		s.Pod.Annotations = map[string]string{v1alpha1.RollbackBarrierAnnotation: "m"}
+		deleting(s.Claim)
+	}
+	waiting := rollingBack(ReasonNodeNotReady).with(dying).with(func(s *scene) { s.DestinationDown = 29 * time.Second })
+	if d := next(t, waiting.State); d.Status.Phase.IsFinished() {
+		t.Errorf("the rollback does not wait for a node that may be back: %s", d.Status.Message)
+	}
+	dead := rollingBack(ReasonNodeNotReady).with(dying).with(func(s *scene) { s.DestinationDown = time.Hour })
+	if d := next(t, dead.State); d.Status.Phase != v1alpha1.PhaseFailed || !strings.Contains(d.Status.Message, "pod train-r ends when node b is Ready again, or removed") {
+		t.Errorf("phase %s: %s, want Failed with the pod that is left", d.Status.Phase, d.Status.Message)
+	}
+	alive := rollingBack(ReasonTimedOut).with(dying).with(func(s *scene) { s.Replacement.DeletionTimestamp, s.DestinationDown = nil, time.Hour })
+	if d := next(t, alive.State); d.Action.Type != DeleteReplacement {
+		t.Errorf("action %q, want the replacement removed first", d.Action.Type)
+	}
+}
+
+// adopting is a scene of a pod whose ReplicaSet takes the replacement.
+func adopting(phase v1alpha1.Phase) *scene {
+	return in(phase).with(func(s *scene) {
+		reference := metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-1", UID: "rs", Controller: ptr.To(true)}
+		s.Pod.OwnerReferences, s.Pod.Labels = []metav1.OwnerReference{reference}, map[string]string{"app": "web", "pod-template-hash": "1"}
+		s.Owner = owners.Owner{Reference: &reference, ReplicaSet: &appsv1.ReplicaSet{
+			ObjectMeta: metav1.ObjectMeta{Name: "web-1", UID: "rs"},
+			Spec:       appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](1), Selector: &metav1.LabelSelector{MatchLabels: s.Pod.Labels}},
+			Status:     appsv1.ReplicaSetStatus{Replicas: 1},
+		}}
+		if phase == v1alpha1.PhasePending {
+			return
+		}
+		s.Migration.Status.Handover.Method, s.Migration.Status.Handover.Owner = v1alpha1.MethodAdopt, &reference
+		if s.Replacement != nil {
+			s.Replacement.Labels["app"] = "web"
+		}
+	})
+}
+
+func markedOriginal() *scene {
+	return adopting(v1alpha1.PhaseHandingOver).with(func(s *scene) { s.Pod = owners.WithLowestDeletionCost(s.Pod) })
+}
+
+func adopted() *scene {
+	return markedOriginal().with(func(s *scene) { s.Replacement = owners.Adopted(s.Replacement, s.Owner) })
+}
+
+func TestReplicaSetTakesTheReplacement(t *testing.T) {
+	const pending, placing, handing = v1alpha1.PhasePending, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
+	check(t, []row{
+		{"settled", adopting(pending), AskBudget, pending, "", ""},
+		{"a scaling is in flight", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2 }), NoAction, pending, "", "being scaled"},
+		{"it lasts too long", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2; s.Now = t0.Add(time.Hour) }), NoAction, v1alpha1.PhaseFailed, "", "not begun within 600 s"},
+		{"several budgets", adopting(pending).with(func(s *scene) { s.Budgets = []string{"a", "b"} }), NoAction, v1alpha1.PhaseFailed, "", "a, b"},
+		{"the ReplicaSet went while placing", adopting(placing).with(func(s *scene) {
+			s.Owner.ReplicaSet, s.Replacement, s.Migration.Status.Replacement.UID = nil, nil, ""
+		}), NoAction, placing, owners.RefusalOwnerGone, "is gone"},
+		{"the original is marked", adopting(handing), MarkOriginal, handing, "", ""},
+		{"the replacement is offered", markedOriginal(), OfferReplacement, handing, "", ""},
+		{"offered", adopted(), NoAction, handing, "", ""},
+		{"the ReplicaSet has not acted", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered), NoAction, handing, "", "waiting for ReplicaSet web-1"},
+		{"it wants one more by now", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), Evict, handing, "", ""},
+		{"the ReplicaSet deleted it for another replacement", adopting(handing).with(func(s *scene) { s.Pod = nil }).
+			set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
+			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferReplacement, handing, "", ""},
+		{"cancelled too late", adopted().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", ""},
+		{"the ReplicaSet is gone", markedOriginal().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, "", ""},
+		{"rolled back: the mark goes", markedOriginal().set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).with(func(s *scene) { s.Replacement = nil }), SetRollbackBarrier, handing, "", ""},
+	})
+	created := adopting(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" })
+	made := next(t, created.State).Action.Pod
+	if made == nil || made.Labels["app"] != "web" || made.Labels["pod-template-hash"] != "" {
+		t.Errorf("the replacement is %v, want one that its Service finds and its ReplicaSet does not count", made)
+	}
+	if offered := next(t, markedOriginal().State).Action; offered.Becomes.Labels["pod-template-hash"] != "1" || offered.Evicts.UID != "uid-train" {
+		t.Errorf("offered %v for %v", offered.Becomes.Labels, offered.Evicts)
+	}
+}
+
+func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*scene)
+		reason string
+	}{
+		{"shared claim", func(*scene) {}, ""},
+		{"no agent", func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
+		{"a claim for one node", func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ""},
+		{"nothing is to be carried", func(s *scene) { s.Migration.Spec.Checkpoint = v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone} }, ""},
+	}
+	for _, test := range tests {
+		s := carrying(v1alpha1.PhasePending).with(test.change)
+		d := next(t, s.State)
+		c := ptr.Deref(meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionAccepted), metav1.Condition{})
+		if c.Reason != test.reason {
+			t.Errorf("%s: refused for %q (%s), want %q", test.name, c.Reason, c.Message, test.reason)
+		}
+	}
+	s := carrying(v1alpha1.PhasePending)
+	d, err := settle(t, s.State, Result{Admitted: true})
+	if err != nil || d.Status.Checkpoint == nil || len(d.Status.Checkpoint.Volumes) != 1 || d.Status.Checkpoint.Carrier == nil {
+		t.Errorf("accepted with checkpoint %+v, error %v", d.Status.Checkpoint, err)
+	}
+	if containers.CarriedVolumes(s.Pod, containers.Judge(s.Pod, containers.PolicyOf(s.Migration)))[0] != "work" {
+		t.Error("volume work is not carried")
+	}
+}

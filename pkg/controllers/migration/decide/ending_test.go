@@ -1,0 +1,103 @@
+package decide
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// sealedAndGone is a scene in which the claim has the only copy of the state: it is
+// sealed, the original has ended, and no replacement continues with it.
+func sealedAndGone(method v1alpha1.ReplacementMethod) *scene {
+	return stopFirst(carrying(v1alpha1.PhaseHandingOver), method).step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).
+		set(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed).
+		set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver).with(func(s *scene) {
+		s.Pod, s.Carrier, s.Placeholder = nil, nil, nil
+		s.Migration.Status.Times.Stopped, s.Migration.Status.Times.OriginalGone = ago(3*time.Second), ago(2*time.Second)
+	})
+}
+
+// recreatedPlain is a scene in which a StatefulSet has recreated its pod without the
+// webhook, and the pod has started.
+func recreatedPlain(s *scene) *scene {
+	s.Pod = originalPod().Obj()
+	ofStatefulSet(s).with(replacementPending(ReasonWebhookAnswers))
+	plain := siblingOf(s, "train", 0)
+	plain.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	s.Pod, s.Replacement, s.Siblings = nil, nil, []corev1.Pod{*plain}
+	return s
+}
+
+func ownedBy(pods ...string) func(*scene) {
+	return func(s *scene) {
+		s.Claim.OwnerReferences = nil
+		for _, name := range pods {
+			s.Claim.OwnerReferences = append(s.Claim.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: name, UID: types.UID("uid-" + name)})
+		}
+	}
+}
+
+func TestFailingKeepsTheOnlyCopy(t *testing.T) {
+	const handing, failed = v1alpha1.PhaseHandingOver, v1alpha1.PhaseFailed
+	const kept = "what was carried is kept on claim checkpoint"
+	create := func() *scene { return sealedAndGone(v1alpha1.MethodCreate) }
+	corrupt := func(s *scene) {
+		s.Replacement = readyReplacement().Obj()
+		s.destination(v1alpha1.DestinationFailed, 3).Migration.Status.Replacement.NodeName = "b"
+	}
+	replacementGone := func(s *scene) { s.Replacement = nil }
+	check(t, []row{
+		{"the replacement was deleted", create().with(replacementGone), NoAction, failed, "", kept},
+		{"the replacement is being deleted", create().with(func(s *scene) { deleting(s.Replacement) }), NoAction, failed, "", kept},
+		{"the replacement failed", create().with(func(s *scene) { s.Replacement.Status.Phase = corev1.PodFailed }), NoAction, failed, "", kept},
+		{"the replacement was deleted before it was recorded", create().with(withoutReplacement), NoAction, failed, "", kept},
+		{"the checkpoint cannot be restored", create().with(corrupt), NoAction, failed, "", kept},
+		{"retained anyway", create().with(replacementGone).with(func(s *scene) {
+			s.Migration.Spec.Checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
+		}), NoAction, failed, "", kept},
+		{"brought along by the pod", create().with(replacementGone).with(func(s *scene) {
+			s.Migration.Status.Checkpoint.ClaimReused, s.Claim.Labels = true, nil
+		}), NoAction, failed, "", kept},
+		{"owned by the replacement: not any more", create().with(corrupt).with(ownedBy("train-r")), OrphanClaim, handing, "", ""},
+		{"owned by a replacement that is gone", create().with(replacementGone).with(ownedBy("train-r")), OrphanClaim, handing, "", ""},
+		{"owned by something else too", create().with(replacementGone).with(func(s *scene) {
+			s.Claim.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Study", Name: "s", UID: "study"}}
+		}), NoAction, failed, "", kept},
+		{"the carrier goes", create().with(replacementGone).with(func(s *scene) {
+			s.Carrier = fixture.MakePod("carrier").Label(v1alpha1.MigrationUIDLabel, "m").Node("a").Phase(corev1.PodRunning).Obj()
+		}), DeleteCarrier, handing, "", ""},
+		{"the claim is gone", create().with(replacementGone).with(func(s *scene) { s.Claim = nil }), NoAction, failed, "", "claim checkpoint, which held what was carried, no longer exists"},
+		{"the claim is being deleted", create().with(replacementGone).with(func(s *scene) { deleting(s.Claim) }), NoAction, failed, "", "claim checkpoint, which holds what was carried, is being deleted"},
+		{"recreated without the webhook, and started", recreatedPlain(sealedAndGone(v1alpha1.MethodRecreate)), NoAction, failed, "", kept},
+
+		{"nothing was carried: the claim goes", recreatedPlain(stopFirst(in(handing), v1alpha1.MethodRecreate).set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)), DeleteClaim, handing, "", ""},
+		{"nothing was carried, and the claim is gone", recreatedPlain(stopFirst(in(handing), v1alpha1.MethodRecreate).set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)).
+			with(func(s *scene) { s.Claim = nil }), NoAction, failed, "", "and has started"},
+		{"released: the claim goes with the replacement", released().with(replacementGone), DeleteClaim, handing, "", ""},
+		{"released: the failed replacement has the claim", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""},
+		{"released and retained: the claim stays", released().with(replacementGone).with(func(s *scene) {
+			s.Carrier, s.Migration.Spec.Checkpoint.ReclaimPolicy = nil, v1alpha1.ClaimRetain
+		}), NoAction, failed, "", "after the original had gone"},
+	})
+}
+
+// The owners are dropped one after the other; then the migration ends.
+func TestFailingDropsEveryPodThatOwnsTheClaim(t *testing.T) {
+	s := sealedAndGone(v1alpha1.MethodCreate).with(func(s *scene) { s.Replacement = nil }).with(ownedBy("train", "train-r"))
+	for _, want := range []string{"uid-train", "uid-train-r"} {
+		a := next(t, s.State).Action
+		if a.Type != OrphanClaim || string(a.Pod.UID) != want {
+			t.Fatalf("action %s for pod %v, want the claim without its owner %s", a.Type, a.Pod, want)
+		}
+		s.Claim.OwnerReferences = s.Claim.OwnerReferences[1:]
+	}
+	if d := next(t, s.State); d.Status.Phase != v1alpha1.PhaseFailed {
+		t.Errorf("phase %s, want it to have failed", d.Status.Phase)
+	}
+}

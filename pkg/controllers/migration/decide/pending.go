@@ -1,0 +1,204 @@
+package decide
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
+)
+
+// pending checks the request, then asks for a place in the budget.
+func (b *builder) pending() Decision {
+	for _, rule := range requestRules {
+		if r := rule(b.State); r != nil {
+			return b.reject(r)
+		}
+	}
+	verdicts, refusal := containers.Assess(b.Pod, containers.PolicyOf(b.Migration), b.Claims)
+	b.newStatus().Containers = verdicts.Containers
+	if refusal != nil {
+		return b.reject(refusal)
+	}
+	if r := owners.Refuse(b.Pod, b.Owner); r != nil {
+		return b.reject(r)
+	}
+	if r := checkpointPossible(b.State, verdicts); r != nil {
+		return b.reject(r)
+	}
+	if _, r := plannedMode(b.State, verdicts); r != nil && b.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {
+		return b.reject(r)
+	}
+	b.newStatus().Phase = v1alpha1.PhasePending
+	if reason := owners.InFlight(b.Owner); reason != "" {
+		return b.waitForOwner(reason)
+	}
+	return b.do(Action{Type: AskBudget, Pod: b.Pod})
+}
+
+// reject ends a migration that has changed nothing.
+func (b *builder) reject(r *containers.Refusal) Decision {
+	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, r.Reason, r.Message)
+	b.event(true, b.Pod, r.Reason, fmt.Sprintf("Not migrating pod %s: %s", b.Migration.Spec.PodName, r.Message))
+	return b.finish(v1alpha1.PhaseFailed, r.Message)
+}
+
+// waitForOwner waits until a rollout or a scaling is over, as long as the
+// migration may take.
+func (b *builder) waitForOwner(reason string) Decision {
+	if b.Now.After(b.Migration.CreationTimestamp.Add(time.Duration(b.Migration.Spec.TimeoutSeconds) * time.Second)) {
+		return b.reject(&containers.Refusal{Reason: ReasonTimedOut, Message: fmt.Sprintf("not begun within %d s: %s", b.Migration.Spec.TimeoutSeconds, reason)})
+	}
+	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForOwner, reason)
+	return b.wait(PollInterval, "waiting: %s", reason)
+}
+
+// accept records the original once the budget has a place for it.
+func (b *builder) accept() Decision {
+	b.newStatus().Original = &v1alpha1.PodReference{Name: b.Pod.Name, UID: b.Pod.UID, NodeName: b.Pod.Spec.NodeName}
+	root, uid, created := containers.RootName(b.Pod), b.Migration.UID, b.Migration.CreationTimestamp.Time
+	// Written down before anything is created, so that it is found even
+	// when the original is gone. A replacement without a UID does not exist yet.
+	b.newStatus().Replacement = &v1alpha1.PodReference{Name: containers.ReplacementName(root, uid, created)}
+	verdicts := containers.Judge(b.Pod, containers.PolicyOf(b.Migration))
+	mode, stay := plannedMode(b.State, verdicts)
+	order, why := chooseOrder(b.State, verdicts, mode == v1alpha1.CheckpointProcess)
+	b.newStatus().Handover = &v1alpha1.Handover{
+		Method: owners.Method(b.Owner, order), Order: order, Reason: why, Owner: b.Owner.Reference, Identity: owners.Identity(b.Pod, b.Owner),
+	}
+	if owners.KindOf(b.Owner.Reference) == owners.KindStatefulSet {
+		b.newStatus().Replacement.Name = b.Pod.Name
+	}
+	if order == v1alpha1.OrderStopFirst {
+		b.newStatus().Placeholder = &v1alpha1.PodReference{Name: containers.PlaceholderName(root, uid, created)}
+	}
+	b.acceptCheckpoint(root, verdicts, mode, stay)
+	b.newStatus().Phase = v1alpha1.PhasePreparing
+	b.newStatus().Times.Started = b.microNow()
+	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, ReasonAccepted, "the pod can be moved and has a place in the budget")
+	b.say("preparing to move pod %s away from node %s", b.Pod.Name, b.Pod.Spec.NodeName)
+	b.event(false, b.Pod, ReasonAccepted, fmt.Sprintf("Moving pod %s away from node %s%s", b.Pod.Name, b.Pod.Spec.NodeName, because(b.Migration.Spec.Reason)))
+	return b.decision
+}
+
+// acceptCheckpoint names the claim, and what is carried on it.
+func (b *builder) acceptCheckpoint(root string, verdicts containers.Verdicts, mode v1alpha1.CheckpointMode, stay *containers.Refusal) {
+	uid, created := b.Migration.UID, b.Migration.CreationTimestamp.Time
+	checkpoint := &v1alpha1.CheckpointStatus{
+		Mode: mode, Attempt: 1, Volumes: containers.CarriedVolumes(b.Pod, verdicts),
+	}
+	if mode == v1alpha1.CheckpointProcess {
+		checkpoint.Processes = containers.MovingProcesses(verdicts)
+	}
+	if stay != nil {
+		checkpoint.FallbackReason = stay.Message
+	}
+	b.newStatus().CheckpointClaim = containers.ClaimName(root, uid, created)
+	if reused := b.reusedClaim(); reused != "" {
+		b.newStatus().CheckpointClaim, checkpoint.ClaimReused = reused, true
+	}
+	if checkpoint.Carries() {
+		checkpoint.Carrier = &v1alpha1.PodReference{Name: containers.CarrierName(root, uid, created), NodeName: b.Pod.Spec.NodeName}
+	}
+	b.newStatus().Checkpoint = checkpoint
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// requestRules check a request against what exists, the most telling first.
+var requestRules = []func(*State) *containers.Refusal{
+	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable, oneBudget, applicationHasClaim,
+}
+
+func podExists(s *State) *containers.Refusal {
+	if s.Pod == nil {
+		return &containers.Refusal{Reason: ReasonPodNotFound, Message: fmt.Sprintf("pod %s does not exist in namespace %s", s.Migration.Spec.PodName, s.Migration.Namespace)}
+	}
+	return nil
+}
+
+func podIsTheOneMeant(s *State) *containers.Refusal {
+	if want := s.Migration.Spec.PodUID; want != "" && want != s.Pod.UID {
+		return &containers.Refusal{Reason: ReasonPodUIDMismatch, Message: fmt.Sprintf("pod %s has UID %s, not %s: it was recreated since the request", s.Pod.Name, s.Pod.UID, want)}
+	}
+	return nil
+}
+
+func podIsOnSource(s *State) *containers.Refusal {
+	if want := s.Migration.Spec.SourceNode; want != "" && want != s.Pod.Spec.NodeName {
+		return &containers.Refusal{Reason: ReasonSourceNodeMismatch, Message: fmt.Sprintf("pod %s is on node %q, not on %s", s.Pod.Name, s.Pod.Spec.NodeName, want)}
+	}
+	return nil
+}
+
+// noOtherMigration lets one migration at a time have a pod: one that was
+// already accepted, else the oldest. Acceptance is serial, so no two pass.
+func noOtherMigration(s *State) *containers.Refusal {
+	for i := range s.Others {
+		other := &s.Others[i]
+		if other.UID == s.Migration.UID || other.Status.Phase.IsFinished() {
+			continue
+		}
+		if v1alpha1.OwnedBy(s.Pod.Labels, other.UID) {
+			return &containers.Refusal{Reason: ReasonAlreadyMigrating, Message: fmt.Sprintf("pod %s is the replacement of PodMigration %s, which has not finished", s.Pod.Name, other.Name)}
+		}
+		if other.Spec.PodName == s.Migration.Spec.PodName && (isAccepted(other) || isOlder(other, s.Migration)) {
+			return &containers.Refusal{Reason: ReasonAlreadyMigrating, Message: fmt.Sprintf("PodMigration %s is already moving pod %s", other.Name, s.Pod.Name)}
+		}
+	}
+	return nil
+}
+
+func isAccepted(m *v1alpha1.PodMigration) bool {
+	return m.Status.Phase != "" && m.Status.Phase != v1alpha1.PhasePending
+}
+
+func isOlder(a, b *v1alpha1.PodMigration) bool {
+	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	}
+	return a.UID < b.UID
+}
+
+func targetIsUsable(s *State) *containers.Refusal {
+	target := s.Migration.Spec.TargetNode
+	switch {
+	case target == "":
+		return nil
+	case !s.TargetNodeExists:
+		return &containers.Refusal{Reason: ReasonTargetNodeNotFound, Message: fmt.Sprintf("node %s does not exist", target)}
+	case target == s.Pod.Spec.NodeName:
+		return &containers.Refusal{Reason: ReasonTargetIsSource, Message: fmt.Sprintf("pod %s is already on node %s", s.Pod.Name, target)}
+	}
+	return nil
+}
+
+// oneBudget refuses what the Eviction API would never evict
+// (k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go).
+func oneBudget(s *State) *containers.Refusal {
+	if len(s.Budgets) < 2 {
+		return nil
+	}
+	return &containers.Refusal{Reason: ReasonSeveralBudgets, Message: fmt.Sprintf(
+		"pod %s is covered by %d PodDisruptionBudgets (%s): the Eviction API does not evict such a pod. Leave one of them", s.Pod.Name, len(s.Budgets), strings.Join(s.Budgets, ", "))}
+}
+
+// applicationHasClaim wants the claim that the application saves to: another one,
+// mounted only in the replacement, would be empty.
+func applicationHasClaim(s *State) *containers.Refusal {
+	if s.Migration.Spec.Checkpoint.Mode != v1alpha1.CheckpointApplication || s.reusedClaim() != "" {
+		return nil
+	}
+	return &containers.Refusal{Reason: ReasonNoApplicationClaim, Message: fmt.Sprintf(
+		"spec.checkpoint.mode is Application, but pod %s has no claim to save to: give its template a claim as volume %s, mounted at %s, and name the claim in the annotation %s",
+		s.Pod.Name, v1alpha1.CheckpointVolumeName, v1alpha1.CheckpointMountPath, v1alpha1.CheckpointClaimAnnotation)}
+}

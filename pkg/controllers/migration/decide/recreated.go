@@ -1,0 +1,167 @@
+package decide
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
+)
+
+const (
+	// webhookGrace is how long the admission webhook may take to answer once a
+	// replacement is expected: the API server learns of its rules within seconds.
+	webhookGrace = 30 * time.Second
+	// probeInterval is how often it is asked meanwhile.
+	probeInterval = 500 * time.Millisecond
+	// recreateInterval is how soon a pod is looked for that its owner creates at once.
+	recreateInterval = 100 * time.Millisecond
+)
+
+// announceReplacement announces that the owner's next pod is to become the replacement, and
+// asks whether the admission webhook would see to it.
+func (b *builder) announceReplacement() (_ Decision, decided bool) {
+	if !b.isTrue(v1alpha1.ConditionReplacementPending) {
+		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonAnnounced, "the next pod of the owner is to become the replacement")
+		b.say("asking whether the admission webhook answers")
+		return b.decision, true
+	}
+	if b.conditionReason(v1alpha1.ConditionReplacementPending) == ReasonAnnounced {
+		return b.do(Action{Type: ProbeWebhook, Pod: b.probe()}), true
+	}
+	return Decision{}, false
+}
+
+// probe is a pod like the next one of the owner. It is created in a dry run only.
+func (b *builder) probe() *corev1.Pod {
+	o := b.Pod
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: o.Namespace, GenerateName: "probe-", Labels: maps.Clone(o.Labels), Annotations: maps.Clone(o.Annotations),
+			OwnerReferences: []metav1.OwnerReference{*b.Migration.Status.Handover.Owner},
+		},
+		Spec: corev1.PodSpec{SecurityContext: o.Spec.SecurityContext, RestartPolicy: o.Spec.RestartPolicy},
+	}
+	delete(pod.Labels, v1alpha1.MigrationUIDLabel)
+	metav1.SetMetaDataAnnotation(&pod.ObjectMeta, v1alpha1.ProbeAnnotation, string(b.Migration.UID))
+	if b.keepsName() {
+		// A dry run does not create what exists either.
+		pod.GenerateName, pod.Name = "", o.Name+"-probe"
+	}
+	copied := func(of []corev1.Container, verdict v1alpha1.ContainerVerdict) []corev1.Container {
+		for _, c := range of {
+			if c.Name == verdict.Name {
+				return []corev1.Container{{Name: c.Name, Image: c.Image, Resources: c.Resources, SecurityContext: c.SecurityContext, RestartPolicy: c.RestartPolicy}}
+			}
+		}
+		return nil
+	}
+	for _, v := range b.Migration.Status.Containers {
+		if v.ShouldMigrate {
+			pod.Spec.Containers = append(pod.Spec.Containers, copied(o.Spec.Containers, v)...)
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, copied(o.Spec.InitContainers, v)...)
+		}
+	}
+	return pod
+}
+
+// webhookProbed continues when the webhook has turned the probe into a replacement.
+func (b *builder) webhookProbed(r Result) (Decision, error) {
+	if r.Err == nil && r.Admitted {
+		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonWebhookAnswers, "the admission webhook turns the next pod of the owner into the replacement")
+		return b.decision, nil
+	}
+	why := "it did not change a pod"
+	if r.Err != nil {
+		why = r.Err.Error()
+	}
+	if waited := b.since(v1alpha1.ConditionReplacementPending); waited > webhookGrace && !b.IsCommitted() {
+		return b.beginRollback(ReasonWebhookMissing, fmt.Sprintf("the admission webhook of the rebalancer does not answer: %s", why)), nil
+	}
+	return b.wait(probeInterval, "waiting for the admission webhook: %s", why), nil
+}
+
+// releaseOriginal removes the original from its owner, which then creates the
+// replacement.
+func (b *builder) releaseOriginal(existing *corev1.Pod) Decision {
+	o := b.original()
+	switch {
+	case existing != nil:
+		return b.recordReplacement(existing)
+	case b.Replacement != nil:
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
+	}
+	if !owners.IsReleased(o) {
+		if r := owners.Refuse(o, b.Owner); r != nil {
+			return b.beginRollback(r.Reason, r.Message)
+		}
+		if why := owners.InFlight(b.Owner); why != "" {
+			return b.wait(shortPoll, "waiting: %s", why)
+		}
+	}
+	if d, decided := b.announceReplacement(); decided {
+		return d
+	}
+	if !owners.IsReleased(o) {
+		released, err := owners.Released(o, b.Owner)
+		if err != nil {
+			return b.beginRollback(ReasonReplacementRejected, err.Error())
+		}
+		return b.do(Action{Type: ReleaseOriginal, Pod: o, Becomes: released})
+	}
+	if plain := b.plainPod(); plain != nil {
+		return b.beginRollback(ReasonWebhookMissed, fmt.Sprintf("%s %s created pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
+	}
+	return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
+}
+
+// recordReplacement records the pod of the owner that has become the replacement.
+func (b *builder) recordReplacement(r *corev1.Pod) Decision {
+	b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonReplacementRecorded, fmt.Sprintf("pod %s has become the replacement", r.Name))
+	return b.markCreated(r)
+}
+
+// plainPod is a pod of the owner that should have become the replacement, and
+// was created while the webhook did not answer.
+func (b *builder) plainPod() *corev1.Pod {
+	h := b.Migration.Status.Handover
+	for i := range b.Siblings {
+		pod := &b.Siblings[i]
+		isNew := !pod.CreationTimestamp.Time.Before(b.changedAt(v1alpha1.ConditionReplacementPending))
+		if pod.UID == b.Migration.Status.Original.UID || pod.DeletionTimestamp != nil || v1alpha1.OwnedBy(pod.Labels, b.Migration.UID) ||
+			!isNew || h.Identity != "" && owners.Identity(pod, b.Owner) != h.Identity {
+			continue
+		}
+		return pod
+	}
+	return nil
+}
+
+// awaitRecreated waits for the owner's new pod, once the original is gone. A pod
+// that was created while the webhook did not answer has no state: as long as it has
+// not started, it is deleted, and the owner creates another one.
+func (b *builder) awaitRecreated() Decision {
+	plain := b.plainPod()
+	switch {
+	case plain == nil:
+		return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
+	case hasStarted(plain):
+		return b.failPermanently(ReasonWebhookMissed, fmt.Sprintf("pod %s was recreated by its owner while the admission webhook did not answer, and has started", plain.Name))
+	}
+	b.event(true, plain, ReasonWebhookMissed, fmt.Sprintf("Deleting pod %s, which was created while the admission webhook did not answer, before it starts", plain.Name))
+	return b.do(Action{Type: DeletePlainPod, Pod: plain})
+}
+
+func hasStarted(pod *corev1.Pod) bool {
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if s.State.Running != nil || s.State.Terminated != nil || s.LastTerminationState.Terminated != nil {
+			return true
+		}
+	}
+	return false
+}
