@@ -199,3 +199,68 @@ func TestTheWritableLayerIsThatOfTheRoot(t *testing.T) {
 		t.Errorf("a container that does not run: %v, want %v", err, errNoProcess)
 	}
 }
+
+// kernel plays the freezer of one container, version 2. onThaw runs at the first
+// thawing.
+func kernel(t *testing.T, directory string, onThaw func()) {
+	t.Helper()
+	write(t, filepath.Join(directory, "cgroup.freeze"), "0")
+	write(t, filepath.Join(directory, "cgroup.events"), "populated 1\nfrozen 0\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		for frozen := "0"; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			content, _ := os.ReadFile(filepath.Join(directory, "cgroup.freeze"))
+			if string(content) != "0" && string(content) != "1" || string(content) == frozen {
+				continue // being written, or as it was
+			}
+			frozen = string(content)
+			_ = os.WriteFile(filepath.Join(directory, "cgroup.events"), []byte("populated 1\nfrozen "+frozen+"\n"), 0o644)
+			if frozen == "0" && onThaw != nil {
+				onThaw()
+				onThaw = nil
+			}
+		}
+	}()
+}
+
+// A process of an exec probe is not in the tree that CRIU dumps: the container runs
+// until it has ended, and is frozen then.
+func TestContainersAreFrozenWithoutExecProbes(t *testing.T) {
+	m, _ := runningContainer(t, "")
+	m.Cgroup = t.TempDir()
+	probe := filepath.Join(m.Proc, "9")
+	write(t, filepath.Join(probe, "cgroup"), "0::/kubepods/c1\n")
+	write(t, filepath.Join(probe, "status"), "Name:\tprobe\nPPid:\t7\n")
+	kernel(t, filepath.Join(m.Cgroup, "kubepods", "pod"+string(pod), "c1"), func() { _ = os.RemoveAll(probe) })
+	if err := m.CheckFrozen(pod, []string{"c1"}); err == nil {
+		t.Error("a container that runs counts as frozen")
+	}
+	if err := m.FreezeContainers(t.Context(), pod, []string{"c1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(probe); err == nil {
+		t.Error("it was frozen with the probe")
+	}
+	if err := m.CheckFrozen(pod, []string{"c1"}); err != nil {
+		t.Errorf("after freezing: %v", err)
+	}
+	if err := m.FreezeContainers(t.Context(), pod, []string{"c1", "c2"}); !errors.Is(err, errNoProcess) {
+		t.Errorf("a container that does not run: %v, want %v", err, errNoProcess)
+	}
+}
+
+func TestAnExecProbeThatStaysEndsWithTheContext(t *testing.T) {
+	m, _ := runningContainer(t, "")
+	m.Cgroup = t.TempDir()
+	write(t, filepath.Join(m.Proc, "9", "cgroup"), "0::/kubepods/c1\n")
+	write(t, filepath.Join(m.Proc, "9", "status"), "Name:\tprobe\nPPid:\t7\n")
+	kernel(t, filepath.Join(m.Cgroup, "kubepods", "pod"+string(pod), "c1"), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := m.FreezeContainers(ctx, pod, []string{"c1"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want %v", err, context.DeadlineExceeded)
+	}
+}
