@@ -1,7 +1,6 @@
 package kubectl
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -115,7 +114,7 @@ func (d *drain) check(ctx context.Context, flight []*attempt) ([]*attempt, error
 
 // advance shows a new phase, and notices the end.
 func (d *drain) advance(a *attempt) {
-	phase := cmp.Or(a.migration.Status.Phase, v1alpha1.PhasePending)
+	phase := a.migration.CurrentPhase()
 	if phase != a.phase {
 		a.phase = phase
 		fmt.Fprintf(d.Out, "%7s  %s  %s: %s\n", elapsed(d.now().Sub(d.began)), a.pod.key, phase, a.migration.Status.Message)

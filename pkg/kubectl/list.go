@@ -17,11 +17,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-var phases = []v1alpha1.Phase{
-	v1alpha1.PhasePending, v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver,
-	v1alpha1.PhaseSucceeded, v1alpha1.PhaseFailed, v1alpha1.PhaseCancelled,
-}
-
 type listOptions struct {
 	all    bool
 	watch  bool
@@ -45,10 +40,10 @@ func (c *cli) listCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "List the migrations of all namespaces")
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "After listing, show every change until interrupted")
-	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+listed(phases))
+	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+listed(v1alpha1.Phases))
 	o.print.AddFlags(cmd)
 	cmd.Flags().Lookup("output").Usage = "Output format: wide, or " + strings.TrimPrefix(cmd.Flags().Lookup("output").Usage, "Output format. ")
-	c.completeWords(cmd, "phase", texts(phases))
+	c.completeWords(cmd, "phase", texts(v1alpha1.Phases))
 	return cmd
 }
 
@@ -56,7 +51,7 @@ func (c *cli) listCommand() *cobra.Command {
 func (o *listOptions) wanted() (map[v1alpha1.Phase]bool, error) {
 	wanted := map[v1alpha1.Phase]bool{}
 	for _, given := range o.phases {
-		phase, err := oneOf("--phase", given, phases)
+		phase, err := oneOf("--phase", given, v1alpha1.Phases)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +96,7 @@ func (c *cli) list(ctx context.Context, o *listOptions) error {
 }
 
 func isWanted(wanted map[v1alpha1.Phase]bool, m *v1alpha1.PodMigration) bool {
-	return len(wanted) == 0 || wanted[cmp.Or(m.Status.Phase, v1alpha1.PhasePending)]
+	return len(wanted) == 0 || wanted[m.CurrentPhase()]
 }
 
 func (c *cli) writeList(o *listOptions, s *session, found *v1alpha1.PodMigrationList) error {
@@ -156,7 +151,7 @@ func (c *cli) writeRow(w io.Writer, o *listOptions, m *v1alpha1.PodMigration) {
 		fmt.Fprintf(w, "%s\t", m.Namespace)
 	}
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", m.Name, m.Spec.PodName, orNone(sourceNode(m)), orNone(destinationNode(m)),
-		cmp.Or(m.Status.Phase, v1alpha1.PhasePending), c.age(m.CreationTimestamp.Time))
+		m.CurrentPhase(), c.age(m.CreationTimestamp.Time))
 	if *o.print.OutputFormat == "wide" {
 		order, downtime, replacement := "", "", ""
 		if h := m.Status.Handover; h != nil {
@@ -230,11 +225,8 @@ func destinationNode(m *v1alpha1.PodMigration) string {
 	return m.Spec.TargetNode
 }
 
-// RequestedByAnnotation names who asked for a migration through the REST API.
-const RequestedByAnnotation = v1alpha1.GroupName + "/requested-by"
-
 // createdBy names the rebalancer, kubectl, or the person who asked; it is empty for
 // a PodMigration that was applied as it is.
 func createdBy(m *v1alpha1.PodMigration) string {
-	return cmp.Or(m.Annotations[RequestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
+	return cmp.Or(m.Annotations[v1alpha1.RequestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
 }

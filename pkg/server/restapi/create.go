@@ -140,7 +140,7 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 			Labels: map[string]string{
 				v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByAPI,
 			},
-			Annotations: map[string]string{RequestedByAnnotation: caller},
+			Annotations: map[string]string{v1alpha1.RequestedByAnnotation: caller},
 		},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,

@@ -99,7 +99,7 @@ func figuresOf(migrations []v1alpha1.PodMigration) Figures {
 
 func (c *Counts) count(m *v1alpha1.PodMigration) {
 	c.Total++
-	switch phase := phaseOf(m); {
+	switch phase := m.CurrentPhase(); {
 	case phase == v1alpha1.PhaseSucceeded:
 		c.Succeeded++
 	case phase == v1alpha1.PhaseFailed:

@@ -109,7 +109,7 @@ func TestEnumerationsOfTheDocument(t *testing.T) {
 		// optional values may be "" or null.
 		optional bool
 	}{
-		"phases":                  {schemas["Phase"], texts(phases), false},
+		"phases":                  {schemas["Phase"], texts(v1alpha1.Phases), false},
 		"modes of a request":      {request["checkpoint_mode"], texts(v1alpha1.CheckpointModes), true},
 		"modes of an answer":      {answer["checkpoint_mode"], texts(v1alpha1.CheckpointModes), false},
 		"fallbacks of a request":  {request["checkpoint_fallback"], texts(v1alpha1.CheckpointFallbacks), true},

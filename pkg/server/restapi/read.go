@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -79,13 +78,10 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, caller user.Info) e
 	return nil
 }
 
-// uuid is the form of the UIDs that API servers give.
-var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
 // find returns the migration of an id. One that was created a moment ago may not
 // be in the cache yet, so what is not there is looked for live.
 func (s *Server) find(ctx context.Context, id string) (*v1alpha1.PodMigration, error) {
-	if !uuid.MatchString(id) {
+	if !v1alpha1.IsUID(id) {
 		return nil, fail(http.StatusBadRequest, reasonInvalidField, "id", "id %q is no UUID in lower case", id)
 	}
 	list := &v1alpha1.PodMigrationList{}
