@@ -3,7 +3,6 @@ package kubectl
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,11 +16,11 @@ import (
 // sensible interval is below it.
 const stalePlan = 5 * time.Minute
 
-// planView is what -o json shows, in the form of the API's GET /api/v1/plan.
+// planView is what -o json shows: the status as the loop has written it.
 type planView struct {
 	Status     json.RawMessage `json:"status"`
 	Paused     rebalance.Pause `json:"paused"`
-	AgeSeconds int64           `json:"age_seconds"`
+	AgeSeconds int64           `json:"ageSeconds"`
 }
 
 func (c *cli) planCommand() *cobra.Command {
@@ -57,7 +56,7 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	case published == nil:
 		return fmt.Errorf("there is no plan yet: the rebalancer writes its first one to ConfigMap %s in namespace %s after its first cycle. Does it run there? (--system-namespace names another)", rebalance.StatusName, c.systemNamespace)
 	}
-	status, err := readStatus(published)
+	status, err := rebalance.ReadStatus(published)
 	if err != nil {
 		return fmt.Errorf("the plan in ConfigMap %s cannot be read, it may be of another version of the rebalancer: %w", rebalance.StatusName, err)
 	}
@@ -71,17 +70,6 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	}
 	c.writePlanHead(status, pause, age)
 	return rebalance.WriteStatus(c.Out, status)
-}
-
-func readStatus(published []byte) (*rebalance.Status, error) {
-	status := &rebalance.Status{}
-	if err := json.Unmarshal(published, status); err != nil {
-		return nil, err
-	}
-	if status.Plan == nil {
-		return nil, errors.New("it has no field plan")
-	}
-	return status, nil
 }
 
 func (c *cli) writePlanHead(status *rebalance.Status, pause rebalance.Pause, age time.Duration) {

@@ -95,7 +95,7 @@ func TestFieldsAreThoseOfTheAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"name":"a","ready":true,"schedulable":true,"left_alone":"a migration is in flight","overutilized":true,"pods":0,` +
+	want := `{"name":"a","ready":true,"schedulable":true,"skipped":"a migration is in flight","overutilized":true,"pods":0,` +
 		`"cpu":{"allocatable":4000,"requested":0,"used":null,"reclaimable":0},` +
 		`"memory":{"allocatable":8589934592,"requested":0,"used":null,"reclaimable":0},` +
 		`"extended":{"nvidia.com/gpu":{"allocatable":1,"requested":0,"reclaimable":0}},"measured_at":null}`

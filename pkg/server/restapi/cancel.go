@@ -23,7 +23,7 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, caller user.Info
 	if err != nil {
 		return err
 	}
-	if err := s.o.Gate.Allow(ctx, caller, auth.Access{Verb: "delete", Namespace: m.Namespace, Name: m.Name}); err != nil {
+	if err := s.o.Authorizer.Allow(ctx, caller, auth.Access{Verb: "delete", Namespace: m.Namespace, Name: m.Name}); err != nil {
 		return err
 	}
 	// The cache may be behind: what cannot be undone is read live.

@@ -43,7 +43,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 		return err
 	}
 	ctx := r.Context()
-	if err := s.o.Gate.Allow(ctx, caller, auth.Access{Verb: "create", Namespace: request.PodNamespace}); err != nil {
+	if err := s.o.Authorizer.Allow(ctx, caller, auth.Access{Verb: "create", Namespace: request.PodNamespace}); err != nil {
 		return err
 	}
 	wanted := migrationOf(request, caller.GetName(), key)

@@ -50,7 +50,7 @@ func (s *Server) figures(w http.ResponseWriter, r *http.Request, caller user.Inf
 	if err != nil {
 		return err
 	}
-	if err := s.o.Gate.Allow(r.Context(), caller, auth.Access{Verb: "list", Namespace: namespace}); err != nil {
+	if err := s.o.Authorizer.Allow(r.Context(), caller, auth.Access{Verb: "list", Namespace: namespace}); err != nil {
 		return err
 	}
 	migrations, err := s.migrations(r.Context(), namespace)

@@ -41,7 +41,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, caller user.Info) 
 		return err
 	}
 	ctx := r.Context()
-	if err := s.o.Gate.Allow(ctx, caller, auth.Access{Verb: "list", Namespace: q.namespace}); err != nil {
+	if err := s.o.Authorizer.Allow(ctx, caller, auth.Access{Verb: "list", Namespace: q.namespace}); err != nil {
 		return err
 	}
 	migrations, err := s.migrations(ctx, q.namespace)
@@ -71,7 +71,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, caller user.Info) e
 	if err != nil {
 		return err
 	}
-	if err := s.o.Gate.Allow(r.Context(), caller, auth.Access{Verb: "get", Namespace: m.Namespace, Name: m.Name}); err != nil {
+	if err := s.o.Authorizer.Allow(r.Context(), caller, auth.Access{Verb: "get", Namespace: m.Namespace, Name: m.Name}); err != nil {
 		return err
 	}
 	writeJSON(r.Context(), w, http.StatusOK, viewOf(m))

@@ -93,14 +93,14 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, op route) error {
 	if op.open {
 		return op.serve(w, r, nil)
 	}
-	caller, err := s.o.Gate.Identify(r)
+	caller, err := s.o.Authorizer.Identify(r)
 	if err != nil {
 		return err
 	}
 	if seen, ok := w.(*recorder); ok {
 		seen.caller = caller.GetName()
 	}
-	if wait := s.limit.Take(caller.GetName()); wait > 0 {
+	if wait := s.limiter.Reserve(caller.GetName()); wait > 0 {
 		e := fail(http.StatusTooManyRequests, reasonTooManyRequests, "", "you ask more than %g times a second: wait as long as Retry-After says", s.o.Rate)
 		e.retryAfter = wait
 		return e

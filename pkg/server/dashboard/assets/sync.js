@@ -102,7 +102,7 @@ function soon(signal, part) {
 function take(signal, name, data) {
   state.answeredAt = now();
   if (name === 'nodes') state.nodes = { value: data, at: now() };
-  // What is overutilized or left alone comes with a plan.
+  // What is overutilized or skipped comes with a plan.
   for (const part of /** @type {Part[]} */ (name === 'plan' ? ['plan', 'nodes'] : [])) soon(signal, part);
   if (name === 'deleted') state.migrations?.value.delete(data.id);
   if (name === 'migration') {
