@@ -19,7 +19,7 @@ import (
 
 func (c *cli) describeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "describe NAME...", Short: "Tell all about migrations: phases, containers, resources, conditions, events",
+		Use: "describe NAME...", Short: "Show details of migrations: phases, containers, resources, conditions, events",
 		Args: atLeastOne("the name of a migration: kubectl migrate list shows them"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := c.connect()
@@ -83,7 +83,7 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 	}
 	line("Created", "%s", created)
 	if m.Spec.Reason != "" {
-		line("Why", "%s", m.Spec.Reason)
+		line("Reason", "%s", m.Spec.Reason)
 	}
 	line("Pod", "%s", m.Spec.PodName)
 	line("From", "%s", orNone(sourceNode(m)))
@@ -96,7 +96,7 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 		line("Message", "%s", st.Message)
 	}
 	if m.Spec.Cancel && !st.Phase.IsFinished() {
-		line("Cancel", "asked for")
+		line("Cancel", "requested")
 	}
 	if h := st.Handover; h != nil {
 		line("Handover", "%s, by method %s: %s", h.Order, h.Method, h.Reason)
@@ -114,7 +114,7 @@ func describeTarget(m *v1alpha1.PodMigration) string {
 	node := orNone(destinationNode(m))
 	switch {
 	case m.Spec.TargetNode != "":
-		return node + " (asked for)"
+		return node + " (requested)"
 	case m.Spec.PlannedNode != "":
 		return fmt.Sprintf("%s (planned: %s)", node, m.Spec.PlannedNode)
 	case node == orNone(""):
@@ -123,7 +123,7 @@ func describeTarget(m *v1alpha1.PodMigration) string {
 	return node + " (chosen by the scheduler)"
 }
 
-// describeMode tells how state was to be carried, and what came of it.
+// describeMode says how state was to be carried, and what came of it.
 func describeMode(line func(name, format string, args ...any), m *v1alpha1.PodMigration) {
 	asked := m.Spec.Checkpoint
 	if asked.Mode == v1alpha1.CheckpointProcess {
@@ -140,7 +140,7 @@ func describeCheckpoint(line func(name, format string, args ...any), m *v1alpha1
 	if m.Status.CheckpointClaim == "" {
 		return
 	}
-	what := cmp.Or(carried(m), "nothing: the pod keeps nothing on scratch volumes")
+	what := cmp.Or(carried(m), "nothing: the pod has no state on scratch volumes")
 	line("Carried", "%s", what)
 	line("Claim", "%s (%s)", m.Status.CheckpointClaim, cmp.Or(m.Spec.Checkpoint.ReclaimPolicy, v1alpha1.ClaimDelete))
 }

@@ -186,7 +186,7 @@ func TestDrainEndsBeforeTheMigrations(t *testing.T) {
 	b := newBench(t, busyNode()...)
 	slow := time.Now()
 	b.cli.now = func() time.Time { return noon.Add(time.Since(slow)) }
-	if got := b.run("drain", "node-a", "--wait-timeout=30ms"); got.code != ExitTimedOut || !strings.Contains(got.err, "2 migrations go on; cancel with:\n  kubectl migrate cancel -n default trainer-") {
+	if got := b.run("drain", "node-a", "--wait-timeout=30ms"); got.code != ExitTimedOut || !strings.Contains(got.err, "2 migrations continue; cancel with:\n  kubectl migrate cancel -n default trainer-") {
 		t.Error(got)
 	}
 	ctx, interrupt := context.WithCancel(t.Context())

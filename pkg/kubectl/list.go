@@ -29,11 +29,11 @@ type listOptions struct {
 func (c *cli) listCommand() *cobra.Command {
 	o := &listOptions{print: genericclioptions.NewPrintFlags("").WithTypeSetter(scheme)}
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls", "get"}, Short: "List migrations, the newest last",
+		Use: "list", Aliases: []string{"ls", "get"}, Short: "List migrations, oldest first",
 		Example: `  # What is under way, in all namespaces?
   kubectl migrate list -A --phase Pending,Preparing,Placing,HandingOver
 
-  # Go on showing what changes
+  # Keep showing changes
   kubectl migrate list --watch -o wide`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.list(cmd.Context(), o) },
@@ -117,7 +117,7 @@ func (c *cli) writeList(o *listOptions, s *session, found *v1alpha1.PodMigration
 	return nil
 }
 
-// printList is for programs. Names come one by one, as kubectl prints them.
+// printList is machine-readable. Names come one by one, as kubectl prints them.
 func (c *cli) printList(o *listOptions, found *v1alpha1.PodMigrationList) error {
 	found.SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind("PodMigrationList"))
 	for i := range found.Items {
@@ -168,7 +168,7 @@ func (c *cli) writeRow(w io.Writer, o *listOptions, m *v1alpha1.PodMigration) {
 	fmt.Fprintln(w)
 }
 
-// watchList shows changes until ctx ends, which is how a person ends it.
+// watchList shows changes until ctx ends, which is how a user ends it.
 func (c *cli) watchList(ctx context.Context, o *listOptions, s *session, wanted map[v1alpha1.Phase]bool, version string, options []client.ListOption) error {
 	for {
 		events, stop, err := s.watch(ctx, version, options...)
@@ -189,7 +189,7 @@ func (c *cli) watchList(ctx context.Context, o *listOptions, s *session, wanted 
 		if !sleep(ctx, c.poll) {
 			return nil
 		}
-		// The watch cannot be taken up again: begin at what is there now.
+		// The watch cannot be resumed: begin at what is there now.
 		now := &v1alpha1.PodMigrationList{}
 		if err := s.client.List(ctx, now, append(options, client.Limit(1))...); err == nil {
 			version = now.ResourceVersion
@@ -215,7 +215,7 @@ func sourceNode(m *v1alpha1.PodMigration) string {
 }
 
 // destinationNode is where the replacement is, where its place is held, or the
-// node that was asked for.
+// node that was requested.
 func destinationNode(m *v1alpha1.PodMigration) string {
 	for _, p := range []*v1alpha1.PodReference{m.Status.Replacement, m.Status.Placeholder} {
 		if p != nil && p.NodeName != "" {
@@ -225,7 +225,7 @@ func destinationNode(m *v1alpha1.PodMigration) string {
 	return m.Spec.TargetNode
 }
 
-// createdBy names the rebalancer, kubectl, or the person who asked; it is empty for
+// createdBy names the rebalancer, kubectl, or the user who requested it; it is empty for
 // a PodMigration that was applied as it is.
 func createdBy(m *v1alpha1.PodMigration) string {
 	return cmp.Or(m.Annotations[v1alpha1.RequestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])

@@ -12,7 +12,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 )
 
-// stalePlan is the age from which a plan is told to be old. The loop's longest
+// stalePlan is the age from which a plan is reported as old. The loop's longest
 // sensible interval is below it.
 const stalePlan = 5 * time.Minute
 
@@ -26,7 +26,7 @@ type planView struct {
 func (c *cli) planCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "plan", Short: "Show what the rebalancer saw and decided last: moves, predictions, and why nodes stay as they are",
+		Use: "plan", Short: "Show what the rebalancer saw and decided last: moves, predictions, and why nodes are skipped",
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.plan(cmd.Context(), output) },
 	}
@@ -75,10 +75,10 @@ func (c *cli) plan(ctx context.Context, output string) error {
 func (c *cli) writePlanHead(status *rebalance.Status, pause rebalance.Pause, age time.Duration) {
 	fmt.Fprintf(c.Out, "Plan of %s, %s ago.\n", status.Time.UTC().Format(time.RFC3339), elapsed(age))
 	if age > stalePlan {
-		fmt.Fprintln(c.Out, "That is long ago: the rebalancer may not run, or not reach the cluster.")
+		fmt.Fprintln(c.Out, "This is old: the rebalancer may not run, or not reach the cluster.")
 	}
 	if pause.Paused {
-		fmt.Fprintf(c.Out, "The loop is %s. It plans, and begins no migrations; kubectl migrate resume ends that.\n", pause)
+		fmt.Fprintf(c.Out, "The loop is %s. It plans, and starts no migrations; kubectl migrate resume ends the pause.\n", pause)
 	}
 	if status.Trimmed != "" {
 		fmt.Fprintf(c.Out, "The plan is large: %s.\n", status.Trimmed)

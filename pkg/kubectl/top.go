@@ -210,11 +210,11 @@ func nodeStatus(n *nodeview.Node) string {
 func saidOf(n *nodeview.Node) string {
 	switch {
 	case n.Overutilized && n.Skipped != "":
-		return "overutilized; left alone: " + n.Skipped
+		return "overutilized; skipped: " + n.Skipped
 	case n.Overutilized:
 		return "overutilized"
 	case n.Skipped != "":
-		return "left alone: " + n.Skipped
+		return "skipped: " + n.Skipped
 	}
 	return "-"
 }

@@ -18,7 +18,7 @@ type versionView struct {
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 	// API is the PodMigration API that this program speaks; Served tells whether
-	// the cluster does, too, and is absent where nobody asked it.
+	// the cluster does, too, and is absent where it was not asked.
 	API    string `json:"api"`
 	Served *bool  `json:"served,omitempty"`
 }
