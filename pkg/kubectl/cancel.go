@@ -73,12 +73,12 @@ func (c *cli) cancelOne(ctx context.Context, s *session, o *cancelOptions, name 
 	if err != nil {
 		return nil, err
 	}
-	why, err := s.tooLate(ctx, m)
+	reason, err := s.tooLate(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	if why != "" {
-		return nil, exitWith(ExitRefused, "migration %s cannot be cancelled: %s", m.Name, why)
+	if reason != "" {
+		return nil, exitWith(ExitRefused, "migration %s cannot be cancelled: %s", m.Name, reason)
 	}
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"cancel":true}}`))
 	if err := s.client.Patch(ctx, m, patch, o.dryRun.patch()...); err != nil {
@@ -103,8 +103,8 @@ func (c *cli) waitForCancel(ctx context.Context, s *session, o *cancelOptions, m
 
 // tooLate says why a migration cannot be cancelled any more; "" while it can.
 func (s *session) tooLate(ctx context.Context, m *v1alpha1.PodMigration) (string, error) {
-	if why := isCommitted(m); why != "" || m.Status.Original == nil {
-		return why, nil
+	if reason := isCommitted(m); reason != "" || m.Status.Original == nil {
+		return reason, nil
 	}
 	past, err := s.judge.IsCommitted(ctx, m)
 	if apierrors.IsForbidden(err) {

@@ -78,7 +78,7 @@ type drain struct {
 	*session
 	options *drainOptions
 	node    *corev1.Node
-	// cordoned tells whether no pod can arrive any more.
+	// cordoned reports whether no pod can arrive any more.
 	cordoned bool
 	// shown are the pods whose judgement was written.
 	shown map[types.UID]bool

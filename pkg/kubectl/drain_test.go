@@ -36,7 +36,7 @@ func cache() *corev1.Pod {
 	}).Obj()
 }
 
-// carryOut plays the controller: it moves every pod that a migration asks for, the
+// carryOut plays the controller: it moves every pod that a migration is about, the
 // way end says.
 func (b *bench) carryOut(end func(*v1alpha1.PodMigration)) {
 	ctx, cancel := context.WithCancel(b.t.Context())

@@ -75,7 +75,7 @@ func (s *session) watchOne(ctx context.Context, m *v1alpha1.PodMigration, send f
 		current, is := event.Object.(*v1alpha1.PodMigration)
 		switch {
 		case !is:
-			return sleep(ctx, time.Second) // an error, such as a version that is too old: look anew
+			return sleep(ctx, time.Second) // an error, such as a version that is too old: list again
 		case current.UID != m.UID:
 			continue
 		case event.Type == watch.Deleted:

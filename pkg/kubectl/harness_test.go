@@ -29,7 +29,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 

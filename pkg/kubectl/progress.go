@@ -64,7 +64,7 @@ func (p *progress) complain(err error) {
 	fmt.Fprintf(p.out, "%6s  %-11s  retrying: %s\n", elapsed(p.now().Sub(p.began)), p.phase, p.trouble)
 }
 
-// tick lets time go by in the live line.
+// tick updates the time in the live line.
 func (p *progress) tick() {
 	if p.isLive() && p.phase != "" {
 		p.draw()

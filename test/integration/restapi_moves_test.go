@@ -178,7 +178,7 @@ func TestAPICancels(t *testing.T) {
 		}
 		return nil
 	})
-	a.do(request{method: "DELETE", path: "/api/v1/migrations/" + m.ID, token: token}).refusal(t, http.StatusConflict, "PastPointOfNoReturn", "id")
+	a.do(request{method: "DELETE", path: "/api/v1/migrations/" + m.ID, token: token}).refusal(t, http.StatusConflict, "AlreadyCommitted", "id")
 	w.change(func(w *world) { w.holdPods = false })
 	a.waitFor(token, m.ID, v1alpha1.PhaseSucceeded)
 }

@@ -54,7 +54,7 @@ type RebalanceArgs struct {
 	NodePools []metav1.LabelSelector
 	// Strategies that the loop follows, by relative weight.
 	Strategies []Strategy
-	// Shapes of pods that the strategy Defragment keeps room for.
+	// Shapes of pods that the strategy Defragment keeps capacity free for.
 	Shapes []corev1.ResourceList
 	// Thresholds above which a node is overutilized.
 	Thresholds UtilizationThresholds

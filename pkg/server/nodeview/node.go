@@ -100,7 +100,7 @@ func Source(views []Node) string {
 	return SourceUnavailable
 }
 
-// load is what the pods of one node ask for.
+// load is what the pods of one node request.
 type load struct {
 	pods                   int
 	requested, reclaimable cluster.Resources
@@ -169,7 +169,7 @@ func isReady(node *corev1.Node) bool {
 	})
 }
 
-// isExtended tells devices from what Kubernetes itself gives, which has no
+// isExtended separates devices from what Kubernetes itself gives, which has no
 // domain or its own (k8s.io/kubernetes/pkg/apis/core/v1/helper.IsExtendedResourceName).
 func isExtended(name corev1.ResourceName) bool {
 	return strings.Contains(string(name), "/") && !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)

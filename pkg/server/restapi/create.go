@@ -21,7 +21,7 @@ import (
 
 const (
 	keyHeader = "Idempotency-Key"
-	// replayedHeader tells that the answer is about an earlier request.
+	// replayedHeader says that the answer is about an earlier request.
 	replayedHeader = "Idempotency-Replayed"
 	maxKey         = 255
 	// digestAnnotation holds the digest of the request that a key was used for.
@@ -118,7 +118,7 @@ func (s *Server) replay(ctx context.Context, w http.ResponseWriter, earlier *v1a
 		return err
 	}
 	if earlier == nil {
-		// It was there a moment ago, and somebody has deleted it.
+		// It was there a moment ago, and was deleted by another client.
 		return fail(http.StatusConflict, reasonNotFound, keyHeader, "the migration of this key was deleted meanwhile: use a new key")
 	}
 	w.Header().Set(replayedHeader, strconv.FormatBool(true))
@@ -144,7 +144,7 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 		},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,
-			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "asked for by " + caller,
+			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "requested by " + caller,
 			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, ReclaimPolicy: policy, MaxFreezeSeconds: int32(request.MaxFreeze)},
 		},
 	}

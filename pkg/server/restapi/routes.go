@@ -120,7 +120,7 @@ func (s *Server) observed(mux *http.ServeMux) http.Handler {
 			if reason := recover(); reason != nil {
 				logger.Error(nil, "Request panicked", "reason", reason, "stack", string(debug.Stack()))
 				if seen.code == 0 {
-					writeError(r.Context(), seen, fail(http.StatusInternalServerError, reasonInternal, "", "the server has a bug; its log tells more"))
+					writeError(r.Context(), seen, fail(http.StatusInternalServerError, reasonInternal, "", "the server has a bug; its log says more"))
 				}
 			}
 			s.finish(logger, r, pattern, seen, began)
@@ -148,7 +148,7 @@ func (s *Server) finish(logger klog.Logger, r *http.Request, pattern string, see
 func noRoute(w http.ResponseWriter, r *http.Request, refusal http.Handler) {
 	answer := &discarded{header: http.Header{}}
 	refusal.ServeHTTP(answer, r)
-	e := fail(http.StatusNotFound, reasonNotFound, "", "there is nothing at %s: /openapi.json tells what there is", r.URL.Path)
+	e := fail(http.StatusNotFound, reasonNotFound, "", "there is nothing at %s: /openapi.json lists all paths", r.URL.Path)
 	if answer.code == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", answer.header.Get("Allow"))
 		e = fail(http.StatusMethodNotAllowed, reasonMethod, "", "%s is not allowed here, only %s", r.Method, answer.header.Get("Allow"))

@@ -55,7 +55,7 @@ type Authorizer interface {
 type Preflight interface {
 	// Check says what would become of a request now. Nothing is written.
 	Check(context.Context, *v1alpha1.PodMigration) (migration.PreflightResult, error)
-	// IsCommitted reports whether a migration is past the point of no return, so that
+	// IsCommitted reports whether a migration can no longer be rolled back, so that
 	// cancelling it would change nothing.
 	IsCommitted(context.Context, *v1alpha1.PodMigration) (bool, error)
 }

@@ -20,7 +20,7 @@ type Migration struct {
 	Namespace  string `json:"namespace"`
 	PodName    string `json:"pod_name"`
 	SourceNode string `json:"source_node,omitempty"`
-	// TargetNode is the node that was asked for, or that the loop expects.
+	// TargetNode is the node that was requested, or that the loop expects.
 	TargetNode string         `json:"target_node,omitempty"`
 	Phase      v1alpha1.Phase `json:"phase"`
 	// Reason is a CamelCase word, Message a sentence.
@@ -34,14 +34,14 @@ type Migration struct {
 	CancelRequested bool   `json:"cancel_requested"`
 	NewPod          string `json:"new_pod,omitempty"`
 	NewNode         string `json:"new_node,omitempty"`
-	// CheckpointMode and CheckpointFallback are as they were asked for.
+	// CheckpointMode and CheckpointFallback are as they were requested.
 	CheckpointMode     v1alpha1.CheckpointMode     `json:"checkpoint_mode"`
 	CheckpointFallback v1alpha1.CheckpointFallback `json:"checkpoint_fallback"`
 	CheckpointClaim    string                      `json:"checkpoint_claim,omitempty"`
 	// CheckpointPath is where the containers of the new pod see the claim.
 	CheckpointPath string `json:"checkpoint_path,omitempty"`
-	// Restored is what the new pod went on with, FallbackReason why only with the
-	// volumes where processes were asked for.
+	// Restored is what the new pod continued with, FallbackReason why only with the
+	// volumes where processes were requested.
 	Restored        v1alpha1.RestoredState `json:"restored,omitempty"`
 	FallbackReason  string                 `json:"fallback_reason,omitempty"`
 	Handover        *Handover              `json:"handover,omitempty"`
@@ -76,7 +76,7 @@ type Container struct {
 	Message       string                  `json:"message,omitempty"`
 }
 
-// Resources are what a pod asked for and was measured to use, as quantities of
+// Resources are what a pod requests and was measured to use, as quantities of
 // Kubernetes by resource name.
 type Resources struct {
 	Requests   map[corev1.ResourceName]string `json:"requests,omitempty"`
@@ -136,7 +136,7 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 	return v
 }
 
-// isQueued reports whether the controller has seen a migration and told it to wait.
+// isQueued reports whether the controller has seen a migration and lets it wait.
 func isQueued(m *v1alpha1.PodMigration) bool {
 	return m.CurrentPhase() == v1alpha1.PhasePending && meta.IsStatusConditionFalse(m.Status.Conditions, v1alpha1.ConditionAccepted)
 }

@@ -73,7 +73,7 @@ const (
 	podMemoryQuery  = `sum by (namespace, pod) (container_memory_working_set_bytes{container!="",pod!=""})`
 )
 
-// setDefaultSignals makes room for twice the measurements that must be there,
+// setDefaultSignals keeps twice the measurements that must be there,
 // also where the interval is long.
 func setDefaultSignals(args *RebalanceArgs) {
 	signals := &args.Signals

@@ -48,7 +48,7 @@ type RebalanceArgs struct {
 	// strategies that the loop follows, by relative weight. Default: Balance alone.
 	// +optional
 	Strategies []Strategy `json:"strategies,omitempty"`
-	// shapes of pods that the strategy Defragment keeps room for.
+	// shapes of pods that the strategy Defragment keeps capacity free for.
 	// +optional
 	Shapes []corev1.ResourceList `json:"shapes,omitempty"`
 	// thresholds above which a node is overutilized.
@@ -129,7 +129,7 @@ type ReclaimArgs struct {
 // Strategy is something that the loop strives for.
 type Strategy struct {
 	// name is Balance (even load), Consolidate (few nodes in use) or Defragment
-	// (room for shapes).
+	// (capacity for shapes).
 	// +kubebuilder:validation:Enum=Balance;Consolidate;Defragment
 	// +required
 	Name string `json:"name"`

@@ -8,7 +8,7 @@ import (
 )
 
 // Marks on the objects that a migration creates. The scheduler plugin, the
-// controller and people searching with kubectl read them.
+// controller and users of kubectl read them.
 const (
 	// OriginalPodLabel names the first original, so that the descendants of one
 	// pod can be listed. Values longer than a label allows are cut; the

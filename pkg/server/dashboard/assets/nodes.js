@@ -19,7 +19,7 @@ const medium = 240;
 /** @param {string} node */
 export const showNode = (node) => choose({ details: { node } });
 
-/** @param {Node[]} nodes those that the person wants to see, in order */
+/** @param {Node[]} nodes those that the user wants to see, in order */
 function chosen(nodes) {
   const { only, search, sort, colour } = state.view;
   const wanted = nodes.filter((n) => n.name.includes(search) && (only === 'all' || (only === 'overutilized' && n.overutilized)

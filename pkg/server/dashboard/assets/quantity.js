@@ -1,4 +1,4 @@
-// Quantities of Kubernetes, and amounts as people read them.
+// Quantities of Kubernetes, and amounts in human-readable form.
 
 /** @type {Record<string, number>} */
 const suffixes = {
@@ -36,7 +36,7 @@ export function bytes(bytes) {
 }
 
 /**
- * A resource of a pod as people read it.
+ * A resource of a pod in human-readable form.
  * @param {string} name @param {number} value cores, bytes, or its own unit
  */
 export function amount(name, value) {

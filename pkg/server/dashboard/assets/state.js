@@ -22,7 +22,7 @@
  */
 
 /**
- * What the person chose to see.
+ * What the user chose to see.
  * @typedef {object} View
  * @property {'used' | 'requested'} colour
  * @property {'name' | 'load'} sort

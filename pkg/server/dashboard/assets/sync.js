@@ -29,7 +29,7 @@ async function readMigrations() {
   const finished = /** @type {import('./types.js').MigrationList} */ (await get(`migrations?limit=${mostFinished}&phase=Succeeded&phase=Failed&phase=Cancelled`));
   const found = new Map(unfinished.items.map((m) => [m.id, m]));
   for (const m of finished.items) found.set(m.id, m);
-  // The stream may have told of more while the lists were on their way.
+  // The stream may have brought more while the lists were on their way.
   for (const [id, m] of found) {
     const known = state.migrations?.value.get(id);
     if (known && progress(known) > progress(m)) found.set(id, known);
@@ -173,7 +173,7 @@ async function poll(signal) {
   }
 }
 
-/** Begins, or begins anew with another token. */
+/** Starts, or restarts with another token. */
 export function start() {
   session.abort();
   session = new AbortController();
