@@ -79,7 +79,7 @@ func setUpAPI(ctx context.Context, mgr ctrl.Manager, o *options, limits *budget.
 	if err != nil {
 		return err
 	}
-	gate, err := auth.NewGate(kubeClient)
+	authorizer, err := auth.NewAuthorizer(kubeClient)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func setUpAPI(ctx context.Context, mgr ctrl.Manager, o *options, limits *budget.
 		return fmt.Errorf("watching migrations: %w", err)
 	}
 	server, err := restapi.New(restapi.Options{
-		Address: o.apiBindAddress, Certificate: certificate, Gate: gate,
+		Address: o.apiBindAddress, Certificate: certificate, Authorizer: authorizer,
 		Preflight: migration.NewPreflight(mgr.GetAPIReader(), mgr.GetClient(), limits, o.nodeAgentImage),
 		Cached:    mgr.GetClient(), Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), StatusStore: board,
 		Nodes: factory.Core().V1().Nodes().Lister(), Pods: factory.Core().V1().Pods().Lister(), Metrics: measured.MetricsV1beta1(),

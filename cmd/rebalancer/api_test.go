@@ -65,7 +65,7 @@ func TestARenewedCertificateIsServed(t *testing.T) {
 	if host := servedHost(t, source); host != "first.example" {
 		t.Fatalf("the certificate of %s is served", host)
 	}
-	// It looks every ten seconds, and is told of most changes sooner.
+	// It looks every ten seconds, and is notified of most changes sooner.
 	writeCertificate(t, o, "second.example")
 	for deadline := time.Now().Add(30 * time.Second); servedHost(t, source) != "second.example"; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {

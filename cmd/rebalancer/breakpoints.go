@@ -14,7 +14,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 )
 
-// onStep asks a test before and after every step of a migration, and goes on
+// onStep asks a test before and after every step of a migration, and continues
 // when it is answered. The test may end this process, or another, meanwhile.
 func onStep(of types.NamespacedName, step string) error {
 	address := os.Getenv(migration.BreakpointURL)

@@ -24,14 +24,14 @@ type cancelOptions struct {
 func (c *cli) cancelCommand() *cobra.Command {
 	o := &cancelOptions{}
 	cmd := &cobra.Command{
-		Use: "cancel NAME...", Short: "Cancel migrations and put everything back",
-		Long: `Cancel migrations. Up to the point of no return the original was not touched, and what the
-migration made is removed again. After it there is only forward, and the command refuses with
-the reason (exit code 3).`,
+		Use: "cancel NAME...", Short: "Cancel migrations and roll them back",
+		Long: `Cancel migrations. Until a migration is committed it is rolled back: the original continues,
+and what the migration created is removed. Once it is committed it can only be completed, and the
+command refuses with the reason (exit code 3).`,
 		Args: atLeastOne("the name of a migration: kubectl migrate list shows them"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.cancel(cmd.Context(), o, args) },
 	}
-	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until everything is put back")
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until everything is rolled back")
 	cmd.Flags().DurationVar(&o.waitTimeout, "wait-timeout", 0, "How long to wait (0 waits as long as it takes)")
 	o.dryRun.add(cmd)
 	cmd.ValidArgsFunction = c.completeMany(completeUnfinished)
@@ -73,12 +73,12 @@ func (c *cli) cancelOne(ctx context.Context, s *session, o *cancelOptions, name 
 	if err != nil {
 		return nil, err
 	}
-	why, err := s.tooLate(ctx, m)
+	reason, err := s.tooLate(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	if why != "" {
-		return nil, exitWith(ExitRefused, "migration %s cannot be cancelled: %s", m.Name, why)
+	if reason != "" {
+		return nil, exitWith(ExitRefused, "migration %s cannot be cancelled: %s", m.Name, reason)
 	}
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"cancel":true}}`))
 	if err := s.client.Patch(ctx, m, patch, o.dryRun.patch()...); err != nil {
@@ -96,27 +96,27 @@ func (c *cli) waitForCancel(ctx context.Context, s *session, o *cancelOptions, m
 	case final.Status.Phase == v1alpha1.PhaseCancelled:
 		return nil
 	case final.Status.Phase == v1alpha1.PhaseSucceeded:
-		return exitWith(ExitRefused, "migration %s had passed the point of no return: %s", m.Name, final.Status.Message)
+		return exitWith(ExitRefused, "migration %s was committed already: %s", m.Name, final.Status.Message)
 	}
 	return outcome(final)
 }
 
 // tooLate says why a migration cannot be cancelled any more; "" while it can.
 func (s *session) tooLate(ctx context.Context, m *v1alpha1.PodMigration) (string, error) {
-	if why := isCommitted(m); why != "" || m.Status.Original == nil {
-		return why, nil
+	if reason := isCommitted(m); reason != "" || m.Status.Original == nil {
+		return reason, nil
 	}
 	past, err := s.judge.IsCommitted(ctx, m)
 	if apierrors.IsForbidden(err) {
-		return "", nil // who may not read the pods leaves it to the controller
+		return "", nil // without the right to read pods, the controller decides
 	}
 	if err != nil || !past {
 		return "", err
 	}
-	return fmt.Sprintf("pod %s is on its way out already", m.Spec.PodName), nil
+	return fmt.Sprintf("pod %s is being deleted already", m.Spec.PodName), nil
 }
 
-// isCommitted says what in the status of a migration leaves no way back; "" when
+// isCommitted says what in the status of a migration rules a rollback out; "" when
 // nothing does.
 func isCommitted(m *v1alpha1.PodMigration) string {
 	switch st := &m.Status; {
@@ -125,7 +125,7 @@ func isCommitted(m *v1alpha1.PodMigration) string {
 	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionHandedOver):
 		return fmt.Sprintf("pod %s is gone, and its replacement takes over", m.Spec.PodName)
 	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionReleased):
-		return "the replacement was let go on with the carried state, and may have done work already"
+		return "the replacement was released with the carried state, and may have made progress already"
 	}
 	return ""
 }

@@ -56,7 +56,7 @@ func TestCancelTooLate(t *testing.T) {
 func TestCancelLosesTheRace(t *testing.T) {
 	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"), through(asked("m", 0), accept))
 	b.control("m", place, handOver, succeed)
-	if got := b.run("cancel", "m", "--wait"); got.code != ExitRefused || !strings.Contains(got.err, "had passed the point of no return") {
+	if got := b.run("cancel", "m", "--wait"); got.code != ExitRefused || !strings.Contains(got.err, "was committed already") {
 		t.Error(got)
 	}
 }

@@ -89,7 +89,7 @@ work, and see what the rebalancer plans.
 }
 
 // addVerbosity adds -v as kubectl has it. Without it the libraries are silent:
-// what a person has to know is in the output of the command.
+// what a user has to know is in the output of the command.
 func (c *cli) addVerbosity(root *cobra.Command) {
 	klogFlags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(klogFlags)

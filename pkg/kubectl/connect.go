@@ -23,7 +23,7 @@ import (
 type session struct {
 	client    client.WithWatch
 	namespace string
-	// judge tells what the controller would do with a request.
+	// judge says what the controller would do with a request.
 	judge *migration.Preflight
 }
 
@@ -105,7 +105,7 @@ func (s *session) migration(ctx context.Context, argument string) (*v1alpha1.Pod
 	return m, s.client.Get(ctx, key, m)
 }
 
-// explain adds to an error of the cluster what a person can do about it.
+// explain adds to an error of the cluster what the user can do about it.
 func explain(err error) string {
 	if meta.IsNoMatchError(err) && strings.Contains(err.Error(), v1alpha1.GroupName) {
 		return fmt.Sprintf("this cluster does not know PodMigrations: apply the manifests of the orchestrator first (%v)", err)

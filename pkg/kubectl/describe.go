@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -20,7 +19,7 @@ import (
 
 func (c *cli) describeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "describe NAME...", Short: "Tell all about migrations: phases, containers, resources, conditions, events",
+		Use: "describe NAME...", Short: "Show details of migrations: phases, containers, resources, conditions, events",
 		Args: atLeastOne("the name of a migration: kubectl migrate list shows them"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := c.connect()
@@ -84,7 +83,7 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 	}
 	line("Created", "%s", created)
 	if m.Spec.Reason != "" {
-		line("Why", "%s", m.Spec.Reason)
+		line("Reason", "%s", m.Spec.Reason)
 	}
 	line("Pod", "%s", m.Spec.PodName)
 	line("From", "%s", orNone(sourceNode(m)))
@@ -92,12 +91,12 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 	if r := st.Replacement; r != nil && r.UID != "" {
 		line("New pod", "%s", r.Name)
 	}
-	line("Phase", "%s", cmp.Or(st.Phase, v1alpha1.PhasePending))
+	line("Phase", "%s", m.CurrentPhase())
 	if st.Message != "" {
 		line("Message", "%s", st.Message)
 	}
 	if m.Spec.Cancel && !st.Phase.IsFinished() {
-		line("Cancel", "asked for")
+		line("Cancel", "requested")
 	}
 	if h := st.Handover; h != nil {
 		line("Handover", "%s, by method %s: %s", h.Order, h.Method, h.Reason)
@@ -115,7 +114,7 @@ func describeTarget(m *v1alpha1.PodMigration) string {
 	node := orNone(destinationNode(m))
 	switch {
 	case m.Spec.TargetNode != "":
-		return node + " (asked for)"
+		return node + " (requested)"
 	case m.Spec.PlannedNode != "":
 		return fmt.Sprintf("%s (planned: %s)", node, m.Spec.PlannedNode)
 	case node == orNone(""):
@@ -124,7 +123,7 @@ func describeTarget(m *v1alpha1.PodMigration) string {
 	return node + " (chosen by the scheduler)"
 }
 
-// describeMode tells how state was to be carried, and what came of it.
+// describeMode says how state was to be carried, and what came of it.
 func describeMode(line func(name, format string, args ...any), m *v1alpha1.PodMigration) {
 	asked := m.Spec.Checkpoint
 	if asked.Mode == v1alpha1.CheckpointProcess {
@@ -141,47 +140,23 @@ func describeCheckpoint(line func(name, format string, args ...any), m *v1alpha1
 	if m.Status.CheckpointClaim == "" {
 		return
 	}
-	what := cmp.Or(carried(m), "nothing: the pod keeps nothing on scratch volumes")
+	what := cmp.Or(carried(m), "nothing: the pod has no state on scratch volumes")
 	line("Carried", "%s", what)
 	line("Claim", "%s (%s)", m.Status.CheckpointClaim, cmp.Or(m.Spec.Checkpoint.ReclaimPolicy, v1alpha1.ClaimDelete))
-}
-
-// span is the time that a migration was in a phase.
-type span struct {
-	phase      v1alpha1.Phase
-	began, end time.Time
-}
-
-// spansOf are the phases that a migration has gone through. The last one has no
-// end while it lasts.
-func spansOf(m *v1alpha1.PodMigration) []span {
-	t := m.Status.Times
-	spans := []span{{phase: v1alpha1.PhasePending, began: m.CreationTimestamp.Time}}
-	for _, next := range []struct {
-		phase v1alpha1.Phase
-		at    *metav1.MicroTime
-	}{{v1alpha1.PhasePreparing, t.Started}, {v1alpha1.PhasePlacing, t.Prepared}, {v1alpha1.PhaseHandingOver, t.HandingOver}, {m.Status.Phase, t.Finished}} {
-		if next.at == nil {
-			continue
-		}
-		spans[len(spans)-1].end = next.at.Time
-		spans = append(spans, span{phase: next.phase, began: next.at.Time})
-	}
-	return spans
 }
 
 func (c *cli) writePhases(w io.Writer, m *v1alpha1.PodMigration) {
 	table := newTable(w)
 	fmt.Fprintln(table, "PHASE\tBEGAN\tTOOK")
-	for _, s := range spansOf(m) {
+	for _, s := range m.PhaseSpans() {
 		length := "-"
 		switch {
-		case !s.end.IsZero():
-			length = elapsed(s.end.Sub(s.began))
-		case !s.phase.IsFinished():
-			length = elapsed(c.now().Sub(s.began)) + " so far"
+		case !s.End.IsZero():
+			length = elapsed(s.End.Sub(s.Start))
+		case !s.Phase.IsFinished():
+			length = elapsed(c.now().Sub(s.Start)) + " so far"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", s.phase, s.began.UTC().Format(time.RFC3339), length)
+		fmt.Fprintf(table, "%s\t%s\t%s\n", s.Phase, s.Start.UTC().Format(time.RFC3339), length)
 	}
 	table.Flush()
 }

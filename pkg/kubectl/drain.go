@@ -19,14 +19,14 @@ type drainOptions struct {
 func (c *cli) drainCommand() *cobra.Command {
 	o := &drainOptions{}
 	cmd := &cobra.Command{
-		Use: "drain NODE", Short: "Move every pod off a node that a drain would kill, then cordon it",
-		Long: `Move every pod off a node that kubectl drain would kill, and cordon the node when they are gone.
+		Use: "drain NODE", Short: "Migrate the pods that kubectl drain would evict, then cordon the node",
+		Long: `Migrate the pods of a node that kubectl drain would evict, and cordon the node when they are gone.
 
-One migration is asked for each pod, at most one of a workload at a time, and they queue for the
+One migration is created for each pod, at most one of a workload at a time, and they queue for the
 rebalancer's budgets. Pods of DaemonSets, static pods and pods that have finished are skipped.
 
 The node is cordoned at the end, not first: until all its pods have found another place it stays
-in service, so a drain for which there is no room changes nothing. Pods that arrive meanwhile are
+in service, so a drain for which there is no capacity changes nothing. Pods that arrive meanwhile are
 moved, too. On a busy node that can take long: with --cordon-first nothing new arrives, as with
 kubectl drain, and the node stays cordoned whatever happens.
 
@@ -61,7 +61,7 @@ func (c *cli) drain(ctx context.Context, o *drainOptions, name string) error {
 	}
 	d := &drain{
 		cli: c, session: s, options: o, node: node, cordoned: node.Spec.Unschedulable,
-		told: map[types.UID]bool{}, tried: map[types.UID]*attempt{}, began: c.now(),
+		shown: map[types.UID]bool{}, tried: map[types.UID]*attempt{}, began: c.now(),
 	}
 	if o.waitTimeout > 0 {
 		d.deadline = d.began.Add(o.waitTimeout)
@@ -78,11 +78,11 @@ type drain struct {
 	*session
 	options *drainOptions
 	node    *corev1.Node
-	// cordoned tells whether no pod can arrive any more.
+	// cordoned reports whether no pod can arrive any more.
 	cordoned bool
-	// told are the pods whose judgement was shown.
-	told map[types.UID]bool
-	// tried are the pods that a migration was asked for, by UID.
+	// shown are the pods whose judgement was written.
+	shown map[types.UID]bool
+	// tried are the pods that a migration was requested for, by UID.
 	tried    map[types.UID]*attempt
 	began    time.Time
 	deadline time.Time
@@ -100,14 +100,14 @@ func (d *drain) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.tell(found)
+		d.show(found)
 		switch {
 		case len(found.moving) > 0:
 			if err := d.moveAll(ctx, found.moving); err != nil {
 				return err
 			}
 		case !d.cordoned && len(found.failed) == 0:
-			// Who has arrived since is found by the next look.
+			// Pods that have arrived since are found by the next look.
 			if err := d.cordon(ctx); err != nil {
 				return err
 			}
@@ -123,14 +123,14 @@ func (d *drain) rehearse(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.tell(found)
+	d.show(found)
 	for _, p := range found.moving {
 		if p.underWay != nil {
 			continue
 		}
 		request := d.request(p)
 		if err := d.session.client.Create(ctx, request, client.DryRunAll); err != nil {
-			return fmt.Errorf("asking for the migration of pod %s: %w", p.key, hint(err))
+			return fmt.Errorf("requesting the migration of pod %s: %w", p.key, hint(err))
 		}
 		fmt.Fprintf(d.Out, "podmigration for pod %s created%s\n", p.key, d.options.dryRun.suffix())
 	}

@@ -1,7 +1,6 @@
 package kubectl
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -20,11 +19,11 @@ type attempt struct {
 	phase     v1alpha1.Phase
 	over      bool
 	succeeded bool
-	// why it did not succeed.
-	why string
+	// reason why it did not succeed.
+	reason string
 }
 
-// moveAll asks for the migrations and follows them until all are over. Of one
+// moveAll creates the migrations and follows them until all are over. Of one
 // workload there is one at a time: the next would wait for it all the same, and
 // its time would run.
 func (d *drain) moveAll(ctx context.Context, moving []*drainPod) error {
@@ -47,10 +46,10 @@ func (d *drain) moveAll(ctx context.Context, moving []*drainPod) error {
 		}
 		waiting = later
 		if !sleep(ctx, d.poll) {
-			return exitWith(ExitInterrupted, "interrupted: %s", goesOn(flight))
+			return exitWith(ExitInterrupted, "interrupted: %s", remaining(flight))
 		}
 		if !d.deadline.IsZero() && d.now().After(d.deadline) {
-			return exitWith(ExitTimedOut, "not over within %s: %s", d.options.waitTimeout, goesOn(flight))
+			return exitWith(ExitTimedOut, "not finished within %s: %s", d.options.waitTimeout, remaining(flight))
 		}
 		var err error
 		if flight, err = d.check(ctx, flight); err != nil {
@@ -60,8 +59,8 @@ func (d *drain) moveAll(ctx context.Context, moving []*drainPod) error {
 	return nil
 }
 
-// busyWorkloads have a pod that is about to go. Once the original is gone, its
-// migration is in nobody's way.
+// busyWorkloads have a pod that is about to be evicted. Once the original is gone, its
+// migration blocks no other.
 func busyWorkloads(flight []*attempt) map[string]bool {
 	busy := map[string]bool{}
 	for _, a := range flight {
@@ -72,13 +71,13 @@ func busyWorkloads(flight []*attempt) map[string]bool {
 	return busy
 }
 
-// begin asks for the migration of a pod, unless there is one.
+// begin creates the migration of a pod, unless there is one.
 func (d *drain) begin(ctx context.Context, p *drainPod) (*attempt, error) {
 	a := &attempt{pod: p, migration: p.underWay}
 	if a.migration == nil {
 		a.migration = d.request(p)
 		if err := d.session.client.Create(ctx, a.migration); err != nil {
-			return nil, fmt.Errorf("asking for the migration of pod %s: %w", p.key, hint(err))
+			return nil, fmt.Errorf("requesting the migration of pod %s: %w", p.key, hint(err))
 		}
 	}
 	d.tried[p.uid] = a
@@ -93,7 +92,7 @@ func (d *drain) check(ctx context.Context, flight []*attempt) ([]*attempt, error
 			return nil, fmt.Errorf("following the migrations: %w", err)
 		}
 		if ctx.Err() == nil {
-			fmt.Fprintf(d.ErrOut, "Looking again: %v\n", err)
+			fmt.Fprintf(d.ErrOut, "Retrying: %v\n", err)
 		}
 		return flight, nil
 	}
@@ -101,7 +100,7 @@ func (d *drain) check(ctx context.Context, flight []*attempt) ([]*attempt, error
 	for _, a := range flight {
 		current := byUID[a.migration.UID]
 		if current == nil {
-			a.over, a.why = true, "its PodMigration was deleted"
+			a.over, a.reason = true, "its PodMigration was deleted"
 		} else {
 			a.migration = current
 			d.advance(a)
@@ -115,13 +114,13 @@ func (d *drain) check(ctx context.Context, flight []*attempt) ([]*attempt, error
 
 // advance shows a new phase, and notices the end.
 func (d *drain) advance(a *attempt) {
-	phase := cmp.Or(a.migration.Status.Phase, v1alpha1.PhasePending)
+	phase := a.migration.CurrentPhase()
 	if phase != a.phase {
 		a.phase = phase
 		fmt.Fprintf(d.Out, "%7s  %s  %s: %s\n", elapsed(d.now().Sub(d.began)), a.pod.key, phase, a.migration.Status.Message)
 	}
 	if phase.IsFinished() {
-		a.over, a.succeeded, a.why = true, phase == v1alpha1.PhaseSucceeded, a.migration.Status.Message
+		a.over, a.succeeded, a.reason = true, phase == v1alpha1.PhaseSucceeded, a.migration.Status.Message
 	}
 }
 
@@ -146,8 +145,8 @@ func (d *drain) migrations(ctx context.Context, flight []*attempt) (map[types.UI
 	return byUID, nil
 }
 
-// goesOn tells what still moves when nobody waits any more.
-func goesOn(flight []*attempt) string {
+// remaining says what still moves when nobody waits any more.
+func remaining(flight []*attempt) string {
 	if len(flight) == 0 {
 		return "no migration is under way; the node was not cordoned by this command"
 	}
@@ -159,9 +158,9 @@ func goesOn(flight []*attempt) string {
 	for _, namespace := range keys(names) {
 		commands = append(commands, fmt.Sprintf("kubectl migrate cancel -n %s %s", namespace, strings.Join(names[namespace], " ")))
 	}
-	verb := "go on"
+	verb := "continue"
 	if len(flight) == 1 {
-		verb = "goes on"
+		verb = "continues"
 	}
 	return fmt.Sprintf("%s %s; cancel with:\n  %s", plural(len(flight), "migration"), verb, strings.Join(commands, "\n  "))
 }

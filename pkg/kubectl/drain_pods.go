@@ -23,9 +23,9 @@ type drainPod struct {
 	key      cluster.PodKey
 	uid      types.UID
 	workload string
-	// why explains where the pod is sorted.
-	why string
-	// underWay is a migration that somebody has asked for already.
+	// reason explains where the pod is sorted.
+	reason string
+	// underWay is a migration of the pod that exists already.
 	underWay *v1alpha1.PodMigration
 }
 
@@ -67,43 +67,43 @@ func (d *drain) sort(ctx context.Context, pod *corev1.Pod, underWay map[cluster.
 		key: cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID,
 		workload: budget.WorkloadOf(pod.Namespace, pod.Name, metav1.GetControllerOf(pod)),
 	}
-	if p.why = skips(pod); p.why != "" {
+	if p.reason = skips(pod); p.reason != "" {
 		found.skipped = append(found.skipped, p)
 		return nil
 	}
 	if before := d.tried[pod.UID]; before != nil && before.over {
-		p.why = before.why
+		p.reason = before.reason
 		found.failed = append(found.failed, p)
 		return nil
 	}
 	if p.underWay = underWay[p.key]; p.underWay != nil {
-		p.why = fmt.Sprintf("migration %s is under way", p.underWay.Name)
+		p.reason = fmt.Sprintf("migration %s is under way", p.underWay.Name)
 		found.moving = append(found.moving, p)
 		return nil
 	}
 	judged, err := d.judgeRequest(ctx, d.request(p))
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil // it has gone meanwhile
+		return nil // deleted meanwhile
 	case err != nil:
 		return fmt.Errorf("judging pod %s: %w", p.key, err)
 	case judged.refusal != nil:
-		p.why = judged.refusal.Message
+		p.reason = judged.refusal.Message
 		found.staying = append(found.staying, p)
 	default:
-		p.why = whatMoves(judged)
+		p.reason = whatMoves(judged)
 		found.moving = append(found.moving, p)
 	}
 	return nil
 }
 
-// skips says why a drain leaves a pod alone; "" when a drain would kill it.
+// skips says why a drain skips a pod; "" when kubectl drain would evict it.
 func skips(pod *corev1.Pod) string {
 	_, static := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	owner := metav1.GetControllerOf(pod)
 	switch {
 	case static:
-		return "a static pod goes with its node"
+		return "a static pod belongs to its node"
 	case owner != nil && owner.Kind == "DaemonSet":
 		return fmt.Sprintf("belongs to DaemonSet %s, which runs one on each node", owner.Name)
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
@@ -111,7 +111,7 @@ func skips(pod *corev1.Pod) string {
 	case pod.DeletionTimestamp != nil:
 		return "is being deleted"
 	case pod.Labels[v1alpha1.RoleLabel] != "":
-		return fmt.Sprintf("is the %s of a migration, and goes with it", pod.Labels[v1alpha1.RoleLabel])
+		return fmt.Sprintf("is the %s of a migration, and ends with it", pod.Labels[v1alpha1.RoleLabel])
 	}
 	return ""
 }
@@ -133,8 +133,8 @@ func whatMoves(judged judgement) string {
 	return text
 }
 
-// tell shows pods that were not shown before.
-func (d *drain) tell(found *pods) {
+// show writes pods that were not shown before.
+func (d *drain) show(found *pods) {
 	table := newTable(d.Out)
 	rows := 0
 	for _, group := range []struct {
@@ -142,15 +142,15 @@ func (d *drain) tell(found *pods) {
 		pods []*drainPod
 	}{{"moves", found.moving}, {"stays", found.staying}, {"skipped", found.skipped}} {
 		for _, p := range group.pods {
-			if d.told[p.uid] {
+			if d.shown[p.uid] {
 				continue
 			}
 			if rows == 0 {
-				fmt.Fprintln(table, "POD\tDRAIN\tWHY")
+				fmt.Fprintln(table, "POD\tDRAIN\tREASON")
 			}
-			d.told[p.uid] = true
+			d.shown[p.uid] = true
 			rows++
-			fmt.Fprintf(table, "%s\t%s\t%s\n", p.key, group.word, p.why)
+			fmt.Fprintf(table, "%s\t%s\t%s\n", p.key, group.word, p.reason)
 		}
 	}
 	if rows > 0 {

@@ -36,7 +36,7 @@ func cache() *corev1.Pod {
 	}).Obj()
 }
 
-// carryOut plays the controller: it moves every pod that a migration asks for, the
+// carryOut plays the controller: it moves every pod that a migration is about, the
 // way end says.
 func (b *bench) carryOut(end func(*v1alpha1.PodMigration)) {
 	ctx, cancel := context.WithCancel(b.t.Context())
@@ -186,7 +186,7 @@ func TestDrainEndsBeforeTheMigrations(t *testing.T) {
 	b := newBench(t, busyNode()...)
 	slow := time.Now()
 	b.cli.now = func() time.Time { return noon.Add(time.Since(slow)) }
-	if got := b.run("drain", "node-a", "--wait-timeout=30ms"); got.code != ExitTimedOut || !strings.Contains(got.err, "2 migrations go on; cancel with:\n  kubectl migrate cancel -n default trainer-") {
+	if got := b.run("drain", "node-a", "--wait-timeout=30ms"); got.code != ExitTimedOut || !strings.Contains(got.err, "2 migrations continue; cancel with:\n  kubectl migrate cancel -n default trainer-") {
 		t.Error(got)
 	}
 	ctx, interrupt := context.WithCancel(t.Context())

@@ -27,9 +27,9 @@ const exitCodesHelp = `Exit codes:
   1    error, such as a missing right or a cluster that does not answer
   2    bad usage
   3    refused: the pod cannot be moved, or it is too late to cancel
-  4    the migration failed; unless its message says otherwise, all was put back
-  5    timed out waiting; the migration goes on
-  130  interrupted while waiting; the migration goes on`
+  4    the migration failed; unless its message says otherwise, it was rolled back
+  5    timed out waiting; the migration continues
+  130  interrupted while waiting; the migration continues`
 
 // exitError is an error with the code that the program ends with.
 type exitError struct {

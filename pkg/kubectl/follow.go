@@ -22,13 +22,13 @@ var errGone = errors.New("the PodMigration was deleted")
 type sighting struct {
 	migration *v1alpha1.PodMigration
 	err       error
-	// final tells that nothing more will come.
+	// final: nothing more will come.
 	final bool
 }
 
 // follow sends every state of a migration until it is gone or ctx ends. A watch
 // that ends, and an API server that does not answer for a while, are only
-// reported: it looks again.
+// reported: it retries.
 func (s *session) follow(ctx context.Context, m *v1alpha1.PodMigration) <-chan sighting {
 	seen := make(chan sighting)
 	send := func(what sighting) bool {
@@ -75,7 +75,7 @@ func (s *session) watchOne(ctx context.Context, m *v1alpha1.PodMigration, send f
 		current, is := event.Object.(*v1alpha1.PodMigration)
 		switch {
 		case !is:
-			return sleep(ctx, time.Second) // an error, such as a version that is too old: look anew
+			return sleep(ctx, time.Second) // an error, such as a version that is too old: list again
 		case current.UID != m.UID:
 			continue
 		case event.Type == watch.Deleted:
@@ -87,7 +87,7 @@ func (s *session) watchOne(ctx context.Context, m *v1alpha1.PodMigration, send f
 	return sleep(ctx, 100*time.Millisecond)
 }
 
-// watch follows migrations from a version on. It takes up watches that end again.
+// watch follows migrations from a version on. It resumes watches that end.
 func (s *session) watch(ctx context.Context, version string, options ...client.ListOption) (events <-chan watch.Event, stop func(), err error) {
 	w, err := watchtools.NewRetryWatcherWithContext(ctx, version, migrationWatch{s.client, options})
 	if err != nil {
@@ -107,7 +107,7 @@ func (w migrationWatch) WatchWithContext(ctx context.Context, options metav1.Lis
 	return w.client.Watch(ctx, &v1alpha1.PodMigrationList{}, append([]client.ListOption{&client.ListOptions{Raw: &options}}, w.options...)...)
 }
 
-// isLasting tells errors that waiting does not cure.
+// isLasting reports errors that waiting does not cure.
 func isLasting(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || meta.IsNoMatchError(err)
 }

@@ -29,7 +29,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
@@ -40,7 +40,7 @@ type bench struct {
 	cli    *cli
 	mu     sync.Mutex
 	made   int
-	// watched is closed when somebody watches migrations.
+	// watched is closed when migrations are watched.
 	watched chan struct{}
 	once    sync.Once
 	// refuse returns the error for a request; nil lets it pass.
@@ -112,7 +112,7 @@ func (b *bench) watch(ctx context.Context, c client.WithWatch, list client.Objec
 	return w, err
 }
 
-// result is what a person sees.
+// result is what the user sees.
 type result struct {
 	code     int
 	out, err string

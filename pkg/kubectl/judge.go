@@ -22,8 +22,8 @@ type judgement struct {
 	refusal *containers.Refusal
 	// waits says what the migration would wait for; "" when nothing.
 	waits string
-	// stays is why the processes of the pod would not move along, where they were
-	// asked for; "" when they would.
+	// stays is why the processes of the pod would not move along, where that was
+	// requested; "" when they would.
 	stays string
 	// unchecked is why not everything could be looked at; nil when it was.
 	unchecked error
@@ -65,7 +65,7 @@ func refusalOfPod(pod *corev1.Pod, request *v1alpha1.PodMigration) *containers.R
 	return owners.RefuseKind(pod)
 }
 
-// write shows a judgement to a person.
+// write shows a judgement.
 func (j judgement) write(w io.Writer) {
 	fmt.Fprintf(w, "Pod %s/%s on node %s:\n\n", j.pod.Namespace, j.pod.Name, orNone(j.pod.Spec.NodeName))
 	writeVerdicts(w, "MOVES", j.verdicts)
@@ -80,7 +80,7 @@ func (j judgement) write(w io.Writer) {
 	j.warn(w)
 }
 
-// warn tells what a person did not ask for, or should know.
+// warn says what the user did not request, or should know.
 func (j judgement) warn(w io.Writer) {
 	if j.stays != "" {
 		fmt.Fprintf(w, "Its processes cannot move, its containers will start afresh: %s\n", j.stays)
@@ -93,7 +93,7 @@ func (j judgement) warn(w io.Writer) {
 // writeVerdicts is a table of containers.
 func writeVerdicts(w io.Writer, column string, verdicts []v1alpha1.ContainerVerdict) {
 	table := newTable(w)
-	fmt.Fprintf(table, "CONTAINER\tKIND\tSTATE\t%s\tREASON\tWHY\n", column)
+	fmt.Fprintf(table, "CONTAINER\tKIND\tSTATE\t%s\tREASON\tMESSAGE\n", column)
 	for _, v := range verdicts {
 		answer := "no"
 		if v.ShouldMigrate {

@@ -17,11 +17,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-var phases = []v1alpha1.Phase{
-	v1alpha1.PhasePending, v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver,
-	v1alpha1.PhaseSucceeded, v1alpha1.PhaseFailed, v1alpha1.PhaseCancelled,
-}
-
 type listOptions struct {
 	all    bool
 	watch  bool
@@ -34,21 +29,21 @@ type listOptions struct {
 func (c *cli) listCommand() *cobra.Command {
 	o := &listOptions{print: genericclioptions.NewPrintFlags("").WithTypeSetter(scheme)}
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls", "get"}, Short: "List migrations, the newest last",
+		Use: "list", Aliases: []string{"ls", "get"}, Short: "List migrations, oldest first",
 		Example: `  # What is under way, in all namespaces?
   kubectl migrate list -A --phase Pending,Preparing,Placing,HandingOver
 
-  # Go on showing what changes
+  # Keep showing changes
   kubectl migrate list --watch -o wide`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.list(cmd.Context(), o) },
 	}
 	cmd.Flags().BoolVarP(&o.all, "all-namespaces", "A", false, "List the migrations of all namespaces")
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "After listing, show every change until interrupted")
-	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+listed(phases))
+	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+listed(v1alpha1.Phases))
 	o.print.AddFlags(cmd)
 	cmd.Flags().Lookup("output").Usage = "Output format: wide, or " + strings.TrimPrefix(cmd.Flags().Lookup("output").Usage, "Output format. ")
-	c.completeWords(cmd, "phase", texts(phases))
+	c.completeWords(cmd, "phase", texts(v1alpha1.Phases))
 	return cmd
 }
 
@@ -56,7 +51,7 @@ func (c *cli) listCommand() *cobra.Command {
 func (o *listOptions) wanted() (map[v1alpha1.Phase]bool, error) {
 	wanted := map[v1alpha1.Phase]bool{}
 	for _, given := range o.phases {
-		phase, err := oneOf("--phase", given, phases)
+		phase, err := oneOf("--phase", given, v1alpha1.Phases)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +96,7 @@ func (c *cli) list(ctx context.Context, o *listOptions) error {
 }
 
 func isWanted(wanted map[v1alpha1.Phase]bool, m *v1alpha1.PodMigration) bool {
-	return len(wanted) == 0 || wanted[cmp.Or(m.Status.Phase, v1alpha1.PhasePending)]
+	return len(wanted) == 0 || wanted[m.CurrentPhase()]
 }
 
 func (c *cli) writeList(o *listOptions, s *session, found *v1alpha1.PodMigrationList) error {
@@ -122,7 +117,7 @@ func (c *cli) writeList(o *listOptions, s *session, found *v1alpha1.PodMigration
 	return nil
 }
 
-// printList is for programs. Names come one by one, as kubectl prints them.
+// printList is machine-readable. Names come one by one, as kubectl prints them.
 func (c *cli) printList(o *listOptions, found *v1alpha1.PodMigrationList) error {
 	found.SetGroupVersionKind(v1alpha1.SchemeGroupVersion.WithKind("PodMigrationList"))
 	for i := range found.Items {
@@ -156,7 +151,7 @@ func (c *cli) writeRow(w io.Writer, o *listOptions, m *v1alpha1.PodMigration) {
 		fmt.Fprintf(w, "%s\t", m.Namespace)
 	}
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", m.Name, m.Spec.PodName, orNone(sourceNode(m)), orNone(destinationNode(m)),
-		cmp.Or(m.Status.Phase, v1alpha1.PhasePending), c.age(m.CreationTimestamp.Time))
+		m.CurrentPhase(), c.age(m.CreationTimestamp.Time))
 	if *o.print.OutputFormat == "wide" {
 		order, downtime, replacement := "", "", ""
 		if h := m.Status.Handover; h != nil {
@@ -173,7 +168,7 @@ func (c *cli) writeRow(w io.Writer, o *listOptions, m *v1alpha1.PodMigration) {
 	fmt.Fprintln(w)
 }
 
-// watchList shows changes until ctx ends, which is how a person ends it.
+// watchList shows changes until ctx ends, which is how a user ends it.
 func (c *cli) watchList(ctx context.Context, o *listOptions, s *session, wanted map[v1alpha1.Phase]bool, version string, options []client.ListOption) error {
 	for {
 		events, stop, err := s.watch(ctx, version, options...)
@@ -194,7 +189,7 @@ func (c *cli) watchList(ctx context.Context, o *listOptions, s *session, wanted 
 		if !sleep(ctx, c.poll) {
 			return nil
 		}
-		// The watch cannot be taken up again: begin at what is there now.
+		// The watch cannot be resumed: begin at what is there now.
 		now := &v1alpha1.PodMigrationList{}
 		if err := s.client.List(ctx, now, append(options, client.Limit(1))...); err == nil {
 			version = now.ResourceVersion
@@ -220,7 +215,7 @@ func sourceNode(m *v1alpha1.PodMigration) string {
 }
 
 // destinationNode is where the replacement is, where its place is held, or the
-// node that was asked for.
+// node that was requested.
 func destinationNode(m *v1alpha1.PodMigration) string {
 	for _, p := range []*v1alpha1.PodReference{m.Status.Replacement, m.Status.Placeholder} {
 		if p != nil && p.NodeName != "" {
@@ -230,11 +225,8 @@ func destinationNode(m *v1alpha1.PodMigration) string {
 	return m.Spec.TargetNode
 }
 
-// RequestedByAnnotation names who asked for a migration through the REST API.
-const RequestedByAnnotation = v1alpha1.GroupName + "/requested-by"
-
-// createdBy names the rebalancer, kubectl, or the person who asked; it is empty for
+// createdBy names the rebalancer, kubectl, or the user who requested it; it is empty for
 // a PodMigration that was applied as it is.
 func createdBy(m *v1alpha1.PodMigration) string {
-	return cmp.Or(m.Annotations[RequestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
+	return cmp.Or(m.Annotations[v1alpha1.RequestedByAnnotation], m.Labels[v1alpha1.CreatedByLabel])
 }

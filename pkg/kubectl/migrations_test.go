@@ -20,7 +20,7 @@ func asked(name string, ago time.Duration) *v1alpha1.PodMigration {
 			Namespace: "default", Name: name, UID: types.UID("uid-" + name), Generation: 1,
 			CreationTimestamp: metav1.NewTime(noon.Add(-ago)), Labels: map[string]string{v1alpha1.CreatedByLabel: createdByKubectl},
 		},
-		Spec: v1alpha1.PodMigrationSpec{PodName: "trainer", SourceNode: "node-a", TimeoutSeconds: 600, Reason: "asked for with kubectl migrate"},
+		Spec: v1alpha1.PodMigrationSpec{PodName: "trainer", SourceNode: "node-a", TimeoutSeconds: 600, Reason: "requested with kubectl migrate"},
 	}
 }
 

@@ -20,13 +20,13 @@ func (c *cli) pauseCommand() *cobra.Command {
 	var reason string
 	var dry dryRun
 	cmd := &cobra.Command{
-		Use: "pause", Short: "Pause the rebalancing loop",
-		Long: `Pause the rebalancing loop. It goes on planning, so that kubectl migrate plan shows what it
-would do, and begins no migrations. Migrations in flight go on, and so do those that people ask for.`,
+		Use: "pause", Short: "Pause automatic rebalancing",
+		Long: `Pause the rebalancing loop. It continues to plan, so that kubectl migrate plan shows what it
+would do, and starts no migrations. Migrations in flight continue, and so do those that users request.`,
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.setPause(cmd.Context(), true, reason, dry) },
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "Why; the plan shows it")
+	cmd.Flags().StringVar(&reason, "reason", "", "Reason for the pause; the plan shows it")
 	dry.add(cmd)
 	return cmd
 }
@@ -34,7 +34,7 @@ would do, and begins no migrations. Migrations in flight go on, and so do those 
 func (c *cli) resumeCommand() *cobra.Command {
 	var dry dryRun
 	cmd := &cobra.Command{
-		Use: "resume", Short: "Let the rebalancing loop go on after a pause",
+		Use: "resume", Short: "Resume automatic rebalancing",
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.setPause(cmd.Context(), false, "", dry) },
 	}
@@ -71,7 +71,7 @@ func (c *cli) setPause(ctx context.Context, paused bool, reason string, dry dryR
 		return fmt.Errorf("writing ConfigMap %s: %w", rebalance.ControlName, err)
 	}
 	if paused {
-		fmt.Fprintf(c.Out, "rebalancing paused%s\nFrom its next cycle on the loop begins no migrations. Those in flight go on.\n", dry.suffix())
+		fmt.Fprintf(c.Out, "rebalancing paused%s\nFrom its next cycle on the loop starts no migrations. Those in flight continue.\n", dry.suffix())
 	} else {
 		fmt.Fprintf(c.Out, "rebalancing resumed%s\nIt was %s.\n", dry.suffix(), was)
 	}
@@ -91,8 +91,8 @@ func (c *cli) writeControl(ctx context.Context, s *session, data map[string]stri
 	return s.client.Update(ctx, control, dry.update()...)
 }
 
-// user is who the cluster takes the caller for; clusters that do not tell leave it
-// open.
+// user is who the cluster takes the caller for; clusters that do not report it
+// leave it open.
 func (s *session) user(ctx context.Context) string {
 	review := &authenticationv1.SelfSubjectReview{}
 	if err := s.client.Create(ctx, review); err != nil || review.Status.UserInfo.Username == "" {

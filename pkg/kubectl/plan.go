@@ -3,7 +3,6 @@ package kubectl
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,21 +12,21 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 )
 
-// stalePlan is the age from which a plan is told to be old. The loop's longest
+// stalePlan is the age from which a plan is reported as old. The loop's longest
 // sensible interval is below it.
 const stalePlan = 5 * time.Minute
 
-// planView is what -o json shows, in the form of the API's GET /api/v1/plan.
+// planView is what -o json shows: the status as the loop has written it.
 type planView struct {
 	Status     json.RawMessage `json:"status"`
 	Paused     rebalance.Pause `json:"paused"`
-	AgeSeconds int64           `json:"age_seconds"`
+	AgeSeconds int64           `json:"ageSeconds"`
 }
 
 func (c *cli) planCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "plan", Short: "Show what the rebalancer saw and decided last: moves, predictions, and why nodes stay as they are",
+		Use: "plan", Short: "Show what the rebalancer saw and decided last: moves, predictions, and why nodes are skipped",
 		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.plan(cmd.Context(), output) },
 	}
@@ -57,7 +56,7 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	case published == nil:
 		return fmt.Errorf("there is no plan yet: the rebalancer writes its first one to ConfigMap %s in namespace %s after its first cycle. Does it run there? (--system-namespace names another)", rebalance.StatusName, c.systemNamespace)
 	}
-	status, err := readStatus(published)
+	status, err := rebalance.ReadStatus(published)
 	if err != nil {
 		return fmt.Errorf("the plan in ConfigMap %s cannot be read, it may be of another version of the rebalancer: %w", rebalance.StatusName, err)
 	}
@@ -73,24 +72,13 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	return rebalance.WriteStatus(c.Out, status)
 }
 
-func readStatus(published []byte) (*rebalance.Status, error) {
-	status := &rebalance.Status{}
-	if err := json.Unmarshal(published, status); err != nil {
-		return nil, err
-	}
-	if status.Plan == nil {
-		return nil, errors.New("it has no field plan")
-	}
-	return status, nil
-}
-
 func (c *cli) writePlanHead(status *rebalance.Status, pause rebalance.Pause, age time.Duration) {
 	fmt.Fprintf(c.Out, "Plan of %s, %s ago.\n", status.Time.UTC().Format(time.RFC3339), elapsed(age))
 	if age > stalePlan {
-		fmt.Fprintln(c.Out, "That is long ago: the rebalancer may not run, or not reach the cluster.")
+		fmt.Fprintln(c.Out, "This is old: the rebalancer may not run, or not reach the cluster.")
 	}
 	if pause.Paused {
-		fmt.Fprintf(c.Out, "The loop is %s. It plans, and begins no migrations; kubectl migrate resume ends that.\n", pause)
+		fmt.Fprintf(c.Out, "The loop is %s. It plans, and starts no migrations; kubectl migrate resume ends the pause.\n", pause)
 	}
 	if status.Trimmed != "" {
 		fmt.Fprintf(c.Out, "The plan is large: %s.\n", status.Trimmed)

@@ -35,14 +35,14 @@ type requestFlags struct {
 
 func (c *cli) addRequestFlags(cmd *cobra.Command, f *requestFlags, reason string) {
 	flags := cmd.Flags()
-	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long one migration may take from its start; when it runs out, everything is put back")
-	flags.DurationVar(&f.waitTimeout, "wait-timeout", 0, "How long to wait; then the command ends with code 5 and the migration goes on (0 waits as long as it takes)")
-	flags.BoolVar(&f.forceRestart, "force-restart", false, "Stop the original before its replacement starts, even where both could work side by side")
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "Maximum time that one migration takes from its start; when it runs out, the migration is rolled back")
+	flags.DurationVar(&f.waitTimeout, "wait-timeout", 0, "How long to wait; then the command ends with code 5 and the migration continues (0 waits as long as it takes)")
+	flags.BoolVar(&f.forceRestart, "force-restart", false, "Stop the original before its replacement starts, even where both could run side by side")
 	flags.BoolVar(&f.keepClaim, "keep-claim", false, "Keep the checkpoint claim when the replacement is gone")
 	flags.StringVar(&f.mode, "checkpoint-mode", string(v1alpha1.CheckpointFrozen), "How state that is not on persistent volumes is carried, one of "+listed(v1alpha1.CheckpointModes)+"; Process takes the memory of the processes along")
-	flags.StringVar(&f.fallback, "fallback", string(v1alpha1.FallbackNone), "When the processes cannot move: None refuses the migration, or puts everything back; FreshStart moves the volumes, and the containers start afresh")
-	flags.DurationVar(&f.maxFreeze, "max-freeze", v1alpha1.DefaultMaxFreeze, "How long the pod may stand still before its replacement goes on; when it takes longer, everything is put back. Much memory needs more")
-	flags.StringVar(&f.reason, "reason", reason, "Why; it is written on the migration and in its events")
+	flags.StringVar(&f.fallback, "fallback", string(v1alpha1.FallbackNone), "When the processes cannot move: None refuses the migration, or rolls it back; FreshStart moves the volumes, and the containers start afresh")
+	flags.DurationVar(&f.maxFreeze, "max-freeze", v1alpha1.DefaultMaxFreeze, "Maximum time the pod stays frozen until its replacement continues; a migration that takes longer is rolled back. Much memory needs more")
+	flags.StringVar(&f.reason, "reason", reason, "Reason for the move; it is written on the migration and in its events")
 	f.dryRun.add(cmd)
 	c.completeWords(cmd, "checkpoint-mode", texts(v1alpha1.CheckpointModes))
 	c.completeWords(cmd, "fallback", texts(v1alpha1.CheckpointFallbacks))
@@ -75,7 +75,7 @@ func (f *requestFlags) validate() error {
 	return f.dryRun.validate()
 }
 
-// request asks for the move of a pod.
+// request is the migration of a pod.
 func (f *requestFlags) request(pod client.ObjectKey, target string) *v1alpha1.PodMigration {
 	return &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{
@@ -121,9 +121,9 @@ With --wait the phases are shown as they pass; Ctrl-C ends the waiting, not the 
 		Args: exactly(1, "the name of one pod"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.movePod(cmd.Context(), o, args[0]) },
 	}
-	c.addRequestFlags(cmd, &o.requestFlags, "asked for with kubectl migrate")
+	c.addRequestFlags(cmd, &o.requestFlags, "requested with kubectl migrate")
 	cmd.Flags().StringVar(&o.target, "to", "", "The only node that the scheduler may choose; empty leaves it to the scheduler")
-	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until the migration is over, and show how it goes on")
+	cmd.Flags().BoolVar(&o.wait, "wait", false, "Wait until the migration has finished, and show its progress")
 	o.print.AddFlags(cmd)
 	cmd.ValidArgsFunction = c.completeOne(completePods)
 	c.completeFlag(cmd, "to", completeNodes)
@@ -162,7 +162,7 @@ func (c *cli) movePod(ctx context.Context, o *podOptions, name string) error {
 		judged.warn(c.ErrOut)
 	}
 	if err := s.client.Create(ctx, request, o.dryRun.create()...); err != nil {
-		return fmt.Errorf("asking for the migration: %w", hint(err))
+		return fmt.Errorf("requesting the migration: %w", hint(err))
 	}
 	if o.dryRun.on() {
 		fmt.Fprintln(words)
@@ -196,10 +196,10 @@ func (c *cli) waitForPod(ctx context.Context, s *session, o *podOptions, request
 	return outcome(final)
 }
 
-// printsObject tells that standard output is for a program.
+// printsObject reports whether standard output is machine-readable.
 func (o *podOptions) printsObject() bool { return *o.print.OutputFormat != "" }
 
-// words is where a person reads.
+// words is where the human-readable output goes.
 func (o *podOptions) words(c *cli) io.Writer {
 	if o.printsObject() {
 		return c.ErrOut

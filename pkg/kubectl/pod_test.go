@@ -63,7 +63,7 @@ func TestPodAsksForItsProcesses(t *testing.T) {
 		}
 		test.want.MaxFreezeSeconds = cmp.Or(test.want.MaxFreezeSeconds, 60)
 		if spec := b.migration("trainer-1").Spec.Checkpoint; spec != test.want {
-			t.Errorf("%s: asked for %+v, want %+v", name, spec, test.want)
+			t.Errorf("%s: requested %+v, want %+v", name, spec, test.want)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func TestWaitingEndsBeforeTheMigration(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, interrupt)
 	b = newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
-	if got := b.runContext(ctx, "pod", "trainer", "--wait"); got.code != ExitInterrupted || !strings.Contains(got.err, "the migration goes on") {
+	if got := b.runContext(ctx, "pod", "trainer", "--wait"); got.code != ExitInterrupted || !strings.Contains(got.err, "the migration continues") {
 		t.Error(got)
 	}
 }
@@ -173,7 +173,7 @@ func TestWaitingSurvivesErrors(t *testing.T) {
 		return nil
 	}
 	b.control("trainer-1", accept, place, handOver, succeed)
-	if got := b.run("pod", "trainer", "--wait"); got.code != ExitDone || !strings.Contains(got.out, "looking again: the API server starts") {
+	if got := b.run("pod", "trainer", "--wait"); got.code != ExitDone || !strings.Contains(got.out, "retrying: the API server starts") {
 		t.Error(got)
 	}
 }

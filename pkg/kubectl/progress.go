@@ -8,7 +8,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// progress shows how a migration goes on: a terminal has one line for each phase,
+// progress shows how far a migration is: a terminal has one line for each phase,
 // in which time goes by; everything else gets a line for each thing that is new.
 type progress struct {
 	out io.Writer
@@ -61,10 +61,10 @@ func (p *progress) complain(err error) {
 		p.draw()
 		return
 	}
-	fmt.Fprintf(p.out, "%6s  %-11s  looking again: %s\n", elapsed(p.now().Sub(p.began)), p.phase, p.trouble)
+	fmt.Fprintf(p.out, "%6s  %-11s  retrying: %s\n", elapsed(p.now().Sub(p.began)), p.phase, p.trouble)
 }
 
-// tick lets time go by in the live line.
+// tick updates the time in the live line.
 func (p *progress) tick() {
 	if p.isLive() && p.phase != "" {
 		p.draw()
@@ -85,7 +85,7 @@ func (p *progress) isLive() bool { return p.width > 0 }
 func (p *progress) draw() {
 	words := p.message
 	if p.trouble != "" {
-		words = "looking again: " + p.trouble
+		words = "retrying: " + p.trouble
 	}
 	line := fmt.Sprintf("%-11s %7s  %s", p.phase, elapsed(p.now().Sub(p.phaseBegan)), words)
 	if p.phase.IsFinished() {

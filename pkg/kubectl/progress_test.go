@@ -54,7 +54,7 @@ func TestLiveProgress(t *testing.T) {
 			t.Errorf("line %d has %d characters, which a terminal of 60 wraps", i, length)
 		}
 	}
-	if !strings.Contains(out.String(), "looking again: connection refused") {
+	if !strings.Contains(out.String(), "retrying: connection refused") {
 		t.Errorf("trouble is not shown: %q", out.String())
 	}
 }
@@ -71,7 +71,7 @@ func TestPlainProgressRepeatsNothing(t *testing.T) {
 	p.complain(errors.New("timeout"))
 	p.see(m)
 	p.end()
-	want := []string{"preparing to move", "looking again: timeout", "preparing to move"}
+	want := []string{"preparing to move", "retrying: timeout", "preparing to move"}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != len(want) {
 		t.Fatalf("%d lines: %q", len(lines), lines)

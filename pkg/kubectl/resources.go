@@ -12,7 +12,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// writeResources compares what original and replacement ask for and use, with
+// writeResources compares what original and replacement request and use, with
 // the difference in percent of what was there before.
 func writeResources(w io.Writer, before, after *v1alpha1.ResourceRecord) {
 	table := newTable(w)
@@ -61,7 +61,7 @@ func resourceNames(records ...*v1alpha1.ResourceRecord) []corev1.ResourceName {
 }
 
 // compare writes three columns: before, after, and what is saved. What is not
-// known is "-"; where there is a replacement, what it does not ask for is 0.
+// known is "-"; where there is a replacement, what it does not request is 0.
 func compare(name corev1.ResourceName, before, after corev1.ResourceList, isThere bool) string {
 	old, hadOld := before[name]
 	now, hasNow := after[name]
@@ -83,7 +83,7 @@ func compare(name corev1.ResourceName, before, after corev1.ResourceList, isTher
 	return fmt.Sprintf("%s\t%s\t%s (%s)", columns[0], columns[1], amount(name, saved), percentOf(saved.MilliValue(), old.MilliValue()))
 }
 
-// sourceOf tells where the use comes from, if it is not known for both.
+// sourceOf says where the use comes from, if it is not known for both.
 func sourceOf(before, after *v1alpha1.ResourceRecord) string {
 	switch {
 	case before == nil || after == nil:

@@ -15,6 +15,7 @@ import (
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 	"github.com/ai-storage/orchestrator/pkg/server/nodeview"
 )
 
@@ -125,7 +126,7 @@ func (c *cli) judgeNodes(ctx context.Context, s *session, views []nodeview.Node)
 	if err != nil || published == nil {
 		return
 	}
-	status, err := readStatus(published)
+	status, err := rebalance.ReadStatus(published)
 	if err != nil {
 		return
 	}
@@ -209,11 +210,11 @@ func nodeStatus(n *nodeview.Node) string {
 func saidOf(n *nodeview.Node) string {
 	switch {
 	case n.Overutilized && n.Skipped != "":
-		return "overutilized; left alone: " + n.Skipped
+		return "overutilized; skipped: " + n.Skipped
 	case n.Overutilized:
 		return "overutilized"
 	case n.Skipped != "":
-		return "left alone: " + n.Skipped
+		return "skipped: " + n.Skipped
 	}
 	return "-"
 }

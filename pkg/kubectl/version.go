@@ -17,8 +17,8 @@ type versionView struct {
 	Commit   string `json:"commit,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
-	// API is the PodMigration API that this program speaks; Served tells whether
-	// the cluster does, too, and is absent where nobody asked it.
+	// API is the PodMigration API that this program speaks; Served reports whether
+	// the cluster does, too, and is absent where it was not asked.
 	API    string `json:"api"`
 	Served *bool  `json:"served,omitempty"`
 }

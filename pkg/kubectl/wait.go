@@ -16,7 +16,7 @@ import (
 // redraw is the time between two drawings of a live line.
 const redraw = 200 * time.Millisecond
 
-// wait shows on out how a migration goes on, and returns its final state. A limit
+// wait shows on out how far a migration is, and returns its final state. A limit
 // of 0 waits as long as it takes.
 func (c *cli) wait(ctx context.Context, s *session, m *v1alpha1.PodMigration, limit time.Duration, out io.Writer) (*v1alpha1.PodMigration, error) {
 	waiting, stop := within(ctx, limit)
@@ -59,14 +59,14 @@ func within(ctx context.Context, limit time.Duration) (context.Context, context.
 
 // notOver is the answer when the waiting ends before the migration.
 func (c *cli) notOver(ctx context.Context, m *v1alpha1.PodMigration, limit time.Duration) error {
-	goesOn := fmt.Sprintf("the migration goes on; cancel it with: kubectl migrate cancel %s -n %s", m.Name, m.Namespace)
+	continues := fmt.Sprintf("the migration continues; cancel it with: kubectl migrate cancel %s -n %s", m.Name, m.Namespace)
 	if isCommitted(m) != "" {
-		goesOn = fmt.Sprintf("the migration goes on, and is past the point of no return; see kubectl migrate describe %s -n %s", m.Name, m.Namespace)
+		continues = fmt.Sprintf("the migration continues, and is committed; see kubectl migrate describe %s -n %s", m.Name, m.Namespace)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return exitWith(ExitInterrupted, "interrupted: %s", goesOn)
+		return exitWith(ExitInterrupted, "interrupted: %s", continues)
 	}
-	return exitWith(ExitTimedOut, "not over within %s: %s", limit, goesOn)
+	return exitWith(ExitTimedOut, "not finished within %s: %s", limit, continues)
 }
 
 // outcome is nil when a finished migration has succeeded.
@@ -77,11 +77,11 @@ func outcome(m *v1alpha1.PodMigration) error {
 	case wasRefused(m):
 		return exitWith(ExitRefused, "pod %s was not moved (%s): %s", m.Spec.PodName, conditionReason(m, v1alpha1.ConditionAccepted), m.Status.Message)
 	}
-	putBack := ""
+	rolledBack := ""
 	if meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionRolledBack) {
-		putBack = "; everything was put back"
+		rolledBack = "; it was rolled back"
 	}
-	return exitWith(ExitFailed, "the migration of pod %s ended %s: %s%s", m.Spec.PodName, strings.ToLower(string(m.Status.Phase)), m.Status.Message, putBack)
+	return exitWith(ExitFailed, "the migration of pod %s ended %s: %s%s", m.Spec.PodName, strings.ToLower(string(m.Status.Phase)), m.Status.Message, rolledBack)
 }
 
 // wasRefused reports whether a migration ended before it began.
@@ -96,7 +96,7 @@ func conditionReason(m *v1alpha1.PodMigration, kind string) string {
 	return ""
 }
 
-// writeOutcome shows what has become of a pod.
+// writeOutcome shows the result of a migration that succeeded.
 func writeOutcome(w io.Writer, m *v1alpha1.PodMigration) {
 	st := &m.Status
 	if st.Phase != v1alpha1.PhaseSucceeded {
@@ -138,13 +138,13 @@ func downtimeOf(m *v1alpha1.PodMigration) string {
 	case d == nil:
 		return "-"
 	case d.Duration == 0:
-		return "none: the replacement worked before the original went"
+		return "none: the replacement was ready before the original was evicted"
 	default:
 		return d.Duration.Round(time.Millisecond).String()
 	}
 }
 
-// restored tells what the new pod went on with, or why not with its processes; ""
+// restored says what the new pod continued with, or why not with its processes; ""
 // before anything is known and where nothing was carried.
 func restored(m *v1alpha1.PodMigration) string {
 	c := m.Status.Checkpoint
@@ -157,7 +157,7 @@ func restored(m *v1alpha1.PodMigration) string {
 	return string(c.Restored)
 }
 
-// carried tells what state went along; "" when none.
+// carried says what state was carried; "" when none.
 func carried(m *v1alpha1.PodMigration) string {
 	c := m.Status.Checkpoint
 	if !c.Carries() {

@@ -47,7 +47,9 @@ func healthy() map[string]string {
 		`ai_storage_rebalance_circuit_breaker{instance="r1",state="Open"}`:            steady("0"),
 		`ai_storage_checkpoint_volume_attach_failures_total{instance="s1"}`:           steady("2"),
 		`ai_storage_admission_pods_total{instance="r1",outcome="failed"}`:             steady("7"),
-		// Pods are frozen for a moment, again and again.
+		// Pods are frozen for a moment, again and again, and one for as long as
+		// spec.checkpoint.maxFreezeSeconds allows.
+		`ai_storage_node_agent_frozen_pods{instance="n2"}`:                   "0x10 1x59 0x1730",
 		`ai_storage_node_agent_frozen_pods{instance="n1"}`:                   strings.Repeat("1 1 0 1 0 ", length/5),
 		`ai_storage_node_agent_errors_total{instance="n1",reason="NoSpace"}`: steady("5"),
 	}

@@ -84,10 +84,10 @@ func TestSpecCannotBeChanged(t *testing.T) {
 		{"sourceNode", func(s *v1alpha1.PodMigrationSpec) { s.SourceNode = "c" }, "sourceNode cannot be changed"},
 		{"targetNode", func(s *v1alpha1.PodMigrationSpec) { s.TargetNode = "c" }, "targetNode cannot be changed"},
 		{"plannedNode", func(s *v1alpha1.PodMigrationSpec) { s.PlannedNode = "c" }, "plannedNode cannot be changed"},
-		{"timeout", func(s *v1alpha1.PodMigrationSpec) { s.TimeoutSeconds = 5 }, "only cancel can be changed"},
-		{"waiting", func(s *v1alpha1.PodMigrationSpec) { s.Waiting = v1alpha1.WaitingKeep }, "only cancel can be changed"},
-		{"forceRestart", func(s *v1alpha1.PodMigrationSpec) { s.ForceRestart = true }, "only cancel can be changed"},
-		{"checkpoint", func(s *v1alpha1.PodMigrationSpec) { s.Checkpoint.Size = ptr.To(resource.MustParse("2Gi")) }, "only cancel can be changed"},
+		{"timeout", func(s *v1alpha1.PodMigrationSpec) { s.TimeoutSeconds = 5 }, "waiting, timeoutSeconds, forceRestart and checkpoint cannot be changed"},
+		{"waiting", func(s *v1alpha1.PodMigrationSpec) { s.Waiting = v1alpha1.WaitingKeep }, "waiting, timeoutSeconds, forceRestart and checkpoint cannot be changed"},
+		{"forceRestart", func(s *v1alpha1.PodMigrationSpec) { s.ForceRestart = true }, "waiting, timeoutSeconds, forceRestart and checkpoint cannot be changed"},
+		{"checkpoint", func(s *v1alpha1.PodMigrationSpec) { s.Checkpoint.Size = ptr.To(resource.MustParse("2Gi")) }, "waiting, timeoutSeconds, forceRestart and checkpoint cannot be changed"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -99,12 +99,12 @@ func TestSpecCannotBeChanged(t *testing.T) {
 		})
 	}
 
-	base.Spec.Cancel, base.Spec.TTLSecondsAfterFinished = true, ptr.To[int32](5)
+	base.Spec.Cancel, base.Spec.TTLSecondsAfterFinished, base.Spec.Reason = true, ptr.To[int32](5), "not needed any more"
 	if err := k8s.Update(t.Context(), base); err != nil {
-		t.Fatalf("setting cancel: %v", err)
+		t.Fatalf("changing what may be changed: %v", err)
 	}
 	base.Spec.Cancel = false
-	if err := k8s.Update(t.Context(), base); err == nil || !strings.Contains(err.Error(), "a cancelled migration cannot be taken up again") {
+	if err := k8s.Update(t.Context(), base); err == nil || !strings.Contains(err.Error(), "a cancelled migration cannot be resumed") {
 		t.Errorf("taking cancel back: error = %v", err)
 	}
 }

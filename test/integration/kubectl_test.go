@@ -81,7 +81,7 @@ func TestKubectlStopsWaiting(t *testing.T) {
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
 	code, text := migrate(t.Context(), t, w.namespace, "pod", "train", "--wait", "--wait-timeout=1s")
-	wantAnswer(t, code, kubectl.ExitTimedOut, text, "not over within 1s", "kubectl migrate cancel "+w.podMigrations()[0].Name)
+	wantAnswer(t, code, kubectl.ExitTimedOut, text, "not finished within 1s", "kubectl migrate cancel "+w.podMigrations()[0].Name)
 	code, text = migrate(t.Context(), t, w.namespace, "pod", "train")
 	wantAnswer(t, code, kubectl.ExitRefused, text, "AlreadyMigrating")
 	ctx, interrupt := context.WithTimeout(t.Context(), time.Second)

@@ -100,7 +100,7 @@ func (a *api) server(ctx context.Context, mgr ctrl.Manager, kept *admission.Cert
 	must(a.t, err)
 	measured, err := metricsclient.NewForConfig(mgr.GetConfig())
 	must(a.t, err)
-	gate, err := auth.NewGate(kubeClient)
+	authorizer, err := auth.NewAuthorizer(kubeClient)
 	must(a.t, err)
 	factory := informers.NewSharedInformerFactory(kubeClient, 0)
 	nodes, pods := factory.Core().V1().Nodes(), factory.Core().V1().Pods()
@@ -113,7 +113,7 @@ func (a *api) server(ctx context.Context, mgr ctrl.Manager, kept *admission.Cert
 	informer, err := mgr.GetCache().GetInformer(ctx, &v1alpha1.PodMigration{})
 	must(a.t, err)
 	o := restapi.Options{
-		Address: strings.TrimPrefix(a.url, "https://"), Certificate: kept.Get, Gate: gate,
+		Address: strings.TrimPrefix(a.url, "https://"), Certificate: kept.Get, Authorizer: authorizer,
 		Preflight: migration.NewPreflight(mgr.GetAPIReader(), mgr.GetClient(), limits, ""),
 		Cached:    mgr.GetClient(), Live: mgr.GetAPIReader(), Writer: mgr.GetClient(),
 		StatusStore: &rebalance.StatusStore{Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: "ai-storage-system"},

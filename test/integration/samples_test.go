@@ -6,9 +6,15 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
 // Every sample is one that the API server takes, without a field that it does
@@ -44,5 +50,35 @@ func TestSamples(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the loop asks of a pod where it carries no state, as with the default
+// configuration, the pods of the sample fulfil; without its annotation they would not.
+func TestTheLoopMovesTheSample(t *testing.T) {
+	deployment := &appsv1.Deployment{}
+	for _, object := range readManifests(t, filepath.Join("..", "config", "samples", "deployment.yaml")) {
+		if object.GetKind() == "Deployment" {
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, deployment); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	template := deployment.Spec.Template
+	if template.Spec.SchedulerName != v1alpha1.SchedulerName {
+		t.Errorf("schedulerName is %q", template.Spec.SchedulerName)
+	}
+	pod := fixture.MakePod("server-1").Node("node-a").Controller("ReplicaSet", "server").Obj()
+	pod.Annotations, pod.Spec.Containers, pod.Spec.Volumes = template.Annotations, template.Spec.Containers, template.Spec.Volumes
+	running := fixture.Running()
+	running.Name = template.Spec.Containers[0].Name
+	pod.Status.Phase, pod.Status.ContainerStatuses = corev1.PodRunning, []corev1.ContainerStatus{*running}
+	policy := containers.Policy{Waiting: v1alpha1.WaitingStrip, Mode: v1alpha1.CheckpointApplication}
+	if _, refusal := containers.Assess(pod, policy, nil); refusal != nil {
+		t.Errorf("refused: %s: %s", refusal.Reason, refusal.Message)
+	}
+	pod.Annotations = nil
+	if _, refusal := containers.Assess(pod, policy, nil); refusal == nil || refusal.Reason != containers.RefusalVolumeNotCarried {
+		t.Errorf("without its annotation: %+v", refusal)
 	}
 }

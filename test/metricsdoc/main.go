@@ -32,7 +32,7 @@ The chart's values ` + "`serviceMonitor.enabled`, `prometheusRule.enabled` and `
 of kustomize, bring the scraping, the alerts ([runbook](runbook.md)) and a Grafana dashboard. [Traces](tracing.md) are apart.
 
 All units are base units: seconds, bytes, cores. Counters count since their process started, and each replica counts what it did: take sums of
-` + "`rate`" + ` or ` + "`increase`" + `. Gauges of the loop are those of the leader and 0 elsewhere: take the maximum.
+` + "`rate`" + ` or ` + "`increase`" + `. Only the leader reports the gauges of the loop, the other replicas report 0: aggregate them with ` + "`max`" + `.
 `
 
 // program is what one of our binaries registers.

@@ -87,8 +87,8 @@ func kindOf(collector prometheus.Collector) (string, error) {
 	return "", fmt.Errorf("a %T is of no known type", collector)
 }
 
-// A description can only be printed.
-var description = regexp.MustCompile(`^Desc\{fqName: ("(?:[^"\\]|\\.)*"), help: ("(?:[^"\\]|\\.)*"), constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+// A description can only be printed. Its unit is given since client_golang 1.24.
+var description = regexp.MustCompile(`^Desc\{fqName: ("(?:[^"\\]|\\.)*"), help: ("(?:[^"\\]|\\.)*"), (?:unit: "(?:[^"\\]|\\.)*", )?constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
 
 func familyOf(printed string) (*family, error) {
 	parts := description.FindStringSubmatch(printed)

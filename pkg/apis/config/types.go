@@ -54,7 +54,7 @@ type RebalanceArgs struct {
 	NodePools []metav1.LabelSelector
 	// Strategies that the loop follows, by relative weight.
 	Strategies []Strategy
-	// Shapes of pods that the strategy Defragment keeps room for.
+	// Shapes of pods that the strategy Defragment keeps capacity free for.
 	Shapes []corev1.ResourceList
 	// Thresholds above which a node is overutilized.
 	Thresholds UtilizationThresholds
@@ -66,11 +66,11 @@ type RebalanceArgs struct {
 	// Signals say how measurements become the load that the loop plans with.
 	Signals SignalArgs
 	// MetricsMaxAge is the age at which a measurement is no longer used. A node
-	// without a fresh one is left alone.
+	// without a recent one is skipped.
 	MetricsMaxAge metav1.Duration
 	// Budget limits how much is disrupted at once.
 	Budget BudgetArgs
-	// Cooldown is how long a workload is left alone after a migration of one of
+	// Cooldown is how long a workload is skipped after a migration of one of
 	// its pods ended. It doubles with every further one, up to MaxCooldown.
 	Cooldown    metav1.Duration
 	MaxCooldown metav1.Duration
@@ -83,8 +83,8 @@ type RebalanceArgs struct {
 	// MigrationTimeout is the timeout of the PodMigrations the loop creates.
 	MigrationTimeout metav1.Duration
 	// CheckpointStorageClassName is the class of the checkpoint claims of these
-	// PodMigrations, which are ReadWriteMany then. Empty: the loop leaves pods alone
-	// that keep something on scratch volumes or in memory.
+	// PodMigrations, which are ReadWriteMany then. Empty: the loop skips pods that
+	// keep something on scratch volumes or in memory.
 	CheckpointStorageClassName string
 	// Reclaim is about finished containers of pods that stay where they are.
 	Reclaim ReclaimArgs
@@ -164,7 +164,7 @@ type CircuitBreakerArgs struct {
 }
 
 // BudgetArgs limits migrations. One is in flight from its acceptance until its
-// original is gone, or everything is put back.
+// original is gone, or it is rolled back.
 type BudgetArgs struct {
 	MaxInFlight             int32
 	MaxInFlightPerNode      int32

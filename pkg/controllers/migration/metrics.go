@@ -14,9 +14,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
-// unfinished are the phases that a migration can stay in.
-var unfinished = []v1alpha1.Phase{v1alpha1.PhasePending, v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver}
-
 // Metrics of the controller. All but inFlight and oldest count what this process
 // wrote down, so a query takes the sum over the replicas.
 type Metrics struct {
@@ -76,7 +73,7 @@ func NewMetrics(registerer prometheus.Registerer, cached client.Reader) *Metrics
 // seen too.
 func unfinishedMetrics(cached client.Reader) []prometheus.Collector {
 	var all []prometheus.Collector
-	for _, phase := range unfinished {
+	for _, phase := range v1alpha1.UnfinishedPhases {
 		labels := prometheus.Labels{"phase": string(phase)}
 		all = append(all,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -99,7 +96,7 @@ func inPhase(cached client.Reader, phase v1alpha1.Phase) []v1alpha1.PodMigration
 	}
 	var found []v1alpha1.PodMigration
 	for _, m := range list.Items {
-		if phaseOf(&m) == phase {
+		if m.CurrentPhase() == phase {
 			found = append(found, m)
 		}
 	}
@@ -109,7 +106,7 @@ func inPhase(cached client.Reader, phase v1alpha1.Phase) []v1alpha1.PodMigration
 func oldest(migrations []v1alpha1.PodMigration, now time.Time) time.Duration {
 	var age time.Duration
 	for i := range migrations {
-		if entered := enteredAt(&migrations[i]); !entered.IsZero() {
+		if entered := migrations[i].PhaseSince(); !entered.IsZero() {
 			age = max(age, now.Sub(entered))
 		}
 	}
@@ -118,12 +115,12 @@ func oldest(migrations []v1alpha1.PodMigration, now time.Time) time.Duration {
 
 // observe counts a change of phase that was written down.
 func (x *Metrics) observe(before, after *v1alpha1.PodMigration) {
-	from, to := phaseOf(before), phaseOf(after)
+	from, to := before.CurrentPhase(), after.CurrentPhase()
 	if from == to {
 		return
 	}
-	if entered := enteredAt(before); !entered.IsZero() {
-		if left := enteredAt(after); left.After(entered) {
+	if entered := before.PhaseSince(); !entered.IsZero() {
+		if left := after.PhaseSince(); left.After(entered) {
 			x.phaseDuration.WithLabelValues(string(from)).Observe(left.Sub(entered).Seconds())
 			if from == v1alpha1.PhasePending && waitedForBudget(before) {
 				x.budgetWait.Observe(left.Sub(entered).Seconds())

@@ -51,7 +51,7 @@ func TestMigrationsAreCountedOnceByResultAndReason(t *testing.T) {
 
 func TestTimeInAPhase(t *testing.T) {
 	m := in(v1alpha1.PhaseHandingOver)
-	if got := t0.Sub(enteredAt(m)); got != 20*time.Second {
+	if got := t0.Sub(m.PhaseSince()); got != 20*time.Second {
 		t.Errorf("in the phase for %v, want 20s", got)
 	}
 }

@@ -156,7 +156,7 @@ func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, 
 	}
 	r.counted.observe(base, m)
 	traceChange(ctx, base, m)
-	if phaseOf(base) != phaseOf(m) {
+	if base.CurrentPhase() != m.CurrentPhase() {
 		ctrl.LoggerFrom(ctx).Info("Phase changed", "phase", m.Status.Phase, "message", m.Status.Message)
 	}
 	if base.Status.Phase != m.Status.Phase {

@@ -1,9 +1,6 @@
 package migration
 
 import (
-	"cmp"
-	"time"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,28 +8,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
-
-// phaseOf is the phase of a migration, which is Pending before it is written down.
-func phaseOf(m *v1alpha1.PodMigration) v1alpha1.Phase {
-	return cmp.Or(m.Status.Phase, v1alpha1.PhasePending)
-}
-
-// enteredAt is when a migration came into its phase.
-func enteredAt(m *v1alpha1.PodMigration) time.Time {
-	t := m.Status.Times
-	switch phaseOf(m) {
-	case v1alpha1.PhasePending:
-		return m.CreationTimestamp.Time
-	case v1alpha1.PhasePreparing:
-		return orZero(t.Started)
-	case v1alpha1.PhasePlacing:
-		return orZero(t.Prepared)
-	case v1alpha1.PhaseHandingOver:
-		return orZero(t.HandingOver)
-	default:
-		return orZero(t.Finished)
-	}
-}
 
 // ReasonOf is the CamelCase reason of where a migration is: what ended it, or
 // else the condition that changed last. "" before there is one.
@@ -63,13 +38,6 @@ func finalReason(m *v1alpha1.PodMigration) string {
 		}
 	}
 	return decide.ReasonCancelled
-}
-
-func orZero(t *metav1.MicroTime) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return t.Time
 }
 
 // report sends the events of a decision, once its status is written.

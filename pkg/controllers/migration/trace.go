@@ -20,12 +20,12 @@ const tracerName = "github.com/ai-storage/orchestrator/pkg/controllers/migration
 // whole migration. Both come from the times that were written down, so nothing has
 // to be remembered: a controller that was started anew goes on with the trace.
 func traceChange(ctx context.Context, before, after *v1alpha1.PodMigration) {
-	from, to := phaseOf(before), phaseOf(after)
+	from, to := before.CurrentPhase(), after.CurrentPhase()
 	if from == to {
 		return
 	}
 	tracer := otel.Tracer(tracerName)
-	if entered, left := enteredAt(before), enteredAt(after); !entered.IsZero() && !left.IsZero() {
+	if entered, left := before.PhaseSince(), after.PhaseSince(); !entered.IsZero() && !left.IsZero() {
 		_, span := tracer.Start(tracing.Below(ctx, after.UID), string(from), trace.WithTimestamp(entered), trace.WithAttributes(attributesOf(after)...))
 		span.End(trace.WithTimestamp(latest(entered, left)))
 	}
@@ -43,7 +43,7 @@ func traceChange(ctx context.Context, before, after *v1alpha1.PodMigration) {
 		span.SetStatus(codes.Error, after.Status.Message)
 	}
 	addSteps(span, after.Status.Times)
-	span.End(trace.WithTimestamp(latest(created, enteredAt(after))))
+	span.End(trace.WithTimestamp(latest(created, after.PhaseSince())))
 }
 
 // addSteps marks the moments that are no phases.

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 // Reader restores volumes from a claim. Nothing else may use the volumes
@@ -38,7 +40,7 @@ type restoredVolume struct {
 // OpenReader prepares the restoring of volumes. It fails where the claim or a volume
 // is not there, and leaves nothing open then.
 func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Reader, err error) {
-	if !uid.MatchString(string(migration)) {
+	if !v1alpha1.IsUID(string(migration)) {
 		return nil, failure(ReasonFailed, "%q is no UID", migration)
 	}
 	claim, err := os.OpenRoot(claimDir)

@@ -7,11 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 // Progress is how far a pass is.
@@ -97,14 +98,11 @@ func signatureOf(stat *unix.Stat_t) *signature {
 	return &signature{ino: stat.Ino, size: stat.Size, mtime: stat.Mtim, ctime: stat.Ctim}
 }
 
-// uid is what a directory of a migration is named like (RFC 4122).
-var uid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
 // OpenWriter prepares the directory of a migration on a claim, and removes those of
 // earlier migrations. It fails where the claim or a volume is not there, and leaves
 // nothing open then.
 func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writer, err error) {
-	if !uid.MatchString(string(migration)) {
+	if !v1alpha1.IsUID(string(migration)) {
 		return nil, failure(ReasonFailed, "%q is no UID", migration)
 	}
 	claim, err := os.OpenRoot(claimDir)
@@ -161,7 +159,7 @@ func removeEarlier(claim *os.Root, current string) error {
 		return err
 	}
 	for _, name := range names {
-		if name == current || !uid.MatchString(name) {
+		if name == current || !v1alpha1.IsUID(name) {
 			continue
 		}
 		// A directory of the user may be named like that too.

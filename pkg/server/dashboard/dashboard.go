@@ -1,4 +1,4 @@
-// Package dashboard serves the page that shows a person how the cluster is: static
+// Package dashboard serves the page that shows how the cluster is: static
 // files that are part of the program. The page reads the REST API with the token of
 // whoever looks at it, so nothing here needs to know who that is.
 package dashboard

@@ -23,12 +23,12 @@ type Node struct {
 	Name string `json:"name"`
 	// Ready is what the node's condition says.
 	Ready bool `json:"ready"`
-	// Schedulable tells whether new pods may come: Ready and not cordoned.
+	// Schedulable reports whether new pods may come: Ready and not cordoned.
 	Schedulable bool `json:"schedulable"`
 	// Skipped says why the rebalancer moves no pod from or to the node; empty
 	// where it may, and where nobody has said (Judge).
-	Skipped string `json:"left_alone"`
-	// Overutilized tells that the rebalancer found the node above a threshold.
+	Skipped string `json:"skipped"`
+	// Overutilized reports that the rebalancer found the node above a threshold.
 	Overutilized bool `json:"overutilized"`
 	// Pods that hold a place on the node.
 	Pods int `json:"pods"`
@@ -44,13 +44,13 @@ type Node struct {
 
 // Resource is CPU or memory of a node.
 type Resource struct {
-	// Allocatable is what pods may ask for.
+	// Allocatable is what pods may request.
 	Allocatable int64 `json:"allocatable"`
 	// Requested is what the scheduler counts for the pods of the node.
 	Requested int64 `json:"requested"`
 	// Used was measured; nil without a measurement.
 	Used *int64 `json:"used"`
-	// Reclaimable is the part of Requested that containers ask for which have
+	// Reclaimable is the part of Requested of containers that have
 	// finished for good while their pod runs on.
 	Reclaimable int64 `json:"reclaimable"`
 }
@@ -84,8 +84,8 @@ func Of(nodes []corev1.Node, pods []corev1.Pod, usage []metricsv1beta1.NodeMetri
 	return views
 }
 
-// Judge writes down what the rebalancer said of the nodes: why it leaves some
-// alone, and which are overutilized.
+// Judge writes down what the rebalancer said of the nodes: why it skips some, and
+// which are overutilized.
 func Judge(views []Node, skipped map[string]string, overutilized map[string]bool) {
 	for i := range views {
 		views[i].Skipped, views[i].Overutilized = skipped[views[i].Name], overutilized[views[i].Name]
@@ -100,7 +100,7 @@ func Source(views []Node) string {
 	return SourceUnavailable
 }
 
-// load is what the pods of one node ask for.
+// load is what the pods of one node request.
 type load struct {
 	pods                   int
 	requested, reclaimable cluster.Resources
@@ -169,7 +169,7 @@ func isReady(node *corev1.Node) bool {
 	})
 }
 
-// isExtended tells devices from what Kubernetes itself gives, which has no
+// isExtended separates devices from what Kubernetes itself gives, which has no
 // domain or its own (k8s.io/kubernetes/pkg/apis/core/v1/helper.IsExtendedResourceName).
 func isExtended(name corev1.ResourceName) bool {
 	return strings.Contains(string(name), "/") && !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)

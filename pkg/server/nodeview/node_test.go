@@ -95,7 +95,7 @@ func TestFieldsAreThoseOfTheAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"name":"a","ready":true,"schedulable":true,"left_alone":"a migration is in flight","overutilized":true,"pods":0,` +
+	want := `{"name":"a","ready":true,"schedulable":true,"skipped":"a migration is in flight","overutilized":true,"pods":0,` +
 		`"cpu":{"allocatable":4000,"requested":0,"used":null,"reclaimable":0},` +
 		`"memory":{"allocatable":8589934592,"requested":0,"used":null,"reclaimable":0},` +
 		`"extended":{"nvidia.com/gpu":{"allocatable":1,"requested":0,"reclaimable":0}},"measured_at":null}`
@@ -122,7 +122,7 @@ func TestReclaimable(t *testing.T) {
 		"failed container": {trainer("p", "a").With(func(p *corev1.Pod) { p.Status.ContainerStatuses[0].State.Terminated.ExitCode = 1 }), 0, 0, 0},
 		"will run again":   {trainer("p", "a").RestartPolicy(corev1.RestartPolicyAlways), 0, 0, 0},
 		"all finished":     {trainer("p", "a").With(func(p *corev1.Pod) { p.Status.ContainerStatuses[1].State = finished }), 0, 0, 0},
-		"finished init container that asked for most": {fixture.MakePod("p").Node("a").With(func(p *corev1.Pod) {
+		"finished init container that requested most": {fixture.MakePod("p").Node("a").With(func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "download", Resources: corev1.ResourceRequirements{Requests: list("3", "4Gi", 0)}}}
 			p.Spec.Containers = []corev1.Container{{Name: "serve", Resources: corev1.ResourceRequirements{Requests: list("1", "1Gi", 0)}}}
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "download", State: finished}}

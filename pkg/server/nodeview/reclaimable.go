@@ -9,8 +9,8 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
-// remainder is what a finished container that was shrunk in place goes on asking
-// for (package reclaim): it does not count as reclaimable.
+// remainder is what a finished container that was shrunk in place still
+// requests (package reclaim): it does not count as reclaimable.
 var remainder = corev1.ResourceList{
 	corev1.ResourceCPU:    resource.MustParse("1m"),
 	corev1.ResourceMemory: resource.MustParse("1Mi"),
@@ -26,8 +26,8 @@ func requestsOf(pod *corev1.Pod) cluster.Resources {
 }
 
 // reclaimable is how much less the scheduler would count for a pod without what
-// its finished containers ask for. CPU and memory of containers come free by a
-// resize in place; devices, and what init containers ask for, when the pod moves.
+// its finished containers request. CPU and memory of containers come free by a
+// resize in place; devices, and what init containers request, when the pod moves.
 func reclaimable(pod *corev1.Pod, requested cluster.Resources) cluster.Resources {
 	finished := finishedContainers(pod)
 	if len(finished) == 0 || pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
@@ -51,7 +51,7 @@ func finishedContainers(pod *corev1.Pod) map[string]bool {
 	return finished
 }
 
-// withoutFinished is the pod with next to nothing asked for by its finished
+// withoutFinished is the pod with next to nothing requested by its finished
 // containers; nil when all have finished: such a pod is over in a moment.
 func withoutFinished(pod *corev1.Pod, finished map[string]bool) *corev1.Pod {
 	without := pod.DeepCopy()

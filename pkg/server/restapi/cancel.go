@@ -13,7 +13,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/server/restapi/auth"
 )
 
-// cancel asks the controller to put everything back. The record stays.
+// cancel asks the controller to roll a migration back. The record stays.
 func (s *Server) cancel(w http.ResponseWriter, r *http.Request, caller user.Info) error {
 	if err := noParameters(r); err != nil {
 		return err
@@ -23,7 +23,7 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, caller user.Info
 	if err != nil {
 		return err
 	}
-	if err := s.o.Gate.Allow(ctx, caller, auth.Access{Verb: "delete", Namespace: m.Namespace, Name: m.Name}); err != nil {
+	if err := s.o.Authorizer.Allow(ctx, caller, auth.Access{Verb: "delete", Namespace: m.Namespace, Name: m.Name}); err != nil {
 		return err
 	}
 	// The cache may be behind: what cannot be undone is read live.
@@ -41,7 +41,7 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, caller user.Info
 		return err
 	}
 	if past {
-		return fail(http.StatusConflict, reasonPastReturn, "id", "migration %s can only go forward: its original is gone, or its replacement was let go on (%s)", m.UID, m.Status.Message)
+		return fail(http.StatusConflict, reasonCommitted, "id", "migration %s is committed: its original is gone, or its replacement was released (%s)", m.UID, m.Status.Message)
 	}
 	if !m.Spec.Cancel {
 		if err := s.o.Writer.Patch(ctx, m, cancelPatch(m)); err != nil {

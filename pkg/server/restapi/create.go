@@ -22,7 +22,7 @@ import (
 
 const (
 	keyHeader = "Idempotency-Key"
-	// replayedHeader tells that the answer is about an earlier request.
+	// replayedHeader says that the answer is about an earlier request.
 	replayedHeader = "Idempotency-Replayed"
 	maxKey         = 255
 	// digestAnnotation holds the digest of the request that a key was used for.
@@ -44,7 +44,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 		return err
 	}
 	ctx := r.Context()
-	if err := s.o.Gate.Allow(ctx, caller, auth.Access{Verb: "create", Namespace: request.PodNamespace}); err != nil {
+	if err := s.o.Authorizer.Allow(ctx, caller, auth.Access{Verb: "create", Namespace: request.PodNamespace}); err != nil {
 		return err
 	}
 	wanted := migrationOf(request, caller.GetName(), key)
@@ -119,7 +119,7 @@ func (s *Server) replay(ctx context.Context, w http.ResponseWriter, earlier *v1a
 		return err
 	}
 	if earlier == nil {
-		// It was there a moment ago, and somebody has deleted it.
+		// It was there a moment ago, and was deleted by another client.
 		return fail(http.StatusConflict, reasonNotFound, keyHeader, "the migration of this key was deleted meanwhile: use a new key")
 	}
 	w.Header().Set(replayedHeader, strconv.FormatBool(true))
@@ -141,11 +141,11 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 			Labels: map[string]string{
 				v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByAPI,
 			},
-			Annotations: map[string]string{RequestedByAnnotation: caller},
+			Annotations: map[string]string{v1alpha1.RequestedByAnnotation: caller},
 		},
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,
-			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "asked for by " + caller,
+			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "requested by " + caller,
 			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, ReclaimPolicy: policy, MaxFreezeSeconds: int32(request.MaxFreeze)},
 		},
 	}

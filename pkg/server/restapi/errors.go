@@ -29,7 +29,7 @@ const (
 	reasonMethod          = "MethodNotAllowed"
 	reasonKeyReused       = "IdempotencyKeyReused"
 	reasonFinished        = "AlreadyFinished"
-	reasonPastReturn      = "PastPointOfNoReturn"
+	reasonCommitted       = "AlreadyCommitted"
 	reasonNotAdmitted     = "NotAdmitted"
 	reasonTooManyRequests = "TooManyRequests"
 	reasonUnavailable     = "Unavailable"
@@ -44,7 +44,7 @@ type Error struct {
 	Reason string `json:"reason"`
 	// Field is the field of the body, the parameter or the header at fault.
 	Field string `json:"field,omitempty"`
-	// Message is a sentence for people: what is wrong, and what to do.
+	// Message is a human-readable sentence: what is wrong, and what to do.
 	Message string `json:"message"`
 	// Fields lists all that is wrong, when it is more than one.
 	Fields []FieldError `json:"fields,omitempty"`
@@ -102,7 +102,7 @@ func ofAPIServer(err error, status apierrors.APIStatus) *Error {
 	case apierrors.IsNotFound(err):
 		return fail(http.StatusNotFound, reasonNotFound, "", "%s", status.Status().Message)
 	case apierrors.IsInternalError(err):
-		e := fail(http.StatusInternalServerError, reasonInternal, "", "the API server failed; its log tells more")
+		e := fail(http.StatusInternalServerError, reasonInternal, "", "the API server failed; its log says more")
 		e.cause = err
 		return e
 	}

@@ -18,7 +18,7 @@ type Figures struct {
 	SuccessPercent         Figure `json:"success_percent"`
 	AverageDurationSeconds Figure `json:"average_duration_seconds"`
 	AverageDowntimeSeconds Figure `json:"average_downtime_seconds"`
-	// Savings are what the replacements ask for, or use, less than their originals.
+	// Savings are what the replacements request, or use, less than their originals.
 	CPURequestSavingsPercent    Figure `json:"cpu_request_savings_percent"`
 	MemoryRequestSavingsPercent Figure `json:"memory_request_savings_percent"`
 	CPUUsageSavingsPercent      Figure `json:"cpu_usage_savings_percent"`
@@ -50,7 +50,7 @@ func (s *Server) figures(w http.ResponseWriter, r *http.Request, caller user.Inf
 	if err != nil {
 		return err
 	}
-	if err := s.o.Gate.Allow(r.Context(), caller, auth.Access{Verb: "list", Namespace: namespace}); err != nil {
+	if err := s.o.Authorizer.Allow(r.Context(), caller, auth.Access{Verb: "list", Namespace: namespace}); err != nil {
 		return err
 	}
 	migrations, err := s.migrations(r.Context(), namespace)
@@ -99,7 +99,7 @@ func figuresOf(migrations []v1alpha1.PodMigration) Figures {
 
 func (c *Counts) count(m *v1alpha1.PodMigration) {
 	c.Total++
-	switch phase := phaseOf(m); {
+	switch phase := m.CurrentPhase(); {
 	case phase == v1alpha1.PhaseSucceeded:
 		c.Succeeded++
 	case phase == v1alpha1.PhaseFailed:
@@ -135,7 +135,7 @@ type saving struct {
 }
 
 // add counts a migration that has the resource before its move. What a replacement
-// does not ask for is saved.
+// does not request is saved.
 func (s *saving) add(before, after corev1.ResourceList, name corev1.ResourceName) {
 	quantity := before[name]
 	if quantity.Sign() <= 0 {

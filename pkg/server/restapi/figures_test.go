@@ -74,7 +74,7 @@ func TestPhaseTimesOf(t *testing.T) {
 	if got := seconds(); got != "Pending 1; Preparing 2; Placing; " {
 		t.Errorf("placing: %s", got)
 	}
-	m.Status.Times.Finished = after(7 * time.Second)
+	m.Status.Phase, m.Status.Times.Finished = v1alpha1.PhaseFailed, after(7*time.Second)
 	if got := seconds(); got != "Pending 1; Preparing 2; Placing 4; " {
 		t.Errorf("rolled back: %s", got)
 	}

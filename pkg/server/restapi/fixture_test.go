@@ -27,10 +27,10 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/server/restapi/auth"
 )
 
-// openGate knows everybody by the token, and lets them do everything.
-type openGate struct{}
+// openAuthorizer knows everybody by the token, and lets them do everything.
+type openAuthorizer struct{}
 
-func (openGate) Identify(r *http.Request) (user.Info, error) {
+func (openAuthorizer) Identify(r *http.Request) (user.Info, error) {
 	token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !found {
 		return nil, auth.ErrNoToken
@@ -38,7 +38,7 @@ func (openGate) Identify(r *http.Request) (user.Info, error) {
 	return &user.DefaultInfo{Name: token}, nil
 }
 
-func (openGate) Allow(context.Context, user.Info, auth.Access) error { return nil }
+func (openAuthorizer) Allow(context.Context, user.Info, auth.Access) error { return nil }
 
 // willing finds every pod movable.
 type willing struct{}
@@ -75,7 +75,7 @@ func newServer(t *testing.T, functions interceptor.Funcs, change func(*Options))
 	store := fake.NewClientBuilder().WithScheme(scheme).WithIndex(&v1alpha1.PodMigration{}, IndexByID, IDOf).WithInterceptorFuncs(functions).Build()
 	empty := func() cache.Indexer { return cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}) }
 	o := Options{
-		Gate: openGate{}, Preflight: willing{}, Cached: store, Live: store, Writer: store,
+		Authorizer: openAuthorizer{}, Preflight: willing{}, Cached: store, Live: store, Writer: store,
 		StatusStore: &rebalance.StatusStore{Live: store, Namespace: "system"},
 		Nodes:       corelisters.NewNodeLister(empty()), Pods: corelisters.NewPodLister(empty()),
 		Metrics: metricsfake.NewSimpleClientset().MetricsV1beta1(), Synced: func() bool { return true }, Registerer: prometheus.NewRegistry(),

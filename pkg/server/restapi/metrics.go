@@ -10,10 +10,10 @@ import (
 
 // Metrics of the HTTP API.
 type Metrics struct {
-	requests  *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	listeners prometheus.Gauge
-	dropped   prometheus.Counter
+	requests    *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	subscribers prometheus.Gauge
+	dropped     prometheus.Counter
 }
 
 // NewMetrics registers the metrics of the HTTP API.
@@ -28,16 +28,16 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help:    "Time to answer a request to the HTTP API, but for streams.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"route", "method"}),
-		listeners: prometheus.NewGauge(prometheus.GaugeOpts{
+		subscribers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ai_storage_api_watchers",
-			Help: "Clients that listen to /api/v1/watch.",
+			Help: "Clients connected to /api/v1/watch.",
 		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ai_storage_api_watchers_dropped_total",
-			Help: "Clients of /api/v1/watch that were dropped since they did not keep up.",
+			Help: "Clients of /api/v1/watch that were disconnected because they read too slowly.",
 		}),
 	}
-	registerer.MustRegister(m.requests, m.duration, m.listeners, m.dropped)
+	registerer.MustRegister(m.requests, m.duration, m.subscribers, m.dropped)
 	return m
 }
 

@@ -32,7 +32,7 @@ func (s *Server) nodes(w http.ResponseWriter, r *http.Request, caller user.Info)
 	if err := noParameters(r); err != nil {
 		return err
 	}
-	if err := s.o.Gate.Allow(r.Context(), caller, auth.Access{Verb: "list"}); err != nil {
+	if err := s.o.Authorizer.Allow(r.Context(), caller, auth.Access{Verb: "list"}); err != nil {
 		return err
 	}
 	answer, err := s.nodesNow(r.Context())
@@ -54,16 +54,18 @@ func (s *Server) nodesNow(ctx context.Context) (*Nodes, error) {
 		return nil, fmt.Errorf("listing pods: %w", err)
 	}
 	views := nodeview.Of(values(nodes), values(pods), s.usage.read(ctx, s))
-	_, judged, err := s.judged(ctx)
+	status, err := s.loopStatus(ctx)
 	if err != nil {
 		return nil, err
 	}
 	skipped, overutilized := map[string]string{}, map[string]bool{}
-	for _, node := range judged.Skipped {
-		skipped[node.Name] = node.Reason
-	}
-	for _, node := range judged.Plan.Before.Nodes {
-		overutilized[node.Name] = node.Overutilized
+	if status != nil {
+		for _, node := range status.Skipped {
+			skipped[node.Name] = node.Reason
+		}
+		for _, node := range status.Plan.Before.Nodes {
+			overutilized[node.Name] = node.Overutilized
+		}
 	}
 	nodeview.Judge(views, skipped, overutilized)
 	return &Nodes{Source: nodeview.Source(views), Items: views}, nil

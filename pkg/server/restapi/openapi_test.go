@@ -53,7 +53,9 @@ func TestDocumentHasTheFields(t *testing.T) {
 		"List": List{}, "Plan": Plan{}, "Pause": rebalance.Pause{}, "Nodes": Nodes{}, "Node": nodeview.Node{}, "Resource": nodeview.Resource{},
 		"Extended": nodeview.Extended{}, "Figures": Figures{}, "Counts": Counts{}, "Figure": Figure{}, "Deleted": Deleted{},
 		"PlanChanged": PlanChanged{}, "Health": Health{}, "ErrorBody": ErrorBody{}, "Error": Error{}, "FieldError": FieldError{},
-		"MigrationRequest": MigrationRequest{},
+		"MigrationRequest": MigrationRequest{}, "LoopStatus": LoopStatus{}, "Prediction": Prediction{}, "PlannedMove": PlannedMove{},
+		"Amounts": Amounts{}, "UnrelievedNode": UnrelievedNode{}, "SkippedNode": SkippedNode{}, "OverutilizedNode": OverutilizedNode{},
+		"Breaker": Breaker{}, "Cooldown": Cooldown{},
 	}
 	schemas := loadDocument(t).Components.Schemas
 	for name, schema := range schemas {
@@ -109,7 +111,7 @@ func TestEnumerationsOfTheDocument(t *testing.T) {
 		// optional values may be "" or null.
 		optional bool
 	}{
-		"phases":                  {schemas["Phase"], texts(phases), false},
+		"phases":                  {schemas["Phase"], texts(v1alpha1.Phases), false},
 		"modes of a request":      {request["checkpoint_mode"], texts(v1alpha1.CheckpointModes), true},
 		"modes of an answer":      {answer["checkpoint_mode"], texts(v1alpha1.CheckpointModes), false},
 		"fallbacks of a request":  {request["checkpoint_fallback"], texts(v1alpha1.CheckpointFallbacks), true},

@@ -22,12 +22,6 @@ const (
 	maxLimit     = 500
 )
 
-// phases that can be asked for.
-var phases = []v1alpha1.Phase{
-	v1alpha1.PhasePending, v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver,
-	v1alpha1.PhaseSucceeded, v1alpha1.PhaseFailed, v1alpha1.PhaseCancelled,
-}
-
 // parametersOf reads a query that may hold these parameters only, each once, but
 // for phase.
 func parametersOf(r *http.Request, allowed ...string) (url.Values, error) {
@@ -90,8 +84,8 @@ func listQueryOf(r *http.Request) (*listQuery, error) {
 	}
 	for _, value := range values["phase"] {
 		phase := v1alpha1.Phase(value)
-		if !slices.Contains(phases, phase) {
-			return nil, fail(http.StatusBadRequest, reasonInvalidField, "phase", "there is no phase %q, only %v", value, phases)
+		if !slices.Contains(v1alpha1.Phases, phase) {
+			return nil, fail(http.StatusBadRequest, reasonInvalidField, "phase", "there is no phase %q, only %v", value, v1alpha1.Phases)
 		}
 		q.phases = append(q.phases, phase)
 	}
@@ -109,7 +103,7 @@ func listQueryOf(r *http.Request) (*listQuery, error) {
 }
 
 func (q *listQuery) matches(m *v1alpha1.PodMigration) bool {
-	return (q.pod == "" || m.Spec.PodName == q.pod) && (len(q.phases) == 0 || slices.Contains(q.phases, phaseOf(m)))
+	return (q.pod == "" || m.Spec.PodName == q.pod) && (len(q.phases) == 0 || slices.Contains(q.phases, m.CurrentPhase()))
 }
 
 // page picks the migrations of one page. A page begins after a place, not after a

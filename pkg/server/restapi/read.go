@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,7 +41,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, caller user.Info) 
 		return err
 	}
 	ctx := r.Context()
-	if err := s.o.Gate.Allow(ctx, caller, auth.Access{Verb: "list", Namespace: q.namespace}); err != nil {
+	if err := s.o.Authorizer.Allow(ctx, caller, auth.Access{Verb: "list", Namespace: q.namespace}); err != nil {
 		return err
 	}
 	migrations, err := s.migrations(ctx, q.namespace)
@@ -72,20 +71,17 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, caller user.Info) e
 	if err != nil {
 		return err
 	}
-	if err := s.o.Gate.Allow(r.Context(), caller, auth.Access{Verb: "get", Namespace: m.Namespace, Name: m.Name}); err != nil {
+	if err := s.o.Authorizer.Allow(r.Context(), caller, auth.Access{Verb: "get", Namespace: m.Namespace, Name: m.Name}); err != nil {
 		return err
 	}
 	writeJSON(r.Context(), w, http.StatusOK, viewOf(m))
 	return nil
 }
 
-// uuid is the form of the UIDs that API servers give.
-var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
 // find returns the migration of an id. One that was created a moment ago may not
 // be in the cache yet, so what is not there is looked for live.
 func (s *Server) find(ctx context.Context, id string) (*v1alpha1.PodMigration, error) {
-	if !uuid.MatchString(id) {
+	if !v1alpha1.IsUID(id) {
 		return nil, fail(http.StatusBadRequest, reasonInvalidField, "id", "id %q is no UUID in lower case", id)
 	}
 	list := &v1alpha1.PodMigrationList{}

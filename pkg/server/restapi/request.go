@@ -24,7 +24,7 @@ const (
 	// defaultTimeout and maxTimeout of a migration, in seconds.
 	defaultTimeout = 600
 	maxTimeout     = 86400
-	// maxFreeze bounds how long a pod may be allowed to stand still, in seconds.
+	// maxFreeze bounds how long a pod may stay frozen, in seconds.
 	maxFreeze = 3600
 )
 

@@ -93,14 +93,14 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, op route) error {
 	if op.open {
 		return op.serve(w, r, nil)
 	}
-	caller, err := s.o.Gate.Identify(r)
+	caller, err := s.o.Authorizer.Identify(r)
 	if err != nil {
 		return err
 	}
 	if seen, ok := w.(*recorder); ok {
 		seen.caller = caller.GetName()
 	}
-	if wait := s.limit.Take(caller.GetName()); wait > 0 {
+	if wait := s.limiter.Reserve(caller.GetName()); wait > 0 {
 		e := fail(http.StatusTooManyRequests, reasonTooManyRequests, "", "you ask more than %g times a second: wait as long as Retry-After says", s.o.Rate)
 		e.retryAfter = wait
 		return e
@@ -120,7 +120,7 @@ func (s *Server) observed(mux *http.ServeMux) http.Handler {
 			if reason := recover(); reason != nil {
 				logger.Error(nil, "Request panicked", "reason", reason, "stack", string(debug.Stack()))
 				if seen.code == 0 {
-					writeError(r.Context(), seen, fail(http.StatusInternalServerError, reasonInternal, "", "the server has a bug; its log tells more"))
+					writeError(r.Context(), seen, fail(http.StatusInternalServerError, reasonInternal, "", "the server has a bug; its log says more"))
 				}
 			}
 			s.finish(logger, r, pattern, seen, began)
@@ -148,7 +148,7 @@ func (s *Server) finish(logger klog.Logger, r *http.Request, pattern string, see
 func noRoute(w http.ResponseWriter, r *http.Request, refusal http.Handler) {
 	answer := &discarded{header: http.Header{}}
 	refusal.ServeHTTP(answer, r)
-	e := fail(http.StatusNotFound, reasonNotFound, "", "there is nothing at %s: /openapi.json tells what there is", r.URL.Path)
+	e := fail(http.StatusNotFound, reasonNotFound, "", "there is nothing at %s: /openapi.json lists all paths", r.URL.Path)
 	if answer.code == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", answer.header.Get("Allow"))
 		e = fail(http.StatusMethodNotAllowed, reasonMethod, "", "%s is not allowed here, only %s", r.Method, answer.header.Get("Allow"))

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,15 +40,23 @@ const (
 	drainTimeout = 25 * time.Second
 )
 
-// Gate says who calls and what they may do.
-type Gate interface {
+// Authorizer says who calls and what they may do.
+type Authorizer interface {
+	// Identify returns the user that the bearer token of a request belongs to. Errors
+	// are auth.ErrNoToken and auth.ErrInvalidToken; others mean that the API server
+	// does not answer.
 	Identify(*http.Request) (user.Info, error)
+	// Allow returns nil when the user has the right, an error that wraps
+	// auth.ErrForbidden when not; others mean that the API server does not answer.
 	Allow(context.Context, user.Info, auth.Access) error
 }
 
 // Preflight judges requests as the migration controller does.
 type Preflight interface {
+	// Check says what would become of a request now. Nothing is written.
 	Check(context.Context, *v1alpha1.PodMigration) (migration.PreflightResult, error)
+	// IsCommitted reports whether a migration can no longer be rolled back, so that
+	// cancelling it would change nothing.
 	IsCommitted(context.Context, *v1alpha1.PodMigration) (bool, error)
 }
 
@@ -57,7 +66,7 @@ type Options struct {
 	Address string
 	// Certificate is asked at every TLS handshake.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	Gate        Gate
+	Authorizer  Authorizer
 	Preflight   Preflight
 	// Cached reads PodMigrations from a cache that has IndexByID, Live past it.
 	Cached client.Reader
@@ -69,7 +78,7 @@ type Options struct {
 	Pods        corelisters.PodLister
 	// Metrics measures nodes.
 	Metrics metricsclient.NodeMetricsesGetter
-	// Synced tells whether all caches have seen the cluster.
+	// Synced reports whether all caches have seen the cluster.
 	Synced func() bool
 	// Page is served at / and below /assets/; nil where there is none.
 	Page http.Handler
@@ -82,12 +91,12 @@ type Options struct {
 
 // Server answers on every replica, leader or not.
 type Server struct {
-	o       Options
-	limit   *auth.Limit
-	metrics *Metrics
-	hub     *hub
-	usage   usageCache
-	handler http.Handler
+	o           Options
+	limiter     *auth.RateLimiter
+	metrics     *Metrics
+	broadcaster *broadcaster
+	usage       usageCache
+	handler     http.Handler
 	// lookups bounds the listings for ids that the cache does not have.
 	lookups chan struct{}
 	// inFlight bounds the requests that are worked on.
@@ -100,21 +109,21 @@ type Server struct {
 // New makes a server that Start runs. Changes of migrations come by Watch.
 func New(o Options) (*Server, error) {
 	s := &Server{
-		o: o, limit: auth.NewLimit(o.Rate, o.Burst, time.Now), metrics: NewMetrics(o.Registerer),
+		o: o, limiter: auth.NewRateLimiter(o.Rate, o.Burst, time.Now), metrics: NewMetrics(o.Registerer),
 		lookups: make(chan struct{}, maxLookups), inFlight: make(chan struct{}, maxInFlight), ending: make(chan struct{}), now: time.Now,
 	}
-	s.hub = newHub(s.metrics)
+	s.broadcaster = newBroadcaster(s.metrics)
 	var err error
 	s.handler, err = s.routes()
 	return s, err
 }
 
-// Watch lets the server tell its listeners of every change that an informer of
-// PodMigrations sees.
+// Watch publishes every change that an informer of PodMigrations sees to the
+// subscribers of the server.
 func (s *Server) Watch(informer interface {
 	AddEventHandler(cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error)
 }) error {
-	_, err := informer.AddEventHandler(s.hub)
+	_, err := informer.AddEventHandler(s.broadcaster)
 	return err
 }
 
@@ -143,7 +152,11 @@ func (s *Server) Start(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- server.ServeTLS(listener, "", "") }()
 	logger.Info("Serving the HTTP API", "address", listener.Addr().String())
-	go s.watchLoop(ctx)
+	watching, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { s.watchLoop(watching) })
+	defer background.Wait()
+	defer stop()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving the HTTP API: %w", err)

@@ -12,9 +12,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 )
 
-// RequestedByAnnotation holds the user whose token came with the request.
-const RequestedByAnnotation = v1alpha1.GroupName + "/requested-by"
-
 // Migration is one migration as the API shows it. Times are RFC 3339.
 type Migration struct {
 	// ID is a UUID.
@@ -23,7 +20,7 @@ type Migration struct {
 	Namespace  string `json:"namespace"`
 	PodName    string `json:"pod_name"`
 	SourceNode string `json:"source_node,omitempty"`
-	// TargetNode is the node that was asked for, or that the loop expects.
+	// TargetNode is the node that was requested, or that the loop expects.
 	TargetNode string         `json:"target_node,omitempty"`
 	Phase      v1alpha1.Phase `json:"phase"`
 	// Reason is a CamelCase word, Message a sentence.
@@ -37,14 +34,14 @@ type Migration struct {
 	CancelRequested bool   `json:"cancel_requested"`
 	NewPod          string `json:"new_pod,omitempty"`
 	NewNode         string `json:"new_node,omitempty"`
-	// CheckpointMode and CheckpointFallback are as they were asked for.
+	// CheckpointMode and CheckpointFallback are as they were requested.
 	CheckpointMode     v1alpha1.CheckpointMode     `json:"checkpoint_mode"`
 	CheckpointFallback v1alpha1.CheckpointFallback `json:"checkpoint_fallback"`
 	CheckpointClaim    string                      `json:"checkpoint_claim,omitempty"`
 	// CheckpointPath is where the containers of the new pod see the claim.
 	CheckpointPath string `json:"checkpoint_path,omitempty"`
-	// Restored is what the new pod went on with, FallbackReason why only with the
-	// volumes where processes were asked for.
+	// Restored is what the new pod continued with, FallbackReason why only with the
+	// volumes where processes were requested.
 	Restored        v1alpha1.RestoredState `json:"restored,omitempty"`
 	FallbackReason  string                 `json:"fallback_reason,omitempty"`
 	Handover        *Handover              `json:"handover,omitempty"`
@@ -79,7 +76,7 @@ type Container struct {
 	Message       string                  `json:"message,omitempty"`
 }
 
-// Resources are what a pod asked for and was measured to use, as quantities of
+// Resources are what a pod requests and was measured to use, as quantities of
 // Kubernetes by resource name.
 type Resources struct {
 	Requests   map[corev1.ResourceName]string `json:"requests,omitempty"`
@@ -103,14 +100,14 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 	v := Migration{
 		ID: string(m.UID), Name: m.Name, Namespace: m.Namespace, PodName: m.Spec.PodName,
 		SourceNode: m.Spec.SourceNode, TargetNode: cmp.Or(m.Spec.TargetNode, m.Spec.PlannedNode),
-		Phase: phaseOf(m), Reason: migration.ReasonOf(m), Message: s.Message,
+		Phase: m.CurrentPhase(), Reason: migration.ReasonOf(m), Message: s.Message,
 		CreatedAt: m.CreationTimestamp.UTC(), StartedAt: utc(s.Times.Started), FinishedAt: utc(s.Times.Finished),
 		Queued: isQueued(m), CancelRequested: m.Spec.Cancel, CheckpointClaim: s.CheckpointClaim,
 		CheckpointMode:     cmp.Or(m.Spec.Checkpoint.Mode, v1alpha1.CheckpointFrozen),
 		CheckpointFallback: cmp.Or(m.Spec.Checkpoint.Fallback, v1alpha1.FallbackNone),
 		OriginalResources:  resourcesOf(s.Before), OptimizedResources: resourcesOf(s.After), PhaseTimes: phaseTimesOf(m),
 		PreservePV: m.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain, ForceRestart: m.Spec.ForceRestart, TimeoutSeconds: m.Spec.TimeoutSeconds,
-		RequestedBy: m.Annotations[RequestedByAnnotation],
+		RequestedBy: m.Annotations[v1alpha1.RequestedByAnnotation],
 	}
 	if s.Original != nil {
 		v.SourceNode = s.Original.NodeName
@@ -139,14 +136,9 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 	return v
 }
 
-// phaseOf is Pending before the controller has seen a migration.
-func phaseOf(m *v1alpha1.PodMigration) v1alpha1.Phase {
-	return cmp.Or(m.Status.Phase, v1alpha1.PhasePending)
-}
-
-// isQueued reports whether the controller has seen a migration and told it to wait.
+// isQueued reports whether the controller has seen a migration and lets it wait.
 func isQueued(m *v1alpha1.PodMigration) bool {
-	return phaseOf(m) == v1alpha1.PhasePending && meta.IsStatusConditionFalse(m.Status.Conditions, v1alpha1.ConditionAccepted)
+	return m.CurrentPhase() == v1alpha1.PhasePending && meta.IsStatusConditionFalse(m.Status.Conditions, v1alpha1.ConditionAccepted)
 }
 
 func resourcesOf(r *v1alpha1.ResourceRecord) *Resources {
@@ -168,39 +160,20 @@ func quantities(list corev1.ResourceList) map[corev1.ResourceName]string {
 	return shown
 }
 
-// phaseTimesOf lists the phases that a migration went through, in order. Those
-// that a rollback cut short end with the migration.
+// phaseTimesOf lists the phases that a migration went through before it ended.
 func phaseTimesOf(m *v1alpha1.PodMigration) []PhaseTime {
-	t := m.Status.Times
-	created := metav1.NewMicroTime(m.CreationTimestamp.Time)
 	var phases []PhaseTime
-	for _, phase := range []struct {
-		phase   v1alpha1.Phase
-		started *metav1.MicroTime
-	}{
-		{v1alpha1.PhasePending, &created}, {v1alpha1.PhasePreparing, t.Started}, {v1alpha1.PhasePlacing, t.Prepared},
-		{v1alpha1.PhaseHandingOver, t.HandingOver},
-	} {
-		if phase.started == nil {
-			continue
+	for _, span := range m.PhaseSpans() {
+		if span.Phase.IsFinished() {
+			break
 		}
-		if n := len(phases); n > 0 {
-			phases[n-1].end(phase.started.Time)
+		p := PhaseTime{Phase: span.Phase, StartedAt: span.Start.UTC()}
+		if !span.End.IsZero() {
+			p.EndedAt, p.Seconds = new(span.End.UTC()), new(span.End.Sub(span.Start).Seconds())
 		}
-		phases = append(phases, PhaseTime{Phase: phase.phase, StartedAt: phase.started.UTC()})
-	}
-	if t.Finished != nil {
-		phases[len(phases)-1].end(t.Finished.Time)
+		phases = append(phases, p)
 	}
 	return phases
-}
-
-// end is never before the start: a creation is stored in whole seconds.
-func (p *PhaseTime) end(at time.Time) {
-	if at.Before(p.StartedAt) {
-		at = p.StartedAt
-	}
-	p.EndedAt, p.Seconds = new(at.UTC()), new(at.Sub(p.StartedAt).Seconds())
 }
 
 func utc(t *metav1.MicroTime) *time.Time {

@@ -20,10 +20,10 @@ const (
 	// writeWithin is how long a client may take for one event.
 	writeWithin = 10 * time.Second
 	// checkAgain is how soon a caller who has lost a right, or whose token has
-	// expired, is told nothing more.
+	// expired, gets no more events.
 	checkAgain = 30 * time.Second
-	// nodesEvery and planEvery are how often listeners are told of the nodes, and
-	// how often a new plan is looked for.
+	// nodesEvery and planEvery are how often the nodes are published, and how often a
+	// new plan is looked for.
 	nodesEvery = 10 * time.Second
 	planEvery  = 2 * time.Second
 )
@@ -45,15 +45,15 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, caller user.Info)
 		return err
 	}
 	access := auth.Access{Verb: "list", Namespace: namespace}
-	if err := s.o.Gate.Allow(r.Context(), caller, access); err != nil {
+	if err := s.o.Authorizer.Allow(r.Context(), caller, access); err != nil {
 		return err
 	}
-	// Who listens first and reads then misses nothing in between.
-	listener := s.hub.join(namespace)
-	if listener == nil {
-		return overloaded("too many clients are listening")
+	// Subscribing before reading misses nothing in between.
+	subscriber := s.broadcaster.subscribe(namespace)
+	if subscriber == nil {
+		return overloaded("too many clients are watching")
 	}
-	defer s.hub.leave(listener)
+	defer s.broadcaster.unsubscribe(subscriber)
 	migrations, err := s.migrations(r.Context(), namespace)
 	if err != nil {
 		return err
@@ -70,27 +70,27 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, caller user.Info)
 			}
 		}
 	}
-	s.stream(r, out, listener, access)
+	s.stream(r, out, subscriber, access)
 	return nil
 }
 
-// stream sends what the listener hears. Its head was sent, so an error can only end it.
-func (s *Server) stream(r *http.Request, out *stream, l *listener, access auth.Access) {
+// stream sends the events of a subscriber. Its head was sent, so an error can only end it.
+func (s *Server) stream(r *http.Request, out *stream, sub *subscriber, access auth.Access) {
 	logger := klog.FromContext(r.Context())
 	beat, check := time.NewTicker(heartbeat), time.NewTicker(checkAgain)
 	defer beat.Stop()
 	defer check.Stop()
-	err := out.comment("listening")
+	err := out.comment("connected")
 	for err == nil {
 		select {
 		case <-r.Context().Done():
 			return
 		case <-s.ending:
-			_ = out.comment("the server is ending, come again")
+			_ = out.comment("the server is shutting down: reconnect")
 			return
-		case <-l.dropped:
-			err = errors.New("it did not keep up")
-		case e := <-l.events:
+		case <-sub.dropped:
+			err = errors.New("the client reads too slowly")
+		case e := <-sub.events:
 			err = out.send(e)
 		case <-beat.C:
 			err = out.comment("heartbeat")
@@ -98,16 +98,16 @@ func (s *Server) stream(r *http.Request, out *stream, l *listener, access auth.A
 			err = s.stillMay(r, access)
 		}
 	}
-	logger.V(2).Info("Stream ended", "why", err)
+	logger.V(2).Info("Stream ended", "reason", err)
 }
 
 // stillMay looks at token and rights again.
 func (s *Server) stillMay(r *http.Request, access auth.Access) error {
-	caller, err := s.o.Gate.Identify(r)
+	caller, err := s.o.Authorizer.Identify(r)
 	if err != nil {
 		return err
 	}
-	return s.o.Gate.Allow(r.Context(), caller, access)
+	return s.o.Authorizer.Allow(r.Context(), caller, access)
 }
 
 // stream writes server-sent events.
@@ -142,7 +142,8 @@ func (s *stream) write(format string, args ...any) error {
 	return s.controller.Flush()
 }
 
-// watchLoop tells listeners of the plan and of the nodes, as long as there are any.
+// watchLoop publishes the plan and the nodes as long as there are subscribers, until the
+// context ends.
 func (s *Server) watchLoop(ctx context.Context) {
 	plans, nodes := time.NewTicker(planEvery), time.NewTicker(nodesEvery)
 	defer plans.Stop()
@@ -153,37 +154,37 @@ func (s *Server) watchLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-plans.C:
-			last = s.tellPlan(ctx, last)
+			last = s.publishPlan(ctx, last)
 		case <-nodes.C:
-			s.tellNodes(ctx)
+			s.publishNodes(ctx)
 		}
 	}
 }
 
-func (s *Server) tellPlan(ctx context.Context, last time.Time) time.Time {
-	if !s.hub.hears() {
+func (s *Server) publishPlan(ctx context.Context, last time.Time) time.Time {
+	if !s.broadcaster.hasSubscribers() {
 		return last
 	}
-	status, judged, err := s.judged(ctx)
+	status, err := s.loopStatus(ctx)
 	if err != nil {
-		klog.FromContext(ctx).V(2).Info("Listeners are not told of the plan", "err", err)
+		klog.FromContext(ctx).V(2).Info("Cannot publish the plan", "err", err)
 		return last
 	}
-	if status != nil && judged.Time.After(last) {
-		s.hub.tell(event{name: "plan", data: PlanChanged{Time: judged.Time}})
-		return judged.Time
+	if status != nil && status.Time.After(last) {
+		s.broadcaster.publish(event{name: "plan", data: PlanChanged{Time: status.Time}})
+		return status.Time
 	}
 	return last
 }
 
-func (s *Server) tellNodes(ctx context.Context) {
-	if !s.hub.hears() {
+func (s *Server) publishNodes(ctx context.Context) {
+	if !s.broadcaster.hasSubscribers() {
 		return
 	}
 	nodes, err := s.nodesNow(ctx)
 	if err != nil {
-		klog.FromContext(ctx).V(2).Info("Listeners are not told of the nodes", "err", err)
+		klog.FromContext(ctx).V(2).Info("Cannot publish the nodes", "err", err)
 		return
 	}
-	s.hub.tell(event{name: "nodes", data: nodes})
+	s.broadcaster.publish(event{name: "nodes", data: nodes})
 }

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"log"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -137,11 +135,7 @@ func (w *world) plan(now time.Time) restapi.Plan {
 	if w.pause.Paused {
 		status.Held, status.Paused = w.pause.String(), &w.pause
 	}
-	encoded, err := json.Marshal(&status)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return restapi.Plan{Status: encoded, Paused: w.pause, AgeSeconds: new(now.Sub(made).Seconds())}
+	return restapi.Plan{Status: restapi.LoopStatusOf(&status), Paused: w.pause, AgeSeconds: new(now.Sub(made).Seconds())}
 }
 
 // moves of the plan are those that run and the next ones.
@@ -154,7 +148,7 @@ func (w *world) moves(now time.Time) []planner.Move {
 			Pod: cluster.PodKey{Namespace: m.Namespace, Name: m.PodName}, UID: types.UID(m.ID), Workload: m.Namespace + "/Job/" + m.PodName,
 			From: m.SourceNode, To: m.TargetNode, Gain: 3.41 - 0.37*float64(i-current), Cost: 0.52,
 			FreedRequests: cluster.Resources{MilliCPU: 1500, Memory: 4 * gib},
-			Reason: fmt.Sprintf("node %s is overutilized (CPU 91%%, memory 78%%); moving 4200m CPU and 9216Mi to node %s (CPU 38%%, memory 41%%) gains %.2f and costs 0.52; its finished containers ask for 1500m CPU and 4096Mi that are freed",
+			Reason: fmt.Sprintf("node %s is overutilized (CPU 91%%, memory 78%%); moving 4200m CPU and 9216Mi to node %s (CPU 38%%, memory 41%%) gains %.2f and costs 0.52; its finished containers request 1500m CPU and 4096Mi, which are freed",
 				m.SourceNode, m.TargetNode, 3.41-0.37*float64(i-current)),
 		}
 		if i == current+3 {

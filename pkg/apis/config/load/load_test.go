@@ -96,8 +96,8 @@ func deviating() *config.RebalanceArgs {
 	args.Thresholds = config.UtilizationThresholds{Mode: "Deviation", CPU: 10, Memory: 10}
 	args.Cooldown, args.MaxCooldown = duration(3*time.Hour), duration(3*time.Hour)
 	args.Signals.Prometheus = &config.PrometheusArgs{URL: "http://prometheus:9090", Queries: config.PrometheusQueries{
-		NodeCPU:    `sum by (node) (rate(container_cpu_usage_seconds_total{id="/",node!=""}[$range]))`,
-		NodeMemory: `sum by (node) (container_memory_working_set_bytes{id="/",node!=""})`,
+		NodeCPU:    `sum by (node) (rate(container_cpu_usage_seconds_total{id="/",node!=""}[$range])) or sum by (node) (rate(container_cpu_usage_seconds_total{container!="",pod!="",node!=""}[$range]))`,
+		NodeMemory: `sum by (node) (container_memory_working_set_bytes{id="/",node!=""}) or sum by (node) (container_memory_working_set_bytes{container!="",pod!="",node!=""})`,
 		PodCPU:     `sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{container!="",pod!=""}[$range]))`,
 		PodMemory:  `sum by (namespace, pod) (container_memory_working_set_bytes{container!="",pod!=""})`,
 		Range:      duration(2 * time.Minute),

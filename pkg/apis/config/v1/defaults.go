@@ -63,15 +63,17 @@ func setDefaultThresholds(thresholds *UtilizationThresholds) {
 }
 
 // The queries read what the kubelet exports of its root cgroup and of every
-// container. $range stands for the range.
+// container. A monitoring stack may drop the root cgroup: the chart
+// kube-prometheus-stack drops series of cAdvisor with an id and no pod. The sum over
+// the containers of the node then stands for it. $range stands for the range.
 const (
-	nodeCPUQuery    = `sum by (node) (rate(container_cpu_usage_seconds_total{id="/",node!=""}[$range]))`
-	nodeMemoryQuery = `sum by (node) (container_memory_working_set_bytes{id="/",node!=""})`
+	nodeCPUQuery    = `sum by (node) (rate(container_cpu_usage_seconds_total{id="/",node!=""}[$range])) or sum by (node) (rate(container_cpu_usage_seconds_total{container!="",pod!="",node!=""}[$range]))`
+	nodeMemoryQuery = `sum by (node) (container_memory_working_set_bytes{id="/",node!=""}) or sum by (node) (container_memory_working_set_bytes{container!="",pod!="",node!=""})`
 	podCPUQuery     = `sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{container!="",pod!=""}[$range]))`
 	podMemoryQuery  = `sum by (namespace, pod) (container_memory_working_set_bytes{container!="",pod!=""})`
 )
 
-// setDefaultSignals makes room for twice the measurements that must be there,
+// setDefaultSignals keeps twice the measurements that must be there,
 // also where the interval is long.
 func setDefaultSignals(args *RebalanceArgs) {
 	signals := &args.Signals

@@ -1,4 +1,4 @@
-// Package v1 is the form of the plugin arguments that people write, with its
+// Package v1 is the form of the plugin arguments that users write, with its
 // defaults.
 //
 // +k8s:deepcopy-gen=package

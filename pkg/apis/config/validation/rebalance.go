@@ -48,7 +48,7 @@ func validateShapes(path *field.Path, args *config.RebalanceArgs) field.ErrorLis
 	shapes := path.Child("shapes")
 	switch {
 	case defragments && len(args.Shapes) == 0:
-		return field.ErrorList{field.Required(shapes, "strategy Defragment needs the shapes of pods to keep room for")}
+		return field.ErrorList{field.Required(shapes, "strategy Defragment needs the shapes of pods to keep capacity free for")}
 	case !defragments && len(args.Shapes) > 0:
 		return field.ErrorList{field.Forbidden(shapes, "only strategy Defragment reads it")}
 	}

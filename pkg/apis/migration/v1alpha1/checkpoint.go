@@ -16,8 +16,8 @@ const (
 	// copy, so that nothing it wrote and acknowledged is lost.
 	CheckpointFrozen CheckpointMode = "Frozen"
 	// CheckpointProcess carries what Frozen does, the writable layers of containers
-	// and the memory of their processes, all of one instant: the processes go on
-	// where they stood still.
+	// and the memory of their processes, all of one instant: the processes continue
+	// where they were frozen.
 	CheckpointProcess CheckpointMode = "Process"
 	// CheckpointLive carries every emptyDir without freezing the pod: it is
 	// copied until two passes agree. What is written after that is lost.
@@ -45,9 +45,9 @@ func (m CheckpointMode) CarriesVolumes() bool {
 type CheckpointFallback string
 
 const (
-	// FallbackNone fails the migration: the original goes on where it is.
+	// FallbackNone fails the migration: the original continues where it is.
 	FallbackNone CheckpointFallback = "None"
-	// FallbackFreshStart goes on in mode Frozen: the volumes move, and the
+	// FallbackFreshStart continues in mode Frozen: the volumes move, and the
 	// containers start afresh.
 	FallbackFreshStart CheckpointFallback = "FreshStart"
 )
@@ -55,7 +55,7 @@ const (
 // CheckpointFallbacks are all of them, the default first.
 var CheckpointFallbacks = []CheckpointFallback{FallbackNone, FallbackFreshStart}
 
-// RestoredState says what a replacement goes on with.
+// RestoredState says what a replacement continues with.
 //
 // +kubebuilder:validation:Enum=Processes;Volumes
 type RestoredState string
@@ -65,7 +65,7 @@ const (
 	RestoredVolumes   RestoredState = "Volumes"
 )
 
-// CheckpointMode is how state is carried: as it was accepted, or as it was asked.
+// CheckpointMode is how state is carried: as it was accepted, or as it was requested.
 func (m *PodMigration) CheckpointMode() CheckpointMode {
 	switch {
 	case m.Status.Checkpoint != nil && m.Status.Checkpoint.Mode != "":
@@ -84,13 +84,13 @@ type ReplacementMethod string
 const (
 	// MethodCreate: nobody owns the pod, the controller creates the replacement.
 	MethodCreate ReplacementMethod = "Create"
-	// MethodAdopt: the controller creates the replacement; once it works, its
-	// ReplicaSet adopts it and lets the original go.
+	// MethodAdopt: the controller creates the replacement; once it is ready, its
+	// ReplicaSet adopts it and the original is evicted.
 	MethodAdopt ReplacementMethod = "Adopt"
-	// MethodRelease: the original is released by its owner, which makes another
-	// pod at once; the admission webhook turns that pod into the replacement.
+	// MethodRelease: the original is released by its owner, which creates
+	// another pod at once; the admission webhook turns that pod into the replacement.
 	MethodRelease ReplacementMethod = "Release"
-	// MethodRecreate: the owner makes another pod once the original is gone; the
+	// MethodRecreate: the owner creates another pod once the original is gone; the
 	// admission webhook turns that pod into the replacement.
 	MethodRecreate ReplacementMethod = "Recreate"
 )
@@ -101,7 +101,7 @@ const (
 type HandoverOrder string
 
 const (
-	// OrderStartFirst: the replacement is brought up while the original works.
+	// OrderStartFirst: the replacement becomes ready while the original runs.
 	OrderStartFirst HandoverOrder = "StartFirst"
 	// OrderStopFirst: the original ends before the replacement can start,
 	// because both need a volume that only one node can have, or one name. A
@@ -114,7 +114,7 @@ const (
 type Handover struct {
 	Method ReplacementMethod `json:"method"`
 	Order  HandoverOrder     `json:"order"`
-	// reason tells in a sentence why the order is what it is.
+	// reason says in a sentence why the order is what it is.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// owner is the controller of the original; absent when it has none.
@@ -144,7 +144,7 @@ const (
 	// StepRelease: the agent of the destination lets the containers of the
 	// replacement start. From here on the replacement is the working copy.
 	StepRelease CheckpointStep = "Release"
-	// StepAbort: the agent of the source node lets the original go on.
+	// StepAbort: the agent of the source node thaws the original.
 	StepAbort CheckpointStep = "Abort"
 )
 
@@ -162,14 +162,14 @@ type CheckpointStatus struct {
 	// +optional
 	// +listType=atomic
 	Processes []string `json:"processes,omitempty"`
-	// restored tells what the replacement went on with, once it was let go on.
+	// restored says what the replacement continued with, once it was released.
 	// +optional
 	Restored RestoredState `json:"restored,omitempty"`
-	// fallbackReason tells why the processes could not move, where the migration
-	// went on with the volumes alone.
+	// fallbackReason says why the processes could not move, where the migration
+	// continued with the volumes alone.
 	// +optional
 	FallbackReason string `json:"fallbackReason,omitempty"`
-	// claimReused tells that the claim is the one of an earlier migration, which
+	// claimReused says that the claim is the one of an earlier migration, which
 	// the original brought along.
 	// +optional
 	ClaimReused bool `json:"claimReused,omitempty"`
@@ -223,7 +223,7 @@ const ReportNoManifest = "NoManifest"
 // processes cannot be carried, while its volumes could.
 const ReportProcessNotMovable = "ProcessNotMovable"
 
-// SourceReport is what the agent of the source node tells.
+// SourceReport is what the agent of the source node reports.
 type SourceReport struct {
 	Node    string      `json:"node"`
 	Attempt int32       `json:"attempt"`
@@ -245,7 +245,7 @@ type SourceReport struct {
 	// passBytes is what the current or last pass had to write.
 	// +optional
 	PassBytes int64 `json:"passBytes,omitempty"`
-	// frozenAt and sealedAt bound the window in which nothing worked.
+	// frozenAt and sealedAt bound the time in which the pod was frozen.
 	// +optional
 	FrozenAt *metav1.MicroTime `json:"frozenAt,omitempty"`
 	// dumpedAt is when the memory of the processes had been read (mode Process).
@@ -278,7 +278,7 @@ const (
 	DestinationFailed   DestinationPhase = "Failed"
 )
 
-// DestinationReport is what the agent of the destination node tells.
+// DestinationReport is what the agent of the destination node reports.
 type DestinationReport struct {
 	Node    string           `json:"node"`
 	Attempt int32            `json:"attempt"`

@@ -1,20 +1,21 @@
 package v1alpha1
 
 import (
+	"regexp"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 )
 
 // Marks on the objects that a migration creates. The scheduler plugin, the
-// controller and people searching with kubectl read them.
+// controller and users of kubectl read them.
 const (
 	// OriginalPodLabel names the first original, so that the descendants of one
 	// pod can be listed. Values longer than a label allows are cut; the
 	// annotation of the same name holds the whole.
 	OriginalPodLabel = GroupName + "/original-pod"
-	// TargetNodeLabel names the node that was asked for or planned. The
-	// scheduler decides; spec.nodeName tells where the pod really is.
+	// TargetNodeLabel names the node that was requested or planned. The
+	// scheduler decides; spec.nodeName says where the pod really is.
 	TargetNodeLabel = GroupName + "/target-node"
 	// MigrationUIDLabel holds the UID of the PodMigration that owns the object.
 	MigrationUIDLabel = GroupName + "/migration-uid"
@@ -34,31 +35,35 @@ const (
 	// whose content may be lost when the pod moves. The author of the pod sets it.
 	DiscardableVolumesAnnotation = GroupName + "/discardable-volumes"
 	// ExcludeAnnotation with the value "true" keeps the rebalancing loop away
-	// from a pod. A migration that somebody asks for is still carried out.
+	// from a pod. A migration that a user requests is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"
 
 	// ReclaimedAnnotation holds, on a pod of which finished containers were shrunk
-	// in place, what they asked for (JSON, package reclaim/record).
+	// in place, what they requested (JSON, package reclaim/record).
 	ReclaimedAnnotation = GroupName + "/reclaimed"
 
 	// CreatedByLabel with the value CreatedByRebalancer marks the PodMigrations
-	// that the rebalancing loop asked for. Its circuit breaker counts no others.
+	// that the rebalancing loop created. Its circuit breaker counts no others.
 	CreatedByLabel      = GroupName + "/created-by"
 	CreatedByRebalancer = "rebalancer"
 
-	// RoleLabel tells what a pod is to the migration in MigrationUIDLabel when it
+	// RequestedByAnnotation holds the user whose token came with a request to the
+	// REST API.
+	RequestedByAnnotation = GroupName + "/requested-by"
+
+	// RoleLabel says what a pod is to the migration in MigrationUIDLabel when it
 	// is not the replacement: RolePlaceholder or RoleCarrier.
 	RoleLabel       = GroupName + "/role"
 	RolePlaceholder = "placeholder"
 	RoleCarrier     = "carrier"
-	// ReleasedAnnotation holds, on an original that its owner has let go, what
-	// has to come back if the migration is undone (JSON).
+	// ReleasedAnnotation holds, on an original that its owner has released, what
+	// has to be restored when the migration is rolled back (JSON).
 	ReleasedAnnotation = GroupName + "/released"
 	// RollbackBarrierAnnotation holds the UID of the last migration that was rolled back.
 	// Writing it makes every older judgement of the pod void.
 	RollbackBarrierAnnotation = GroupName + "/rollback-barrier"
-	// RecreateAnnotation with the value "true" tells that the controller of the
-	// pod makes a new one when the pod is gone, so that it may be moved. The
+	// RecreateAnnotation with the value "true" says that the controller of the
+	// pod creates a new one when the pod is gone, so that it may be moved. The
 	// author of the pod sets it. ReplicaSets, Jobs and StatefulSets need none.
 	RecreateAnnotation = GroupName + "/recreate"
 	// ProbeAnnotation holds the UID of a migration on a pod that is created only
@@ -95,13 +100,13 @@ const (
 	// checkpoint claim.
 	CheckpointMountPath = "/migration-checkpoint"
 
-	// Finalizer keeps a PodMigration until what it made is put back.
+	// Finalizer keeps a PodMigration until what it created is removed, or handed over.
 	Finalizer = GroupName + "/cleanup"
 
 	// ProcessRuntimeClass is the RuntimeClass of pods whose processes can move: its
 	// handler is cmd/oci-runtime.
 	ProcessRuntimeClass = "ai-storage-process"
-	// ProcessNodeLabel with the value "true" tells that a node can dump and restore
+	// ProcessNodeLabel with the value "true" says that a node can dump and restore
 	// processes. The node agent writes it, and ProcessVersionsAnnotation.
 	ProcessNodeLabel = GroupName + "/process-checkpoint"
 	// ProcessVersionsAnnotation names the versions of the kernel, CRIU and runc.
@@ -131,6 +136,13 @@ func LabelValue(name string) string {
 func isAlphanumeric(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
+
+// uid is the form of the UIDs that API servers give (RFC 4122, in lower case).
+var uid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// IsUID reports whether a text has the form of the UIDs that API servers give, so
+// that it is safe in a path and worth to be looked for.
+func IsUID(text string) bool { return uid.MatchString(text) }
 
 // OwnedBy reports whether labels carry the mark of the migration with this UID.
 func OwnedBy(labels map[string]string, migration types.UID) bool {

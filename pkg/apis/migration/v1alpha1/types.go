@@ -9,9 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// PodMigration moves one pod of its namespace to another node. Its spec is
-// what was asked and cannot be changed, but for cancel; its status is the only
-// memory of the controller.
+// PodMigration moves one pod of its namespace to another node. Its spec is the
+// request: only cancel, reason and ttlSecondsAfterFinished can be changed once it
+// was created. Its status is the only memory of the controller.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -49,9 +49,9 @@ type PodMigrationList struct {
 // +kubebuilder:validation:XValidation:rule="has(self.sourceNode) == has(oldSelf.sourceNode) && (!has(self.sourceNode) || self.sourceNode == oldSelf.sourceNode)",message="sourceNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.targetNode) == has(oldSelf.targetNode) && (!has(self.targetNode) || self.targetNode == oldSelf.targetNode)",message="targetNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.plannedNode) == has(oldSelf.plannedNode) && (!has(self.plannedNode) || self.plannedNode == oldSelf.plannedNode)",message="plannedNode cannot be changed: create another PodMigration"
-// +kubebuilder:validation:XValidation:rule="self.waiting == oldSelf.waiting && self.timeoutSeconds == oldSelf.timeoutSeconds && self.forceRestart == oldSelf.forceRestart && self.checkpoint == oldSelf.checkpoint",message="only cancel can be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="self.waiting == oldSelf.waiting && self.timeoutSeconds == oldSelf.timeoutSeconds && self.forceRestart == oldSelf.forceRestart && self.checkpoint == oldSelf.checkpoint",message="waiting, timeoutSeconds, forceRestart and checkpoint cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="!has(self.targetNode) || !has(self.sourceNode) || self.targetNode != self.sourceNode",message="targetNode must differ from sourceNode"
-// +kubebuilder:validation:XValidation:rule="!oldSelf.cancel || self.cancel",message="a cancelled migration cannot be taken up again: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="!oldSelf.cancel || self.cancel",message="a cancelled migration cannot be resumed: create another PodMigration"
 type PodMigrationSpec struct {
 	// podName is the pod to move, in the namespace of this object.
 	// +required
@@ -91,13 +91,13 @@ type PodMigrationSpec struct {
 	Checkpoint CheckpointSpec `json:"checkpoint,omitempty"`
 
 	// forceRestart makes the original stop before its replacement starts, also
-	// where both could work side by side. State is carried as ever.
+	// where both could run side by side. State is carried all the same.
 	// +optional
 	// +kubebuilder:default=false
 	ForceRestart bool `json:"forceRestart,omitempty"`
 
 	// timeoutSeconds bounds the migration from its start to the eviction of the
-	// original, in seconds. When it runs out, everything is put back.
+	// original, in seconds. When it runs out, the migration is rolled back.
 	// +optional
 	// +kubebuilder:default=600
 	// +kubebuilder:validation:Minimum=1
@@ -110,12 +110,13 @@ type PodMigrationSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	TTLSecondsAfterFinished *int32 `json:"ttlSecondsAfterFinished,omitempty"`
 
-	// cancel puts everything back, as long as the original has not been evicted.
+	// cancel rolls the migration back, as long as it is not committed. It cannot be
+	// taken back.
 	// +optional
 	// +kubebuilder:default=false
 	Cancel bool `json:"cancel,omitempty"`
 
-	// reason tells a person why the pod moves. The rebalancer writes the gain
+	// reason says for humans why the pod moves. The rebalancer writes the gain
 	// that it expects.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
@@ -142,15 +143,16 @@ type CheckpointSpec struct {
 	Mode CheckpointMode `json:"mode,omitempty"`
 
 	// fallback says what happens in mode Process when the processes cannot move:
-	// None fails the migration and the original goes on, FreshStart goes on in
-	// mode Frozen.
+	// None fails the migration and the original continues, FreshStart continues
+	// the migration in mode Frozen.
 	// +optional
 	// +kubebuilder:default=None
 	Fallback CheckpointFallback `json:"fallback,omitempty"`
 
-	// maxFreezeSeconds bounds how long the original may stand still before its
-	// replacement goes on, in seconds: half of it until the last copy is sealed. What
-	// takes longer is given up, and the original goes on. Much memory needs more.
+	// maxFreezeSeconds bounds how long the pod stays frozen until its replacement
+	// continues, in seconds. Half of it is for the time until the last copy is
+	// sealed. A migration that takes longer is rolled back, and the original is
+	// thawed. Much memory needs more.
 	// +optional
 	// +kubebuilder:default=60
 	// +kubebuilder:validation:Minimum=1
@@ -182,12 +184,12 @@ type CheckpointSpec struct {
 	ReclaimPolicy ClaimReclaimPolicy `json:"reclaimPolicy,omitempty"`
 }
 
-// DefaultMaxFreeze bounds how long an original may stand still where its migration
-// does not say.
+// DefaultMaxFreeze bounds how long an original stays frozen where its migration does
+// not say.
 const DefaultMaxFreeze = time.Minute
 
-// MaxFreeze bounds how long the original may stand still before its replacement
-// goes on.
+// MaxFreeze bounds how long the original stays frozen until its replacement
+// continues.
 func (c CheckpointSpec) MaxFreeze() time.Duration {
 	if c.MaxFreezeSeconds == 0 {
 		return DefaultMaxFreeze
@@ -195,7 +197,7 @@ func (c CheckpointSpec) MaxFreeze() time.Duration {
 	return time.Duration(c.MaxFreezeSeconds) * time.Second
 }
 
-// ClaimAccessMode is the access mode of the claim: as it was asked for, or the
+// ClaimAccessMode is the access mode of the claim: as it was requested, or the
 // default of the mode.
 func (c CheckpointSpec) ClaimAccessMode() corev1.PersistentVolumeAccessMode {
 	switch {
@@ -215,7 +217,7 @@ const (
 	ClaimDelete ClaimReclaimPolicy = "Delete"
 )
 
-// Phase summarises the conditions for a person; the controller decides by the
+// Phase summarises the conditions for humans; the controller decides by the
 // conditions and by what exists.
 //
 // +kubebuilder:validation:Enum=Pending;Preparing;Placing;HandingOver;Succeeded;Failed;Cancelled
@@ -273,7 +275,7 @@ type PodMigrationStatus struct {
 	// +optional
 	Checkpoint *CheckpointStatus `json:"checkpoint,omitempty"`
 	// downtime is the time from the last moment at which the original could
-	// work to the moment at which the replacement was Ready; 0 when they
+	// run to the moment at which the replacement was Ready; 0 when they
 	// overlapped.
 	// +optional
 	Downtime *metav1.Duration `json:"downtime,omitempty"`
@@ -309,14 +311,14 @@ const (
 	// ConditionPlaced: the scheduler bound the replacement, or the placeholder
 	// that holds its place, to a node.
 	ConditionPlaced = "Placed"
-	// ConditionSealed: the checkpoint is complete and verified.
+	// ConditionSealed: the checkpoint is committed, that is complete, and verified.
 	ConditionSealed = "Sealed"
-	// ConditionReleased: the replacement was let go on with the carried state.
-	// There is no way back from here.
+	// ConditionReleased: the containers of the replacement may start with the carried
+	// state. The migration is committed.
 	ConditionReleased = "Released"
 	// ConditionReplacementReady: the replacement is Ready.
 	ConditionReplacementReady = "ReplacementReady"
-	// ConditionHandedOver: the original is gone. There is no way back from here.
+	// ConditionHandedOver: the original is gone. The migration is committed.
 	ConditionHandedOver = "HandedOver"
 	// ConditionRolledBack: what the migration made has been removed.
 	ConditionRolledBack = "RolledBack"
@@ -341,11 +343,11 @@ type ContainerVerdict struct {
 	Kind ContainerKind `json:"kind"`
 	// state is what was found, such as Running, Completed, Failed or Waiting.
 	State ContainerState `json:"state"`
-	// shouldMigrate tells whether the replacement has this container.
+	// shouldMigrate says whether the replacement has this container.
 	ShouldMigrate bool `json:"shouldMigrate"`
 	// reason is a CamelCase word for programs.
 	Reason string `json:"reason"`
-	// message is a sentence for people.
+	// message is a human-readable sentence.
 	// +optional
 	Message string `json:"message,omitempty"`
 }
@@ -370,7 +372,7 @@ const (
 	StateWaiting   ContainerState = "Waiting"
 )
 
-// ResourceRecord holds what a pod asked for and what it was measured to use.
+// ResourceRecord holds what a pod requests and what it was measured to use.
 type ResourceRecord struct {
 	// requests are those of the pod as the scheduler counts them; of an original
 	// whose finished containers were shrunk in place, those from before that.
@@ -412,12 +414,12 @@ type StepTimes struct {
 	// handingOver is when the phase HandingOver began.
 	// +optional
 	HandingOver *metav1.MicroTime `json:"handingOver,omitempty"`
-	// stopped is the last moment at which the original could work.
+	// stopped is the last moment at which the original could run.
 	// +optional
 	Stopped *metav1.MicroTime `json:"stopped,omitempty"`
 	// +optional
 	Sealed *metav1.MicroTime `json:"sealed,omitempty"`
-	// released is when the replacement was let go on.
+	// released is when the containers of the replacement were allowed to start.
 	// +optional
 	Released *metav1.MicroTime `json:"released,omitempty"`
 	// +optional

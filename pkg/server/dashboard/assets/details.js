@@ -45,15 +45,15 @@ function migrationDetails(m) {
     <dl class="facts">
       ${fact('From, to', way(m))}
       ${fact('New pod', m.new_pod)}
-      ${fact('Asked for by', m.requested_by)}
-      ${fact('Way', m.handover && html`${m.handover.order}, ${m.handover.method}${m.handover.reason ? `: ${m.handover.reason}` : ''}`)}
+      ${fact('Requested by', m.requested_by)}
+      ${fact('Handover', m.handover && html`${m.handover.order}, ${m.handover.method}${m.handover.reason ? `: ${m.handover.reason}` : ''}`)}
       ${fact('Downtime', m.downtime_seconds === undefined ? undefined : duration(m.downtime_seconds))}
       ${fact('State carried', m.copied_bytes === undefined ? undefined : bytes(m.copied_bytes))}
       ${fact('Checkpoint claim', m.checkpoint_claim)}
       ${fact('Object', `podmigration ${m.name} in namespace ${m.namespace}`)}
     </dl>
     <h3>Phases</h3>
-    <ol class="plain">${(m.phase_times ?? []).map((p) => html`<li>${clockTime(p.started_at)} ${phaseWords[p.phase]}${p.seconds === undefined ? ', goes on' : `, ${duration(p.seconds)}`}</li>`)}
+    <ol class="plain">${(m.phase_times ?? []).map((p) => html`<li>${clockTime(p.started_at)} ${phaseWords[p.phase]}${p.seconds === undefined ? ', continues' : `, ${duration(p.seconds)}`}</li>`)}
       ${m.finished_at ? html`<li>${clockTime(m.finished_at)} ${phaseWords[m.phase]}</li>` : nothing}</ol>
     <h3>Containers</h3>${containersView(m)}
     ${resourcesTable(m)}`;
@@ -62,15 +62,15 @@ function migrationDetails(m) {
 /** @param {import('./types.js').Node} node */
 function nodeDetails(node) {
   const status = state.plan?.value.status;
-  const stillOverutilized = status?.plan.stillOverutilized?.find((h) => h.name === node.name);
-  const cycles = status?.abnormal?.find((a) => a.name === node.name)?.cycles;
-  const moves = status?.plan.moves?.filter((m) => m.from === node.name || m.to === node.name) ?? [];
+  const stillOverutilized = status?.still_overutilized.find((h) => h.name === node.name);
+  const cycles = status?.overutilized.find((a) => a.name === node.name)?.cycles;
+  const moves = status?.moves.filter((m) => m.source_node === node.name || m.target_node === node.name) ?? [];
   const migrations = [...(state.migrations?.value.values() ?? [])].filter((m) => !isFinished(m) && [m.source_node, m.new_node ?? m.target_node].includes(node.name));
   const marks = marksOf(node);
   return html`
     <p>${marks.length === 0 ? 'Ready, takes pods, not overutilized.' : marks.map((m) => html`<span class="mark">${icon(m)}${markWords[m]}</span> `)}</p>
     <dl class="facts">
-      ${fact('Left alone because', node.left_alone)}
+      ${fact('Skipped because', node.skipped)}
       ${fact('Overutilized for', cycles && count(cycles, 'cycle'))}
       ${fact('Stays overutilized because', stillOverutilized?.reasons.join('; '))}
       ${fact('Pods', node.pods)}
@@ -81,7 +81,7 @@ function nodeDetails(node) {
       <tbody>${resourcesOf(node).map((r) => html`<tr><th scope="row">${r.name}</th><td>${r.allocatable}</td><td>${r.requested}</td><td>${r.used}</td><td>${r.reclaimable}</td></tr>`)}</tbody>
     </table></div>
     <h3>Moves of the plan</h3>
-    ${moves.length === 0 ? html`<p class="quiet">None touches this node.</p>` : html`<ul class="plain">${moves.map((m) => html`<li>${m.pod.Namespace}/${m.pod.Name}: ${m.from} → ${m.to}</li>`)}</ul>`}
+    ${moves.length === 0 ? html`<p class="quiet">None touches this node.</p>` : html`<ul class="plain">${moves.map((m) => html`<li>${m.namespace}/${m.pod_name}: ${m.source_node} → ${m.target_node}</li>`)}</ul>`}
     <h3>Migrations that run</h3>
     ${migrations.length === 0 ? html`<p class="quiet">None touches this node.</p>` : html`<ul class="plain">${migrations.map((m) => html`<li>
       <button class="link" @click=${() => choose({ details: { migration: m.id } })}>${m.pod_name}</button> ${way(m)} ${phaseWords[m.phase]}</li>`)}</ul>`}`;

@@ -42,10 +42,10 @@ export function load(node, by) {
   return Math.max(cpu[by] ?? -1, memory[by] ?? -1);
 }
 
-/** @typedef {'overutilized' | 'left' | 'closed' | 'away'} Mark */
+/** @typedef {'overutilized' | 'skipped' | 'closed' | 'away'} Mark */
 
 /** @type {Record<Mark, string>} */
-export const markWords = { overutilized: 'overutilized', left: 'left alone', closed: 'unschedulable', away: 'not ready' };
+export const markWords = { overutilized: 'overutilized', skipped: 'skipped', closed: 'unschedulable', away: 'not ready' };
 
 /** @param {Node} node @returns {Mark[]} */
 export function marksOf(node) {
@@ -54,7 +54,7 @@ export function marksOf(node) {
   if (node.overutilized) marks.push('overutilized');
   if (!node.ready) marks.push('away');
   else if (!node.schedulable) marks.push('closed');
-  if (node.left_alone) marks.push('left');
+  if (node.skipped) marks.push('skipped');
   return marks;
 }
 

@@ -19,11 +19,11 @@ const medium = 240;
 /** @param {string} node */
 export const showNode = (node) => choose({ details: { node } });
 
-/** @param {Node[]} nodes those that the person wants to see, in order */
+/** @param {Node[]} nodes those that the user wants to see, in order */
 function chosen(nodes) {
   const { only, search, sort, colour } = state.view;
   const wanted = nodes.filter((n) => n.name.includes(search) && (only === 'all' || (only === 'overutilized' && n.overutilized)
-    || (only === 'left' && n.left_alone) || (only === 'closed' && !n.schedulable)));
+    || (only === 'skipped' && n.skipped) || (only === 'closed' && !n.schedulable)));
   return sort === 'name' ? wanted : wanted.toSorted((a, b) => Number(b.overutilized) - Number(a.overutilized) || load(b, colour) - load(a, colour));
 }
 
@@ -113,7 +113,7 @@ function table(shown) {
 const filters = [
   { value: 'all', text: 'all', mark: null, test: () => true },
   { value: 'overutilized', text: 'overutilized', mark: 'overutilized', test: (n) => n.overutilized },
-  { value: 'left', text: 'left alone', mark: 'left', test: (n) => n.left_alone },
+  { value: 'skipped', text: 'skipped', mark: 'skipped', test: (n) => n.skipped },
   { value: 'closed', text: 'unschedulable', mark: 'closed', test: (n) => !n.schedulable },
 ];
 
@@ -158,7 +158,7 @@ export function nodesView() {
       const all = known.value.items;
       const shown = chosen(all);
       return html`
-        ${known.value.source === 'Unavailable' && all.length > 0 ? html`<p class="note">${icon('left')}Nothing measures the nodes now (no metrics.k8s.io): only requests are known.</p>` : nothing}
+        ${known.value.source === 'Unavailable' && all.length > 0 ? html`<p class="note">${icon('skipped')}Nothing measures the nodes now (no metrics.k8s.io): only requests are known.</p>` : nothing}
         ${all.length === 0 ? html`<p class="quiet">The cluster has no nodes.</p>` : controls(all)}
         ${all.length > 0 && shown.length === 0 ? html`<p class="quiet">No node matches.</p>` : nothing}
         ${shown.length === 0 ? nothing : asTable ? table(shown) : html`${map(all, shown)}${legend(anyGPUs(all))}`}

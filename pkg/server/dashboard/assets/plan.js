@@ -5,7 +5,7 @@ import { age, clockTime } from './age.js';
 import { secondsSince } from './clock.js';
 import { icon } from './icons.js';
 import { showNode } from './nodes.js';
-import { bytes, cores, duration, parseGoDuration, percent, ticking } from './quantity.js';
+import { bytes, cores, duration, percent, ticking } from './quantity.js';
 import { state } from './state.js';
 import { count, moveState, pausedInWords } from './words.js';
 
@@ -21,8 +21,8 @@ const plain = (objective) => objective.toFixed(objective < 10 ? 2 : 1);
 /** @param {Status} status */
 function predictions(status) {
   const rows = /** @type {const} */ ([
-    ['Imbalance (objective)', 'objective', plain], ['CPU spread', 'cpuDeviation', percent],
-    ['Memory spread', 'memoryDeviation', percent], ['Fragmentation', 'fragmentation', percent],
+    ['Imbalance (objective)', 'objective', plain], ['CPU spread', 'cpu_deviation', percent],
+    ['Memory spread', 'memory_deviation', percent], ['Fragmentation', 'fragmentation', percent],
   ]);
   return html`<table class="predictions"><caption>Predicted; lower is better. Spread is the standard deviation of node load.</caption>
     <thead><tr><th scope="col">Figure</th><th scope="col" class="number">before</th><th scope="col" class="number">after</th></tr></thead>
@@ -33,8 +33,8 @@ function predictions(status) {
 
 /** @param {Move} move */
 function freed(move) {
-  const { MilliCPU, Memory } = move.freedRequests;
-  const parts = [...(MilliCPU ? [cores(MilliCPU / 1000)] : []), ...(Memory ? [bytes(Memory)] : [])];
+  const { cpu, memory } = move.freed_requests;
+  const parts = [...(cpu ? [cores(cpu / 1000)] : []), ...(memory ? [bytes(memory)] : [])];
   return parts.length === 0 ? nothing : html`<span>frees ${parts.join(' and ')} of requests</span>`;
 }
 
@@ -44,8 +44,8 @@ function moveView(move) {
   const word = moveState(move, [...(state.migrations?.value.values() ?? [])], plan);
   const node = (/** @type {string} */ name) => html`<button class="link" @click=${() => showNode(name)}>${name}</button>`;
   return html`<li>
-    <div class="line"><strong class="pod">${move.pod.Name}</strong> <span class="quiet">${move.pod.Namespace}</span> <span class="tag ${word === 'running' ? 'active' : ''}">${word}</span></div>
-    <div class="line">${node(move.from)} → ${node(move.to)} <span class="quiet">gain ${move.gain.toFixed(2)}, cost ${move.cost.toFixed(2)}</span> ${freed(move)}</div>
+    <div class="line"><strong class="pod">${move.pod_name}</strong> <span class="quiet">${move.namespace}</span> <span class="tag ${word === 'running' ? 'active' : ''}">${word}</span></div>
+    <div class="line">${node(move.source_node)} → ${node(move.target_node)} <span class="quiet">gain ${move.gain.toFixed(2)}, cost ${move.cost.toFixed(2)}</span> ${freed(move)}</div>
     <div class="why">${move.reason}</div>
   </li>`;
 }
@@ -64,35 +64,34 @@ function list(title, entries, size = entries.length, open = false) {
 /** @param {Status} status */
 function around(status) {
   return html`
-    ${list('Stays overutilized after the plan', byReason((status.plan.stillOverutilized ?? []).map((n) => ({ name: n.name, reason: n.reasons.join('; ') }))), status.plan.stillOverutilized?.length, true)}
-    ${list('Overutilized nodes', (status.abnormal ?? []).map((n) => html`<li><strong>${n.name}</strong> for ${count(n.cycles, 'cycle')} in a row</li>`))}
-    ${list('Nodes left alone', byReason(status.skipped ?? []), status.skipped?.length)}
-    ${list('Workloads that cool down', (status.cooldowns ?? []).map((c) => html`<li><strong>${c.workload}</strong> until ${clockTime(c.until)}
+    ${list('Stays overutilized after the plan', byReason(status.still_overutilized.map((n) => ({ name: n.name, reason: n.reasons.join('; ') }))), status.still_overutilized.length, true)}
+    ${list('Overutilized nodes', status.overutilized.map((n) => html`<li><strong>${n.name}</strong> for ${count(n.cycles, 'cycle')} in a row</li>`))}
+    ${list('Skipped nodes', byReason(status.skipped), status.skipped.length)}
+    ${list('Workloads in cooldown', status.cooldowns.map((c) => html`<li><strong>${c.workload}</strong> until ${clockTime(c.until)}
       (${secondsSince(c.until) < 0 ? `${ticking(-secondsSince(c.until))} more` : 'over'}) after ${count(c.migrations, 'migration')}</li>`))}`;
 }
 
 /** @param {Status} status @param {import('./types.js').Pause} paused */
 function notes(status, paused) {
-  const breaker = status.circuitBreaker;
-  const note = (/** @type {unknown} */ text, /** @type {'left' | 'overutilized'} */ mark = 'left') => html`<p class="note">${icon(mark)}<span>${text}</span></p>`;
+  const breaker = status.circuit_breaker;
+  const note = (/** @type {unknown} */ text, /** @type {'skipped' | 'overutilized'} */ mark = 'skipped') => html`<p class="note">${icon(mark)}<span>${text}</span></p>`;
   return html`
-    ${paused.paused ? note(html`<strong>P${pausedInWords(paused).slice(1)}</strong>${paused.since ? ` (since ${clockTime(paused.since)})` : ''}. Migrations in flight go on. <code>kubectl migrate resume</code> ends it.`) : nothing}
+    ${paused.paused ? note(html`<strong>P${pausedInWords(paused).slice(1)}</strong>${paused.since ? ` (since ${clockTime(paused.since)})` : ''}. Migrations in flight continue. <code>kubectl migrate resume</code> ends the pause.`) : nothing}
     ${status.held && !(paused.paused && status.held.startsWith('paused')) ? note(html`<strong>Held back:</strong> ${status.held}`) : nothing}
     ${breaker.state !== 'Closed' ? note(html`Circuit breaker ${breaker.state.toLowerCase()}: ${breaker.failed} of the last ${count(breaker.finished, 'migration')} failed${breaker.until ? `; tries again at ${clockTime(breaker.until)}` : ''}.`, 'overutilized') : nothing}
-    ${status.dryRun ? note('Dry run: nothing is carried out.') : nothing}
-    ${status.source === 'Requests' ? note('Nothing measures this cluster: loads are made from requests.') : nothing}
+    ${status.dry_run ? note('Dry run: nothing is carried out.') : nothing}
+    ${status.source === 'Requests' ? note('Nothing measures this cluster: loads are computed from requests.') : nothing}
     ${status.trimmed ? note(`Shortened: ${status.trimmed}.`) : nothing}`;
 }
 
 /** @param {Status} status */
 function body(status) {
-  const moves = status.plan.moves ?? [];
-  const downtime = parseGoDuration(status.expectedDowntime);
+  const { moves, expected_downtime_seconds: downtime } = status;
   return html`
     ${notes(status, /** @type {import('./types.js').Plan} */ (state.plan?.value).paused)}
     ${predictions(status)}
-    <h3>${status.moves === 0 ? 'Moves nothing' : `Moves ${count(status.moves, 'pod')}`}${status.moves > 0 && !Number.isNaN(downtime) ? html` <span class="quiet">expected downtime of all together ${downtime === 0 ? 'none' : duration(downtime)}</span>` : nothing}</h3>
-    ${moves.length === 0 ? html`<p class="quiet">No move gains more than it costs.</p>` : html`<ol class="moves">${repeat(moves, (m) => m.uid, moveView)}</ol>`}
+    <h3>${moves.length === 0 ? 'Moves nothing' : `Moves ${count(moves.length, 'pod')}`}${moves.length > 0 && downtime !== null ? html` <span class="quiet">expected downtime of all together ${downtime === 0 ? 'none' : duration(downtime)}</span>` : nothing}</h3>
+    ${moves.length === 0 ? html`<p class="quiet">No move gains more than it costs.</p>` : html`<ol class="moves">${repeat(moves, (m) => m.pod_uid, moveView)}</ol>`}
     ${around(status)}`;
 }
 

@@ -1,4 +1,4 @@
-// Quantities of Kubernetes, and amounts as people read them.
+// Quantities of Kubernetes, and amounts in human-readable form.
 
 /** @type {Record<string, number>} */
 const suffixes = {
@@ -36,7 +36,7 @@ export function bytes(bytes) {
 }
 
 /**
- * A resource of a pod as people read it.
+ * A resource of a pod in human-readable form.
  * @param {string} name @param {number} value cores, bytes, or its own unit
  */
 export function amount(name, value) {
@@ -47,20 +47,6 @@ export function amount(name, value) {
 
 /** @param {number} fraction */
 export const percent = (fraction) => `${Math.round(fraction * 100)}\u202f%`;
-
-/**
- * Seconds of a Go duration such as "1m2.5s".
- * @param {string | undefined} text
- */
-export function parseGoDuration(text) {
-  /** @type {Record<string, number>} */
-  const units = { h: 3600, m: 60, s: 1, ms: 1e-3, µs: 1e-6, us: 1e-6, ns: 1e-9 };
-  let seconds = NaN;
-  for (const [, number, unit] of (text ?? '').matchAll(/([0-9.]+)(h|ms|m|s|µs|us|ns)/g)) {
-    seconds = (Number.isNaN(seconds) ? 0 : seconds) + Number(number) * units[unit];
-  }
-  return seconds;
-}
 
 /** @param {number} seconds */
 export function duration(seconds) {

@@ -88,7 +88,7 @@ export function drawCharts() {
   const at = ['chart-cpu', 'chart-memory'].map((id) => document.getElementById(id));
   if (all.length === 0 || !at[0] || !at[1] || at[0].clientWidth === 0) return;
   const colours = getComputedStyle(document.documentElement).getPropertyValue('--accent');
-  // The line goes on to now, as coarsely as can be seen.
+  // The line continues to now, as coarsely as can be seen.
   const until = Math.floor(now() / 10_000) * 10;
   const key = JSON.stringify([all.length, all.at(-1), until, at[0].clientWidth, colours]);
   if (key === drawn) return;

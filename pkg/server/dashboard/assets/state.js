@@ -22,11 +22,11 @@
  */
 
 /**
- * What the person chose to see.
+ * What the user chose to see.
  * @typedef {object} View
  * @property {'used' | 'requested'} colour
  * @property {'name' | 'load'} sort
- * @property {'all' | 'overutilized' | 'left' | 'closed'} only
+ * @property {'all' | 'overutilized' | 'skipped' | 'closed'} only
  * @property {string} search
  * @property {boolean} table nodes as a table
  * @property {string} focus the node that the arrow keys are at

@@ -29,7 +29,7 @@ async function readMigrations() {
   const finished = /** @type {import('./types.js').MigrationList} */ (await get(`migrations?limit=${mostFinished}&phase=Succeeded&phase=Failed&phase=Cancelled`));
   const found = new Map(unfinished.items.map((m) => [m.id, m]));
   for (const m of finished.items) found.set(m.id, m);
-  // The stream may have told of more while the lists were on their way.
+  // The stream may have brought more while the lists were on their way.
   for (const [id, m] of found) {
     const known = state.migrations?.value.get(id);
     if (known && progress(known) > progress(m)) found.set(id, known);
@@ -102,7 +102,7 @@ function soon(signal, part) {
 function take(signal, name, data) {
   state.answeredAt = now();
   if (name === 'nodes') state.nodes = { value: data, at: now() };
-  // What is overutilized or left alone comes with a plan.
+  // What is overutilized or skipped comes with a plan.
   for (const part of /** @type {Part[]} */ (name === 'plan' ? ['plan', 'nodes'] : [])) soon(signal, part);
   if (name === 'deleted') state.migrations?.value.delete(data.id);
   if (name === 'migration') {
@@ -173,7 +173,7 @@ async function poll(signal) {
   }
 }
 
-/** Begins, or begins anew with another token. */
+/** Starts, or restarts with another token. */
 export function start() {
   session.abort();
   session = new AbortController();

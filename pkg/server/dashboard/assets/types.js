@@ -17,7 +17,7 @@
  * @property {string} name
  * @property {boolean} ready
  * @property {boolean} schedulable
- * @property {string} left_alone why; "" where the loop may touch it
+ * @property {string} skipped why; "" where the loop may touch it
  * @property {boolean} overutilized
  * @property {number} pods
  * @property {Resource} cpu
@@ -82,42 +82,43 @@
  */
 
 /**
- * @typedef {{MilliCPU: number, Memory: number, Scalar: Record<string, number> | null}} Amounts
+ * @typedef {{cpu: number, memory: number, extended: Record<string, number>}} Amounts millicores and bytes
  *
  * @typedef {object} Move
- * @property {{Namespace: string, Name: string}} pod
- * @property {string} uid
+ * @property {string} namespace
+ * @property {string} pod_name
+ * @property {string} pod_uid
  * @property {string} workload
- * @property {string} from
- * @property {string} to
+ * @property {string} source_node
+ * @property {string} target_node
  * @property {number} gain
  * @property {number} cost
- * @property {number[]} [after]
+ * @property {number[]} after
  * @property {Amounts} usage
- * @property {Amounts} freedRequests
+ * @property {Amounts} freed_requests
  * @property {string} reason
  *
  * @typedef {object} Prediction
  * @property {number} objective
- * @property {number} cpuDeviation
- * @property {number} memoryDeviation
+ * @property {number} cpu_deviation
+ * @property {number} memory_deviation
  * @property {number} fragmentation
  *
  * @typedef {object} Status
  * @property {string} time
- * @property {boolean} dryRun
+ * @property {boolean} dry_run
  * @property {string} source
  * @property {Prediction} before
  * @property {Prediction} after
- * @property {number} moves
- * @property {string} [expectedDowntime] a Go duration
+ * @property {Move[]} moves
+ * @property {number | null} expected_downtime_seconds
  * @property {string} [held]
  * @property {string} [trimmed]
- * @property {{moves: Move[] | null, stillOverutilized?: {name: string, reasons: string[]}[]}} plan
- * @property {{name: string, reason: string}[] | null} skipped
- * @property {{name: string, cycles: number}[]} [abnormal]
- * @property {{state: string, failed: number, finished: number, until?: string}} circuitBreaker
- * @property {{workload: string, migrations: number, until: string}[] | null} cooldowns
+ * @property {{name: string, reasons: string[]}[]} still_overutilized
+ * @property {{name: string, reason: string}[]} skipped
+ * @property {{name: string, cycles: number}[]} overutilized
+ * @property {{state: string, failed: number, finished: number, until?: string}} circuit_breaker
+ * @property {{workload: string, migrations: number, until: string}[]} cooldowns
  *
  * @typedef {{paused: boolean, reason?: string, by?: string, since?: string}} Pause
  * @typedef {{status: Status | null, paused: Pause, age_seconds: number | null}} Plan

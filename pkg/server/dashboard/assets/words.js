@@ -43,8 +43,8 @@ function movesInWords(migrations) {
 function planInWords({ status, paused }, moving) {
   const words = [];
   if (status === null) words.push('no plan yet');
-  else if (status.moves === 0) words.push(moving ? 'nothing more is planned' : 'nothing is planned');
-  else words.push(`${status.dryRun ? 'dry run: the plan would move' : 'the plan moves'} ${count(status.moves, 'pod')}`);
+  else if (status.moves.length === 0) words.push(moving ? 'nothing more is planned' : 'nothing is planned');
+  else words.push(`${status.dry_run ? 'dry run: the plan would move' : 'the plan moves'} ${count(status.moves.length, 'pod')}`);
   if (paused.paused) words.push(pausedInWords(paused));
   else if (status?.held) words.push(`held back: ${status.held}`);
   return words;
@@ -97,12 +97,12 @@ export function freedInWords({ cpu, memory }) {
  */
 export function moveState(move, migrations, plan) {
   const planned = Date.parse(plan.status?.time ?? '');
-  const own = migrations.find((m) => m.namespace === move.pod.Namespace && m.pod_name === move.pod.Name
+  const own = migrations.find((m) => m.namespace === move.namespace && m.pod_name === move.pod_name
     && (!isFinished(m) || Date.parse(m.finished_at ?? '') >= planned));
   if (own && isFinished(own)) return phaseWords[own.phase].toLowerCase();
   if (own) return isQueued(own) ? 'queued' : 'running';
-  if (plan.status?.dryRun) return 'dry run';
+  if (plan.status?.dry_run) return 'dry run';
   if (plan.paused.paused) return 'paused';
-  if (move.after?.length) return `after ${move.after.length === 1 ? 'move' : 'moves'} ${move.after.map((i) => i + 1).join(', ')}`;
+  if (move.after.length > 0) return `after ${move.after.length === 1 ? 'move' : 'moves'} ${move.after.map((i) => i + 1).join(', ')}`;
   return plan.status?.held ? 'held back' : 'may start';
 }

@@ -42,15 +42,15 @@ const (
 	cacheDenials = 3 * time.Second
 )
 
-// Gate is what every request has to pass.
-type Gate struct {
+// Authorizer identifies callers and looks up their rights, both in the API server.
+type Authorizer struct {
 	authenticator authenticator.Request
 	authorizer    authorizer.Authorizer
 }
 
-// NewGate asks through a client that may create TokenReviews and
+// NewAuthorizer asks through a client that may create TokenReviews and
 // SubjectAccessReviews.
-func NewGate(client kubernetes.Interface) (*Gate, error) {
+func NewAuthorizer(client kubernetes.Interface) (*Authorizer, error) {
 	backoff := &wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 3}
 	tokens := authenticatorfactory.DelegatingAuthenticatorConfig{
 		TokenAccessReviewClient: client.AuthenticationV1(), TokenAccessReviewTimeout: reviewTimeout,
@@ -67,18 +67,18 @@ func NewGate(client kubernetes.Interface) (*Gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("setting up authorization: %w", err)
 	}
-	return &Gate{authenticator: identify, authorizer: allow}, nil
+	return &Authorizer{authenticator: identify, authorizer: allow}, nil
 }
 
 // Identify says whom the bearer token of a request belongs to.
-func (g *Gate) Identify(r *http.Request) (user.Info, error) {
+func (a *Authorizer) Identify(r *http.Request) (user.Info, error) {
 	if r.Header.Get("Authorization") == "" {
 		return nil, ErrNoToken
 	}
 	// The authenticator removes the header that it has used, and a stream is
 	// asked about again later.
 	asked := r.Clone(r.Context())
-	response, ok, err := g.authenticator.AuthenticateRequest(asked)
+	response, ok, err := a.authenticator.AuthenticateRequest(asked)
 	switch {
 	case isOutage(err):
 		return nil, fmt.Errorf("asking the API server whom the token belongs to: %w", err)
@@ -115,10 +115,10 @@ type Access struct {
 
 // Allow returns nil when the caller has the right, an error that wraps
 // ErrForbidden when not.
-func (g *Gate) Allow(ctx context.Context, caller user.Info, access Access) error {
+func (a *Authorizer) Allow(ctx context.Context, caller user.Info, access Access) error {
 	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
 	defer cancel()
-	decision, _, err := g.authorizer.Authorize(ctx, authorizer.AttributesRecord{
+	decision, _, err := a.authorizer.Authorize(ctx, authorizer.AttributesRecord{
 		User: caller, Verb: access.Verb, Namespace: access.Namespace, Name: access.Name,
 		APIGroup: v1alpha1.GroupName, APIVersion: v1alpha1.SchemeGroupVersion.Version, Resource: "podmigrations", ResourceRequest: true,
 	})

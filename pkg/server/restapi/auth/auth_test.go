@@ -37,28 +37,28 @@ func TestIsOutage(t *testing.T) {
 
 func TestLimit(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	l := NewLimit(2, 3, func() time.Time { return now })
+	l := NewRateLimiter(2, 3, func() time.Time { return now })
 	for i := range 3 {
-		if wait := l.Take("anna"); wait != 0 {
+		if wait := l.Reserve("anna"); wait != 0 {
 			t.Errorf("request %d has to wait %v", i, wait)
 		}
 	}
 	for range 2 {
 		// Whoever is refused does not push the next one further away.
-		if wait := l.Take("anna"); wait != 500*time.Millisecond || Seconds(wait) != 1 {
+		if wait := l.Reserve("anna"); wait != 500*time.Millisecond || Seconds(wait) != 1 {
 			t.Errorf("the fourth has to wait %v, want 500ms", wait)
 		}
 	}
-	if wait := l.Take("berta"); wait != 0 {
+	if wait := l.Reserve("berta"); wait != 0 {
 		t.Errorf("another caller has to wait %v", wait)
 	}
 	now = now.Add(500 * time.Millisecond)
-	if wait := l.Take("anna"); wait != 0 {
+	if wait := l.Reserve("anna"); wait != 0 {
 		t.Errorf("half a second later it has to wait %v", wait)
 	}
-	unlimited := NewLimit(0, 1, func() time.Time { return now })
+	unlimited := NewRateLimiter(0, 1, func() time.Time { return now })
 	for range 100 {
-		if wait := unlimited.Take("anna"); wait != 0 {
+		if wait := unlimited.Reserve("anna"); wait != 0 {
 			t.Fatalf("without a limit it has to wait %v", wait)
 		}
 	}

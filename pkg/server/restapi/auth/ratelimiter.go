@@ -8,29 +8,30 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// rememberedCallers bounds the memory of Limit; who called longest ago is forgotten.
+// rememberedCallers bounds the memory of RateLimiter; who called longest ago is forgotten.
 const rememberedCallers = 4096
 
-// Limit is how often each caller may ask.
-type Limit struct {
+// RateLimiter bounds how often each caller may send a request.
+type RateLimiter struct {
 	rate    rate.Limit
 	burst   int
 	callers *lru.Cache
 	now     func() time.Time
 }
 
-// NewLimit lets every caller ask so often in a second, and so often at once. A
-// rate of 0 does not limit.
-func NewLimit(perSecond float64, burst int, now func() time.Time) *Limit {
+// NewRateLimiter lets every caller send perSecond requests a second, and burst at once.
+// A rate of 0 does not limit.
+func NewRateLimiter(perSecond float64, burst int, now func() time.Time) *RateLimiter {
 	limit := rate.Limit(perSecond)
 	if perSecond == 0 {
 		limit = rate.Inf
 	}
-	return &Limit{rate: limit, burst: burst, callers: lru.New(rememberedCallers), now: now}
+	return &RateLimiter{rate: limit, burst: burst, callers: lru.New(rememberedCallers), now: now}
 }
 
-// Take returns how long a caller has to wait before the next request; 0 lets it pass.
-func (l *Limit) Take(caller string) time.Duration {
+// Reserve counts a request of a caller, and returns 0. Where the caller has sent too
+// many it counts nothing, and returns how long to wait before the next one.
+func (l *RateLimiter) Reserve(caller string) time.Duration {
 	found, known := l.callers.Get(caller)
 	if !known {
 		found = rate.NewLimiter(l.rate, l.burst)
