@@ -191,4 +191,7 @@ func inverses(amounts []int64) []float64 {
 }
 
 // resourceIndex numbers resources: CPU, memory, then the others by name.
-type resourceIndex struct{ names []corev1.ResourceName }
+type resourceIndex struct {
+	seen  map[corev1.ResourceName]bool
+	names []corev1.ResourceName
+}
