@@ -23,12 +23,17 @@ const module = "github.com/ai-storage/orchestrator"
 // purePackages decide from data alone. They may import the standard library, the
 // API types and each other.
 var purePackages = []string{
-	"pkg/pods/containers", "pkg/pods/owners", "pkg/pods/reclaimed",
+	"pkg/pods", "pkg/pods/containers", "pkg/pods/owners", "pkg/pods/reclaimed",
 	"pkg/scheduling/annealing", "pkg/scheduling/budget", "pkg/scheduling/cluster", "pkg/scheduling/planner", "pkg/scheduling/repack",
 	"pkg/controllers/reclaim/decide",
 }
 
-var allowedInPurePackages = []string{"k8s.io/api", "k8s.io/apimachinery", module + "/pkg/apis/migration"}
+var allowedInPurePackages = []string{
+	"k8s.io/api", "k8s.io/apimachinery", module + "/pkg/apis/migration",
+	// Adds up the requests of a pod as kube-scheduler does: functions of the pod alone,
+	// which import nothing but the two above.
+	"k8s.io/component-helpers/resource",
+}
 
 // worldly are the parts of the standard library that a pure package must not
 // import, with all below them: their answers are not the same for the same data.
@@ -62,9 +67,10 @@ var levels = map[string]int{
 	"pkg/apis/config/scheme":     2,
 	"pkg/apis/config/load":       3,
 
-	"pkg/pods/reclaimed":  0,
-	"pkg/pods/containers": 1,
-	"pkg/pods/owners":     2,
+	"pkg/pods":            0,
+	"pkg/pods/reclaimed":  1,
+	"pkg/pods/containers": 2,
+	"pkg/pods/owners":     3,
 
 	"pkg/scheduling/annealing":                0,
 	"pkg/scheduling/budget":                   0,

@@ -9,9 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
@@ -85,11 +85,11 @@ func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) 
 		return ""
 	}
 	if verdicts.KeepsAll() {
-		p.StrippedRequests = cluster.ResourcesOf(resourcehelper.PodRequests(p.Object, resourcehelper.PodResourcesOptions{}))
+		p.StrippedRequests = cluster.ResourcesOf(pods.SpecRequests(p.Object))
 		return ""
 	}
 	if replacement := p.Replacement(); err == nil {
-		p.StrippedRequests = requestsOf(replacement)
+		p.StrippedRequests = cluster.ResourcesOf(pods.Requests(replacement))
 		return ""
 	}
 	p.Replacement = nil

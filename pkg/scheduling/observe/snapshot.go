@@ -8,10 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	resourcehelper "k8s.io/component-helpers/resource"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -73,14 +73,14 @@ func Build(reading *Reading, options Options) *cluster.Snapshot {
 	}
 	options.Assessments.begin()
 	history := newHistory(reading.Migrations)
-	pods := make([]*cluster.Pod, 0, len(reading.Pods))
+	placed := make([]*cluster.Pod, 0, len(reading.Pods))
 	requested := map[string]cluster.Resources{}
 	for _, pod := range reading.Pods {
-		if !holdsPlace(pod) {
+		if !pods.HoldsPlace(pod) {
 			continue
 		}
 		requests := options.Assessments.requests(pod)
-		pods = append(pods, buildPod(pod, requests, reading, history, options))
+		placed = append(placed, buildPod(pod, requests, reading, history, options))
 		if reading.usesRequests() {
 			requested[pod.Spec.NodeName] = requested[pod.Spec.NodeName].Add(requests)
 		}
@@ -89,7 +89,7 @@ func Build(reading *Reading, options Options) *cluster.Snapshot {
 	for _, node := range reading.Nodes {
 		nodes = append(nodes, buildNode(node, requested[node.Name], reading, history, options))
 	}
-	snapshot := cluster.NewSnapshot(reading.At, nodes, pods)
+	snapshot := cluster.NewSnapshot(reading.At, nodes, placed)
 	if reading.usesRequests() {
 		snapshot.Source = cluster.SourceRequests
 	}
@@ -97,10 +97,6 @@ func Build(reading *Reading, options Options) *cluster.Snapshot {
 }
 
 func (r *Reading) usesRequests() bool { return r.Source == cluster.SourceRequests }
-
-func holdsPlace(pod *corev1.Pod) bool {
-	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
-}
 
 func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading, history history, options Options) *cluster.Node {
 	n := &cluster.Node{
@@ -196,11 +192,4 @@ func podUsage(pod *corev1.Pod, requests cluster.Resources, reading *Reading, opt
 		return nil
 	}
 	return usage
-}
-
-// requestsOf is what the scheduler counts for a pod.
-func requestsOf(pod *corev1.Pod) cluster.Resources {
-	return cluster.ResourcesOf(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{
-		UseStatusResources: true,
-	}))
 }
