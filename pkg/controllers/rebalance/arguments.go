@@ -120,8 +120,8 @@ func weights(strategies []config.Strategy) planner.Weights {
 
 // Thresholds converts percentages to fractions. In mode Deviation they count
 // from the mean.
-func Thresholds(args *config.RebalanceArgs) planner.Thresholds {
-	return planner.Thresholds{CPU: float64(args.Thresholds.CPU) / 100, Memory: float64(args.Thresholds.Memory) / 100}
+func Thresholds(args *config.RebalanceArgs) cluster.Utilization {
+	return cluster.Percent(args.Thresholds.CPU, args.Thresholds.Memory)
 }
 
 // Limits are the budget of the arguments.

@@ -80,19 +80,19 @@ func TestAbnormality(t *testing.T) {
 		want   int
 	}{
 		"overutilized all the time":     {make([][]func(*cluster.Node), 3), []int64{800, 900, 800}, 3},
-		"cool in between":               {make([][]func(*cluster.Node), 3), []int64{800, 700, 800}, 1},
-		"cool at last":                  {make([][]func(*cluster.Node), 3), []int64{800, 800, 700}, 0},
-		"left alone in between":         {[][]func(*cluster.Node){nil, {left}, nil}, []int64{800, 800, 800}, 1},
+		"lower in between":               {make([][]func(*cluster.Node), 3), []int64{800, 700, 800}, 1},
+		"lower at last":                  {make([][]func(*cluster.Node), 3), []int64{800, 800, 700}, 0},
+		"skipped in between":         {[][]func(*cluster.Node){nil, {left}, nil}, []int64{800, 800, 800}, 1},
 		"stabilizing counts":            {[][]func(*cluster.Node){{stabilizing}, {stabilizing}, nil}, []int64{800, 800, 800}, 3},
 		"only the peaks are still high": {[][]func(*cluster.Node){nil, nil, {peaking}}, []int64{800, 800, 800}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, args := &abnormality{}, defaultArgs(t)
+			a, args := &overutilizationTracker{}, defaultArgs(t)
 			for i, load := range tt.loads {
 				at := noon.Add(time.Duration(i) * time.Minute)
-				a.watch(cluster.NewSnapshot(at, []*cluster.Node{loaded("n", load, at, tt.cycles[i]...)}, nil), args)
+				a.record(cluster.NewSnapshot(at, []*cluster.Node{loaded("n", load, at, tt.cycles[i]...)}, nil), args)
 			}
-			if got := a.streaks["n"].cycles; got != tt.want {
+			if got := a.nodes["n"].cycles; got != tt.want {
 				t.Errorf("overutilized for %d cycles, want %d", got, tt.want)
 			}
 			if a.sources(3)["n"] != (tt.want >= 3) {
@@ -103,15 +103,15 @@ func TestAbnormality(t *testing.T) {
 }
 
 // Figures of another source are another matter: the count starts anew.
-func TestAbnormalityForgetsWithTheSource(t *testing.T) {
-	a, args := &abnormality{}, defaultArgs(t)
+func TestTheTrackerForgetsWithTheSource(t *testing.T) {
+	a, args := &overutilizationTracker{}, defaultArgs(t)
 	for i, source := range []string{cluster.SourceMeasured, cluster.SourceMeasured, cluster.SourceRequests} {
 		at := noon.Add(time.Duration(i) * time.Minute)
 		snapshot := cluster.NewSnapshot(at, []*cluster.Node{loaded("n", 900, at)}, nil)
 		snapshot.Source = source
-		a.watch(snapshot, args)
+		a.record(snapshot, args)
 	}
-	if got := a.streaks["n"].cycles; got != 1 {
+	if got := a.nodes["n"].cycles; got != 1 {
 		t.Errorf("overutilized for %d cycles, want 1", got)
 	}
 }
@@ -120,8 +120,8 @@ func TestDeviationCountsFromTheMeanOfThePool(t *testing.T) {
 	args := defaultArgs(t)
 	args.Thresholds = config.UtilizationThresholds{Mode: config.ThresholdsDeviation, CPU: 10, Memory: 10}
 	inPool := func(pool int) func(*cluster.Node) { return func(n *cluster.Node) { n.Pool = pool } }
-	a := &abnormality{}
-	a.watch(cluster.NewSnapshot(noon, []*cluster.Node{
+	a := &overutilizationTracker{}
+	a.record(cluster.NewSnapshot(noon, []*cluster.Node{
 		// Mean 300: overutilized is above 400.
 		loaded("a", 410, noon, inPool(0)), loaded("b", 190, noon, inPool(0)),
 		loaded("alone", 990, noon, inPool(0), func(n *cluster.Node) { n.Skipped = "the node is in another node pool" }),

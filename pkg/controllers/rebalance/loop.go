@@ -46,8 +46,8 @@ type Loop struct {
 	// StatusStore is where the loop reads whether it is paused, and shows its status.
 	StatusStore *StatusStore
 
-	abnormal abnormality
-	status   atomic.Pointer[Status]
+	overutilized overutilizationTracker
+	status       atomic.Pointer[Status]
 }
 
 // Start runs a cycle now and then one every interval, until ctx ends. A cycle
@@ -134,9 +134,9 @@ func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
 	}
 	planning := planningOptions(l.Args, reading)
 	if !dryRun {
-		l.abnormal.watch(snapshot, l.Args)
-		planning.Sources = l.abnormal.sources(int(l.Args.AbnormalCycles))
-		status.Abnormal = l.abnormal.list()
+		l.overutilized.record(snapshot, l.Args)
+		planning.Sources = l.overutilized.sources(int(l.Args.AbnormalCycles))
+		status.Abnormal = l.overutilized.list()
 	}
 	status.allowed, status.Held = status.Breaker.mayMove(planning.MaxMoves)
 	status.hold(pause)

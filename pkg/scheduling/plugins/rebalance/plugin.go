@@ -80,11 +80,11 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 // thresholdsOf the arguments. A score knows one node at a time, so that there is
 // no mean to deviate from: then only the square of the load counts, which draws
 // pods to the emptier nodes.
-func thresholdsOf(args config.UtilizationThresholds) planner.Thresholds {
+func thresholdsOf(args config.UtilizationThresholds) cluster.Utilization {
 	if args.Mode == config.ThresholdsDeviation {
-		return planner.Thresholds{CPU: 1, Memory: 1}
+		return cluster.Utilization{CPU: 1, Memory: 1}
 	}
-	return planner.Thresholds{CPU: float64(args.CPU) / 100, Memory: float64(args.Memory) / 100}
+	return cluster.Percent(args.CPU, args.Memory)
 }
 
 // Name returns the name of the plugin.
