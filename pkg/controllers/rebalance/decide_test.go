@@ -242,6 +242,23 @@ func TestRequestsStandIn(t *testing.T) {
 }
 
 // What is kept of the past must reach back further than the longest cooldown.
+// The circuit breaker reads the ends of migrations as long as its window and the
+// pause after it last: until then they are kept, however short the cooldowns are.
+func TestHistoryOutlivesTheCircuitBreaker(t *testing.T) {
+	for _, tt := range []struct{ window, openFor, want time.Duration }{
+		{time.Hour, time.Hour, 24 * time.Hour},
+		{72 * time.Hour, 0, 72 * time.Hour},
+		{72 * time.Hour, 24 * time.Hour, 96 * time.Hour},
+	} {
+		args := defaultArgs(t)
+		args.Cooldown.Duration, args.MaxCooldown.Duration = time.Minute, time.Minute
+		args.CircuitBreaker.Window.Duration, args.CircuitBreaker.OpenFor.Duration = tt.window, tt.openFor
+		if kept := time.Duration(*historySeconds(args)) * time.Second; kept != tt.want {
+			t.Errorf("window %s, open for %s: a migration is kept for %s, want %s", tt.window, tt.openFor, kept, tt.want)
+		}
+	}
+}
+
 func TestHistoryOutlivesCooldowns(t *testing.T) {
 	for _, tt := range []struct{ cooldown, longest time.Duration }{{10 * time.Minute, 2 * time.Hour}, {0, 168 * time.Hour}, {time.Nanosecond, 168 * time.Hour}, {168 * time.Hour, 168 * time.Hour}, {0, 0}} {
 		args := defaultArgs(t)

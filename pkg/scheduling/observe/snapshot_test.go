@@ -212,8 +212,13 @@ func TestImmovable(t *testing.T) {
 			second.Name = "second"
 			r.Budgets = append(r.Budgets, second)
 		}, "more than one disruption budget", nil},
+		{"a disruption budget that nobody can read", func(r *Reading) {
+			pdb(0, nil)(r)
+			r.Budgets[0].Spec.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like", Values: []string{"db"}}}
+		}, "disruption budget pdb", nil},
 		{"another pod's disruption budget", pdb(0, map[string]string{"app": "db"}), "", nil},
 		{"not measured", func(r *Reading) { r.PodMetrics = nil }, "no fresh measurement", nil},
+		{"measured once", func(_ *Reading, o *Options) { o.MinimumSamples = 2 }, "measured 1 of 2 times"},
 		{"measured long ago", func(r *Reading) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement", nil},
 	}
 	for _, tt := range tests {
@@ -263,6 +268,11 @@ func TestLeftAlone(t *testing.T) {
 			node := Build(reading, options).Nodes[0]
 			if !strings.Contains(node.Skipped, tt.want) || (tt.want == "") != (node.Skipped == "") {
 				t.Errorf("Skipped = %q, want %q", node.Skipped, tt.want)
+			}
+			// Only a node that was measured too seldom is stabilizing: the load of the others
+			// is not their own.
+			if node.Stabilizing != strings.Contains(tt.want, "measured 1 of 2 times") {
+				t.Errorf("Stabilizing = %t of a node that is skipped because %q", node.Stabilizing, node.Skipped)
 			}
 		})
 	}

@@ -304,6 +304,19 @@ func TestSignature(t *testing.T) {
 	}
 }
 
+// In mode Deviation the thresholds are points above a mean that a score does not know:
+// no load is above a threshold. A threshold of 10 % would make all nodes overutilized.
+func TestThresholdsOfTheArguments(t *testing.T) {
+	for mode, want := range map[string]cluster.Utilization{
+		config.ThresholdsAbsolute:  {CPU: 0.1, Memory: 0.2},
+		config.ThresholdsDeviation: {CPU: 1, Memory: 1},
+	} {
+		if got := thresholdsOf(config.UtilizationThresholds{Mode: mode, CPU: 10, Memory: 20}); got != want {
+			t.Errorf("mode %s: %v, want %v", mode, got, want)
+		}
+	}
+}
+
 func TestNewChecksItsArguments(t *testing.T) {
 	for name, args := range map[string]runtime.Object{
 		"wrong type": &config.CheckpointVolumeArgs{},
