@@ -1,6 +1,8 @@
 package rebalance
 
 import (
+	"maps"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -80,9 +82,9 @@ func TestAbnormality(t *testing.T) {
 		want   int
 	}{
 		"overutilized all the time":     {make([][]func(*cluster.Node), 3), []int64{800, 900, 800}, 3},
-		"lower in between":               {make([][]func(*cluster.Node), 3), []int64{800, 700, 800}, 1},
-		"lower at last":                  {make([][]func(*cluster.Node), 3), []int64{800, 800, 700}, 0},
-		"skipped in between":         {[][]func(*cluster.Node){nil, {left}, nil}, []int64{800, 800, 800}, 1},
+		"lower in between":              {make([][]func(*cluster.Node), 3), []int64{800, 700, 800}, 1},
+		"lower at last":                 {make([][]func(*cluster.Node), 3), []int64{800, 800, 700}, 0},
+		"skipped in between":            {[][]func(*cluster.Node){nil, {left}, nil}, []int64{800, 800, 800}, 1},
 		"stabilizing counts":            {[][]func(*cluster.Node){{stabilizing}, {stabilizing}, nil}, []int64{800, 800, 800}, 3},
 		"only the peaks are still high": {[][]func(*cluster.Node){nil, nil, {peaking}}, []int64{800, 800, 800}, 0},
 	} {
@@ -267,5 +269,36 @@ func TestHistoryOutlivesCooldowns(t *testing.T) {
 		if kept < 24*time.Hour || kept < tt.longest+observe.ResetWindow(tt.longest) {
 			t.Errorf("cooldown %s to %s: a migration is kept for %s", tt.cooldown, tt.longest, kept)
 		}
+	}
+}
+
+// A dry run between two cycles changes nothing that the loop goes by: neither what
+// it has measured, nor how often it has found a node overutilized, nor its status.
+func TestADryRunRecordsNothing(t *testing.T) {
+	w := newWorld(t, 7)
+	clock := clocktesting.NewFakeClock(noon)
+	loop := newLoopWith(t, w, clock, defaultArgs(t))
+	must(t, loop.cycle(t.Context()))
+	signals, tracked, status := loop.Options.Signals.Clone(), maps.Clone(loop.overutilized.nodes), loop.Status()
+	for range 3 {
+		clock.Step(30 * time.Second)
+		w.measureAt(clock.Now())
+		dry, err := loop.DryRun(t.Context())
+		must(t, err)
+		if !dry.DryRun || dry.Moves == 0 {
+			t.Errorf("the dry run (%t) plans %d moves", dry.DryRun, dry.Moves)
+		}
+	}
+	if !reflect.DeepEqual(signals, loop.Options.Signals) {
+		t.Error("a dry run has recorded measurements")
+	}
+	if !reflect.DeepEqual(tracked, loop.overutilized.nodes) {
+		t.Errorf("a dry run has counted: %v, before %v", loop.overutilized.nodes, tracked)
+	}
+	if loop.Status() != status {
+		t.Error("a dry run has changed the status of the loop")
+	}
+	if created := len(migrations(t, w)); created != 0 {
+		t.Errorf("a dry run has created %d migrations", created)
 	}
 }

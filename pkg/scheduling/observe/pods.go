@@ -111,14 +111,18 @@ func optedIn(e *examination) string {
 	return ""
 }
 
-func notExcluded(e *examination) string {
+func notExcluded(e *examination) string { return Excluded(e.pod) }
+
+// Excluded says by which annotation the author of a pod keeps the rebalancer away
+// from it; empty when there is none.
+func Excluded(pod *corev1.Pod) string {
 	switch {
-	case e.pod.Annotations[v1alpha1.ExcludeAnnotation] == "true":
+	case pod.Annotations[v1alpha1.ExcludeAnnotation] == "true":
 		return "the pod is excluded by annotation " + v1alpha1.ExcludeAnnotation
-	case e.pod.Annotations[safeToEvictAnnotation] == "false":
+	case pod.Annotations[safeToEvictAnnotation] == "false":
 		return "the pod is excluded by annotation " + safeToEvictAnnotation
 	}
-	if _, set := e.pod.Annotations[preferNoEvictionAnnotation]; set {
+	if _, set := pod.Annotations[preferNoEvictionAnnotation]; set {
 		return "the pod is excluded by annotation " + preferNoEvictionAnnotation
 	}
 	return ""

@@ -50,6 +50,18 @@ func NewSignals(options SignalOptions) *Signals {
 	return &Signals{options: options, nodes: map[string][]sample{}, pods: map[cluster.PodKey]*podSeries{}}
 }
 
+// Clone returns signals that can record something without the original knowing.
+func (s *Signals) Clone() *Signals {
+	clone := NewSignals(s.options)
+	for name, series := range s.nodes {
+		clone.nodes[name] = slices.Clone(series)
+	}
+	for key, series := range s.pods {
+		clone.pods[key] = &podSeries{uid: series.uid, samples: slices.Clone(series.samples)}
+	}
+	return clone
+}
+
 // Record takes in the measurements of a reading, of which one may have several
 // for each node and pod, and forgets what is older than the window, except for
 // the last one. Nodes and pods that the reading does not list are forgotten.

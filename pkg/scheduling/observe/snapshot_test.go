@@ -218,7 +218,6 @@ func TestImmovable(t *testing.T) {
 		}, "disruption budget pdb", nil},
 		{"another pod's disruption budget", pdb(0, map[string]string{"app": "db"}), "", nil},
 		{"not measured", func(r *Reading) { r.PodMetrics = nil }, "no fresh measurement", nil},
-		{"measured once", func(_ *Reading, o *Options) { o.MinimumSamples = 2 }, "measured 1 of 2 times"},
 		{"measured long ago", func(r *Reading) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement", nil},
 	}
 	for _, tt := range tests {
@@ -248,6 +247,7 @@ func TestLeftAlone(t *testing.T) {
 	}{
 		{"fresh", func(*Reading, *Options) {}, ""},
 		{"not measured", func(r *Reading, _ *Options) { r.NodeMetrics = nil }, "no measurement"},
+		{"measured once", func(_ *Reading, o *Options) { o.MinimumSamples = 2 }, "measured 1 of 2 times"},
 		{"measured long ago", func(r *Reading, _ *Options) { r.NodeMetrics[0].Timestamp = metav1.NewTime(now.Add(-3 * time.Minute)) }, "3m0s old"},
 		{"outside of the selector", func(_ *Reading, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "cpu"}) }, "outside of the node selector"},
 		{"inside of the selector", func(_ *Reading, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "gpu"}) }, ""},
