@@ -14,7 +14,7 @@ func (s *state) costWith(n *node, p *pod, sign int64) (cost, packing float64) {
 		}
 		load[0] += sign * p.usage[0]
 		load[1] += sign * p.usage[1]
-		if p.settles {
+		if p.occupies {
 			evictable[0] += sign * amounts[0]
 			evictable[1] += sign * amounts[1]
 		}
@@ -123,7 +123,7 @@ func (s *state) reprice(n *node) {
 
 // value is what the search lowers: what the nodes cost and what the moves must
 // gain at least.
-func (s *state) value() float64 { return s.total + s.markup*s.price }
+func (s *state) value() float64 { return s.total + s.moveCostFactor*s.price }
 
 // priceOf is what it would cost to move one pod more of the workload.
 func (s *state) priceOf(p *pod) float64 {
@@ -170,7 +170,7 @@ func (s *state) back(p *pod) {
 func (s *state) leave(n *node, p *pod, sign int64) {
 	for d := range n.load {
 		n.load[d] -= sign * p.usage[d]
-		if p.settles {
+		if p.occupies {
 			n.evictable[d] -= sign * p.requests[d]
 		}
 	}
@@ -182,7 +182,7 @@ func (s *state) arrive(n *node, p *pod, sign int64) {
 	for d := range n.load {
 		n.load[d] += sign * p.usage[d]
 		n.arrived[d] += sign * p.usage[d]
-		if p.settles {
+		if p.occupies {
 			n.evictable[d] += sign * p.stripped[d]
 		}
 	}

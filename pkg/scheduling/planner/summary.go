@@ -48,7 +48,7 @@ func (s *state) freeIn(n *node) float64 {
 }
 
 // moves writes the plan down, with what each move gains after those before it.
-func (s *search) moves(ordered []arranged) []Move {
+func (s *search) moves(ordered []orderedMove) []Move {
 	for len(s.moved) > 0 {
 		s.back(s.moved[len(s.moved)-1])
 	}
