@@ -42,7 +42,7 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 		MaxCooldown:     args.MaxCooldown.Duration,
 		PriorityCeiling: args.PriorityCeiling,
 		CarriesState:    args.CheckpointStorageClassName != "",
-		Signals: observe.NewSignals(observe.SignalOptions{
+		MetricsHistory: observe.NewMetricsHistory(observe.MetricsHistoryOptions{
 			HalfLife:   args.Signals.HalfLife.Duration,
 			Window:     args.Signals.Window.Duration,
 			Percentile: int(args.Signals.Percentile),
@@ -74,13 +74,13 @@ func PrometheusOptions(args *config.RebalanceArgs) *observe.PrometheusOptions {
 }
 
 // planningOptions are those of one plan, but for the sources.
-func planningOptions(args *config.RebalanceArgs, reading *observe.Reading) planner.Options {
+func planningOptions(args *config.RebalanceArgs, observation *observe.Observation) planner.Options {
 	options := planner.Options{
 		Weights:     weights(args.Strategies),
 		Thresholds:  Thresholds(args),
 		MinimumGain: args.MinimumGain,
 		MaxMoves:    int(args.Budget.MaxMovesPerCycle),
-		Budget:      ledger(args, reading.Migrations),
+		Budget:      ledger(args, observation.Migrations),
 	}
 	if args.Thresholds.Mode == config.ThresholdsDeviation {
 		deviation := options.Thresholds
@@ -88,7 +88,7 @@ func planningOptions(args *config.RebalanceArgs, reading *observe.Reading) plann
 	}
 	if options.Weights.Defragment > 0 {
 		// Pods that wait for room now come before those that may.
-		options.Shapes = observe.PendingShapes(reading.Pods, v1alpha1.SchedulerName)
+		options.Shapes = observe.PendingShapes(observation.Pods, v1alpha1.SchedulerName)
 		for _, shape := range args.Shapes {
 			options.Shapes = append(options.Shapes, cluster.ResourcesOf(shape))
 		}

@@ -21,12 +21,12 @@ import (
 
 // measureAt lets the metrics API answer once more, with the same figures.
 func (w *world) measureAt(at time.Time) {
-	w.reading.At = at
-	for i := range w.reading.NodeMetrics {
-		w.reading.NodeMetrics[i].Timestamp = metav1.NewTime(at)
+	w.observation.At = at
+	for i := range w.observation.NodeMetrics {
+		w.observation.NodeMetrics[i].Timestamp = metav1.NewTime(at)
 	}
-	for i := range w.reading.PodMetrics {
-		w.reading.PodMetrics[i].Timestamp = metav1.NewTime(at)
+	for i := range w.observation.PodMetrics {
+		w.observation.PodMetrics[i].Timestamp = metav1.NewTime(at)
 	}
 }
 
@@ -40,7 +40,7 @@ func TestANodeMustBeOverutilizedForSeveralCycles(t *testing.T) {
 		if clock.Step(30 * time.Second); fresh {
 			w.measureAt(clock.Now())
 		}
-		w.reading.At = clock.Now()
+		w.observation.At = clock.Now()
 		must(t, loop.cycle(t.Context()))
 		return len(migrations(t, w))
 	}
@@ -138,7 +138,7 @@ func TestDeviationCountsFromTheMeanOfThePool(t *testing.T) {
 func TestPoolsKeepTheirPods(t *testing.T) {
 	w := newWorld(t, 7)
 	for i, pool := range []string{"gpu", "cpu", "gpu"} { // overutilized, cool, cold
-		w.reading.Nodes[i].Labels = map[string]string{"pool": pool}
+		w.observation.Nodes[i].Labels = map[string]string{"pool": pool}
 	}
 	args := defaultArgs(t)
 	args.AbnormalCycles = 1
@@ -191,7 +191,7 @@ func TestPlanningOptions(t *testing.T) {
 	waiting := &corev1.Pod{Spec: corev1.PodSpec{SchedulerName: "ai-storage-scheduler", Containers: []corev1.Container{{
 		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3")}}}}}}
 	waiting.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable}}
-	options := planningOptions(args, &observe.Reading{Pods: []*corev1.Pod{waiting}})
+	options := planningOptions(args, &observe.Observation{Pods: []*corev1.Pod{waiting}})
 	if diff := cmp.Diff(planner.Weights{Balance: 0.6, Consolidate: 0.3, Defragment: 0.1}, options.Weights); diff != "" {
 		t.Errorf("weights (-want +got):\n%s", diff)
 	}
@@ -203,7 +203,7 @@ func TestPlanningOptions(t *testing.T) {
 		t.Errorf("options: %+v", options)
 	}
 	args.Thresholds.Mode = config.ThresholdsDeviation
-	if options := planningOptions(args, &observe.Reading{}); options.Deviation == nil || options.Deviation.CPU != 0.7 {
+	if options := planningOptions(args, &observe.Observation{}); options.Deviation == nil || options.Deviation.CPU != 0.7 {
 		t.Errorf("deviation: %+v", options.Deviation)
 	}
 }
@@ -224,13 +224,13 @@ func TestAMoveMustGainEnough(t *testing.T) {
 // Without anything that measures, the same loop goes by requests, and says so.
 func TestRequestsStandIn(t *testing.T) {
 	w := newWorld(t, 7)
-	w.reading.NodeMetrics, w.reading.PodMetrics, w.reading.Source = nil, nil, cluster.SourceRequests
+	w.observation.NodeMetrics, w.observation.PodMetrics, w.observation.Source = nil, nil, cluster.SourceRequests
 	loop := newLoopWith(t, w, clocktesting.NewFakeClock(noon), defaultArgs(t))
 	for i := range 3 {
 		if created := migrations(t, w); len(created) != 0 {
 			t.Errorf("%d migrations after %d cycles", len(created), i)
 		}
-		w.reading.At = noon.Add(time.Duration(i) * 30 * time.Second)
+		w.observation.At = noon.Add(time.Duration(i) * 30 * time.Second)
 		must(t, loop.cycle(t.Context()))
 	}
 	if created := migrations(t, w); len(created) != 2 {
@@ -279,7 +279,7 @@ func TestADryRunRecordsNothing(t *testing.T) {
 	clock := clocktesting.NewFakeClock(noon)
 	loop := newLoopWith(t, w, clock, defaultArgs(t))
 	must(t, loop.cycle(t.Context()))
-	signals, tracked, status := loop.Options.Signals.Clone(), maps.Clone(loop.overutilized.nodes), loop.Status()
+	signals, tracked, status := loop.Options.MetricsHistory.Clone(), maps.Clone(loop.overutilized.nodes), loop.Status()
 	for range 3 {
 		clock.Step(30 * time.Second)
 		w.measureAt(clock.Now())
@@ -289,7 +289,7 @@ func TestADryRunRecordsNothing(t *testing.T) {
 			t.Errorf("the dry run (%t) plans %d moves", dry.DryRun, dry.Moves)
 		}
 	}
-	if !reflect.DeepEqual(signals, loop.Options.Signals) {
+	if !reflect.DeepEqual(signals, loop.Options.MetricsHistory) {
 		t.Error("a dry run has recorded measurements")
 	}
 	if !reflect.DeepEqual(tracked, loop.overutilized.nodes) {

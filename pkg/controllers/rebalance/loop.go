@@ -22,7 +22,7 @@ import (
 
 // Observer reads the cluster.
 type Observer interface {
-	Observe(ctx context.Context) (*observe.Reading, error)
+	Observe(ctx context.Context) (*observe.Observation, error)
 }
 
 // Simulator starts a what-if on a snapshot.
@@ -39,7 +39,7 @@ type Loop struct {
 	// Writer creates PodMigrations.
 	Writer client.Writer
 	Args   *config.RebalanceArgs
-	// Options must hold Signals: the loop records every reading in them.
+	// Options must hold a MetricsHistory, in which the loop records every observation.
 	Options observe.Options
 	Clock   clock.WithTicker
 	Metrics *Metrics
@@ -80,16 +80,16 @@ func (l *Loop) cycle(ctx context.Context) (err error) {
 	defer func() { endSpan(span, err) }()
 
 	// 1. Observe, and record what was measured.
-	seen, err := l.observe(ctx)
+	in, err := l.observe(ctx)
 	if err != nil {
 		return err
 	}
-	l.Options.Signals.Record(seen.reading)
-	seen.build(l.Options)
-	l.overutilized.record(seen.snapshot, l.Args)
+	l.Options.MetricsHistory.Record(in.observation)
+	in.build(l.Options)
+	l.overutilized.record(in.snapshot, l.Args)
 
 	// 2. Plan.
-	status, err := l.plan(ctx, seen, l.overutilized.sources(int(l.Args.AbnormalCycles)))
+	status, err := l.plan(ctx, in, l.overutilized.sources(int(l.Args.AbnormalCycles)))
 	if err != nil {
 		return err
 	}
@@ -122,16 +122,16 @@ func (l *Loop) Status() *Status { return l.status.Load() }
 // is measured now, as if it had been so for long enough. Not to be called while a
 // cycle runs.
 func (l *Loop) DryRun(ctx context.Context) (*Status, error) {
-	seen, err := l.observe(ctx)
+	in, err := l.observe(ctx)
 	if err != nil {
 		return nil, err
 	}
 	options := l.Options
 	options.MinimumSamples, options.Assessments = 1, nil
-	options.Signals = l.Options.Signals.Clone()
-	options.Signals.Record(seen.reading)
-	seen.build(options)
-	status, err := l.plan(ctx, seen, nil)
+	options.MetricsHistory = l.Options.MetricsHistory.Clone()
+	options.MetricsHistory.Record(in.observation)
+	in.build(options)
+	status, err := l.plan(ctx, in, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -139,23 +139,23 @@ func (l *Loop) DryRun(ctx context.Context) (*Status, error) {
 	return status, nil
 }
 
-// sight is one look at the cluster.
-type sight struct {
-	reading *observe.Reading
-	pause   Pause
-	// snapshot was built of the reading with the options.
+// inputs are what one plan is made from.
+type inputs struct {
+	observation *observe.Observation
+	pause       Pause
+	// snapshot was built of the observation with the options.
 	snapshot *cluster.Snapshot
 	options  observe.Options
 }
 
-func (s *sight) build(options observe.Options) {
-	s.options, s.snapshot = options, observe.Build(s.reading, options)
+func (in *inputs) build(options observe.Options) {
+	in.options, in.snapshot = options, observe.Build(in.observation, options)
 }
 
 // observe reads the cluster and whether the loop is paused. It decides nothing.
-func (l *Loop) observe(ctx context.Context) (_ *sight, err error) {
+func (l *Loop) observe(ctx context.Context) (_ *inputs, err error) {
 	observing, span := startSpan(ctx, "Observe")
-	reading, err := l.Observer.Observe(observing)
+	observation, err := l.Observer.Observe(observing)
 	endSpan(span, err)
 	if err != nil {
 		return nil, fmt.Errorf("observing the cluster: %w", err)
@@ -164,23 +164,23 @@ func (l *Loop) observe(ctx context.Context) (_ *sight, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sight{reading: reading, pause: pause}, nil
+	return &inputs{observation: observation, pause: pause}, nil
 }
 
 // plan decides what to move, and records nothing. Sources are the overutilized nodes
 // that may give pods away; nil means all of them.
-func (l *Loop) plan(ctx context.Context, seen *sight, sources map[string]bool) (*Status, error) {
-	reading, snapshot := seen.reading, seen.snapshot
+func (l *Loop) plan(ctx context.Context, in *inputs, sources map[string]bool) (*Status, error) {
+	observation, snapshot := in.observation, in.snapshot
 	status := &Status{
-		Time: reading.At, Source: snapshot.Source, Skipped: skipped(snapshot),
-		Breaker:    breakerOf(reading.Migrations, l.Args.CircuitBreaker, reading.At),
-		Cooldowns:  observe.Cooldowns(reading, seen.options),
-		metricsAge: seen.options.Signals.Age(reading.At),
+		Time: observation.At, Source: snapshot.Source, Skipped: skipped(snapshot),
+		Breaker:    breakerOf(observation.Migrations, l.Args.CircuitBreaker, observation.At),
+		Cooldowns:  observe.Cooldowns(observation, in.options),
+		metricsAge: in.options.MetricsHistory.Age(observation.At),
 	}
-	planning := planningOptions(l.Args, reading)
+	planning := planningOptions(l.Args, observation)
 	planning.Sources = sources
 	status.allowed, status.Held = status.Breaker.mayMove(planning.MaxMoves)
-	status.hold(seen.pause)
+	status.hold(in.pause)
 	// Where nothing may be carried out, there is a plan nevertheless, for people.
 	if status.allowed > 0 {
 		planning.MaxMoves = status.allowed
@@ -192,7 +192,7 @@ func (l *Loop) plan(ctx context.Context, seen *sight, sources map[string]bool) (
 	if err != nil {
 		return nil, fmt.Errorf("planning: %w", err)
 	}
-	status.finish(reading.Migrations)
+	status.finish(observation.Migrations)
 	return status, nil
 }
 

@@ -116,17 +116,17 @@ func (m *model) add(pod *modelPod) {
 }
 
 // Observe reads the cluster as package observe does.
-func (m *model) Observe(ctx context.Context) (*observe.Reading, error) {
+func (m *model) Observe(ctx context.Context) (*observe.Observation, error) {
 	migrations := &v1alpha1.PodMigrationList{}
 	if err := m.List(ctx, migrations); err != nil {
 		return nil, err
 	}
-	reading := &observe.Reading{At: m.clock.Now(), Nodes: m.nodes, Migrations: migrations.Items,
+	observation := &observe.Observation{At: m.clock.Now(), Nodes: m.nodes, Migrations: migrations.Items,
 		NodeMetrics: m.nodeMetrics, PodMetrics: m.podMetrics, Claims: m.claimLookup}
 	for _, pod := range m.pods {
-		reading.Pods = append(reading.Pods, pod.object)
+		observation.Pods = append(observation.Pods, pod.object)
 	}
-	return reading, nil
+	return observation, nil
 }
 
 func (m *model) claimLookup(string) containers.ClaimLookup {
