@@ -23,7 +23,7 @@ const module = "github.com/ai-storage/orchestrator"
 // purePackages decide from data alone. They may import the standard library, the
 // API types and each other.
 var purePackages = []string{
-	"pkg/pods/containers", "pkg/pods/owners", "pkg/pods/reclaimed",
+	"pkg/pods", "pkg/pods/containers", "pkg/pods/owners", "pkg/pods/reclaimed",
 	"pkg/scheduling/annealing", "pkg/scheduling/budget", "pkg/scheduling/cluster", "pkg/scheduling/planner", "pkg/scheduling/repack",
 	"pkg/controllers/migration/decide", "pkg/controllers/reclaim/decide",
 }
@@ -68,9 +68,10 @@ var levels = map[string]int{
 	"pkg/apis/config/scheme":     2,
 	"pkg/apis/config/load":       3,
 
-	"pkg/pods/reclaimed":  0,
-	"pkg/pods/containers": 1,
-	"pkg/pods/owners":     2,
+	"pkg/pods":            0,
+	"pkg/pods/reclaimed":  1,
+	"pkg/pods/containers": 2,
+	"pkg/pods/owners":     3,
 
 	"pkg/scheduling/annealing":                0,
 	"pkg/scheduling/budget":                   0,

@@ -74,10 +74,10 @@ func cpuRequest(pod *corev1.Pod) int64 {
 	return pod.Spec.Containers[0].Resources.Requests.Cpu().MilliValue()
 }
 
-// observer shows one reading.
-type observer struct{ reading *observe.Reading }
+// observer shows one observation.
+type observer struct{ observation *observe.Observation }
 
-func (o observer) Observe(context.Context) (*observe.Reading, error) { return o.reading, nil }
+func (o observer) Observe(context.Context) (*observe.Observation, error) { return o.observation, nil }
 
 // wide is a budget that does not get in the way of what is shown.
 const wide = "budget: {maxInFlight: 50, maxInFlightPerNode: 50, maxInFlightPerNamespace: 50, maxInFlightPerWorkload: 50, maxMovesPerCycle: 50}\n"
@@ -114,7 +114,7 @@ func configurationOf(t *testing.T, plugin string, args map[string]any) []byte {
 
 // plan is what the loop would do in its first cycle, with the arguments, where
 // the scheduler's own filters are asked.
-func plan(t *testing.T, reading *observe.Reading, arguments string) *rebalance.Status {
+func plan(t *testing.T, observation *observe.Observation, arguments string) *rebalance.Status {
 	t.Helper()
 	read := configuration(t, arguments)
 	client := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps"}})
@@ -130,8 +130,8 @@ func plan(t *testing.T, reading *observe.Reading, arguments string) *rebalance.S
 		t.Fatal(err)
 	}
 	loop := &rebalance.Loop{
-		Observer: observer{reading}, Simulator: simulation.Filters{Simulator: simulator}, Args: read.Rebalance, Options: options,
-		Clock: clocktesting.NewFakeClock(reading.At), StatusStore: &rebalance.StatusStore{Live: ctrlfake.NewClientBuilder().Build(), Namespace: "ai-storage-system"},
+		Observer: observer{observation}, Simulator: simulation.Filters{Simulator: simulator}, Args: read.Rebalance, Options: options,
+		Clock: clocktesting.NewFakeClock(observation.At), StatusStore: &rebalance.StatusStore{Live: ctrlfake.NewClientBuilder().Build(), Namespace: "ai-storage-system"},
 	}
 	status, err := loop.DryRun(quiet(t.Context()))
 	if err != nil {
@@ -185,24 +185,24 @@ func age(w *world.World, pod *corev1.Pod, minutes int) {
 }
 
 // makeStale leaves a node with a measurement of three minutes ago.
-func makeStale(reading *observe.Reading, node string) {
-	for i := range reading.NodeMetrics {
-		if reading.NodeMetrics[i].Name == node {
-			reading.NodeMetrics[i].Timestamp = metav1.NewTime(reading.At.Add(-3 * time.Minute))
+func makeStale(observation *observe.Observation, node string) {
+	for i := range observation.NodeMetrics {
+		if observation.NodeMetrics[i].Name == node {
+			observation.NodeMetrics[i].Timestamp = metav1.NewTime(observation.At.Add(-3 * time.Minute))
 		}
 	}
 }
 
 // movable counts the pods that the loop may move.
-func movable(t *testing.T, reading *observe.Reading, arguments string) int {
+func movable(t *testing.T, observation *observe.Observation, arguments string) int {
 	t.Helper()
 	options, err := rebalance.ObserveOptions(configuration(t, arguments).Rebalance)
 	if err != nil {
 		t.Fatal(err)
 	}
 	options.MinimumSamples = 1
-	options.Signals.Record(reading)
-	snapshot := observe.Build(reading, options)
+	options.MetricsHistory.Record(observation)
+	snapshot := observe.Build(observation, options)
 	alone := map[string]bool{}
 	for _, node := range snapshot.Nodes {
 		alone[node.Name] = node.Skipped != ""

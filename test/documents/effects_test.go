@@ -99,7 +99,7 @@ func strategiesEffect(t *testing.T) table {
 		{"`Defragment`", "strategies: [{name: Defragment}]\n" + shapes},
 	} {
 		w := night()
-		status := plan(t, w.Reading(), try.arguments+wide)
+		status := plan(t, w.Observation(), try.arguments+wide)
 		o := outcomeOf(w, status)
 		fragmentation := "–"
 		if strings.Contains(try.arguments, "shapes") {
@@ -119,7 +119,7 @@ func balancing(t *testing.T, heading string, budget string, list []trial) table 
 	b := table{head: []string{heading, "moves", "overutilized nodes", "deviation of CPU load"}}
 	for _, try := range list {
 		w := newWorld()
-		status := plan(t, w.Reading(), try.arguments+budget)
+		status := plan(t, w.Observation(), try.arguments+budget)
 		o := outcomeOf(w, status)
 		b.rows = append(b.rows, []string{try.shown, fmt.Sprint(o.moves), arrow(o.overutilizedBefore, o.overutilizedAfter), deviations(status)})
 	}
@@ -161,13 +161,13 @@ func scopeEffect(t *testing.T) table {
 	} {
 		w := newWorld()
 		mark(w)
-		reading := w.Reading()
+		observation := w.Observation()
 		if strings.Contains(try.arguments, "metricsMaxAge") {
-			makeStale(reading, w.Nodes[0].Name)
+			makeStale(observation, w.Nodes[0].Name)
 		}
-		status := plan(t, reading, try.arguments+wide)
+		status := plan(t, observation, try.arguments+wide)
 		o := outcomeOf(w, status)
-		b.rows = append(b.rows, []string{try.shown, fmt.Sprint(movable(t, reading, try.arguments+wide)), fmt.Sprint(len(status.Skipped)),
+		b.rows = append(b.rows, []string{try.shown, fmt.Sprint(movable(t, observation, try.arguments+wide)), fmt.Sprint(len(status.Skipped)),
 			fmt.Sprint(o.moves), arrow(o.overutilizedBefore, o.overutilizedAfter)})
 	}
 	return b

@@ -64,11 +64,11 @@ func measure(t *testing.T, arguments string, percent []int64) *cluster.Node {
 	var snapshot *cluster.Snapshot
 	for i, p := range percent {
 		w.At = world.Noon.Add(time.Duration(i) * 30 * time.Second)
-		reading := w.Reading()
-		reading.NodeMetrics = []metricsv1beta1.NodeMetrics{{ObjectMeta: metav1.ObjectMeta{Name: w.Nodes[0].Name}, Timestamp: metav1.NewTime(w.At),
+		observation := w.Observation()
+		observation.NodeMetrics = []metricsv1beta1.NodeMetrics{{ObjectMeta: metav1.ObjectMeta{Name: w.Nodes[0].Name}, Timestamp: metav1.NewTime(w.At),
 			Window: metav1.Duration{Duration: 20 * time.Second}, Usage: corev1.ResourceList{corev1.ResourceCPU: milli(10 * p)}}}
-		options.Signals.Record(reading)
-		snapshot = observe.Build(reading, options)
+		options.MetricsHistory.Record(observation)
+		snapshot = observe.Build(observation, options)
 	}
 	return snapshot.Nodes[0]
 }
@@ -105,7 +105,7 @@ type film struct {
 	end      context.CancelFunc
 }
 
-func (f *film) Observe(ctx context.Context) (*observe.Reading, error) {
+func (f *film) Observe(ctx context.Context) (*observe.Observation, error) {
 	f.cycle++
 	if f.cycle > 20 || f.isOver() {
 		f.cycle--
@@ -114,7 +114,7 @@ func (f *film) Observe(ctx context.Context) (*observe.Reading, error) {
 	}
 	f.world.At = world.Noon.Add(time.Duration(f.cycle) * f.interval)
 	f.change(f.cycle, f.world)
-	return f.world.Reading(), nil
+	return f.world.Observation(), nil
 }
 
 // firstMove runs the loop until it creates a migration, and returns how long
@@ -213,14 +213,14 @@ func staysFor(t *testing.T, arguments string, count int) string {
 		t.Fatal(err)
 	}
 	w := newWorld()
-	reading := w.Reading()
-	pod := reading.Pods[0].DeepCopy()
+	observation := w.Observation()
+	pod := observation.Pods[0].DeepCopy()
 	pod.OwnerReferences, pod.Spec.SchedulerName = nil, v1alpha1.SchedulerName
-	reading.Pods = []*corev1.Pod{pod}
+	observation.Pods = []*corev1.Pod{pod}
 	for i := range count {
-		reading.Migrations = append(reading.Migrations, ended(pod.Name, w.At.Add(-time.Duration(i)*time.Hour), v1alpha1.PhaseSucceeded))
+		observation.Migrations = append(observation.Migrations, ended(pod.Name, w.At.Add(-time.Duration(i)*time.Hour), v1alpha1.PhaseSucceeded))
 	}
-	for _, c := range observe.Cooldowns(reading, options) {
+	for _, c := range observe.Cooldowns(observation, options) {
 		return short(c.Until.Sub(w.At))
 	}
 	return "not at all"
@@ -243,15 +243,15 @@ func circuitBreakerEffect(t *testing.T) table {
 		{trial{"`circuitBreaker: {window: 5m}`, one failure in 3 min", "circuitBreaker: {window: 5m}\n"}, 0, 5, 0},
 	} {
 		w := newWorld()
-		reading := w.Reading()
+		observation := w.Observation()
 		for i := range try.good + try.failed {
 			phase := v1alpha1.PhaseSucceeded
 			if i < try.failed {
 				phase = v1alpha1.PhaseFailed // the last ones
 			}
-			reading.Migrations = append(reading.Migrations, ended(fmt.Sprint("gone-", i), w.At.Add(-try.ago-time.Duration(3*i)*time.Minute), phase))
+			observation.Migrations = append(observation.Migrations, ended(fmt.Sprint("gone-", i), w.At.Add(-try.ago-time.Duration(3*i)*time.Minute), phase))
 		}
-		status := plan(t, reading, try.arguments)
+		status := plan(t, observation, try.arguments)
 		allowed := "all of the plan"
 		if status.Held != "" {
 			allowed = status.Held

@@ -42,7 +42,7 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 		MaxCooldown:     args.MaxCooldown.Duration,
 		PriorityCeiling: args.PriorityCeiling,
 		CarriesState:    args.CheckpointStorageClassName != "",
-		Signals: observe.NewSignals(observe.SignalOptions{
+		MetricsHistory: observe.NewMetricsHistory(observe.MetricsHistoryOptions{
 			HalfLife:   args.Signals.HalfLife.Duration,
 			Window:     args.Signals.Window.Duration,
 			Percentile: int(args.Signals.Percentile),
@@ -74,13 +74,13 @@ func PrometheusOptions(args *config.RebalanceArgs) *observe.PrometheusOptions {
 }
 
 // planningOptions are those of one plan, but for the sources.
-func planningOptions(args *config.RebalanceArgs, reading *observe.Reading) planner.Options {
+func planningOptions(args *config.RebalanceArgs, observation *observe.Observation) planner.Options {
 	options := planner.Options{
 		Weights:     weights(args.Strategies),
 		Thresholds:  Thresholds(args),
 		MinimumGain: args.MinimumGain,
 		MaxMoves:    int(args.Budget.MaxMovesPerCycle),
-		Budget:      ledger(args, reading.Migrations),
+		Budget:      ledger(args, observation.Migrations),
 	}
 	if args.Thresholds.Mode == config.ThresholdsDeviation {
 		deviation := options.Thresholds
@@ -88,7 +88,7 @@ func planningOptions(args *config.RebalanceArgs, reading *observe.Reading) plann
 	}
 	if options.Weights.Defragment > 0 {
 		// Pods that wait for room now come before those that may.
-		options.Shapes = observe.PendingShapes(reading.Pods, v1alpha1.SchedulerName)
+		options.Shapes = observe.PendingShapes(observation.Pods, v1alpha1.SchedulerName)
 		for _, shape := range args.Shapes {
 			options.Shapes = append(options.Shapes, cluster.ResourcesOf(shape))
 		}
@@ -120,8 +120,8 @@ func weights(strategies []config.Strategy) planner.Weights {
 
 // Thresholds converts percentages to fractions. In mode Deviation they count
 // from the mean.
-func Thresholds(args *config.RebalanceArgs) planner.Thresholds {
-	return planner.Thresholds{CPU: float64(args.Thresholds.CPU) / 100, Memory: float64(args.Thresholds.Memory) / 100}
+func Thresholds(args *config.RebalanceArgs) cluster.Utilization {
+	return cluster.Percent(args.Thresholds.CPU, args.Thresholds.Memory)
 }
 
 // Limits are the budget of the arguments.

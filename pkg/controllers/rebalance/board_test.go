@@ -79,7 +79,7 @@ func TestEveryCycleIsPublished(t *testing.T) {
 		t.Fatalf("before the first cycle: %s, %v", shown, err)
 	}
 	for _, at := range []time.Time{noon, noon.Add(time.Minute)} {
-		w.reading.At = at
+		w.observation.At = at
 		must(t, loop.cycle(t.Context()))
 		shown, err := loop.StatusStore.Published(t.Context())
 		must(t, err)

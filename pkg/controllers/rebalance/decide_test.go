@@ -1,6 +1,8 @@
 package rebalance
 
 import (
+	"maps"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -19,12 +21,12 @@ import (
 
 // measureAt lets the metrics API answer once more, with the same figures.
 func (w *world) measureAt(at time.Time) {
-	w.reading.At = at
-	for i := range w.reading.NodeMetrics {
-		w.reading.NodeMetrics[i].Timestamp = metav1.NewTime(at)
+	w.observation.At = at
+	for i := range w.observation.NodeMetrics {
+		w.observation.NodeMetrics[i].Timestamp = metav1.NewTime(at)
 	}
-	for i := range w.reading.PodMetrics {
-		w.reading.PodMetrics[i].Timestamp = metav1.NewTime(at)
+	for i := range w.observation.PodMetrics {
+		w.observation.PodMetrics[i].Timestamp = metav1.NewTime(at)
 	}
 }
 
@@ -38,7 +40,7 @@ func TestANodeMustBeOverutilizedForSeveralCycles(t *testing.T) {
 		if clock.Step(30 * time.Second); fresh {
 			w.measureAt(clock.Now())
 		}
-		w.reading.At = clock.Now()
+		w.observation.At = clock.Now()
 		must(t, loop.cycle(t.Context()))
 		return len(migrations(t, w))
 	}
@@ -80,19 +82,19 @@ func TestAbnormality(t *testing.T) {
 		want   int
 	}{
 		"overutilized all the time":     {make([][]func(*cluster.Node), 3), []int64{800, 900, 800}, 3},
-		"cool in between":               {make([][]func(*cluster.Node), 3), []int64{800, 700, 800}, 1},
-		"cool at last":                  {make([][]func(*cluster.Node), 3), []int64{800, 800, 700}, 0},
-		"left alone in between":         {[][]func(*cluster.Node){nil, {left}, nil}, []int64{800, 800, 800}, 1},
+		"lower in between":              {make([][]func(*cluster.Node), 3), []int64{800, 700, 800}, 1},
+		"lower at last":                 {make([][]func(*cluster.Node), 3), []int64{800, 800, 700}, 0},
+		"skipped in between":            {[][]func(*cluster.Node){nil, {left}, nil}, []int64{800, 800, 800}, 1},
 		"stabilizing counts":            {[][]func(*cluster.Node){{stabilizing}, {stabilizing}, nil}, []int64{800, 800, 800}, 3},
 		"only the peaks are still high": {[][]func(*cluster.Node){nil, nil, {peaking}}, []int64{800, 800, 800}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, args := &abnormality{}, defaultArgs(t)
+			a, args := &overutilizationTracker{}, defaultArgs(t)
 			for i, load := range tt.loads {
 				at := noon.Add(time.Duration(i) * time.Minute)
-				a.watch(cluster.NewSnapshot(at, []*cluster.Node{loaded("n", load, at, tt.cycles[i]...)}, nil), args)
+				a.record(cluster.NewSnapshot(at, []*cluster.Node{loaded("n", load, at, tt.cycles[i]...)}, nil), args)
 			}
-			if got := a.streaks["n"].cycles; got != tt.want {
+			if got := a.nodes["n"].cycles; got != tt.want {
 				t.Errorf("overutilized for %d cycles, want %d", got, tt.want)
 			}
 			if a.sources(3)["n"] != (tt.want >= 3) {
@@ -103,15 +105,15 @@ func TestAbnormality(t *testing.T) {
 }
 
 // Figures of another source are another matter: the count starts anew.
-func TestAbnormalityForgetsWithTheSource(t *testing.T) {
-	a, args := &abnormality{}, defaultArgs(t)
+func TestTheTrackerForgetsWithTheSource(t *testing.T) {
+	a, args := &overutilizationTracker{}, defaultArgs(t)
 	for i, source := range []string{cluster.SourceMeasured, cluster.SourceMeasured, cluster.SourceRequests} {
 		at := noon.Add(time.Duration(i) * time.Minute)
 		snapshot := cluster.NewSnapshot(at, []*cluster.Node{loaded("n", 900, at)}, nil)
 		snapshot.Source = source
-		a.watch(snapshot, args)
+		a.record(snapshot, args)
 	}
-	if got := a.streaks["n"].cycles; got != 1 {
+	if got := a.nodes["n"].cycles; got != 1 {
 		t.Errorf("overutilized for %d cycles, want 1", got)
 	}
 }
@@ -120,8 +122,8 @@ func TestDeviationCountsFromTheMeanOfThePool(t *testing.T) {
 	args := defaultArgs(t)
 	args.Thresholds = config.UtilizationThresholds{Mode: config.ThresholdsDeviation, CPU: 10, Memory: 10}
 	inPool := func(pool int) func(*cluster.Node) { return func(n *cluster.Node) { n.Pool = pool } }
-	a := &abnormality{}
-	a.watch(cluster.NewSnapshot(noon, []*cluster.Node{
+	a := &overutilizationTracker{}
+	a.record(cluster.NewSnapshot(noon, []*cluster.Node{
 		// Mean 300: overutilized is above 400.
 		loaded("a", 410, noon, inPool(0)), loaded("b", 190, noon, inPool(0)),
 		loaded("alone", 990, noon, inPool(0), func(n *cluster.Node) { n.Skipped = "the node is in another node pool" }),
@@ -136,7 +138,7 @@ func TestDeviationCountsFromTheMeanOfThePool(t *testing.T) {
 func TestPoolsKeepTheirPods(t *testing.T) {
 	w := newWorld(t, 7)
 	for i, pool := range []string{"gpu", "cpu", "gpu"} { // overutilized, cool, cold
-		w.reading.Nodes[i].Labels = map[string]string{"pool": pool}
+		w.observation.Nodes[i].Labels = map[string]string{"pool": pool}
 	}
 	args := defaultArgs(t)
 	args.AbnormalCycles = 1
@@ -189,7 +191,7 @@ func TestPlanningOptions(t *testing.T) {
 	waiting := &corev1.Pod{Spec: corev1.PodSpec{SchedulerName: "ai-storage-scheduler", Containers: []corev1.Container{{
 		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3")}}}}}}
 	waiting.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable}}
-	options := planningOptions(args, &observe.Reading{Pods: []*corev1.Pod{waiting}})
+	options := planningOptions(args, &observe.Observation{Pods: []*corev1.Pod{waiting}})
 	if diff := cmp.Diff(planner.Weights{Balance: 0.6, Consolidate: 0.3, Defragment: 0.1}, options.Weights); diff != "" {
 		t.Errorf("weights (-want +got):\n%s", diff)
 	}
@@ -201,7 +203,7 @@ func TestPlanningOptions(t *testing.T) {
 		t.Errorf("options: %+v", options)
 	}
 	args.Thresholds.Mode = config.ThresholdsDeviation
-	if options := planningOptions(args, &observe.Reading{}); options.Deviation == nil || options.Deviation.CPU != 0.7 {
+	if options := planningOptions(args, &observe.Observation{}); options.Deviation == nil || options.Deviation.CPU != 0.7 {
 		t.Errorf("deviation: %+v", options.Deviation)
 	}
 }
@@ -222,13 +224,13 @@ func TestAMoveMustGainEnough(t *testing.T) {
 // Without anything that measures, the same loop goes by requests, and says so.
 func TestRequestsStandIn(t *testing.T) {
 	w := newWorld(t, 7)
-	w.reading.NodeMetrics, w.reading.PodMetrics, w.reading.Source = nil, nil, cluster.SourceRequests
+	w.observation.NodeMetrics, w.observation.PodMetrics, w.observation.Source = nil, nil, cluster.SourceRequests
 	loop := newLoopWith(t, w, clocktesting.NewFakeClock(noon), defaultArgs(t))
 	for i := range 3 {
 		if created := migrations(t, w); len(created) != 0 {
 			t.Errorf("%d migrations after %d cycles", len(created), i)
 		}
-		w.reading.At = noon.Add(time.Duration(i) * 30 * time.Second)
+		w.observation.At = noon.Add(time.Duration(i) * 30 * time.Second)
 		must(t, loop.cycle(t.Context()))
 	}
 	if created := migrations(t, w); len(created) != 2 {
@@ -242,6 +244,23 @@ func TestRequestsStandIn(t *testing.T) {
 }
 
 // What is kept of the past must reach back further than the longest cooldown.
+// The circuit breaker reads the ends of migrations as long as its window and the
+// pause after it last: until then they are kept, however short the cooldowns are.
+func TestHistoryOutlivesTheCircuitBreaker(t *testing.T) {
+	for _, tt := range []struct{ window, openFor, want time.Duration }{
+		{time.Hour, time.Hour, 24 * time.Hour},
+		{72 * time.Hour, 0, 72 * time.Hour},
+		{72 * time.Hour, 24 * time.Hour, 96 * time.Hour},
+	} {
+		args := defaultArgs(t)
+		args.Cooldown.Duration, args.MaxCooldown.Duration = time.Minute, time.Minute
+		args.CircuitBreaker.Window.Duration, args.CircuitBreaker.OpenFor.Duration = tt.window, tt.openFor
+		if kept := time.Duration(*historySeconds(args)) * time.Second; kept != tt.want {
+			t.Errorf("window %s, open for %s: a migration is kept for %s, want %s", tt.window, tt.openFor, kept, tt.want)
+		}
+	}
+}
+
 func TestHistoryOutlivesCooldowns(t *testing.T) {
 	for _, tt := range []struct{ cooldown, longest time.Duration }{{10 * time.Minute, 2 * time.Hour}, {0, 168 * time.Hour}, {time.Nanosecond, 168 * time.Hour}, {168 * time.Hour, 168 * time.Hour}, {0, 0}} {
 		args := defaultArgs(t)
@@ -250,5 +269,36 @@ func TestHistoryOutlivesCooldowns(t *testing.T) {
 		if kept < 24*time.Hour || kept < tt.longest+observe.ResetWindow(tt.longest) {
 			t.Errorf("cooldown %s to %s: a migration is kept for %s", tt.cooldown, tt.longest, kept)
 		}
+	}
+}
+
+// A dry run between two cycles changes nothing that the loop goes by: neither what
+// it has measured, nor how often it has found a node overutilized, nor its status.
+func TestADryRunRecordsNothing(t *testing.T) {
+	w := newWorld(t, 7)
+	clock := clocktesting.NewFakeClock(noon)
+	loop := newLoopWith(t, w, clock, defaultArgs(t))
+	must(t, loop.cycle(t.Context()))
+	signals, tracked, status := loop.Options.MetricsHistory.Clone(), maps.Clone(loop.overutilized.nodes), loop.Status()
+	for range 3 {
+		clock.Step(30 * time.Second)
+		w.measureAt(clock.Now())
+		dry, err := loop.DryRun(t.Context())
+		must(t, err)
+		if !dry.DryRun || dry.Moves == 0 {
+			t.Errorf("the dry run (%t) plans %d moves", dry.DryRun, dry.Moves)
+		}
+	}
+	if !reflect.DeepEqual(signals, loop.Options.MetricsHistory) {
+		t.Error("a dry run has recorded measurements")
+	}
+	if !reflect.DeepEqual(tracked, loop.overutilized.nodes) {
+		t.Errorf("a dry run has counted: %v, before %v", loop.overutilized.nodes, tracked)
+	}
+	if loop.Status() != status {
+		t.Error("a dry run has changed the status of the loop")
+	}
+	if created := len(migrations(t, w)); created != 0 {
+		t.Errorf("a dry run has created %d migrations", created)
 	}
 }

@@ -22,7 +22,7 @@ import (
 
 // Observer reads the cluster.
 type Observer interface {
-	Observe(ctx context.Context) (*observe.Reading, error)
+	Observe(ctx context.Context) (*observe.Observation, error)
 }
 
 // Simulator starts a what-if on a snapshot.
@@ -39,15 +39,15 @@ type Loop struct {
 	// Writer creates PodMigrations.
 	Writer client.Writer
 	Args   *config.RebalanceArgs
-	// Options must hold Signals: the loop records every reading in them.
+	// Options must hold a MetricsHistory, in which the loop records every observation.
 	Options observe.Options
 	Clock   clock.WithTicker
 	Metrics *Metrics
 	// StatusStore is where the loop reads whether it is paused, and shows its status.
 	StatusStore *StatusStore
 
-	abnormal abnormality
-	status   atomic.Pointer[Status]
+	overutilized overutilizationTracker
+	status       atomic.Pointer[Status]
 }
 
 // Start runs a cycle now and then one every interval, until ctx ends. A cycle
@@ -79,11 +79,21 @@ func (l *Loop) cycle(ctx context.Context) (err error) {
 	ctx, span := startSpan(ctx, "Rebalance")
 	defer func() { endSpan(span, err) }()
 
-	// 1. Observe and plan.
-	status, err := l.plan(ctx, false)
+	// 1. Observe, and record what was measured.
+	in, err := l.observe(ctx)
 	if err != nil {
 		return err
 	}
+	l.Options.MetricsHistory.Record(in.observation)
+	in.build(l.Options)
+	l.overutilized.record(in.snapshot, l.Args)
+
+	// 2. Plan.
+	status, err := l.plan(ctx, in, l.overutilized.sources(int(l.Args.AbnormalCycles)))
+	if err != nil {
+		return err
+	}
+	status.Abnormal = l.overutilized.list()
 	l.status.Store(status)
 	l.Metrics.observe(status, l.Clock.Since(started))
 	span.SetAttributes(attributesOf(status)...)
@@ -93,7 +103,7 @@ func (l *Loop) cycle(ctx context.Context) (err error) {
 		klog.FromContext(ctx).Error(err, "The status of the loop is not shown to others")
 	}
 
-	// 2. Act on every move that still holds. One that fails, such as in a
+	// 3. Act on every move that still holds. One that fails, such as in a
 	// namespace whose quota is used up, does not stand in the way of the others.
 	// Moves that wait for others are for a later cycle, which plans anew.
 	var failures []error
@@ -107,61 +117,83 @@ func (l *Loop) cycle(ctx context.Context) (err error) {
 // for use by several goroutines.
 func (l *Loop) Status() *Status { return l.status.Load() }
 
-// DryRun observes the cluster and plans, and changes nothing. It judges every
-// node by what is measured now, as if it had been so for long enough.
-func (l *Loop) DryRun(ctx context.Context) (*Status, error) { return l.plan(ctx, true) }
-
-func (l *Loop) plan(ctx context.Context, dryRun bool) (*Status, error) {
-	reading, err := l.observe(ctx)
+// DryRun observes the cluster and plans, and records and changes nothing: what the
+// loop has measured and counted so far stays as it is. It judges every node by what
+// is measured now, as if it had been so for long enough. Not to be called while a
+// cycle runs.
+func (l *Loop) DryRun(ctx context.Context) (*Status, error) {
+	in, err := l.observe(ctx)
 	if err != nil {
 		return nil, err
+	}
+	options := l.Options
+	options.MinimumSamples, options.Assessments = 1, nil
+	options.MetricsHistory = l.Options.MetricsHistory.Clone()
+	options.MetricsHistory.Record(in.observation)
+	in.build(options)
+	status, err := l.plan(ctx, in, nil)
+	if err != nil {
+		return nil, err
+	}
+	status.DryRun = true
+	return status, nil
+}
+
+// inputs are what one plan is made from.
+type inputs struct {
+	observation *observe.Observation
+	pause       Pause
+	// snapshot was built of the observation with the options.
+	snapshot *cluster.Snapshot
+	options  observe.Options
+}
+
+func (in *inputs) build(options observe.Options) {
+	in.options, in.snapshot = options, observe.Build(in.observation, options)
+}
+
+// observe reads the cluster and whether the loop is paused. It decides nothing.
+func (l *Loop) observe(ctx context.Context) (_ *inputs, err error) {
+	observing, span := startSpan(ctx, "Observe")
+	observation, err := l.Observer.Observe(observing)
+	endSpan(span, err)
+	if err != nil {
+		return nil, fmt.Errorf("observing the cluster: %w", err)
 	}
 	pause, err := l.StatusStore.Pause(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l.Options.Signals.Record(reading)
-	options := l.Options
-	if dryRun {
-		options.MinimumSamples = 1
-	}
-	snapshot := observe.Build(reading, options)
+	return &inputs{observation: observation, pause: pause}, nil
+}
+
+// plan decides what to move, and records nothing. Sources are the overutilized nodes
+// that may give pods away; nil means all of them.
+func (l *Loop) plan(ctx context.Context, in *inputs, sources map[string]bool) (*Status, error) {
+	observation, snapshot := in.observation, in.snapshot
 	status := &Status{
-		Time: reading.At, DryRun: dryRun, Source: snapshot.Source, Skipped: skipped(snapshot),
-		Breaker:    breakerOf(reading.Migrations, l.Args.CircuitBreaker, reading.At),
-		Cooldowns:  observe.Cooldowns(reading, options),
-		metricsAge: l.Options.Signals.Age(reading.At),
+		Time: observation.At, Source: snapshot.Source, Skipped: skipped(snapshot),
+		Breaker:    breakerOf(observation.Migrations, l.Args.CircuitBreaker, observation.At),
+		Cooldowns:  observe.Cooldowns(observation, in.options),
+		metricsAge: in.options.MetricsHistory.Age(observation.At),
 	}
-	planning := planningOptions(l.Args, reading)
-	if !dryRun {
-		l.abnormal.watch(snapshot, l.Args)
-		planning.Sources = l.abnormal.sources(int(l.Args.AbnormalCycles))
-		status.Abnormal = l.abnormal.list()
-	}
+	planning := planningOptions(l.Args, observation)
+	planning.Sources = sources
 	status.allowed, status.Held = status.Breaker.mayMove(planning.MaxMoves)
-	status.hold(pause)
+	status.hold(in.pause)
 	// Where nothing may be carried out, there is a plan nevertheless, for people.
 	if status.allowed > 0 {
 		planning.MaxMoves = status.allowed
 	}
 	searching, span := startSpan(ctx, "Plan")
+	var err error
 	status.Plan, err = makePlan(searching, snapshot, l.Simulator.Session(snapshot), len(l.Args.NodePools), planning)
 	endSpan(span, err)
 	if err != nil {
 		return nil, fmt.Errorf("planning: %w", err)
 	}
-	status.finish(reading.Migrations)
+	status.finish(observation.Migrations)
 	return status, nil
-}
-
-func (l *Loop) observe(ctx context.Context) (_ *observe.Reading, err error) {
-	ctx, span := startSpan(ctx, "Observe")
-	defer func() { endSpan(span, err) }()
-	reading, err := l.Observer.Observe(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("observing the cluster: %w", err)
-	}
-	return reading, nil
 }
 
 // ledger counts every migration that may still disrupt, also those that wait

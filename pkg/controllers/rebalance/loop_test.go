@@ -38,16 +38,16 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 // between: what the loop decides shows in the migrations that it creates.
 type world struct {
 	client.Client
-	reading *observe.Reading
+	observation *observe.Observation
 }
 
-func (w *world) Observe(ctx context.Context) (*observe.Reading, error) {
+func (w *world) Observe(ctx context.Context) (*observe.Observation, error) {
 	migrations := &v1alpha1.PodMigrationList{}
 	if err := w.List(ctx, migrations); err != nil {
 		return nil, err
 	}
-	w.reading.Migrations = migrations.Items
-	return w.reading, nil
+	w.observation.Migrations = migrations.Items
+	return w.observation, nil
 }
 
 // yes is a scheduler that takes every pod everywhere.
@@ -60,7 +60,7 @@ func (yes) Remove(*corev1.Pod) error                                            
 
 func newWorld(t *testing.T, pods int) *world {
 	t.Helper()
-	reading := &observe.Reading{At: noon, Claims: func(string) containers.ClaimLookup { return nil }}
+	observation := &observe.Observation{At: noon, Claims: func(string) containers.ClaimLookup { return nil }}
 	usage := map[string]int64{"overutilized": 0, "cool": 0, "cold": 0}
 	amounts := func(milliCPU int64) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milliCPU, resource.DecimalSI), corev1.ResourceMemory: resource.MustParse("1Gi")}
@@ -76,8 +76,8 @@ func newWorld(t *testing.T, pods int) *world {
 				ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}},
 		}
 		usage["overutilized"] += 500
-		reading.Pods, objects = append(reading.Pods, pod), append(objects, pod.DeepCopy())
-		reading.PodMetrics = append(reading.PodMetrics, metricsv1beta1.PodMetrics{ObjectMeta: pod.ObjectMeta, Timestamp: metav1.NewTime(noon),
+		observation.Pods, objects = append(observation.Pods, pod), append(objects, pod.DeepCopy())
+		observation.PodMetrics = append(observation.PodMetrics, metricsv1beta1.PodMetrics{ObjectMeta: pod.ObjectMeta, Timestamp: metav1.NewTime(noon),
 			Containers: []metricsv1beta1.ContainerMetrics{{Name: "c", Usage: amounts(500)}}})
 	}
 	for _, name := range []string{"overutilized", "cool", "cold"} {
@@ -85,8 +85,8 @@ func newWorld(t *testing.T, pods int) *world {
 			Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("64Gi")},
 			Conditions:  []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
 		}}
-		reading.Nodes, objects = append(reading.Nodes, node), append(objects, node.DeepCopy())
-		reading.NodeMetrics = append(reading.NodeMetrics, metricsv1beta1.NodeMetrics{ObjectMeta: node.ObjectMeta,
+		observation.Nodes, objects = append(observation.Nodes, node), append(objects, node.DeepCopy())
+		observation.NodeMetrics = append(observation.NodeMetrics, metricsv1beta1.NodeMetrics{ObjectMeta: node.ObjectMeta,
 			Timestamp: metav1.NewTime(noon), Window: metav1.Duration{Duration: 15 * time.Second}, Usage: amounts(usage[name])})
 	}
 	scheme := runtime.NewScheme()
@@ -95,7 +95,7 @@ func newWorld(t *testing.T, pods int) *world {
 			t.Fatal(err)
 		}
 	}
-	return &world{Client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.PodMigration{}).Build(), reading: reading}
+	return &world{Client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.PodMigration{}).Build(), observation: observation}
 }
 
 func defaultArgs(t *testing.T) *config.RebalanceArgs {
@@ -287,12 +287,12 @@ func TestNothingMovesTwiceWithinItsCooldown(t *testing.T) {
 			must(t, w.Status().Update(t.Context(), &m))
 		}
 		clock.Step(25 * time.Second)
-		w.reading.At = clock.Now()
-		for i := range w.reading.NodeMetrics {
-			w.reading.NodeMetrics[i].Timestamp = metav1.NewTime(clock.Now())
+		w.observation.At = clock.Now()
+		for i := range w.observation.NodeMetrics {
+			w.observation.NodeMetrics[i].Timestamp = metav1.NewTime(clock.Now())
 		}
-		for i := range w.reading.PodMetrics {
-			w.reading.PodMetrics[i].Timestamp = metav1.NewTime(clock.Now())
+		for i := range w.observation.PodMetrics {
+			w.observation.PodMetrics[i].Timestamp = metav1.NewTime(clock.Now())
 		}
 	}
 	if len(seen) != 8 {
@@ -328,7 +328,7 @@ type counting struct {
 	seen chan struct{}
 }
 
-func (c *counting) Observe(ctx context.Context) (*observe.Reading, error) {
+func (c *counting) Observe(ctx context.Context) (*observe.Observation, error) {
 	c.seen <- struct{}{}
 	return c.Observer.Observe(ctx)
 }

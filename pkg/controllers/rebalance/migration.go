@@ -11,6 +11,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
 )
@@ -30,7 +31,7 @@ func (l *Loop) validate(ctx context.Context, move *planner.Move, pod *corev1.Pod
 		return "the pod is being deleted", nil
 	case pod.Spec.NodeName != move.From:
 		return "the pod runs on node " + pod.Spec.NodeName, nil
-	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+	case pods.IsTerminal(pod):
 		return "the pod has finished", nil
 	}
 	node := &corev1.Node{}

@@ -35,10 +35,17 @@ const (
 	migrationTime = 22 * time.Second
 )
 
-// model is a cluster in which time is made: pods have a load, the metrics API
+// model is a cluster with a clock of its own: pods have a load, the metrics API
 // shows the mean of the last window, and migrations succeed. What the loop reads
 // and writes are the objects of an API server, so a new loop finds what the one
-// before it left.
+// before it left. Replacements are those of the product, with the checkpoint claim,
+// so whether a pod may move once more is decided as in the product.
+//
+// It leaves out: migrations that fail, take longer or are cancelled; the scheduler's
+// choice, which is always the planned node; limits of the scheduler's filters (every
+// pod fits everywhere it has room for); the pods that the owner of an adopted pod
+// deletes and creates; what the copy of state costs the nodes; and noise of
+// measurements.
 type model struct {
 	client.Client
 	t     *testing.T
@@ -50,6 +57,8 @@ type model struct {
 	podMetrics  []metricsv1beta1.PodMetrics
 	moves       []modelMove
 	accepted    map[types.UID]time.Time
+	// claims are the checkpoint claims of all migrations, by name.
+	claims map[string]*corev1.PersistentVolumeClaim
 }
 
 type modelPod struct {
@@ -72,7 +81,7 @@ func newModel(t *testing.T, nodes int) *model {
 	must(t, v1alpha1.AddToScheme(scheme))
 	m := &model{
 		Client: fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.PodMigration{}).Build(),
-		t:      t, clock: clocktesting.NewFakeClock(noon), pods: map[string]*modelPod{}, accepted: map[types.UID]time.Time{},
+		t:      t, clock: clocktesting.NewFakeClock(noon), pods: map[string]*modelPod{}, accepted: map[types.UID]time.Time{}, claims: map[string]*corev1.PersistentVolumeClaim{},
 	}
 	for i := range nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%02d", i)}, Status: corev1.NodeStatus{
@@ -107,17 +116,23 @@ func (m *model) add(pod *modelPod) {
 }
 
 // Observe reads the cluster as package observe does.
-func (m *model) Observe(ctx context.Context) (*observe.Reading, error) {
+func (m *model) Observe(ctx context.Context) (*observe.Observation, error) {
 	migrations := &v1alpha1.PodMigrationList{}
 	if err := m.List(ctx, migrations); err != nil {
 		return nil, err
 	}
-	reading := &observe.Reading{At: m.clock.Now(), Nodes: m.nodes, Migrations: migrations.Items,
-		NodeMetrics: m.nodeMetrics, PodMetrics: m.podMetrics, Claims: func(string) containers.ClaimLookup { return nil }}
+	observation := &observe.Observation{At: m.clock.Now(), Nodes: m.nodes, Migrations: migrations.Items,
+		NodeMetrics: m.nodeMetrics, PodMetrics: m.podMetrics, Claims: m.claimLookup}
 	for _, pod := range m.pods {
-		reading.Pods = append(reading.Pods, pod.object)
+		observation.Pods = append(observation.Pods, pod.object)
 	}
-	return reading, nil
+	return observation, nil
+}
+
+func (m *model) claimLookup(string) containers.ClaimLookup {
+	return func(name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {
+		return m.claims[name], nil
+	}
 }
 
 // run lets time pass, second by second, with a cycle of the loop every interval.
@@ -199,15 +214,9 @@ func (m *model) finish(migration *v1alpha1.PodMigration, created time.Time) {
 		m.t.Fatalf("a migration was created for a pod that is not there: %+v", migration.Spec)
 	}
 	now := m.clock.Now()
-	replacement := original.object.DeepCopy()
-	replacement.ResourceVersion = ""
-	root := containers.RootName(replacement)
-	owner := metav1.GetControllerOf(replacement)
-	replacement.Name = fmt.Sprintf("%s-migrated-%d", root, len(m.moves))
-	replacement.UID = types.UID(replacement.Name)
+	replacement := m.replacementOf(original.object, migration)
 	replacement.CreationTimestamp = metav1.NewTime(created)
-	replacement.Spec.NodeName = migration.Spec.PlannedNode
-	replacement.Labels = map[string]string{v1alpha1.MigrationUIDLabel: migration.Name, v1alpha1.OriginalPodLabel: root}
+	root, owner := containers.RootName(replacement), metav1.GetControllerOf(replacement)
 	must(m.t, m.Delete(m.t.Context(), original.object.DeepCopy()))
 	delete(m.pods, original.object.Name)
 	m.add(&modelPod{object: replacement, load: original.load, used: original.used})
@@ -222,6 +231,24 @@ func (m *model) finish(migration *v1alpha1.PodMigration, created time.Time) {
 	must(m.t, m.Client.Status().Update(m.t.Context(), migration))
 	workload := budget.WorkloadOf("ns", root, owner)
 	m.moves = append(m.moves, modelMove{workload, migration.Spec.SourceNode, replacement.Spec.NodeName, created, now})
+}
+
+// replacementOf builds the replacement as the migration controller does, with its
+// claim, and lets it run where it was planned. Its owner has adopted it.
+func (m *model) replacementOf(original *corev1.Pod, migration *v1alpha1.PodMigration) *corev1.Pod {
+	number, root := len(m.moves), containers.RootName(original)
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: fmt.Sprintf("checkpoint-%d", number)},
+		Spec: corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{migration.Spec.Checkpoint.ClaimAccessMode()}}}
+	m.claims[claim.Name] = claim
+	replacement, err := containers.BuildReplacement(original, containers.Judge(original, containers.PolicyOf(migration)), containers.ReplacementOptions{
+		Name: fmt.Sprintf("%s-migrated-%d", root, number), MigrationUID: types.UID(migration.Name), ClaimName: claim.Name, PlannedNode: migration.Spec.PlannedNode,
+	})
+	must(m.t, err)
+	replacement.UID = types.UID(replacement.Name)
+	replacement.OwnerReferences = original.OwnerReferences
+	replacement.Spec.NodeName = migration.Spec.PlannedNode
+	replacement.Status = *original.Status.DeepCopy()
+	return replacement
 }
 
 // describeLoads tells what the nodes use now, in percent of their CPU.

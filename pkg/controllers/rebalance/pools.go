@@ -3,7 +3,6 @@ package rebalance
 import (
 	"cmp"
 	"context"
-	"math"
 	"slices"
 
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
@@ -80,8 +79,11 @@ func join(whole, plan *planner.Plan, pool map[string]bool) *planner.Plan {
 	whole.Before.Nodes = joinLoads(whole.Before.Nodes, plan.Before.Nodes, pool)
 	whole.After.Nodes = joinLoads(whole.After.Nodes, plan.After.Nodes, pool)
 	for _, summary := range []*planner.Summary{&whole.Before, &whole.After} {
-		summary.CPUDeviation = deviation(summary.Nodes, func(n planner.NodeLoad) float64 { return n.CPU })
-		summary.MemoryDeviation = deviation(summary.Nodes, func(n planner.NodeLoad) float64 { return n.Memory })
+		var cpu, memory []float64
+		for _, node := range summary.Nodes {
+			cpu, memory = append(cpu, node.CPU), append(memory, node.Memory)
+		}
+		summary.CPUDeviation, summary.MemoryDeviation = cluster.Deviation(cpu), cluster.Deviation(memory)
 	}
 	for _, overutilized := range plan.StillOverutilized {
 		if pool[overutilized.Name] {
@@ -100,20 +102,4 @@ func joinLoads(loads, more []planner.NodeLoad, pool map[string]bool) []planner.N
 	}
 	slices.SortFunc(loads, func(a, b planner.NodeLoad) int { return cmp.Compare(a.Name, b.Name) })
 	return loads
-}
-
-// deviation is the population standard deviation.
-func deviation(nodes []planner.NodeLoad, load func(planner.NodeLoad) float64) float64 {
-	if len(nodes) == 0 {
-		return 0
-	}
-	n := float64(len(nodes))
-	mean, variance := 0.0, 0.0
-	for _, node := range nodes {
-		mean += load(node) / n
-	}
-	for _, node := range nodes {
-		variance += (load(node) - mean) * (load(node) - mean) / n
-	}
-	return math.Sqrt(variance)
 }

@@ -29,7 +29,7 @@ func finishedMigration(name string, ago, downtime time.Duration) *v1alpha1.PodMi
 
 func TestWriteStatus(t *testing.T) {
 	w := newWorld(t, 7)
-	w.reading.NodeMetrics[1].Timestamp = metav1.NewTime(noon.Add(-5 * time.Minute))
+	w.observation.NodeMetrics[1].Timestamp = metav1.NewTime(noon.Add(-5 * time.Minute))
 	moved := finishedMigration("moved", time.Minute, 1500*time.Millisecond)
 	moved.Namespace, moved.Spec.PodName = "ns", "pod-6"
 	must(t, w.Create(t.Context(), moved))
@@ -105,7 +105,7 @@ func TestMedianDowntime(t *testing.T) {
 
 func TestMetricsOfAStatus(t *testing.T) {
 	w := newWorld(t, 7)
-	w.reading.NodeMetrics[1].Timestamp = metav1.NewTime(noon.Add(-5 * time.Minute))
+	w.observation.NodeMetrics[1].Timestamp = metav1.NewTime(noon.Add(-5 * time.Minute))
 	loop := newLoop(t, w, clocktesting.NewFakeClock(noon))
 	registry := prometheus.NewRegistry()
 	loop.Metrics = NewMetrics(registry)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,8 +54,10 @@ func TestConstantLoadComesToRest(t *testing.T) {
 		{"deviation", 0.6, 0.3, func(args *config.RebalanceArgs) {
 			args.Thresholds = config.UtilizationThresholds{Mode: config.ThresholdsDeviation, CPU: 10, Memory: 10}
 		}},
+		{"pods may move again", 0.85, 0.4, func(args *config.RebalanceArgs) { args.CheckpointStorageClassName = "shared" }},
 		{"in haste", 0.9, 0.3, func(args *config.RebalanceArgs) {
 			args.AbnormalCycles, args.Cooldown.Duration, args.MinimumPodAge.Duration = 1, 0, 0
+			args.CheckpointStorageClassName = "shared"
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,7 +103,8 @@ func TestSwingingLoadRespectsCooldowns(t *testing.T) {
 					})
 					args := defaultArgs(t)
 					args.Cooldown.Duration, args.MaxCooldown.Duration = 4*time.Minute, 20*time.Minute
-					args.AbnormalCycles = 1 // what holds must be the cooldown
+					// What holds a workload back must be the cooldown, not the claim of its last move.
+					args.AbnormalCycles, args.CheckpointStorageClassName = 1, "shared"
 					m.run(args, 30*time.Minute, restart)
 					total += len(m.moves)
 					again += checkCooldowns(t, m, args)
@@ -111,6 +115,33 @@ func TestSwingingLoadRespectsCooldowns(t *testing.T) {
 	t.Logf("%d moves, of which %d were another one of the same workload", total, again)
 	if again == 0 {
 		t.Error("no workload moved a second time, so nothing was tested")
+	}
+}
+
+// Without a storage class whose volumes several nodes can use at once, a pod keeps the
+// claim of its first move, which no second node can use: it moves once.
+func TestAPodMovesOnceWithAClaimOfOneNode(t *testing.T) {
+	for class, again := range map[string]bool{"": false, "shared": true} {
+		m := skewed(t, 8, 0.68, 0.62, 3, func(base float64, random *rand.Rand) func(time.Duration) float64 {
+			offset := float64(random.IntN(4)) / 4
+			return func(at time.Duration) float64 {
+				return base * (1 + 0.5*math.Copysign(1, math.Sin(2*math.Pi*(at.Minutes()/12+offset))))
+			}
+		})
+		args := defaultArgs(t)
+		args.Cooldown.Duration, args.MaxCooldown.Duration = time.Minute, time.Minute
+		args.AbnormalCycles, args.CheckpointStorageClassName = 1, class
+		m.run(args, 40*time.Minute, 0)
+		most := 0
+		for workload, moves := range m.movesByWorkload() {
+			if strings.HasPrefix(workload, "Pod/") {
+				most = max(most, len(moves))
+			}
+		}
+		t.Logf("storage class %q: %d moves, %d of the pod that moved most", class, len(m.moves), most)
+		if most == 0 || most > 1 != again {
+			t.Errorf("storage class %q: a pod has moved %d times", class, most)
+		}
 	}
 }
 

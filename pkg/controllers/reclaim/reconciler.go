@@ -9,12 +9,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/events"
-	resourcehelper "k8s.io/component-helpers/resource"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/reclaim/decide"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -126,7 +126,7 @@ func (r *reconciler) leaveAlone(ctx context.Context, seen *corev1.Pod, written r
 	}
 	r.metrics.resizes.WithLabelValues(outcomeRefused).Inc()
 	ctrl.LoggerFrom(ctx).Info("Pod cannot be resized, its requests come free when it moves", "pod", client.ObjectKeyFromObject(pod), "why", why)
-	r.recorder.Eventf(pod, nil, corev1.EventTypeWarning, ReasonLeftAlone, actionReclaim, "%s", cut(why))
+	r.recorder.Eventf(pod, nil, corev1.EventTypeWarning, ReasonLeftAlone, actionReclaim, "%s", note(why))
 	return nil
 }
 
@@ -141,7 +141,7 @@ func isRefusal(err error) bool {
 
 func (r *reconciler) report(ctx context.Context, before, after *corev1.Pod, d decide.Decision) {
 	logger := ctrl.LoggerFrom(ctx).WithValues("pod", client.ObjectKeyFromObject(after))
-	freed := counted(before).Sub(counted(after))
+	freed := requested(before).Sub(requested(after))
 	if len(d.Restored) > 0 {
 		r.metrics.resizes.WithLabelValues(outcomeGivenBack).Inc()
 		logger.Info("Requests given back", "containers", d.Restored, "milliCPU", -freed.MilliCPU, "memory", -freed.Memory, "why", d.Why)
@@ -150,7 +150,7 @@ func (r *reconciler) report(ctx context.Context, before, after *corev1.Pod, d de
 		if d.Why != "" {
 			kind, reason, why = corev1.EventTypeWarning, ReasonLeftAlone, d.Why
 		}
-		r.recorder.Eventf(after, nil, kind, reason, actionReclaim, "%s", cut(fmt.Sprintf(
+		r.recorder.Eventf(after, nil, kind, reason, actionReclaim, "%s", note(fmt.Sprintf(
 			"container %s has its requests back (%dm CPU, %d MiB of memory): %s", strings.Join(d.Restored, ", "), -freed.MilliCPU, -freed.Memory>>20, why)))
 		return
 	}
@@ -162,16 +162,12 @@ func (r *reconciler) report(ctx context.Context, before, after *corev1.Pod, d de
 		"container %s has finished: %dm CPU and %d MiB of memory of its requests are free", strings.Join(d.Shrunk, ", "), freed.MilliCPU, freed.Memory>>20)
 }
 
-// counted is what the spec of a pod asks for, as the scheduler counts it.
-func counted(pod *corev1.Pod) cluster.Resources {
-	return cluster.ResourcesOf(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}))
+// requested is what the scheduler will count for a pod once a resize is done. What
+// it counts at this moment does not show the resize yet: it keeps to what the node
+// has given to the pod until the kubelet reports less.
+func requested(pod *corev1.Pod) cluster.Resources {
+	return cluster.ResourcesOf(pods.SpecRequests(pod))
 }
 
-// cut shortens a note to what an event may hold.
-func cut(note string) string {
-	const most = 1000
-	if len(note) > most {
-		return note[:most] + "…"
-	}
-	return note
-}
+// note is a text cut to what an event may hold.
+func note(text string) string { return pods.Truncate(text, pods.MaxEventNote) }

@@ -2,6 +2,7 @@ package containers
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -92,9 +93,12 @@ func runtimeClass(pod *corev1.Pod) *Refusal {
 }
 
 func hostNamespaces(pod *corev1.Pod) *Refusal {
-	for name, used := range map[string]bool{"hostNetwork": pod.Spec.HostNetwork, "hostPID": pod.Spec.HostPID, "hostIPC": pod.Spec.HostIPC} {
-		if used {
-			return &Refusal{RefusalHostNamespace, fmt.Sprintf("the pod uses %s: its processes are tied to what is on the node", name)}
+	for _, namespace := range []struct {
+		field string
+		used  bool
+	}{{"hostNetwork", pod.Spec.HostNetwork}, {"hostPID", pod.Spec.HostPID}, {"hostIPC", pod.Spec.HostIPC}} {
+		if namespace.used {
+			return &Refusal{RefusalHostNamespace, fmt.Sprintf("the pod uses %s: its processes are tied to what is on the node", namespace.field)}
 		}
 	}
 	return nil
@@ -162,7 +166,7 @@ func devices(c *corev1.Container, _ v1alpha1.ContainerVerdict) *Refusal {
 	if len(c.VolumeDevices) > 0 {
 		return &Refusal{RefusalDevice, fmt.Sprintf("container %s has block device %s", c.Name, c.VolumeDevices[0].Name)}
 	}
-	for name := range c.Resources.Limits {
+	for _, name := range slices.Sorted(maps.Keys(c.Resources.Limits)) {
 		switch {
 		case strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix):
 			return &Refusal{RefusalProcessHugePages, fmt.Sprintf("container %s uses %s, which are not carried", c.Name, name)}

@@ -2,6 +2,7 @@ package containers_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -82,6 +83,27 @@ func TestRefuseProcesses(t *testing.T) {
 		}
 		if moving := containers.MovingProcesses(verdicts); test.want == "" && (!slices.Contains(moving, "main") || slices.Contains(moving, "done")) {
 			t.Errorf("%s: the processes of %v move", test.name, moving)
+		}
+	}
+}
+
+// The same pod always gets the same reason, also where it gives several.
+func TestRefuseProcessesNamesTheFirstReason(t *testing.T) {
+	class := v1alpha1.ProcessRuntimeClass
+	onHost := MakePod("p").Node("a").Container("main", Running()).With(func(p *corev1.Pod) {
+		p.Spec.RuntimeClassName, p.Spec.HostNetwork, p.Spec.HostPID, p.Spec.HostIPC = &class, true, true, true
+	}).Obj()
+	withDevices := MakePod("p").Node("a").Container("main", Running()).With(func(p *corev1.Pod) {
+		one := resource.MustParse("1")
+		p.Spec.RuntimeClassName = &class
+		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"vendor/b": one, "vendor/a": one, "vendor/c": one}
+	}).Obj()
+	for pod, want := range map[*corev1.Pod]string{onHost: "uses hostNetwork:", withDevices: "(vendor/a)"} {
+		for range 50 {
+			verdicts := containers.Judge(pod, containers.Policy{Mode: v1alpha1.CheckpointProcess, MayStop: true})
+			if r := containers.RefuseProcesses(pod, verdicts); r == nil || !strings.Contains(r.Message, want) {
+				t.Fatalf("got %v, want %q", r, want)
+			}
 		}
 	}
 }

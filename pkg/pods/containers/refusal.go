@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // Reasons why a pod cannot be moved.
@@ -103,7 +104,7 @@ func ownedByDaemonSet(pod *corev1.Pod) *Refusal {
 }
 
 func finished(pod *corev1.Pod) *Refusal {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if pods.IsTerminal(pod) {
 		return &Refusal{RefusalFinished, fmt.Sprintf("the pod has finished (%s): there is nothing left to move", pod.Status.Phase)}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // LeftOutAnnotation lists, on a replacement that has a controller, the containers
@@ -44,7 +45,7 @@ func Rewrite(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev1.Pod, er
 	if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == "StatefulSet" {
 		keepClaims(&replacement.Spec, pod)
 	}
-	takeOver(replacement, pod, v, o, qualityOf(&pod.Spec))
+	takeOver(replacement, pod, v, o, pods.ComputeQOS(&pod.Spec))
 	return replacement, nil
 }
 
@@ -86,32 +87,6 @@ func keepClaims(spec *corev1.PodSpec, pod *corev1.Pod) {
 			spec.Volumes = append(spec.Volumes, *volume.DeepCopy())
 		}
 	}
-}
-
-// qualityOf is the quality of service that the API server is about to give to a
-// pod (k8s.io/kubernetes/pkg/apis/core/helper/qos, ComputePodQOS).
-func qualityOf(spec *corev1.PodSpec) corev1.PodQOSClass {
-	var asked []corev1.ResourceRequirements
-	if r := spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
-		asked = append(asked, *r)
-	} else {
-		eachContainer(spec, func(c *corev1.Container) { asked = append(asked, c.Resources) })
-	}
-	guaranteed, nothing := true, true
-	for _, r := range asked {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			request, limit := r.Requests[name], r.Limits[name]
-			nothing = nothing && request.IsZero() && limit.IsZero()
-			guaranteed = guaranteed && !limit.IsZero() && request.Cmp(limit) == 0
-		}
-	}
-	switch {
-	case nothing:
-		return corev1.PodQOSBestEffort
-	case guaranteed:
-		return corev1.PodQOSGuaranteed
-	}
-	return corev1.PodQOSBurstable
 }
 
 // leftOut writes down which containers a replacement lacks that its owner knows.

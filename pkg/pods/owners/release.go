@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // jobLabels tell the pods of one Job apart from all others. The old ones, without
@@ -160,7 +161,7 @@ func IsRival(pod, original *corev1.Pod, migration types.UID, since time.Time) bo
 	if controller := metav1.GetControllerOf(pod); controller == nil || controller.UID != record.Owner.UID || pod.UID == original.UID {
 		return false
 	}
-	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.Spec.NodeName == "" {
+	if pod.DeletionTimestamp != nil || !pods.HoldsPlace(pod) {
 		return false
 	}
 	if v1alpha1.OwnedBy(pod.Labels, migration) {

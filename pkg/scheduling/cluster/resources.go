@@ -18,19 +18,15 @@ type Resources struct {
 
 // ResourcesOf converts a resource list.
 func ResourcesOf(list corev1.ResourceList) Resources {
-	var r Resources
+	r := Resources{MilliCPU: list.Cpu().MilliValue(), Memory: list.Memory().Value()}
 	for name, quantity := range list {
-		switch name {
-		case corev1.ResourceCPU:
-			r.MilliCPU = quantity.MilliValue()
-		case corev1.ResourceMemory:
-			r.Memory = quantity.Value()
-		default:
-			if r.Scalar == nil {
-				r.Scalar = map[corev1.ResourceName]int64{}
-			}
-			r.Scalar[name] = quantity.Value()
+		if name == corev1.ResourceCPU || name == corev1.ResourceMemory {
+			continue
 		}
+		if r.Scalar == nil {
+			r.Scalar = map[corev1.ResourceName]int64{}
+		}
+		r.Scalar[name] = quantity.Value()
 	}
 	return r
 }

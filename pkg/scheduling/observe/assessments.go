@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -40,7 +41,7 @@ func (a *Assessments) begin() {
 // requests are what the scheduler counts for the pod.
 func (a *Assessments) requests(pod *corev1.Pod) cluster.Resources {
 	if a == nil {
-		return requestsOf(pod)
+		return cluster.ResourcesOf(pods.Requests(pod))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,7 +52,7 @@ func (a *Assessments) of(pod *corev1.Pod) *assessment {
 	found := a.current[pod]
 	if found == nil {
 		if found = a.last[pod]; found == nil {
-			found = &assessment{requests: requestsOf(pod)}
+			found = &assessment{requests: cluster.ResourcesOf(pods.Requests(pod))}
 		}
 		a.current[pod] = found
 	}

@@ -20,10 +20,10 @@ func TestAssessmentsChangeNothing(t *testing.T) {
 	other := running.DeepCopy()
 	other.Name, other.UID = "other", "other"
 	for turn, pods := range [][]*corev1.Pod{{running, other}, {running}, {finished, other}, {finished}} {
-		reading := testReading()
-		reading.Pods = pods
+		observation := testObservation()
+		observation.Pods = pods
 		var want, got *cluster.Snapshot
-		want, got = Build(reading, options), Build(reading, remembering)
+		want, got = Build(observation, options), Build(observation, remembering)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("turn %d (-without +with memory):\n%s", turn, diff)
 		}

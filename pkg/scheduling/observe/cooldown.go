@@ -22,14 +22,14 @@ type Cooldown struct {
 }
 
 // Cooldowns lists the workloads that are left alone after a migration, by name.
-func Cooldowns(reading *Reading, options Options) []Cooldown {
-	h := newHistory(reading.Migrations)
+func Cooldowns(observation *Observation, options Options) []Cooldown {
+	h := newMigrationHistory(observation.Migrations)
 	found := map[string]Cooldown{}
-	for _, pod := range reading.Pods {
+	for _, pod := range observation.Pods {
 		if pod.Spec.SchedulerName != options.SchedulerName {
 			continue
 		}
-		if c := h.cooldown(pod, options); c.Until.After(reading.At) && c.Until.After(found[c.Workload].Until) {
+		if c := h.cooldown(pod, options); c.Until.After(observation.At) && c.Until.After(found[c.Workload].Until) {
 			found[c.Workload] = c
 		}
 	}
@@ -43,7 +43,7 @@ func Cooldowns(reading *Reading, options Options) []Cooldown {
 
 // cooldown of the workload of a pod. Its first pods may be gone, and a bare pod
 // has another name after every move, so that several names lead to it.
-func (h history) cooldown(pod *corev1.Pod, options Options) Cooldown {
+func (h migrationHistory) cooldown(pod *corev1.Pod, options Options) Cooldown {
 	if len(h.ends) == 0 && pod.Labels[v1alpha1.MigrationUIDLabel] == "" {
 		return Cooldown{}
 	}

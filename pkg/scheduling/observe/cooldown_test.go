@@ -63,49 +63,49 @@ func moved(from, to string, minutes int, owner *metav1.OwnerReference) v1alpha1.
 func TestCooldownFollowsTheWorkload(t *testing.T) {
 	set := &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "set", Controller: new(true)}
 	for name, tt := range map[string]struct {
-		change func(*Reading)
+		change func(*Observation)
 		want   []Cooldown
 	}{
-		"nothing moved": {func(*Reading) {}, []Cooldown{}},
-		"a bare pod over three names": {func(r *Reading) {
+		"nothing moved": {func(*Observation) {}, []Cooldown{}},
+		"a bare pod over three names": {func(r *Observation) {
 			r.Pods[0].Name = "p-3"
 			r.Pods[0].Annotations = map[string]string{v1alpha1.OriginalPodLabel: "p"}
 			r.Migrations = []v1alpha1.PodMigration{moved("p-2", "p-3", 5, nil), moved("p", "p-1", 100, nil), moved("p-1", "p-2", 30, nil)}
 		}, []Cooldown{{"Pod/ns/p", 3, now.Add(35 * time.Minute)}}},
-		"and when the first migrations were deleted": {func(r *Reading) {
+		"and when the first migrations were deleted": {func(r *Observation) {
 			r.Pods[0].Name = "p-3"
 			r.Pods[0].Annotations = map[string]string{v1alpha1.OriginalPodLabel: "p"}
 			r.Migrations = []v1alpha1.PodMigration{moved("p-1", "p-2", 30, nil), moved("p-2", "p-3", 5, nil)}
 		}, []Cooldown{{"Pod/ns/p", 2, now.Add(15 * time.Minute)}}},
-		"another pod of the ReplicaSet": {func(r *Reading) {
+		"another pod of the ReplicaSet": {func(r *Observation) {
 			r.Pods[0].OwnerReferences = []metav1.OwnerReference{*set}
 			r.Migrations = []v1alpha1.PodMigration{moved("set-a", "set-b", 4, set)}
 		}, []Cooldown{{"ReplicaSet/ns/set", 1, now.Add(6 * time.Minute)}}},
-		"of another ReplicaSet": {func(r *Reading) {
+		"of another ReplicaSet": {func(r *Observation) {
 			r.Pods[0].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "other", Controller: new(true)}}
 			r.Migrations = []v1alpha1.PodMigration{moved("set-a", "set-b", 4, set)}
 		}, []Cooldown{}},
-		"one that failed before its owner was known": {func(r *Reading) {
+		"one that failed before its owner was known": {func(r *Observation) {
 			r.Pods[0].OwnerReferences = []metav1.OwnerReference{*set}
 			r.Migrations = []v1alpha1.PodMigration{moved("p", "", 4, nil)}
 		}, []Cooldown{{"ReplicaSet/ns/set", 1, now.Add(6 * time.Minute)}}},
-		"names in a ring": {func(r *Reading) {
+		"names in a ring": {func(r *Observation) {
 			r.Migrations = []v1alpha1.PodMigration{moved("p", "q", 9, nil), moved("q", "p", 8, nil)}
 		}, []Cooldown{{"Pod/ns/p", 2, now.Add(12 * time.Minute)}}},
-		"cooled down": {func(r *Reading) { r.Migrations = []v1alpha1.PodMigration{moved("p", "p", 10, nil)} }, []Cooldown{}},
-		"not ours": {func(r *Reading) {
+		"cooled down": {func(r *Observation) { r.Migrations = []v1alpha1.PodMigration{moved("p", "p", 10, nil)} }, []Cooldown{}},
+		"not ours": {func(r *Observation) {
 			r.Pods[0].Spec.SchedulerName = "other"
 			r.Migrations = []v1alpha1.PodMigration{moved("p", "p", 1, nil)}
 		}, []Cooldown{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			reading := testReading()
-			tt.change(reading)
-			got := Cooldowns(reading, testOptions())
+			observation := testObservation()
+			tt.change(observation)
+			got := Cooldowns(observation, testOptions())
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("cooldowns (-want +got):\n%s", diff)
 			}
-			if pod := Build(reading, testOptions()).Pods[0]; (len(got) > 0) != (pod.Immovable != "") && name != "not ours" {
+			if pod := Build(observation, testOptions()).Pods[0]; (len(got) > 0) != (pod.Immovable != "") && name != "not ours" {
 				t.Errorf("the pod is immovable: %q", pod.Immovable)
 			}
 		})

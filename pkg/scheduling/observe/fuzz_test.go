@@ -121,8 +121,8 @@ func (s *source) migration() v1alpha1.PodMigration {
 	return m
 }
 
-func (s *source) reading(at time.Time) *Reading {
-	r := &Reading{At: at, Source: choose(s, "", "", cluster.SourceRequests, cluster.SourceMeasured)}
+func (s *source) observation(at time.Time) *Observation {
+	r := &Observation{At: at, Source: choose(s, "", "", cluster.SourceRequests, cluster.SourceMeasured)}
 	for range s.below(6) {
 		r.Nodes = append(r.Nodes, s.node())
 		r.NodeMetrics = append(r.NodeMetrics, metricsv1beta1.NodeMetrics{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("n", s.below(5))},
@@ -149,7 +149,7 @@ func (s *source) reading(at time.Time) *Reading {
 }
 
 // Whatever a cluster looks like, the snapshot is built, and what it promises
-// holds: over several readings, since signals remember.
+// holds: over several observations, since measurements are remembered.
 func FuzzBuild(f *testing.F) {
 	f.Add([]byte{})
 	for seed := range 8 {
@@ -162,34 +162,34 @@ func FuzzBuild(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := &source{data}
 		options := testOptions()
-		options.Signals = NewSignals(SignalOptions{HalfLife: time.Duration(s.below(100)) * time.Second, Window: time.Duration(s.below(256)) * time.Second, Percentile: 1 + s.below(100)})
+		options.MetricsHistory = NewMetricsHistory(MetricsHistoryOptions{HalfLife: time.Duration(s.below(100)) * time.Second, Window: time.Duration(s.below(256)) * time.Second, Percentile: 1 + s.below(100)})
 		options.MinimumSamples = s.below(4)
 		if s.below(2) == 0 {
 			options.Pools = []labels.Selector{labels.SelectorFromSet(labels.Set{"pool": "a"}), labels.Everything()}[:1+s.below(2)]
 		}
 		for range 1 + s.below(3) {
-			reading := s.reading(now.Add(time.Duration(s.below(256)) * time.Second))
-			options.Signals.Record(reading)
-			checkSnapshot(t, Build(reading, options), reading, options)
-			for _, c := range Cooldowns(reading, options) {
-				if !c.Until.After(reading.At) || c.Migrations < 1 {
+			observation := s.observation(now.Add(time.Duration(s.below(256)) * time.Second))
+			options.MetricsHistory.Record(observation)
+			checkSnapshot(t, Build(observation, options), observation, options)
+			for _, c := range Cooldowns(observation, options) {
+				if !c.Until.After(observation.At) || c.Migrations < 1 {
 					t.Errorf("a cooldown that is over: %+v", c)
 				}
 			}
-			PendingShapes(reading.Pods, options.SchedulerName)
+			PendingShapes(observation.Pods, options.SchedulerName)
 		}
 	})
 }
 
-func checkSnapshot(t *testing.T, snapshot *cluster.Snapshot, reading *Reading, options Options) {
-	if len(snapshot.Nodes) != len(reading.Nodes) || len(snapshot.Pods) > len(reading.Pods) {
-		t.Errorf("%d nodes and %d pods of %d and %d", len(snapshot.Nodes), len(snapshot.Pods), len(reading.Nodes), len(reading.Pods))
+func checkSnapshot(t *testing.T, snapshot *cluster.Snapshot, observation *Observation, options Options) {
+	if len(snapshot.Nodes) != len(observation.Nodes) || len(snapshot.Pods) > len(observation.Pods) {
+		t.Errorf("%d nodes and %d pods of %d and %d", len(snapshot.Nodes), len(snapshot.Pods), len(observation.Nodes), len(observation.Pods))
 	}
 	for i, node := range snapshot.Nodes {
 		if i > 0 && snapshot.Nodes[i-1].Name > node.Name {
 			t.Errorf("node %s comes after %s", node.Name, snapshot.Nodes[i-1].Name)
 		}
-		checkUsage(t, node.Measured, reading, options)
+		checkUsage(t, node.Measured, observation, options)
 		switch {
 		case (node.Measured == nil) != (node.Smoothed == nil):
 			t.Errorf("node %s: measured %v, smoothed %v", node.Name, node.Measured, node.Smoothed)
@@ -205,7 +205,7 @@ func checkSnapshot(t *testing.T, snapshot *cluster.Snapshot, reading *Reading, o
 		if i > 0 && snapshot.Pods[i-1].Key().Compare(pod.Key()) > 0 {
 			t.Errorf("pod %s comes after %s", pod.Key(), snapshot.Pods[i-1].Key())
 		}
-		checkUsage(t, pod.Measured, reading, options)
+		checkUsage(t, pod.Measured, observation, options)
 		if pod.Immovable == "" && (pod.Measured == nil || pod.Replacement == nil || pod.NodeName == "" || pod.Object.Spec.SchedulerName != options.SchedulerName) {
 			t.Errorf("pod %s may move: %+v", pod.Key(), pod)
 		}
@@ -215,14 +215,14 @@ func checkSnapshot(t *testing.T, snapshot *cluster.Snapshot, reading *Reading, o
 	}
 }
 
-func checkUsage(t *testing.T, usage *cluster.Usage, reading *Reading, options Options) {
+func checkUsage(t *testing.T, usage *cluster.Usage, observation *Observation, options Options) {
 	if usage == nil {
 		return
 	}
 	if usage.MilliCPU < 0 || usage.Memory < 0 || usage.MilliCPU > mostOf || usage.Memory > mostOf {
 		t.Errorf("usage %+v", usage)
 	}
-	if reading.At.Sub(usage.At) > options.MetricsMaxAge {
-		t.Errorf("usage of %s is used at %s", usage.At, reading.At)
+	if observation.At.Sub(usage.At) > options.MetricsMaxAge {
+		t.Errorf("usage of %s is used at %s", usage.At, observation.At)
 	}
 }

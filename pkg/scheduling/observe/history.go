@@ -9,9 +9,9 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
-// history is what the migrations say of the recent past. It is read from the
+// migrationHistory is what the migrations say of the recent past. It is read from the
 // objects, so it survives restarts.
-type history struct {
+type migrationHistory struct {
 	// inFlight are the nodes that a migration is about to change.
 	inFlight map[string]bool
 	// lastChange is when a migration last changed a node.
@@ -33,8 +33,8 @@ type migrationEnd struct {
 	at    time.Time
 }
 
-func newHistory(migrations []v1alpha1.PodMigration) history {
-	h := history{
+func newMigrationHistory(migrations []v1alpha1.PodMigration) migrationHistory {
+	h := migrationHistory{
 		inFlight:   map[string]bool{},
 		lastChange: map[string]time.Time{},
 		migrating:  map[cluster.PodKey]bool{},
@@ -50,7 +50,7 @@ func newHistory(migrations []v1alpha1.PodMigration) history {
 	return h
 }
 
-func (h history) addOrigin(m *v1alpha1.PodMigration) {
+func (h migrationHistory) addOrigin(m *v1alpha1.PodMigration) {
 	if m.Status.Replacement == nil || m.Status.Replacement.Name == "" || m.Status.Replacement.Name == m.Spec.PodName {
 		return
 	}
@@ -58,7 +58,7 @@ func (h history) addOrigin(m *v1alpha1.PodMigration) {
 }
 
 // lineage is a bare pod under all the names that the migrations know it by.
-func (h history) lineage(workload string) []string {
+func (h migrationHistory) lineage(workload string) []string {
 	names := []string{workload}
 	for {
 		original, ok := h.origins[workload]
@@ -69,7 +69,7 @@ func (h history) lineage(workload string) []string {
 	}
 }
 
-func (h history) add(index int, m *v1alpha1.PodMigration) {
+func (h migrationHistory) add(index int, m *v1alpha1.PodMigration) {
 	move := budget.MoveOf(m)
 	if m.Status.Phase.IsFinished() {
 		h.addEnd(migrationEnd{index, endOf(m)}, move.Workload, budget.WorkloadOf(m.Namespace, m.Spec.PodName, nil))
@@ -88,7 +88,7 @@ func (h history) add(index int, m *v1alpha1.PodMigration) {
 	}
 }
 
-func (h history) addEnd(end migrationEnd, workload, pod string) {
+func (h migrationHistory) addEnd(end migrationEnd, workload, pod string) {
 	if end.at.IsZero() {
 		return
 	}

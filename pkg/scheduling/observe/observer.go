@@ -58,39 +58,39 @@ func (o *Observer) MeasureWith(prometheus *Prometheus) { o.prometheus = promethe
 
 // Observe reads everything once. In a cluster without a metrics API, requests
 // stand in for measurements. A source of measurements that is down for a while
-// adds none to the reading, which is no reason to plan by other figures.
-func (o *Observer) Observe(ctx context.Context) (*Reading, error) {
-	reading := &Reading{Claims: o.claimLookup}
+// adds none to the observation, which is no reason to plan by other figures.
+func (o *Observer) Observe(ctx context.Context) (*Observation, error) {
+	observation := &Observation{Claims: o.claimLookup}
 	var err error
-	if reading.Nodes, err = o.nodes.List(labels.Everything()); err != nil {
+	if observation.Nodes, err = o.nodes.List(labels.Everything()); err != nil {
 		return nil, fmt.Errorf("listing nodes: %w", err)
 	}
-	if reading.Pods, err = o.pods.List(labels.Everything()); err != nil {
+	if observation.Pods, err = o.pods.List(labels.Everything()); err != nil {
 		return nil, fmt.Errorf("listing pods: %w", err)
 	}
-	if reading.Budgets, err = o.budgets.List(labels.Everything()); err != nil {
+	if observation.Budgets, err = o.budgets.List(labels.Everything()); err != nil {
 		return nil, fmt.Errorf("listing pod disruption budgets: %w", err)
 	}
 	migrations := &v1alpha1.PodMigrationList{}
 	if err := o.live.List(ctx, migrations); err != nil {
 		return nil, fmt.Errorf("listing migrations: %w", err)
 	}
-	reading.Migrations = migrations.Items
+	observation.Migrations = migrations.Items
 	if o.followsTopology {
-		if err := o.readTopology(ctx, reading); err != nil {
+		if err := o.readTopology(ctx, observation); err != nil {
 			return nil, err
 		}
 	}
-	reading.At = o.clock.Now()
+	observation.At = o.clock.Now()
 	if o.prometheus != nil {
-		o.prometheus.Read(ctx, reading)
-		return reading, nil
+		o.prometheus.Read(ctx, observation)
+		return observation, nil
 	}
-	if err := o.readMetrics(ctx, reading); err != nil {
+	if err := o.readMetrics(ctx, observation); err != nil {
 		return nil, err
 	}
-	reading.At = o.clock.Now()
-	return reading, nil
+	observation.At = o.clock.Now()
+	return observation, nil
 }
 
 // claimLookup finds claims in the informers; their listers fail only where
@@ -109,11 +109,11 @@ func (o *Observer) claimLookup(namespace string) containers.ClaimLookup {
 	}
 }
 
-func (o *Observer) readMetrics(ctx context.Context, reading *Reading) error {
+func (o *Observer) readMetrics(ctx context.Context, observation *Observation) error {
 	nodes, err := o.metrics.NodeMetricses().List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) {
 		klog.FromContext(ctx).Info("The cluster has no metrics API, requests stand in for use", "err", err)
-		reading.Source = cluster.SourceRequests
+		observation.Source = cluster.SourceRequests
 		return nil
 	}
 	// A missing right, unlike an outage, does not end by itself: it must be seen.
@@ -128,6 +128,6 @@ func (o *Observer) readMetrics(ctx context.Context, reading *Reading) error {
 	if err != nil {
 		return fmt.Errorf("reading pod metrics: %w", err)
 	}
-	reading.NodeMetrics, reading.PodMetrics = nodes.Items, pods.Items
+	observation.NodeMetrics, observation.PodMetrics = nodes.Items, pods.Items
 	return nil
 }

@@ -49,12 +49,12 @@ func TestWhatTheMetricsAPIAnswers(t *testing.T) {
 			observer := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(), clocktesting.NewFakePassiveClock(now))
 			factory.Start(t.Context().Done())
 			factory.WaitForCacheSync(t.Context().Done())
-			reading, err := observer.Observe(t.Context())
+			observation, err := observer.Observe(t.Context())
 			if (err != nil) != tt.fails {
 				t.Fatalf("error %v", err)
 			}
-			if err == nil && (len(reading.NodeMetrics) != tt.measured || reading.Source != tt.source || len(reading.Nodes) != 1 || !reading.At.Equal(now)) {
-				t.Errorf("%d measurements, source %q, %d nodes at %s", len(reading.NodeMetrics), reading.Source, len(reading.Nodes), reading.At)
+			if err == nil && (len(observation.NodeMetrics) != tt.measured || observation.Source != tt.source || len(observation.Nodes) != 1 || !observation.At.Equal(now)) {
+				t.Errorf("%d measurements, source %q, %d nodes at %s", len(observation.NodeMetrics), observation.Source, len(observation.Nodes), observation.At)
 			}
 		})
 	}
@@ -76,8 +76,8 @@ func TestObserverAsksPrometheusInstead(t *testing.T) {
 		clocktesting.NewFakePassiveClock(now.Add(time.Hour)))
 	prometheus, _ := newTestPrometheus(t, "")
 	observer.MeasureWith(prometheus)
-	reading, err := observer.Observe(t.Context())
-	if err != nil || len(reading.NodeMetrics) != 11 {
-		t.Errorf("%v, %d measurements", err, len(reading.NodeMetrics))
+	observation, err := observer.Observe(t.Context())
+	if err != nil || len(observation.NodeMetrics) != 11 {
+		t.Errorf("%v, %d measurements", err, len(observation.NodeMetrics))
 	}
 }

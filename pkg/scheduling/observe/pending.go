@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
@@ -14,9 +15,9 @@ const maxPendingShapes = 10
 
 // PendingShapes are the requests of pods that a scheduler has found no room for,
 // the pods that wait longest first, each shape once.
-func PendingShapes(pods []*corev1.Pod, schedulerName string) []cluster.Resources {
+func PendingShapes(all []*corev1.Pod, schedulerName string) []cluster.Resources {
 	waiting := make([]*corev1.Pod, 0, maxPendingShapes)
-	for _, pod := range pods {
+	for _, pod := range all {
 		if pod.Spec.SchedulerName == schedulerName && isUnschedulable(pod) {
 			waiting = append(waiting, pod)
 		}
@@ -26,7 +27,7 @@ func PendingShapes(pods []*corev1.Pod, schedulerName string) []cluster.Resources
 	})
 	var shapes []cluster.Resources
 	for _, pod := range waiting {
-		shape := requestsOf(pod)
+		shape := cluster.ResourcesOf(pods.Requests(pod))
 		if len(shapes) < maxPendingShapes && !slices.ContainsFunc(shapes, shape.Equal) {
 			shapes = append(shapes, shape)
 		}
@@ -38,7 +39,6 @@ func isUnschedulable(pod *corev1.Pod) bool {
 	if pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil {
 		return false
 	}
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable
-	})
+	scheduled := pods.Condition(pod, corev1.PodScheduled)
+	return scheduled != nil && scheduled.Status == corev1.ConditionFalse && scheduled.Reason == corev1.PodReasonUnschedulable
 }

@@ -9,9 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
@@ -24,14 +24,14 @@ const (
 	preferNoEvictionAnnotation = "descheduler.alpha.kubernetes.io/prefer-no-eviction"
 )
 
-// examination is one pod with all that the rules look at.
-type examination struct {
-	pod     *corev1.Pod
-	key     cluster.PodKey
-	usage   *cluster.Usage
-	reading *Reading
-	history history
-	options Options
+// podCheck is one pod with all that the rules look at.
+type podCheck struct {
+	pod         *corev1.Pod
+	key         cluster.PodKey
+	usage       *cluster.Usage
+	observation *Observation
+	history     migrationHistory
+	options     Options
 	// verdicts are those of the rule movable. They cost more than the rules
 	// before it, which most pods of a cluster do not pass.
 	verdicts containers.Verdicts
@@ -39,7 +39,7 @@ type examination struct {
 
 // rules in the order in which they are asked; the first that objects is the
 // reason that people see. A rule returns "" when it has nothing against a move.
-var rules = []func(*examination) string{
+var rules = []func(*podCheck) string{
 	optedIn,
 	notExcluded,
 	notMigrating,
@@ -51,16 +51,16 @@ var rules = []func(*examination) string{
 	measured,
 }
 
-func buildPod(pod *corev1.Pod, requests cluster.Resources, reading *Reading, history history, options Options) *cluster.Pod {
-	usage := podUsage(pod, requests, reading, options)
+func buildPod(pod *corev1.Pod, requests cluster.Resources, observation *Observation, history migrationHistory, options Options) *cluster.Pod {
+	usage := podUsage(pod, requests, observation, options)
 	key := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
 	p := &cluster.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, NodeName: pod.Spec.NodeName,
 		Workload: budget.WorkloadOf(pod.Namespace, pod.Name, metav1.GetControllerOf(pod)),
 		Requests: requests, Measured: usage, Object: pod,
 	}
-	e := &examination{
-		pod: pod, key: key, usage: usage, reading: reading, history: history, options: options,
+	e := &podCheck{
+		pod: pod, key: key, usage: usage, observation: observation, history: history, options: options,
 	}
 	for _, rule := range rules {
 		if p.Immovable = rule(e); p.Immovable != "" {
@@ -85,11 +85,11 @@ func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) 
 		return ""
 	}
 	if verdicts.KeepsAll() {
-		p.StrippedRequests = cluster.ResourcesOf(resourcehelper.PodRequests(p.Object, resourcehelper.PodResourcesOptions{}))
+		p.StrippedRequests = cluster.ResourcesOf(pods.SpecRequests(p.Object))
 		return ""
 	}
 	if replacement := p.Replacement(); err == nil {
-		p.StrippedRequests = requestsOf(replacement)
+		p.StrippedRequests = cluster.ResourcesOf(pods.Requests(replacement))
 		return ""
 	}
 	p.Replacement = nil
@@ -104,27 +104,31 @@ func wasResized(pod *corev1.Pod) bool {
 		slices.ContainsFunc(pod.Status.InitContainerStatuses, hasResources) || pod.Status.Resources != nil
 }
 
-func optedIn(e *examination) string {
+func optedIn(e *podCheck) string {
 	if e.pod.Spec.SchedulerName != e.options.SchedulerName {
 		return "the pod has not opted in with schedulerName " + e.options.SchedulerName
 	}
 	return ""
 }
 
-func notExcluded(e *examination) string {
+func notExcluded(e *podCheck) string { return Excluded(e.pod) }
+
+// Excluded says by which annotation the author of a pod keeps the rebalancer away
+// from it; empty when there is none.
+func Excluded(pod *corev1.Pod) string {
 	switch {
-	case e.pod.Annotations[v1alpha1.ExcludeAnnotation] == "true":
+	case pod.Annotations[v1alpha1.ExcludeAnnotation] == "true":
 		return "the pod is excluded by annotation " + v1alpha1.ExcludeAnnotation
-	case e.pod.Annotations[safeToEvictAnnotation] == "false":
+	case pod.Annotations[safeToEvictAnnotation] == "false":
 		return "the pod is excluded by annotation " + safeToEvictAnnotation
 	}
-	if _, set := e.pod.Annotations[preferNoEvictionAnnotation]; set {
+	if _, set := pod.Annotations[preferNoEvictionAnnotation]; set {
 		return "the pod is excluded by annotation " + preferNoEvictionAnnotation
 	}
 	return ""
 }
 
-func notMigrating(e *examination) string {
+func notMigrating(e *podCheck) string {
 	if e.history.migrating[e.key] {
 		return "a migration of the pod is in flight"
 	}
@@ -143,7 +147,7 @@ func (o *Options) policyOf(pod *corev1.Pod) containers.Policy {
 
 // keepsMemory tells why the processes of a pod that wants to move with them cannot;
 // moving without would lose what they did.
-func keepsMemory(e *examination) string {
+func keepsMemory(e *podCheck) string {
 	switch {
 	case containers.PreferredMode(e.pod) != v1alpha1.CheckpointProcess:
 	case !e.options.CarriesState:
@@ -156,7 +160,7 @@ func keepsMemory(e *examination) string {
 	return ""
 }
 
-func movable(e *examination) string {
+func movable(e *podCheck) string {
 	if refusal := owners.RefuseKind(e.pod); refusal != nil {
 		return refusal.Message
 	}
@@ -164,7 +168,7 @@ func movable(e *examination) string {
 		return "the pod would have to stop before it moves: " + why
 	}
 	var refusal *containers.Refusal
-	e.verdicts, refusal = e.options.Assessments.judge(e.pod, e.options.policyOf(e.pod), e.reading.Claims(e.pod.Namespace))
+	e.verdicts, refusal = e.options.Assessments.judge(e.pod, e.options.policyOf(e.pod), e.observation.Claims(e.pod.Namespace))
 	switch {
 	case refusal != nil:
 		return refusal.Message
@@ -174,23 +178,23 @@ func movable(e *examination) string {
 	return keepsMemory(e)
 }
 
-func oldEnough(e *examination) string {
-	if e.reading.At.Sub(e.pod.CreationTimestamp.Time) < e.options.MinimumPodAge {
+func oldEnough(e *podCheck) string {
+	if e.observation.At.Sub(e.pod.CreationTimestamp.Time) < e.options.MinimumPodAge {
 		return fmt.Sprintf("the pod is younger than %s", e.options.MinimumPodAge)
 	}
 	return ""
 }
 
-func belowPriorityCeiling(e *examination) string {
+func belowPriorityCeiling(e *podCheck) string {
 	if priority := e.pod.Spec.Priority; priority != nil && *priority > e.options.PriorityCeiling {
 		return fmt.Sprintf("the priority of the pod is above %d", e.options.PriorityCeiling)
 	}
 	return ""
 }
 
-func cooledDown(e *examination) string {
+func cooledDown(e *podCheck) string {
 	c := e.history.cooldown(e.pod, e.options)
-	left := c.Until.Sub(e.reading.At)
+	left := c.Until.Sub(e.observation.At)
 	switch {
 	case left <= 0:
 		return ""
@@ -202,9 +206,9 @@ func cooledDown(e *examination) string {
 
 // disruptable asks what the Eviction API will ask. It refuses a pod that more
 // than one budget covers, whatever they allow.
-func disruptable(e *examination) string {
+func disruptable(e *podCheck) string {
 	covering := 0
-	for _, pdb := range e.reading.Budgets {
+	for _, pdb := range e.observation.Budgets {
 		if pdb.Namespace != e.pod.Namespace {
 			continue
 		}
@@ -223,7 +227,7 @@ func disruptable(e *examination) string {
 	return ""
 }
 
-func measured(e *examination) string {
+func measured(e *podCheck) string {
 	if e.usage == nil {
 		return "the pod has no fresh measurement"
 	}

@@ -67,11 +67,11 @@ func NewPrometheus(options PrometheusOptions) (*Prometheus, error) {
 	return &Prometheus{options: options, api: promv1.NewAPI(client)}, nil
 }
 
-// Read adds what was measured since the last call to the reading. When the
+// Read adds what was measured since the last call to the observation. When the
 // server does not answer, that is logged and nothing is added: what was measured
 // before grows old, and the next call asks for what is missing.
-func (p *Prometheus) Read(ctx context.Context, reading *Reading) {
-	end := reading.At.Truncate(p.options.Step)
+func (p *Prometheus) Read(ctx context.Context, observation *Observation) {
+	end := observation.At.Truncate(p.options.Step)
 	start := p.last.Add(p.options.Step)
 	if oldest := end.Add(-p.options.Window); start.Before(oldest) {
 		start = oldest
@@ -89,11 +89,11 @@ func (p *Prometheus) Read(ctx context.Context, reading *Reading) {
 	p.last = end
 	window := metav1.Duration{Duration: p.options.Range}
 	for _, m := range nodes {
-		reading.NodeMetrics = append(reading.NodeMetrics, metricsv1beta1.NodeMetrics{
+		observation.NodeMetrics = append(observation.NodeMetrics, metricsv1beta1.NodeMetrics{
 			ObjectMeta: metav1.ObjectMeta{Name: m.labels[0]}, Timestamp: m.at, Window: window, Usage: m.usage})
 	}
 	for _, m := range pods {
-		reading.PodMetrics = append(reading.PodMetrics, metricsv1beta1.PodMetrics{
+		observation.PodMetrics = append(observation.PodMetrics, metricsv1beta1.PodMetrics{
 			ObjectMeta: metav1.ObjectMeta{Namespace: m.labels[0], Name: m.labels[1]}, Timestamp: m.at, Window: window,
 			Containers: []metricsv1beta1.ContainerMetrics{{Usage: m.usage}}})
 	}

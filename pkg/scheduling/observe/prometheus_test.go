@@ -105,22 +105,22 @@ func TestPrometheusRefillsAndThenGoesOn(t *testing.T) {
 		{11*time.Minute + 30*time.Second, false, 2}, // and what was missed
 	} {
 		s.down = tt.down
-		reading := &Reading{At: now.Add(tt.at)}
-		prometheus.Read(t.Context(), reading)
-		if len(reading.NodeMetrics) != tt.samples || len(reading.PodMetrics) != tt.samples {
-			t.Errorf("at %s: %d samples of the node and %d of the pod, want %d", tt.at, len(reading.NodeMetrics), len(reading.PodMetrics), tt.samples)
+		observation := &Observation{At: now.Add(tt.at)}
+		prometheus.Read(t.Context(), observation)
+		if len(observation.NodeMetrics) != tt.samples || len(observation.PodMetrics) != tt.samples {
+			t.Errorf("at %s: %d samples of the node and %d of the pod, want %d", tt.at, len(observation.NodeMetrics), len(observation.PodMetrics), tt.samples)
 		}
-		for _, m := range reading.NodeMetrics {
+		for _, m := range observation.NodeMetrics {
 			if want := m.Timestamp.Sub(now).Milliseconds() / 1000; m.Name != "n1" || m.Usage.Cpu().MilliValue() != want || m.Usage.Memory().Value() != 4096 || m.Window.Duration != 2*time.Minute {
 				t.Errorf("node %s at %s: %v over %s", m.Name, m.Timestamp, m.Usage, m.Window.Duration)
 			}
 		}
-		for _, m := range reading.PodMetrics {
+		for _, m := range observation.PodMetrics {
 			if m.Namespace != "ns" || m.Name != "p" || m.Containers[0].Usage.Cpu().MilliValue() != 250 {
 				t.Errorf("pod %s/%s: %v", m.Namespace, m.Name, m.Containers)
 			}
 		}
-		if reading.Source == cluster.SourceRequests {
+		if observation.Source == cluster.SourceRequests {
 			t.Error("requests are to stand in, though there is a Prometheus")
 		}
 	}
@@ -137,9 +137,9 @@ func TestPrometheusRefillsAndThenGoesOn(t *testing.T) {
 func TestPrometheusRefusesAnswersWithoutLabels(t *testing.T) {
 	prometheus, s := newTestPrometheus(t, "")
 	s.answers["node-cpu[2m]"] = func(time.Time) map[string]float64 { return map[string]float64{`{"instance":"n1:10250"}`: 1} }
-	reading := &Reading{At: now}
-	if prometheus.Read(t.Context(), reading); len(reading.NodeMetrics)+len(reading.PodMetrics) != 0 {
-		t.Errorf("measurements of nobody knows what: %v", reading.NodeMetrics)
+	observation := &Observation{At: now}
+	if prometheus.Read(t.Context(), observation); len(observation.NodeMetrics)+len(observation.PodMetrics) != 0 {
+		t.Errorf("measurements of nobody knows what: %v", observation.NodeMetrics)
 	}
 }
 

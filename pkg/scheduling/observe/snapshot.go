@@ -8,10 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	resourcehelper "k8s.io/component-helpers/resource"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -39,14 +39,14 @@ type Options struct {
 	PriorityCeiling int32
 	// CarriesState tells that scratch volumes and memory can move along.
 	CarriesState bool
-	// Signals that have recorded the reading; nil knows the reading alone.
-	Signals *Signals
+	// MetricsHistory has recorded the observation; nil knows the observation alone.
+	MetricsHistory *MetricsHistory
 	// Assessments are kept from cycle to cycle; nil assesses every pod anew.
 	Assessments *Assessments
 }
 
-// Reading is everything that was read of a cluster at one moment.
-type Reading struct {
+// Observation is everything that was read of a cluster at one moment.
+type Observation struct {
 	At time.Time
 	// Source is cluster.SourceRequests where nothing measures the cluster; empty
 	// counts as cluster.SourceMeasured.
@@ -64,67 +64,63 @@ type Reading struct {
 	Zones map[string][]cluster.Resources
 }
 
-// Build makes the snapshot of a reading. Its loads come from the signals, or
-// from the requests where the reading says so.
-func Build(reading *Reading, options Options) *cluster.Snapshot {
-	if options.Signals == nil {
-		options.Signals = NewSignals(SignalOptions{Percentile: 100})
-		options.Signals.Record(reading)
+// Build makes the snapshot of an observation. Its loads come from the measurements, or
+// from the requests where the observation says so.
+func Build(observation *Observation, options Options) *cluster.Snapshot {
+	if options.MetricsHistory == nil {
+		options.MetricsHistory = NewMetricsHistory(MetricsHistoryOptions{Percentile: 100})
+		options.MetricsHistory.Record(observation)
 	}
 	options.Assessments.begin()
-	history := newHistory(reading.Migrations)
-	pods := make([]*cluster.Pod, 0, len(reading.Pods))
+	history := newMigrationHistory(observation.Migrations)
+	placed := make([]*cluster.Pod, 0, len(observation.Pods))
 	requested := map[string]cluster.Resources{}
-	for _, pod := range reading.Pods {
-		if !holdsPlace(pod) {
+	for _, pod := range observation.Pods {
+		if !pods.HoldsPlace(pod) {
 			continue
 		}
 		requests := options.Assessments.requests(pod)
-		pods = append(pods, buildPod(pod, requests, reading, history, options))
-		if reading.usesRequests() {
+		placed = append(placed, buildPod(pod, requests, observation, history, options))
+		if observation.usesRequests() {
 			requested[pod.Spec.NodeName] = requested[pod.Spec.NodeName].Add(requests)
 		}
 	}
-	nodes := make([]*cluster.Node, 0, len(reading.Nodes))
-	for _, node := range reading.Nodes {
-		nodes = append(nodes, buildNode(node, requested[node.Name], reading, history, options))
+	nodes := make([]*cluster.Node, 0, len(observation.Nodes))
+	for _, node := range observation.Nodes {
+		nodes = append(nodes, buildNode(node, requested[node.Name], observation, history, options))
 	}
-	snapshot := cluster.NewSnapshot(reading.At, nodes, pods)
-	if reading.usesRequests() {
+	snapshot := cluster.NewSnapshot(observation.At, nodes, placed)
+	if observation.usesRequests() {
 		snapshot.Source = cluster.SourceRequests
 	}
 	return snapshot
 }
 
-func (r *Reading) usesRequests() bool { return r.Source == cluster.SourceRequests }
+func (r *Observation) usesRequests() bool { return r.Source == cluster.SourceRequests }
 
-func holdsPlace(pod *corev1.Pod) bool {
-	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
-}
-
-func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading, history history, options Options) *cluster.Node {
+func buildNode(node *corev1.Node, requested cluster.Resources, observation *Observation, history migrationHistory, options Options) *cluster.Node {
 	n := &cluster.Node{
 		Name:        node.Name,
 		Allocatable: cluster.ResourcesOf(node.Status.Allocatable),
 		Pool:        poolOf(node, options.Pools),
 		Schedulable: isSchedulable(node),
-		Zones:       reading.Zones[node.Name],
+		Zones:       observation.Zones[node.Name],
 		Object:      node,
 	}
-	if reading.usesRequests() {
-		n.Measured = usageOf(requested, reading.At)
+	if observation.usesRequests() {
+		n.Measured = usageOf(requested, observation.At)
 		n.Smoothed = n.Measured
 		n.Skipped = skipped(n, history, options)
 		return n
 	}
-	usable, last := options.Signals.node(node.Name, history.lastChange[node.Name])
-	isStale := last == nil || reading.At.Sub(last.at) > options.MetricsMaxAge
+	usable, last := options.MetricsHistory.node(node.Name, history.lastChange[node.Name])
+	isStale := last == nil || observation.At.Sub(last.at) > options.MetricsMaxAge
 	switch {
 	case isStale:
 	case len(usable) > 0:
-		n.Measured, n.Smoothed = options.Signals.load(usable)
+		n.Measured, n.Smoothed = options.MetricsHistory.load(usable)
 	default:
-		n.Measured, n.Smoothed = options.Signals.load([]sample{*last})
+		n.Measured, n.Smoothed = options.MetricsHistory.load([]sample{*last})
 	}
 	if n.Skipped = skipped(n, history, options); n.Skipped != "" {
 		return n
@@ -133,7 +129,7 @@ func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading,
 	case last == nil:
 		n.Skipped = "the node has no measurement"
 	case isStale:
-		n.Skipped = fmt.Sprintf("the last measurement of the node is %s old", reading.At.Sub(last.at).Round(time.Second))
+		n.Skipped = fmt.Sprintf("the last measurement of the node is %s old", observation.At.Sub(last.at).Round(time.Second))
 	case len(usable) == 0:
 		n.Skipped = "the node was last measured before its last migration ended"
 	case len(usable) < options.MinimumSamples:
@@ -148,7 +144,7 @@ func buildNode(node *corev1.Node, requested cluster.Resources, reading *Reading,
 // A node is measured over a window. While a migration has changed the node since
 // that window began, the figure is of another cluster than this one, so it is
 // not used either.
-func skipped(n *cluster.Node, history history, options Options) string {
+func skipped(n *cluster.Node, history migrationHistory, options Options) string {
 	switch {
 	case !options.Nodes.Matches(labels.Set(n.Object.Labels)):
 		return "the node is outside of the node selector"
@@ -187,20 +183,13 @@ func usageOf(r cluster.Resources, at time.Time) *cluster.Usage {
 
 // podUsage is what a pod uses; nil without a fresh measurement. Without anything
 // that measures, it is what the pod asks for.
-func podUsage(pod *corev1.Pod, requests cluster.Resources, reading *Reading, options Options) *cluster.Usage {
-	if reading.usesRequests() {
-		return usageOf(requests, reading.At)
+func podUsage(pod *corev1.Pod, requests cluster.Resources, observation *Observation, options Options) *cluster.Usage {
+	if observation.usesRequests() {
+		return usageOf(requests, observation.At)
 	}
-	usage, _ := options.Signals.load(options.Signals.pod(pod))
-	if usage == nil || reading.At.Sub(usage.At) > options.MetricsMaxAge {
+	usage, _ := options.MetricsHistory.load(options.MetricsHistory.pod(pod))
+	if usage == nil || observation.At.Sub(usage.At) > options.MetricsMaxAge {
 		return nil
 	}
 	return usage
-}
-
-// requestsOf is what the scheduler counts for a pod.
-func requestsOf(pod *corev1.Pod) cluster.Resources {
-	return cluster.ResourcesOf(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{
-		UseStatusResources: true,
-	}))
 }

@@ -68,8 +68,8 @@ func testPod() *corev1.Pod {
 	}
 }
 
-func testReading() *Reading {
-	return &Reading{
+func testObservation() *Observation {
+	return &Observation{
 		At: now, Nodes: []*corev1.Node{testNode()}, Pods: []*corev1.Pod{testPod()},
 		Claims: func(string) containers.ClaimLookup {
 			return func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return nil, nil }
@@ -103,7 +103,7 @@ func migrationOf(phase v1alpha1.Phase, ended time.Time) v1alpha1.PodMigration {
 }
 
 func TestBuildTakesAmounts(t *testing.T) {
-	snapshot := Build(testReading(), testOptions())
+	snapshot := Build(testObservation(), testOptions())
 	if len(snapshot.Nodes) != 1 || len(snapshot.Pods) != 1 {
 		t.Fatalf("snapshot has %d nodes and %d pods", len(snapshot.Nodes), len(snapshot.Pods))
 	}
@@ -128,27 +128,27 @@ func TestBuildTakesAmounts(t *testing.T) {
 }
 
 func TestBuildLeavesOutPodsThatHoldNoPlace(t *testing.T) {
-	reading := testReading()
+	observation := testObservation()
 	pending, done := testPod(), testPod()
 	pending.Name, pending.Spec.NodeName = "pending", ""
 	done.Name, done.Status.Phase = "done", corev1.PodSucceeded
-	reading.Pods = append(reading.Pods, pending, done)
-	if snapshot := Build(reading, testOptions()); len(snapshot.Pods) != 1 {
+	observation.Pods = append(observation.Pods, pending, done)
+	if snapshot := Build(observation, testOptions()); len(snapshot.Pods) != 1 {
 		t.Errorf("snapshot has %d pods, want 1", len(snapshot.Pods))
 	}
 }
 
 func TestImmovable(t *testing.T) {
-	controlled := func(kind string) func(*Reading) {
-		return func(r *Reading) {
+	controlled := func(kind string) func(*Observation) {
+		return func(r *Observation) {
 			r.Pods[0].OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: "owner", Controller: new(true)}}
 		}
 	}
-	annotated := func(key, value string) func(*Reading) {
-		return func(r *Reading) { r.Pods[0].Annotations = map[string]string{key: value} }
+	annotated := func(key, value string) func(*Observation) {
+		return func(r *Observation) { r.Pods[0].Annotations = map[string]string{key: value} }
 	}
-	pdb := func(allowed int32, selector map[string]string) func(*Reading) {
-		return func(r *Reading) {
+	pdb := func(allowed int32, selector map[string]string) func(*Observation) {
+		return func(r *Observation) {
 			r.Budgets = []*policyv1.PodDisruptionBudget{{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "pdb"},
 				Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: selector}},
@@ -156,19 +156,19 @@ func TestImmovable(t *testing.T) {
 			}}
 		}
 	}
-	migrated := func(phase v1alpha1.Phase, ended time.Time) func(*Reading) {
-		return func(r *Reading) { r.Migrations = []v1alpha1.PodMigration{migrationOf(phase, ended)} }
+	migrated := func(phase v1alpha1.Phase, ended time.Time) func(*Observation) {
+		return func(r *Observation) { r.Migrations = []v1alpha1.PodMigration{migrationOf(phase, ended)} }
 	}
-	scratch := func(r *Reading) {
+	scratch := func(r *Observation) {
 		spec := &r.Pods[0].Spec
 		spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 		spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}}
 	}
-	withMemory := func(r *Reading) { r.Pods[0].Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass) }
+	withMemory := func(r *Observation) { r.Pods[0].Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass) }
 	carries := func(o *Options) { o.CarriesState = true }
 	tests := []struct {
 		name    string
-		change  func(*Reading)
+		change  func(*Observation)
 		want    string
 		options func(*Options)
 	}{
@@ -176,55 +176,59 @@ func TestImmovable(t *testing.T) {
 		{name: "scratch volume that is carried", change: scratch, options: carries},
 		{name: "memory, nothing to carry it", change: withMemory, want: "checkpointStorageClassName"},
 		{name: "memory that is carried", change: withMemory, options: carries},
-		{name: "memory that cannot be carried", change: func(r *Reading) {
+		{name: "memory that cannot be carried", change: func(r *Observation) {
 			withMemory(r)
 			r.Pods[0].Spec.Containers[1].TTY = true
 		}, options: carries, want: "its processes cannot move"},
-		{"movable", func(*Reading) {}, "", nil},
-		{"other scheduler", func(r *Reading) { r.Pods[0].Spec.SchedulerName = "default-scheduler" }, "has not opted in", nil},
+		{"movable", func(*Observation) {}, "", nil},
+		{"other scheduler", func(r *Observation) { r.Pods[0].Spec.SchedulerName = "default-scheduler" }, "has not opted in", nil},
 		{"our veto", annotated(v1alpha1.ExcludeAnnotation, "true"), v1alpha1.ExcludeAnnotation, nil},
 		{"the autoscaler's veto", annotated(safeToEvictAnnotation, "false"), safeToEvictAnnotation, nil},
 		{"the autoscaler's consent", annotated(safeToEvictAnnotation, "true"), "", nil},
 		{"the descheduler's veto", annotated(preferNoEvictionAnnotation, ""), preferNoEvictionAnnotation, nil},
 		{"DaemonSet", controlled("DaemonSet"), "DaemonSet", nil},
 		{"ReplicaSet", controlled("ReplicaSet"), "ReplicaSet", nil},
-		{"terminating", func(r *Reading) { r.Pods[0].DeletionTimestamp = new(metav1.NewTime(now)) }, "being deleted", nil},
-		{"a container has not started", func(r *Reading) {
+		{"terminating", func(r *Observation) { r.Pods[0].DeletionTimestamp = new(metav1.NewTime(now)) }, "being deleted", nil},
+		{"a container has not started", func(r *Observation) {
 			r.Pods[0].Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
 		}, "has not started", nil},
-		{"young", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-59 * time.Second)) }, "younger than 1m", nil},
-		{"old enough", func(r *Reading) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-60 * time.Second)) }, "", nil},
-		{"important", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1001)) }, "above 1000", nil},
-		{"as important as may be", func(r *Reading) { r.Pods[0].Spec.Priority = new(int32(1000)) }, "", nil},
+		{"young", func(r *Observation) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-59 * time.Second)) }, "younger than 1m", nil},
+		{"old enough", func(r *Observation) { r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-60 * time.Second)) }, "", nil},
+		{"important", func(r *Observation) { r.Pods[0].Spec.Priority = new(int32(1001)) }, "above 1000", nil},
+		{"as important as may be", func(r *Observation) { r.Pods[0].Spec.Priority = new(int32(1000)) }, "", nil},
 		{"migration in flight", migrated(v1alpha1.PhasePlacing, time.Time{}), "in flight", nil},
 		{"moved just now", migrated(v1alpha1.PhaseSucceeded, now.Add(-9*time.Minute)), "stays for another 1m0s", nil},
 		{"failed to move just now", migrated(v1alpha1.PhaseFailed, now.Add(-9*time.Minute)), "stays for another 1m0s", nil},
 		{"moved long ago", migrated(v1alpha1.PhaseSucceeded, now.Add(-11*time.Minute)), "", nil},
-		{"a young replacement whose migration was deleted", func(r *Reading) {
+		{"a young replacement whose migration was deleted", func(r *Observation) {
 			r.Pods[0].Labels[v1alpha1.MigrationUIDLabel] = "gone"
 			r.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(-9 * time.Minute))
 		}, "stays for another 1m0s", nil},
 		{"no disruption allowed", pdb(0, map[string]string{"app": "web"}), "disruption budget pdb", nil},
 		{"disruption allowed", pdb(1, map[string]string{"app": "web"}), "", nil},
-		{"two disruption budgets", func(r *Reading) {
+		{"two disruption budgets", func(r *Observation) {
 			pdb(1, map[string]string{"app": "web"})(r)
 			second := r.Budgets[0].DeepCopy()
 			second.Name = "second"
 			r.Budgets = append(r.Budgets, second)
 		}, "more than one disruption budget", nil},
+		{"a disruption budget that nobody can read", func(r *Observation) {
+			pdb(0, nil)(r)
+			r.Budgets[0].Spec.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Like", Values: []string{"db"}}}
+		}, "disruption budget pdb", nil},
 		{"another pod's disruption budget", pdb(0, map[string]string{"app": "db"}), "", nil},
-		{"not measured", func(r *Reading) { r.PodMetrics = nil }, "no fresh measurement", nil},
-		{"measured long ago", func(r *Reading) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement", nil},
+		{"not measured", func(r *Observation) { r.PodMetrics = nil }, "no fresh measurement", nil},
+		{"measured long ago", func(r *Observation) { r.PodMetrics[0].Timestamp = metav1.NewTime(now.Add(-121 * time.Second)) }, "no fresh measurement", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			reading := testReading()
-			tt.change(reading)
+			observation := testObservation()
+			tt.change(observation)
 			options := testOptions()
 			if tt.options != nil {
 				tt.options(&options)
 			}
-			pod := Build(reading, options).Pods[0]
+			pod := Build(observation, options).Pods[0]
 			if !strings.Contains(pod.Immovable, tt.want) || (tt.want == "") != (pod.Immovable == "") {
 				t.Errorf("Immovable = %q, want %q", pod.Immovable, tt.want)
 			}
@@ -238,31 +242,39 @@ func TestImmovable(t *testing.T) {
 func TestLeftAlone(t *testing.T) {
 	tests := []struct {
 		name   string
-		change func(*Reading, *Options)
+		change func(*Observation, *Options)
 		want   string
 	}{
-		{"fresh", func(*Reading, *Options) {}, ""},
-		{"not measured", func(r *Reading, _ *Options) { r.NodeMetrics = nil }, "no measurement"},
-		{"measured long ago", func(r *Reading, _ *Options) { r.NodeMetrics[0].Timestamp = metav1.NewTime(now.Add(-3 * time.Minute)) }, "3m0s old"},
-		{"outside of the selector", func(_ *Reading, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "cpu"}) }, "outside of the node selector"},
-		{"inside of the selector", func(_ *Reading, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "gpu"}) }, ""},
-		{"migration in flight", func(r *Reading, _ *Options) {
+		{"fresh", func(*Observation, *Options) {}, ""},
+		{"not measured", func(r *Observation, _ *Options) { r.NodeMetrics = nil }, "no measurement"},
+		{"measured once", func(_ *Observation, o *Options) { o.MinimumSamples = 2 }, "measured 1 of 2 times"},
+		{"measured long ago", func(r *Observation, _ *Options) {
+			r.NodeMetrics[0].Timestamp = metav1.NewTime(now.Add(-3 * time.Minute))
+		}, "3m0s old"},
+		{"outside of the selector", func(_ *Observation, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "cpu"}) }, "outside of the node selector"},
+		{"inside of the selector", func(_ *Observation, o *Options) { o.Nodes = labels.SelectorFromSet(labels.Set{"pool": "gpu"}) }, ""},
+		{"migration in flight", func(r *Observation, _ *Options) {
 			r.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseHandingOver, time.Time{})}
 		}, "in flight"},
-		{"changed within the window", func(r *Reading, _ *Options) {
+		{"changed within the window", func(r *Observation, _ *Options) {
 			r.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseSucceeded, now.Add(-24*time.Second))}
 		}, "before its last migration ended"},
-		{"changed before the window", func(r *Reading, _ *Options) {
+		{"changed before the window", func(r *Observation, _ *Options) {
 			r.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseSucceeded, now.Add(-26*time.Second))}
 		}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			reading, options := testReading(), testOptions()
-			tt.change(reading, &options)
-			node := Build(reading, options).Nodes[0]
+			observation, options := testObservation(), testOptions()
+			tt.change(observation, &options)
+			node := Build(observation, options).Nodes[0]
 			if !strings.Contains(node.Skipped, tt.want) || (tt.want == "") != (node.Skipped == "") {
 				t.Errorf("Skipped = %q, want %q", node.Skipped, tt.want)
+			}
+			// Only a node that was measured too seldom is stabilizing: the load of the others
+			// is not their own.
+			if node.Stabilizing != strings.Contains(tt.want, "measured 1 of 2 times") {
+				t.Errorf("Stabilizing = %t of a node that is skipped because %q", node.Stabilizing, node.Skipped)
 			}
 		})
 	}
@@ -288,18 +300,18 @@ func TestSchedulable(t *testing.T) {
 }
 
 func TestBuildDoesNotDependOnOrder(t *testing.T) {
-	reading := testReading()
+	observation := testObservation()
 	for i := range 5 {
 		node, pod := testNode(), testPod()
 		node.Name, pod.Name, pod.UID = fmt.Sprint("n", i), fmt.Sprint("p", i), types.UID(fmt.Sprint("uid", i))
-		reading.Nodes, reading.Pods = append(reading.Nodes, node), append(reading.Pods, pod)
+		observation.Nodes, observation.Pods = append(observation.Nodes, node), append(observation.Pods, pod)
 	}
-	first := Build(reading, testOptions())
-	for i, j := 0, len(reading.Pods)-1; i < j; i, j = i+1, j-1 {
-		reading.Nodes[i], reading.Nodes[j] = reading.Nodes[j], reading.Nodes[i]
-		reading.Pods[i], reading.Pods[j] = reading.Pods[j], reading.Pods[i]
+	first := Build(observation, testOptions())
+	for i, j := 0, len(observation.Pods)-1; i < j; i, j = i+1, j-1 {
+		observation.Nodes[i], observation.Nodes[j] = observation.Nodes[j], observation.Nodes[i]
+		observation.Pods[i], observation.Pods[j] = observation.Pods[j], observation.Pods[i]
 	}
-	if diff := cmp.Diff(first, Build(reading, testOptions())); diff != "" {
+	if diff := cmp.Diff(first, Build(observation, testOptions())); diff != "" {
 		t.Errorf("the order of the lists shows (-first +second):\n%s", diff)
 	}
 }

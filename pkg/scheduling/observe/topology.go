@@ -23,7 +23,7 @@ const numaZone = "Node"
 func (o *Observer) FollowTopology() { o.followsTopology = true }
 
 // readTopology notes what is free on the NUMA nodes of every node that tells.
-func (o *Observer) readTopology(ctx context.Context, reading *Reading) error {
+func (o *Observer) readTopology(ctx context.Context, observation *Observation) error {
 	topologies := &topologyv1alpha2.NodeResourceTopologyList{}
 	err := o.live.List(ctx, topologies)
 	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
@@ -32,10 +32,10 @@ func (o *Observer) readTopology(ctx context.Context, reading *Reading) error {
 	if err != nil {
 		return fmt.Errorf("listing node resource topologies: %w", err)
 	}
-	reading.Zones = make(map[string][]cluster.Resources, len(topologies.Items))
+	observation.Zones = make(map[string][]cluster.Resources, len(topologies.Items))
 	for i := range topologies.Items {
 		topology := &topologies.Items[i]
-		reading.Zones[topology.Name] = freeInZones(topology.Zones)
+		observation.Zones[topology.Name] = freeInZones(topology.Zones)
 	}
 	return nil
 }

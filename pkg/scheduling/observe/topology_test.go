@@ -83,12 +83,12 @@ func TestReadTopology(t *testing.T) {
 				}
 				return c.List(ctx, list, o...)
 			}}).Build()
-			reading := &Reading{Nodes: []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}}}
-			err := (&Observer{live: live}).readTopology(t.Context(), reading)
+			observation := &Observation{Nodes: []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}}}
+			err := (&Observer{live: live}).readTopology(t.Context(), observation)
 			if (err != nil) != test.fails {
 				t.Fatalf("error %v", err)
 			}
-			if zones := Build(reading, testOptions()).Nodes[0].Zones; len(zones) != test.zones {
+			if zones := Build(observation, testOptions()).Nodes[0].Zones; len(zones) != test.zones {
 				t.Errorf("zones %v", zones)
 			}
 		})

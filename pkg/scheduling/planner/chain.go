@@ -102,14 +102,14 @@ func (s *search) applyChain(p *pod, why rule, accept func() (bool, error)) (bool
 // extend offers all chains in which the pod, which has to leave its home, goes
 // to a node with room, or pushes another pod off a node without.
 func (s *search) extend(p *pod, depth int) {
-	for _, id := range s.cool {
+	for _, id := range s.targets {
 		s.offer(p, id)
 	}
 	// Nodes that the chain came through have room now: that makes it a swap.
 	for _, r := range s.chains.prefix {
 		s.offer(p, r.pod.home)
 	}
-	s.effort -= len(s.cool) + len(s.chains.prefix)
+	s.effort -= len(s.targets) + len(s.chains.prefix)
 	if depth == 0 || s.effort <= 0 || len(s.moved)+2 > s.options.MaxMoves {
 		return
 	}
@@ -167,7 +167,7 @@ func (s *search) offer(p *pod, id int32) {
 	home := &s.nodes[p.home]
 	arriving, _ := s.costWith(n, p, 1)
 	leaving, _ := s.costWith(home, p, -1)
-	change := arriving - n.cost + leaving - home.cost + s.markup*s.priceOf(p)
+	change := arriving - n.cost + leaving - home.cost + s.moveCostFactor*s.priceOf(p)
 	gain := s.chains.before - (s.value() + change)
 	if gain <= gainEpsilon || len(s.chains.best) == chainsKept && gain <= s.chains.best[chainsKept-1].gain {
 		return
@@ -241,5 +241,5 @@ func (s *search) tryChain(c chain) bool {
 // isWorth reports whether a chain gains by the rule that it starts with: off a
 // node that is not overutilized, only better packing counts.
 func (s *search) isWorth(c chain) bool {
-	return c.moves[0].why == relief || s.chains.packed-s.packed-s.markup*(s.price-s.chains.price) > gainEpsilon
+	return c.moves[0].why == relief || s.chains.packed-s.packed-s.moveCostFactor*(s.price-s.chains.price) > gainEpsilon
 }

@@ -14,7 +14,7 @@ func (s *state) costWith(n *node, p *pod, sign int64) (cost, packing float64) {
 		}
 		load[0] += sign * p.usage[0]
 		load[1] += sign * p.usage[1]
-		if p.settles {
+		if p.occupies {
 			evictable[0] += sign * amounts[0]
 			evictable[1] += sign * amounts[1]
 		}
@@ -24,8 +24,8 @@ func (s *state) costWith(n *node, p *pod, sign int64) (cost, packing float64) {
 		}
 	}
 	w := &s.weights
-	cost = loadCost(float64(load[0])*n.inverse[0], s.limits.overutilized[0], w.Balance) +
-		loadCost(float64(load[1])*n.inverse[1], s.limits.overutilized[1], w.Balance) +
+	cost = loadCost(float64(load[0])*n.inverse[0], s.limits.overutilized.CPU, w.Balance) +
+		loadCost(float64(load[1])*n.inverse[1], s.limits.overutilized.Memory, w.Balance) +
 		w.sum()*strandedCost(float64(free[0])*n.inverse[0], float64(free[1])*n.inverse[1])
 	if w.Consolidate > 0 {
 		packing += w.Consolidate * occupiedCost(max(float64(evictable[0])*n.inverse[0], float64(evictable[1])*n.inverse[1]), n.pinned)
@@ -123,7 +123,7 @@ func (s *state) reprice(n *node) {
 
 // value is what the search lowers: what the nodes cost and what the moves must
 // gain at least.
-func (s *state) value() float64 { return s.total + s.markup*s.price }
+func (s *state) value() float64 { return s.total + s.moveCostFactor*s.price }
 
 // priceOf is what it would cost to move one pod more of the workload.
 func (s *state) priceOf(p *pod) float64 {
@@ -170,7 +170,7 @@ func (s *state) back(p *pod) {
 func (s *state) leave(n *node, p *pod, sign int64) {
 	for d := range n.load {
 		n.load[d] -= sign * p.usage[d]
-		if p.settles {
+		if p.occupies {
 			n.evictable[d] -= sign * p.requests[d]
 		}
 	}
@@ -182,7 +182,7 @@ func (s *state) arrive(n *node, p *pod, sign int64) {
 	for d := range n.load {
 		n.load[d] += sign * p.usage[d]
 		n.arrived[d] += sign * p.usage[d]
-		if p.settles {
+		if p.occupies {
 			n.evictable[d] += sign * p.stripped[d]
 		}
 	}
@@ -203,15 +203,13 @@ func (s *state) budgetRefusal(p *pod, to *node) string {
 	return s.ledger.Check(s.step(p, to))
 }
 
+// isOverutilized and wouldFill divide, where costs multiply by the inverse: a load
+// of exactly the limit must not be above it for want of a bit.
 func (s *state) isOverutilized(n *node) bool {
-	return n.Measured != nil && exceeds(n, n.load, s.limits.overutilized)
+	return n.Measured != nil && n.IsOverutilized(n.load[0], n.load[1], s.limits.overutilized)
 }
 
 // wouldFill reports whether the load would be too high to take pods in.
-func (s *state) wouldFill(n *node, load [2]int64) bool { return exceeds(n, load, s.limits.fill) }
-
-// exceeds divides, where costs multiply by the inverse: a load of exactly the
-// limit must not be above it for want of a bit.
-func exceeds(n *node, load [2]int64, limit [2]float64) bool {
-	return fraction(load[0], n.Allocatable.MilliCPU) > limit[0] || fraction(load[1], n.Allocatable.Memory) > limit[1]
+func (s *state) wouldFill(n *node, load [2]int64) bool {
+	return n.IsOverutilized(load[0], load[1], s.limits.fill)
 }

@@ -9,8 +9,8 @@ import (
 // nodesToEmpty is how many nodes one search tries to empty.
 const nodesToEmpty = 40
 
-// refugeTries is how often a node is tried when the scheduler refuses.
-const refugeTries = 8
+// emptyTries is how often a node is tried when the scheduler refuses.
+const emptyTries = 8
 
 // emptyNodes tries to take all pods off lightly used nodes. The first moves off
 // such a node often gain less than they cost; only all of them together do.
@@ -18,12 +18,12 @@ func (s *search) emptyNodes(ctx context.Context) error {
 	if s.weights.Consolidate <= 0 {
 		return nil
 	}
-	for _, id := range s.lightest() {
+	for _, id := range s.leastLoaded() {
 		if s.isFull() || s.effort <= 0 {
 			return nil
 		}
 		// A refusal is remembered, so another try takes other destinations.
-		for again, try := true, 0; again && try < refugeTries; try++ {
+		for again, try := true, 0; again && try < emptyTries; try++ {
 			var err error
 			if again, err = s.emptyNode(ctx, &s.nodes[id]); err != nil {
 				return err
@@ -33,8 +33,8 @@ func (s *search) emptyNodes(ctx context.Context) error {
 	return nil
 }
 
-// lightest are the nodes that could be emptied, the least used first.
-func (s *search) lightest() []int32 {
+// leastLoaded are the nodes that could be emptied, the least used first.
+func (s *search) leastLoaded() []int32 {
 	var found []option
 	for i := range s.nodes {
 		n := &s.nodes[i]
@@ -59,14 +59,14 @@ func (s *search) emptyNode(ctx context.Context, n *node) (again bool, err error)
 	}
 	kept, before, packed, price := s.save(), s.value(), s.packed, s.price
 	for _, p := range leaving {
-		to, ok := s.bestRefuge(p)
+		to, ok := s.bestTarget(p)
 		if !ok {
 			s.restore(kept)
 			return false, nil
 		}
 		s.apply(p, to, consolidation)
 	}
-	if s.value() >= before-gainEpsilon || packed-s.packed-s.markup*(s.price-price) <= gainEpsilon {
+	if s.value() >= before-gainEpsilon || packed-s.packed-s.moveCostFactor*(s.price-price) <= gainEpsilon {
 		s.restore(kept)
 		return false, nil
 	}
@@ -82,7 +82,7 @@ func (s *search) emptyNode(ctx context.Context, n *node) (again bool, err error)
 func (s *search) leaversOf(n *node) []*pod {
 	var all []*pod
 	for _, id := range n.residents {
-		if p := &s.pods[id]; p.settles && p.at == p.home {
+		if p := &s.pods[id]; p.occupies && p.at == p.home {
 			all = append(all, p)
 		}
 	}
@@ -95,9 +95,9 @@ func (s *search) takesIn(n *node) bool {
 	return slices.ContainsFunc(s.moved, func(p *pod) bool { return p.at == n.id })
 }
 
-// bestRefuge finds the node where a pod that has to leave costs least. Nodes
+// bestTarget finds the node where a pod that has to leave costs least. Nodes
 // that are empty stay so.
-func (s *search) bestRefuge(p *pod) (to int32, found bool) {
+func (s *search) bestTarget(p *pod) (to int32, found bool) {
 	s.effort -= len(s.nodes)
 	best := 0.0
 	for i := range s.nodes {

@@ -82,7 +82,7 @@ func (s *search) obstacle(p *pod, to *node, reliefGain float64) string {
 		return "the other nodes would become overutilized, or nearly so"
 	}
 	cost, _ := s.costWith(to, p, 1)
-	if reliefGain-(cost-to.cost) <= s.markup*s.priceOf(p)+gainEpsilon {
+	if reliefGain-(cost-to.cost) <= s.moveCostFactor*s.priceOf(p)+gainEpsilon {
 		return "a move would gain less than it costs"
 	}
 	if refusal := s.budgetRefusal(p, to); refusal != "" {

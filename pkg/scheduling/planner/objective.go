@@ -30,10 +30,7 @@ const (
 
 // Thresholds are the load above which a node is overutilized, as fractions of what the
 // node can allocate.
-type Thresholds struct {
-	CPU    float64
-	Memory float64
-}
+type Thresholds = cluster.Utilization
 
 // Weights mix the strategies. The load above the thresholds always counts. The
 // zero value means Balance 1.
@@ -83,7 +80,7 @@ type NodeState struct {
 // shape. A resource that the node has none of costs nothing.
 func (o Objective) NodeCost(n NodeState) float64 {
 	w := o.Weights.orBalance()
-	part := func(amount, of int64) float64 { return fraction(amount, of) }
+	part := func(amount, of int64) float64 { return cluster.Fraction(amount, of) }
 	free := n.Allocatable.Sub(n.Requested)
 	cost := loadCost(part(n.Used.MilliCPU, n.Allocatable.MilliCPU), o.Thresholds.CPU, w.Balance) +
 		loadCost(part(n.Used.Memory, n.Allocatable.Memory), o.Thresholds.Memory, w.Balance) +
@@ -119,13 +116,6 @@ func occupiedCost(used float64, pinned bool) float64 {
 		return 0
 	}
 	return occupiedWeight * used / (used + occupiedHalf)
-}
-
-func fraction(used, allocatable int64) float64 {
-	if allocatable <= 0 {
-		return 0
-	}
-	return float64(used) / float64(allocatable)
 }
 
 // shape is one piece as a vector; only its positive amounts count.
@@ -191,4 +181,7 @@ func inverses(amounts []int64) []float64 {
 }
 
 // resourceIndex numbers resources: CPU, memory, then the others by name.
-type resourceIndex struct{ names []corev1.ResourceName }
+type resourceIndex struct {
+	seen  map[corev1.ResourceName]bool
+	names []corev1.ResourceName
+}

@@ -2,7 +2,6 @@ package planner
 
 import (
 	"context"
-	"math"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -50,33 +49,28 @@ type Options struct {
 	Seed uint64
 }
 
-// limits are the thresholds in force, and the load up to which a node may take
-// pods. The latter is lower: a node filled to the brim would be overutilized with the
-// next measurement, and give away what it was given.
-type limits struct{ overutilized, fill [2]float64 }
+// limits are the load above which a node is overutilized, and the load up to which a
+// node may take pods. The latter is lower: a node filled to the brim would be
+// overutilized with the next measurement, and give away what it was given.
+type limits struct{ overutilized, fill cluster.Utilization }
 
 // fillShare is how much of an absolute threshold a destination may use.
 const fillShare = 0.95
 
+// limitsOf takes the mean, where thresholds count from it, over the measured loads of
+// the nodes that a plan may touch (cluster.Node.IsOverutilized says why).
 func limitsOf(options Options, nodes []node) limits {
 	if options.Deviation == nil {
-		t := options.Thresholds
-		return limits{overutilized: [2]float64{t.CPU, t.Memory}, fill: [2]float64{fillShare * t.CPU, fillShare * t.Memory}}
+		return limits{overutilized: options.Thresholds, fill: options.Thresholds.Times(fillShare)}
 	}
-	var mean [2]float64
-	count := 0.0
+	var loads []cluster.Utilization
 	for i := range nodes {
-		if nodes[i].usable {
-			count++
-			for d := range mean {
-				mean[d] += float64(nodes[i].load[d]) * nodes[i].inverse[d]
-			}
+		if n := &nodes[i]; n.usable {
+			loads = append(loads, n.Utilization(n.load[0], n.load[1]))
 		}
 	}
-	var l limits
-	for d, above := range [2]float64{options.Deviation.CPU, options.Deviation.Memory} {
-		m := mean[d] / math.Max(1, count)
-		l.overutilized[d], l.fill[d] = m+above, m+above/2
+	return limits{
+		overutilized: cluster.OverutilizedAbove(*options.Deviation, true, loads),
+		fill:         cluster.OverutilizedAbove(options.Deviation.Times(0.5), true, loads),
 	}
-	return l
 }

@@ -7,8 +7,8 @@ type relocation struct {
 	why rule
 }
 
-// arranged is a relocation in its turn, with the earlier turns it waits for.
-type arranged struct {
+// orderedMove is a relocation in its turn, with the earlier turns it waits for.
+type orderedMove struct {
 	relocation
 	after []int
 }
@@ -21,14 +21,14 @@ type arranged struct {
 //
 // Since a move counts all arrivals before it, a later move cannot take the room
 // of an earlier one, in whatever order they are really carried out.
-func (s *state) arrange() (ordered []arranged, complete bool) {
+func (s *state) arrange() (ordered []orderedMove, complete bool) {
 	for _, p := range s.moved {
-		p.hasTurn = false
+		p.isOrdered = false
 	}
 	remaining := append([]*pod(nil), s.moved...)
 	take := func(p *pod, after []int) {
-		ordered = append(ordered, arranged{relocation{p, p.at, p.why}, after})
-		p.hasTurn = true
+		ordered = append(ordered, orderedMove{relocation{p, p.at, p.why}, after})
+		p.isOrdered = true
 	}
 	for len(remaining) > 0 {
 		var later []*pod
@@ -61,7 +61,7 @@ func (s *state) arrange() (ordered []arranged, complete bool) {
 // waitsFor finds the earlier moves that must have finished before the pod finds
 // room on its destination. It is ready without any, or, with mayWait, with some
 // of them.
-func (s *state) waitsFor(p *pod, ordered []arranged, remaining []*pod, mayWait bool) (after []int, ready bool) {
+func (s *state) waitsFor(p *pod, ordered []orderedMove, remaining []*pod, mayWait bool) (after []int, ready bool) {
 	n := &s.nodes[p.at]
 	if s.hasRoomForAll(n) {
 		return nil, true
@@ -73,7 +73,7 @@ func (s *state) waitsFor(p *pod, ordered []arranged, remaining []*pod, mayWait b
 	// held counts every arrival of the plan; those that are not ordered yet will
 	// look for themselves.
 	for _, other := range remaining {
-		if other != p && other.at == n.id && !other.hasTurn {
+		if other != p && other.at == n.id && !other.isOrdered {
 			addTo(room, other.stripped, 1)
 		}
 	}
@@ -103,7 +103,7 @@ func (s *state) waitsFor(p *pod, ordered []arranged, remaining []*pod, mayWait b
 	}
 	if needsZone {
 		for _, other := range remaining {
-			if other != p && other.home == n.id && !other.hasTurn {
+			if other != p && other.home == n.id && !other.isOrdered {
 				return nil, false
 			}
 		}
@@ -136,7 +136,7 @@ func (s *state) leaves(n *node) bool {
 }
 
 // closure is all that a turn waits for, directly or through others.
-func closure(ordered []arranged, turn int) map[int]bool {
+func closure(ordered []orderedMove, turn int) map[int]bool {
 	all := map[int]bool{}
 	var visit func(int)
 	visit = func(i int) {

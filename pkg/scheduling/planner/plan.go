@@ -1,7 +1,6 @@
 package planner
 
 import (
-	"math"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -89,20 +88,4 @@ func (p *Plan) FreedRequests() cluster.Resources {
 		sum = sum.Add(move.FreedRequests)
 	}
 	return sum
-}
-
-// deviation is the population standard deviation.
-func deviation(values []float64) float64 {
-	if len(values) == 0 {
-		return 0
-	}
-	var mean float64
-	for _, v := range values {
-		mean += v / float64(len(values))
-	}
-	var variance float64
-	for _, v := range values {
-		variance += (v - mean) * (v - mean) / float64(len(values))
-	}
-	return math.Sqrt(variance)
 }

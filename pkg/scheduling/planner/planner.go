@@ -43,13 +43,13 @@ const (
 // in time, so that the same input always gives the same plan.
 type search struct {
 	*state
-	oracle
+	feasibilityCache
 	options Options
 	random  random
 	// effort is how many evaluations are left in the phase at work.
 	effort int
-	// cool are open nodes with room and low load, a sample of good destinations.
-	cool []int32
+	// targets are open nodes with room and low load, a sample of good destinations.
+	targets []int32
 	// mostWaste is the most that a node can gain by defragmentation.
 	mostWaste float64
 	// chains is used by the search for chains.
@@ -67,7 +67,7 @@ const (
 
 func newSearch(snapshot *cluster.Snapshot, feasibility Feasibility, options Options) *search {
 	s := &search{state: newState(snapshot, options), options: options, random: random{state: options.Seed}}
-	s.oracle = oracle{feasibility: feasibility, refused: map[question]string{}, allowed: map[question]string{}}
+	s.feasibilityCache = feasibilityCache{feasibility: feasibility, refused: map[question]string{}, allowed: map[question]string{}}
 	return s
 }
 
@@ -80,7 +80,7 @@ const repairShare = 8
 
 // plan searches, and tries the result on the scheduler in order until nothing
 // is refused. Every try that fails takes a move out, so there is an end.
-func (s *search) plan(ctx context.Context) ([]arranged, error) {
+func (s *search) plan(ctx context.Context) ([]orderedMove, error) {
 	for round := 0; ; round++ {
 		if round <= repairs {
 			if err := s.improve(ctx, round); err != nil {
@@ -90,10 +90,10 @@ func (s *search) plan(ctx context.Context) ([]arranged, error) {
 		s.prune()
 		ordered, complete := s.arrange()
 		if !complete {
-			s.takeOut(s.firstStuck())
+			s.takeOut(s.firstUnordered())
 			continue
 		}
-		refused, err := s.rehearse(ctx, ordered)
+		refused, err := s.dryRunPlan(ctx, ordered)
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +115,7 @@ func (s *search) improve(ctx context.Context, round int) error {
 	if round > 0 {
 		share = repairShare
 	}
-	s.findCool()
+	s.findTargets()
 	s.effort = shiftEffort / share
 	if err := s.shiftAll(ctx); err != nil {
 		return err
@@ -190,16 +190,16 @@ func (s *search) takeOut(p *pod) {
 		if _, complete := s.arrange(); complete {
 			return
 		}
-		stuck := s.firstStuck()
-		s.back(stuck)
-		s.clear(&s.nodes[stuck.home])
+		unordered := s.firstUnordered()
+		s.back(unordered)
+		s.clear(&s.nodes[unordered.home])
 	}
 }
 
-// firstStuck is a moved pod that found no turn in the latest order.
-func (s *search) firstStuck() *pod {
+// firstUnordered is a moved pod that found no turn in the latest order.
+func (s *search) firstUnordered() *pod {
 	for _, p := range s.moved {
-		if !p.hasTurn {
+		if !p.isOrdered {
 			return p
 		}
 	}

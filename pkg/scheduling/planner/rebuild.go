@@ -34,8 +34,8 @@ func (s *search) rebuild(ctx context.Context) error {
 	confirmed, confirmedPlan := best, bestPlan
 	for turn := range rebuilds {
 		if s.effort > 0 {
-			s.tearOut()
-			s.refill(pool)
+			s.ruin()
+			s.recreate(pool)
 			s.prune()
 		}
 		if v := s.value(); v < best-gainEpsilon {
@@ -63,22 +63,22 @@ func (s *search) rebuild(ctx context.Context) error {
 	return nil
 }
 
-// tearOut takes a few moves back.
-func (s *search) tearOut() {
+// ruin takes a few moves back.
+func (s *search) ruin() {
 	count := 1 + s.random.below(max(1, min(4, len(s.moved))))
 	for ; count > 0 && len(s.moved) > 0; count-- {
 		s.takeOut(s.moved[s.random.below(len(s.moved))])
 	}
 }
 
-// refill adds moves until none gains. The scheduler is asked later, if the plan
+// recreate adds moves until none gains. The scheduler is asked later, if the plan
 // turns out better.
-func (s *search) refill(pool queue) {
+func (s *search) recreate(pool queue) {
 	for !s.isFull() && s.effort > 0 {
 		candidates := s.draw(pool)
 		bestGain, bestAt, bestTo := 0.0, -1, int32(0)
 		for i, c := range candidates {
-			o, ok, _ := s.bestShift(c.pod, c.why, s.sample(), guess)
+			o, ok, _ := s.bestShift(c.pod, c.why, s.sample(), optimistic)
 			if noisy := o.gain * (1 - rebuildNoise*s.random.fraction()); ok && noisy > bestGain {
 				bestGain, bestAt, bestTo = noisy, i, o.to
 			}
@@ -115,11 +115,11 @@ func (s *search) draw(pool queue) []waiting {
 	return drawn[:min(len(drawn), rebuildWidth)]
 }
 
-// randomSample is how many destinations are drawn beside the cool ones.
+// randomSample is how many destinations are drawn beside the targets.
 const randomSample = 32
 
 func (s *search) sample() []int32 {
-	ids := slices.Clone(s.cool)
+	ids := slices.Clone(s.targets)
 	for range min(randomSample, len(s.nodes)) {
 		ids = append(ids, int32(s.random.below(len(s.nodes))))
 	}

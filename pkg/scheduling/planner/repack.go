@@ -45,7 +45,7 @@ func (s *search) repack(ctx context.Context) error {
 		}
 	}
 	s.prune()
-	if s.value() >= before-gainEpsilon || packed-s.packed-s.markup*(s.price-price) <= gainEpsilon {
+	if s.value() >= before-gainEpsilon || packed-s.packed-s.moveCostFactor*(s.price-price) <= gainEpsilon {
 		s.restore(kept)
 		return nil
 	}

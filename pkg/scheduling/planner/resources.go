@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,14 +24,15 @@ func newResourceIndex(shapes []cluster.Resources, more ...cluster.Resources) *re
 
 func (x *resourceIndex) include(r cluster.Resources) {
 	for name := range r.Scalar {
-		if !slices.Contains(x.names, name) {
-			x.names = append(x.names, name)
+		if x.seen == nil {
+			x.seen = map[corev1.ResourceName]bool{}
 		}
+		x.seen[name] = true
 	}
 }
 
 // sort makes the numbering the same in every run.
-func (x *resourceIndex) sort() { slices.Sort(x.names) }
+func (x *resourceIndex) sort() { x.names = slices.Sorted(maps.Keys(x.seen)) }
 
 // size is the length of a vector.
 func (x *resourceIndex) size() int { return 2 + len(x.names) }

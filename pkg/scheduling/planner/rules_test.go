@@ -150,6 +150,32 @@ func TestRules(t *testing.T) {
 }
 
 // Two NUMA nodes with 1000m each do not take a pod that needs 1500m on one.
+// A destination is filled to 95 % of a threshold, and in mode Deviation to half of
+// the way above the mean; an overutilized node has more than the whole.
+func TestDestinationsAreNotFilledToTheBrim(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		uses    int64 // of the pod, in thousandths of a core
+		options Options
+		want    string
+	}{
+		// 0.43 + 0.23 = 0.66, which is below 0.95 · 0.7 = 0.665, and 0.43 + 0.24 = 0.67 above.
+		{"CPU below 95 %", 920, Options{}, "p→taker"},
+		{"CPU above 95 %", 960, Options{}, ""},
+		// Mean 0.665: destinations are filled up to 0.735, overutilized is above 0.805.
+		{"below half of the deviation", 1200, Options{Deviation: &Thresholds{CPU: 0.14, Memory: 1}}, "p→taker"},
+		{"above half of the deviation", 1240, Options{Deviation: &Thresholds{CPU: 0.14, Memory: 1}}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			nodes := []*cluster.Node{aNode("giver", 0.9, 0), aNode("taker", 0.43, 0)}
+			pods := []*cluster.Pod{aPod("p", "giver", tt.uses, 0), fixed(aPod("h", "giver", 3600-tt.uses, 0)), fixed(aPod("t", "taker", 1720, 0))}
+			if got := told(mustMake(t, nodes, pods, tt.options)); got != tt.want {
+				t.Errorf("moves %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestNUMANodes(t *testing.T) {
 	place := func(zones int) string {
 		there := aNode("there", 0.2, 0)

@@ -21,7 +21,7 @@ func (s *search) mayStart(p *pod) (why rule, bound float64) {
 		return notAllowed, 0
 	}
 	cost, packing := s.costWith(n, p, -1)
-	price := s.markup * s.priceOf(p)
+	price := s.moveCostFactor * s.priceOf(p)
 	if n.source && s.isOverutilized(n) {
 		if bound = n.cost - cost - price; bound > gainEpsilon {
 			return relief, bound
@@ -63,7 +63,7 @@ func (s *search) destinations(p *pod, why rule, among []int32) []option {
 	home := &s.nodes[p.home]
 	leaving, leavingPacking := s.costWith(home, p, -1)
 	reliefGain, packingGain := home.cost-leaving, home.packing-leavingPacking
-	price := s.markup * s.priceOf(p)
+	price := s.moveCostFactor * s.priceOf(p)
 	var found []option
 	consider := func(n *node) {
 		if !s.takes(n, p) {
@@ -71,7 +71,7 @@ func (s *search) destinations(p *pod, why rule, among []int32) []option {
 		}
 		cost, packing := s.costWith(n, p, 1)
 		gain := reliefGain - (cost - n.cost) - price
-		if gain <= gainEpsilon || p.isChoosy && s.isRefused(p, n) {
+		if gain <= gainEpsilon || p.hasRefusals && s.isRefused(p, n) {
 			return
 		}
 		if why != relief && packingGain-(packing-n.packing)-price <= gainEpsilon {
@@ -93,8 +93,8 @@ func (s *search) destinations(p *pod, why rule, among []int32) []option {
 	return found
 }
 
-// guess accepts what the scheduler has not refused yet, without asking.
-func guess(*node) (bool, error) { return true, nil }
+// optimistic accepts what the scheduler has not refused yet, without asking.
+func optimistic(*node) (bool, error) { return true, nil }
 
 // bestShift finds the best destination that budget and order allow, that the
 // scheduler has not refused yet, and that is accepted.
@@ -190,7 +190,7 @@ func (s *search) confirm(ctx context.Context) (bool, error) {
 }
 
 // waitedFor are the originals that must be gone before the pod may come.
-func (s *search) waitedFor(p *pod, ordered []arranged) []*pod {
+func (s *search) waitedFor(p *pod, ordered []orderedMove) []*pod {
 	for i := range ordered {
 		if ordered[i].pod != p {
 			continue
@@ -272,7 +272,7 @@ func (s *search) shiftAll(ctx context.Context) error {
 			heap.Pop(&q)
 			continue
 		}
-		accept, asks := guess, top.version == version
+		accept, asks := optimistic, top.version == version
 		if asks {
 			accept = func(to *node) (bool, error) { return s.allows(ctx, top.pod, to) }
 		}
@@ -290,11 +290,11 @@ func (s *search) shiftAll(ctx context.Context) error {
 	return nil
 }
 
-// coolSample is how many destinations the later phases look at.
-const coolSample = 96
+// targetSample is how many destinations the later phases look at.
+const targetSample = 96
 
-// findCool lists open nodes, cheapest first for a pod of the usual size.
-func (s *search) findCool() {
+// findTargets lists open nodes, cheapest first for a pod of the usual size.
+func (s *search) findTargets() {
 	s.mostWaste = 0
 	typical := s.typicalPod()
 	var found []option
@@ -309,9 +309,9 @@ func (s *search) findCool() {
 		}
 	}
 	slices.SortFunc(found, func(a, b option) int { return cmp.Or(cmp.Compare(b.gain, a.gain), cmp.Compare(a.to, b.to)) })
-	s.cool = s.cool[:0]
-	for _, o := range found[:min(len(found), coolSample)] {
-		s.cool = append(s.cool, o.to)
+	s.targets = s.targets[:0]
+	for _, o := range found[:min(len(found), targetSample)] {
+		s.targets = append(s.targets, o.to)
 	}
 }
 
@@ -330,6 +330,6 @@ func (s *search) typicalPod() *pod {
 		p.stripped[r] /= max(1, size)
 	}
 	p.usage[0], p.usage[1] = p.usage[0]/max(1, size), p.usage[1]/max(1, size)
-	p.Pod, p.settles, p.home = emptyPod, true, -1
+	p.Pod, p.occupies, p.home = emptyPod, true, -1
 	return p
 }

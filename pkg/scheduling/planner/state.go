@@ -18,8 +18,8 @@ type state struct {
 	limits limits
 	// weights are never all zero.
 	weights Weights
-	// markup is how many times its cost a move must gain.
-	markup float64
+	// moveCostFactor is how many times its cost a move must gain.
+	moveCostFactor float64
 	// total is what all nodes cost, packed the packing in it, and price what the
 	// moves cost.
 	total, packed, price float64
@@ -74,14 +74,14 @@ type pod struct {
 	// requests of the original, stripped of the replacement.
 	requests, stripped []int64
 	movable            bool
-	// settles tells that the pod keeps its node from being empty.
-	settles bool
+	// occupies tells that the pod keeps its node from being empty.
+	occupies bool
 	// why is the rule that allowed the latest move.
 	why rule
-	// isChoosy tells that the scheduler refused some node.
-	isChoosy bool
-	// hasTurn tells, while the plan is put into order, that the pod has its turn.
-	hasTurn bool
+	// hasRefusals tells that the scheduler refused some node.
+	hasRefusals bool
+	// isOrdered tells, while the plan is put into order, that the pod has its turn.
+	isOrdered bool
 }
 
 const (
@@ -92,7 +92,7 @@ const (
 )
 
 func newState(snapshot *cluster.Snapshot, options Options) *state {
-	s := &state{weights: options.Weights.orBalance(), markup: max(1, options.MinimumGain), ledger: options.Budget}
+	s := &state{weights: options.Weights.orBalance(), moveCostFactor: max(1, options.MinimumGain), ledger: options.Budget}
 	s.index = &resourceIndex{}
 	for _, r := range options.Shapes {
 		s.index.include(r)
@@ -171,7 +171,7 @@ func (s *state) addPods(list []*cluster.Pod, byName map[string]int32) {
 		}
 		n.residents = append(n.residents, p.id)
 		addTo(n.free, p.requests, -1)
-		s.settle(n, p)
+		s.countOccupant(n, p)
 	}
 	for i := range s.nodes {
 		copy(s.nodes[i].held, s.nodes[i].free)
@@ -189,13 +189,13 @@ func (s *state) podsIndex() int {
 	return -1
 }
 
-// settle notes what keeps the node from being empty. Pods that belong to the
+// countOccupant notes what keeps the node from being empty. Pods that belong to the
 // node, of DaemonSets and of the kubelet itself, do not.
-func (s *state) settle(n *node, p *pod) {
+func (s *state) countOccupant(n *node, p *pod) {
 	if strings.HasPrefix(p.Workload, "DaemonSet/") || strings.HasPrefix(p.Workload, "Node/") {
 		return
 	}
-	p.settles = true
+	p.occupies = true
 	if !p.movable {
 		n.pinned = true
 		return

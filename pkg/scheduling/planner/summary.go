@@ -24,7 +24,7 @@ func (s *state) summary() Summary {
 		waste += s.wasteWith(n, n.free, nil, 0)
 		free += s.freeIn(n)
 	}
-	summary.CPUDeviation, summary.MemoryDeviation = deviation(cpu), deviation(memory)
+	summary.CPUDeviation, summary.MemoryDeviation = cluster.Deviation(cpu), cluster.Deviation(memory)
 	if free > 0 {
 		summary.Fragmentation = waste / free
 	}
@@ -32,11 +32,8 @@ func (s *state) summary() Summary {
 }
 
 func (s *state) loadOf(n *node, load [2]int64) NodeLoad {
-	return NodeLoad{
-		Name:   n.Name,
-		CPU:    fraction(load[0], n.Allocatable.MilliCPU),
-		Memory: fraction(load[1], n.Allocatable.Memory),
-	}
+	u := n.Utilization(load[0], load[1])
+	return NodeLoad{Name: n.Name, CPU: u.CPU, Memory: u.Memory}
 }
 
 func (s *state) freeIn(n *node) float64 {
@@ -51,7 +48,7 @@ func (s *state) freeIn(n *node) float64 {
 }
 
 // moves writes the plan down, with what each move gains after those before it.
-func (s *search) moves(ordered []arranged) []Move {
+func (s *search) moves(ordered []orderedMove) []Move {
 	for len(s.moved) > 0 {
 		s.back(s.moved[len(s.moved)-1])
 	}

@@ -66,7 +66,7 @@ func TestTheSchedulerTakesEveryMove(t *testing.T) {
 		options := world.Options()
 		options.Assessments = observe.NewAssessments()
 		for cycle := range 4 {
-			snapshot := observe.Build(w.Reading(), options)
+			snapshot := observe.Build(w.Observation(), options)
 			limits := budget.Limits{InFlight: 30, PerNode: 4, PerNamespace: 30, PerWorkload: 3}
 			plan, err := planner.Make(t.Context(), snapshot, filters{planning.Session(snapshot)}, planner.Options{
 				Weights: strategies[cycle%len(strategies)], Thresholds: planner.Thresholds{CPU: 0.6, Memory: 0.7},

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
@@ -64,10 +65,10 @@ type Extended struct {
 
 // Of looks at nodes by the pods on them and the last measurement of each, and
 // returns them sorted by name. Nodes without a measurement have no use.
-func Of(nodes []corev1.Node, pods []corev1.Pod, usage []metricsv1beta1.NodeMetrics) []Node {
+func Of(nodes []corev1.Node, all []corev1.Pod, usage []metricsv1beta1.NodeMetrics) []Node {
 	loads := map[string]*load{}
-	for i := range pods {
-		if pod := &pods[i]; holdsPlace(pod) {
+	for i := range all {
+		if pod := &all[i]; pods.HoldsPlace(pod) {
 			at(loads, pod.Spec.NodeName).add(pod)
 		}
 	}
@@ -114,7 +115,7 @@ func at(loads map[string]*load, node string) *load {
 }
 
 func (l *load) add(pod *corev1.Pod) {
-	requested := requestsOf(pod)
+	requested := cluster.ResourcesOf(pods.Requests(pod))
 	l.pods++
 	l.requested = l.requested.Add(requested)
 	l.reclaimable = l.reclaimable.Add(reclaimable(pod, requested))

@@ -12,6 +12,8 @@ import (
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/pkg/pods"
+	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
 const gpu = corev1.ResourceName("nvidia.com/gpu")
@@ -133,7 +135,7 @@ func TestReclaimable(t *testing.T) {
 		}), 999, 2<<30 - 1<<20, 1},
 	} {
 		pod := tt.pod.Obj()
-		got := reclaimable(pod, requestsOf(pod))
+		got := reclaimable(pod, cluster.ResourcesOf(pods.Requests(pod)))
 		if got.MilliCPU != tt.cpu || got.Memory != tt.memory || got.Scalar[gpu] != tt.ofGPU {
 			t.Errorf("%s: %+v, want %d, %d, %d", name, got, tt.cpu, tt.memory, tt.ofGPU)
 		}

@@ -1,10 +1,12 @@
 package nodeview
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	resourcehelper "k8s.io/component-helpers/resource"
 
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -16,20 +18,12 @@ var remainder = corev1.ResourceList{
 	corev1.ResourceMemory: resource.MustParse("1Mi"),
 }
 
-func holdsPlace(pod *corev1.Pod) bool {
-	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
-}
-
-// requestsOf is what the scheduler counts for a pod.
-func requestsOf(pod *corev1.Pod) cluster.Resources {
-	return cluster.ResourcesOf(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
-}
-
 // reclaimable is how much less the scheduler would count for a pod without what
 // its finished containers request. CPU and memory of containers come free by a
 // resize in place; devices, and what init containers request, when the pod moves.
 func reclaimable(pod *corev1.Pod, requested cluster.Resources) cluster.Resources {
-	finished := finishedContainers(pod)
+	finished, inits := containers.Finished(pod)
+	maps.Copy(finished, inits)
 	if len(finished) == 0 || pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
 		return cluster.Resources{}
 	}
@@ -37,18 +31,7 @@ func reclaimable(pod *corev1.Pod, requested cluster.Resources) cluster.Resources
 	if without == nil {
 		return cluster.Resources{}
 	}
-	return requested.Sub(requestsOf(without))
-}
-
-// finishedContainers are those that have finished well and will not start again.
-func finishedContainers(pod *corev1.Pod) map[string]bool {
-	finished := map[string]bool{}
-	for _, v := range containers.Judge(pod, containers.Policy{}).Containers {
-		if !v.ShouldMigrate && (v.Reason == containers.ReasonCompleted || v.Reason == containers.ReasonInitCompleted) {
-			finished[v.Name] = true
-		}
-	}
-	return finished
+	return requested.Sub(cluster.ResourcesOf(pods.Requests(without)))
 }
 
 // withoutFinished is the pod with next to nothing requested by its finished

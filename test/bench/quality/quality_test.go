@@ -199,10 +199,12 @@ func greedy(_ *testing.T, snapshot *cluster.Snapshot, pods []*cluster.Pod) []rel
 	return relieve(snapshot, pods, largest, func(b *book, p *cluster.Pod, from *cluster.Node) *cluster.Node { return best(b, p, from, b.share) })
 }
 
-// lowNodeUtilization evicts as the descheduler does, the smallest first since
-// all have one priority, while some node is underused; the scheduler then takes
-// the node of which the least is requested.
-func lowNodeUtilization(_ *testing.T, snapshot *cluster.Snapshot, pods []*cluster.Pod) []relocation {
+// smallestFirst evicts the smallest pods of an overutilized node first, while some node
+// is underutilized; the scheduler then takes the node of which the least is requested.
+// It is a rule of our own and not the descheduler's LowNodeUtilization, which sorts
+// nodes by use and pods by priority and quality of service (test/bench/rebalance runs
+// the real one).
+func smallestFirst(_ *testing.T, snapshot *cluster.Snapshot, pods []*cluster.Pod) []relocation {
 	smallest := func(a, b *cluster.Pod) int { return cmp.Compare(a.Measured.MilliCPU, b.Measured.MilliCPU) }
 	return relieve(snapshot, pods, smallest, func(b *book, p *cluster.Pod, from *cluster.Node) *cluster.Node {
 		if !slices.ContainsFunc(b.nodes, func(n *cluster.Node) bool { return b.share(n) < 0.3 }) {
@@ -222,27 +224,28 @@ func TestFewerMovesMoreEffect(t *testing.T) {
 	for seed := range uint64(3) {
 		s := newScene(t, directory, seed)
 		idle := run(t, s, func(*testing.T, *cluster.Snapshot, []*cluster.Pod) []relocation { return nil })
-		mine, simple, descheduler := run(t, s, ours), run(t, s, greedy), run(t, s, lowNodeUtilization)
+		mine, simple, smallest := run(t, s, ours), run(t, s, greedy), run(t, s, smallestFirst)
 		t.Logf("seed %d, %d pods on %d nodes", seed, len(s.pods), len(s.nodes))
 		for _, line := range []struct {
 			name string
 			outcome
-		}{{"none", idle}, {"ours", mine}, {"greedy", simple}, {"LowNodeUtilization", descheduler}} {
+		}{{"none", idle}, {"ours", mine}, {"greedy", simple}, {"smallest pod first", smallest}} {
 			t.Logf("%-18s %3d moves, %d back, %d again, deviation %.2f%%, %.1f minutes of overutilized nodes",
 				line.name, line.moves, line.back, line.again, 100*line.deviation, line.overutilizedMinutes)
 		}
-		if mine.back > 0 || mine.again > 0 {
-			t.Errorf("seed %d: pods went back or moved again", seed)
-		}
+		// Nothing is asserted of back and again. For our rule they are 0 by construction: a
+		// moved pod is immovable for the cooldown, which is as long as the run (snapshot),
+		// and the simple rules take no notice of that.
+		//
 		// Greed can end with even loads, by moving the same pods again and again. What
 		// it must not do better is keep nodes from being overutilized.
-		for _, other := range []outcome{simple, descheduler} {
+		for _, other := range []outcome{simple, smallest} {
 			if mine.moves >= other.moves || mine.overutilizedMinutes >= other.overutilizedMinutes {
 				t.Errorf("seed %d: %d moves and %.1f overutilized minutes, a simple rule has %d and %.1f", seed, mine.moves, mine.overutilizedMinutes, other.moves, other.overutilizedMinutes)
 			}
 		}
-		if mine.deviation >= descheduler.deviation {
-			t.Errorf("seed %d: the deviation is %.2f%%, LowNodeUtilization reaches %.2f%%", seed, 100*mine.deviation, 100*descheduler.deviation)
+		if mine.deviation >= smallest.deviation {
+			t.Errorf("seed %d: the deviation is %.2f%%, the smallest pod first reaches %.2f%%", seed, 100*mine.deviation, 100*smallest.deviation)
 		}
 	}
 }

@@ -45,13 +45,13 @@ func measure(s settings) (*Result, error) {
 	b := &bench{settings: s, world: world.New(s.one, s.podsPerNode, s.seed), simulator: simulator, options: world.Options()}
 	b.options.Assessments = observe.NewAssessments()
 	b.result = &Result{Nodes: s.one, Pods: len(b.world.Pods)}
-	reading := b.world.Reading()
+	observation := b.world.Observation()
 	if b.result.InputMiB, err = peak(); err != nil {
 		return nil, err
 	}
 
 	cpu := processorTime()
-	plan, snapshot, took, building, err := b.plan(ctx, reading)
+	plan, snapshot, took, building, err := b.plan(ctx, observation)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +63,9 @@ func measure(s settings) (*Result, error) {
 	}
 	for range replans {
 		b.world.Change(0.01)
-		reading := b.world.Reading()
+		observation := b.world.Observation()
 		cpu := processorTime()
-		plan, snapshot, took, _, err := b.plan(ctx, reading)
+		plan, snapshot, took, _, err := b.plan(ctx, observation)
 		if err != nil {
 			return nil, err
 		}
@@ -80,11 +80,11 @@ func measure(s settings) (*Result, error) {
 	return b.result, err
 }
 
-// plan does what the loop does with a reading. The time includes the snapshot
+// plan does what the loop does with a observation. The time includes the snapshot
 // and the simulation session.
-func (b *bench) plan(ctx context.Context, reading *observe.Reading) (plan *planner.Plan, snapshot *cluster.Snapshot, took, building time.Duration, err error) {
+func (b *bench) plan(ctx context.Context, observation *observe.Observation) (plan *planner.Plan, snapshot *cluster.Snapshot, took, building time.Duration, err error) {
 	started := time.Now()
-	snapshot = observe.Build(reading, b.options)
+	snapshot = observe.Build(observation, b.options)
 	building = time.Since(started)
 	session := &counting{Feasibility: simulation.Filters{Simulator: b.simulator}.Session(snapshot)}
 	plan, err = planner.Make(ctx, snapshot, session, planner.Options{

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
 )
@@ -50,7 +51,7 @@ func Decide(pod *corev1.Pod, facts Facts) (Decision, error) {
 	if d, give := giveUp(pod, old, facts); give {
 		return d, nil
 	}
-	finished := finishedContainers(pod)
+	finished, _ := containers.Finished(pod)
 	if d, needed := restore(pod, old, finished); needed {
 		return d, nil
 	}
@@ -91,18 +92,6 @@ func notResizable(pod *corev1.Pod) string {
 		}
 	}
 	return ""
-}
-
-// finishedContainers returns the containers that have finished with exit code 0
-// and will not restart.
-func finishedContainers(pod *corev1.Pod) map[string]bool {
-	finished := map[string]bool{}
-	for _, verdict := range containers.Judge(pod, containers.Policy{}).Containers {
-		if !verdict.ShouldMigrate && verdict.Reason == containers.ReasonCompleted {
-			finished[verdict.Name] = true
-		}
-	}
-	return finished
 }
 
 // giveUp notices that a container started again against its policy, that the
@@ -197,7 +186,7 @@ func shrink(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) Dec
 	if len(finished) == 0 || len(finished) == len(pod.Spec.Containers) {
 		return Decision{Remember: old, Keep: old}
 	}
-	class := qosClass(pod)
+	class := pods.QOSClass(pod)
 	if class == corev1.PodQOSGuaranteed && hasPodLevel(&pod.Spec) {
 		return Decision{Remember: old, Keep: old, Why: "the limits of the pod are shared by its containers, and its quality of service needs requests to be the same"}
 	}

@@ -194,6 +194,41 @@ func TestAContainerThatStartsAgainGetsItsRequestsBack(t *testing.T) {
 	}
 }
 
+// One of two finished containers starts again: it gets its requests back, and the
+// other one gives nothing back, nor the running one of which a thousandth was taken.
+func TestTheOthersStayReclaimed(t *testing.T) {
+	pod := fixture.MakePod("train").Node("node-a").RestartPolicy(corev1.RestartPolicyNever).
+		Container("one", fixture.Exited(0), fixture.Requests("900m", "64Mi")).
+		Container("two", fixture.Exited(0), fixture.Requests("700m", "64Mi")).
+		Container("serve", running(), fixture.Requests("500m", "64Mi")).
+		With(func(pod *corev1.Pod) {
+			pod.Status.Resources = &corev1.ResourceRequirements{Requests: fixture.Amounts("2100m", "192Mi")}
+		}).Obj()
+	shrunk := apply(t, pod, decide(t, pod, true), all)
+	wantRequests(t, shrunk, "501m 66Mi")
+	again := func(pod *corev1.Pod, container int) *corev1.Pod {
+		pod = pod.DeepCopy()
+		status := running()
+		status.Name = pod.Status.ContainerStatuses[container].Name
+		pod.Status.ContainerStatuses[container] = *status
+		return pod
+	}
+	restarted := again(shrunk, 0)
+	d := decide(t, restarted, true)
+	if !slices.Equal(d.Restored, []string{"one"}) {
+		t.Errorf("restored %v, want one alone", d.Restored)
+	}
+	half := apply(t, restarted, d, all)
+	wantRequests(t, half, "1400m 129Mi")
+	// With the last of them, the running one gets back what was taken from it.
+	both := again(half, 1)
+	d = decide(t, both, true)
+	if !slices.Equal(d.Restored, []string{"two", "serve"}) {
+		t.Errorf("restored %v, want two and serve", d.Restored)
+	}
+	wantRequests(t, apply(t, both, d, all), "2100m 192Mi")
+}
+
 func TestWhatCannotBeResizedIsPutBackAndLeftAlone(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -196,10 +196,12 @@ func TestFailedNodesComeBack(t *testing.T) {
 	failed := newFailedNodes(clock, time.Minute, func(pods map[string]*corev1.Pod) { recorded.Activate(klog.Background(), pods) })
 	key := attachKey{claim: types.NamespacedName{Namespace: "default", Name: "c"}, node: "n"}
 	pod := replacement("p").Obj()
+	// Rejected after the first failure and not asked about again: it waits all the same.
+	early := replacement("early").Obj()
 
 	failed.remember(key)
 	clock.Step(50 * time.Second)
-	if !failed.isOut(key, pod) {
+	if !failed.isOut(key, pod) || !failed.isOut(key, early) {
 		t.Fatal("forgotten too early")
 	}
 	if failed.isOut(attachKey{claim: types.NamespacedName{Namespace: "default", Name: "d"}, node: "n"}, pod) {
@@ -215,7 +217,7 @@ func TestFailedNodesComeBack(t *testing.T) {
 	}
 	clock.Step(11 * time.Second)
 	eventually(t, "the pod is activated", func() bool { return len(recorded.names()) > 0 })
-	if diff := cmp.Diff([]string{"default/p"}, recorded.names()); diff != "" {
+	if diff := cmp.Diff([]string{"default/early", "default/p"}, recorded.names()); diff != "" {
 		t.Errorf("activated (-want +got):\n%s", diff)
 	}
 	if failed.isOut(key, pod) {

@@ -8,6 +8,8 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // waitReleased waits until no other node has the volume: no pod there uses it,
@@ -45,13 +47,12 @@ func (p *Plugin) waitReleased(ctx context.Context, pod *corev1.Pod, needed attac
 
 // userElsewhere finds a pod that works with the claim on another node.
 func (p *Plugin) userElsewhere(claim types.NamespacedName, node string) (*corev1.Pod, error) {
-	pods, err := p.pods.Pods(claim.Namespace).List(labels.Everything())
+	all, err := p.pods.Pods(claim.Namespace).List(labels.Everything())
 	if err != nil {
 		return nil, fmt.Errorf("listing pods: %w", err)
 	}
-	for _, pod := range pods {
-		finished := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-		if pod.Spec.NodeName != "" && pod.Spec.NodeName != node && !finished && usesClaim(pod, claim) {
+	for _, pod := range all {
+		if pods.HoldsPlace(pod) && pod.Spec.NodeName != node && usesClaim(pod, claim) {
 			return pod, nil
 		}
 	}

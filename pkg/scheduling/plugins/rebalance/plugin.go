@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	"k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
@@ -17,6 +16,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/config/validation"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
 )
@@ -80,11 +80,11 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 // thresholdsOf the arguments. A score knows one node at a time, so that there is
 // no mean to deviate from: then only the square of the load counts, which draws
 // pods to the emptier nodes.
-func thresholdsOf(args config.UtilizationThresholds) planner.Thresholds {
+func thresholdsOf(args config.UtilizationThresholds) cluster.Utilization {
 	if args.Mode == config.ThresholdsDeviation {
-		return planner.Thresholds{CPU: 1, Memory: 1}
+		return cluster.Utilization{CPU: 1, Memory: 1}
 	}
-	return planner.Thresholds{CPU: float64(args.CPU) / 100, Memory: float64(args.Memory) / 100}
+	return cluster.Percent(args.CPU, args.Memory)
 }
 
 // Name returns the name of the plugin.
@@ -197,8 +197,11 @@ func amountsOf(r fwk.Resource) cluster.Resources {
 	return cluster.Resources{MilliCPU: r.GetMilliCPU(), Memory: r.GetMemory()}
 }
 
-// requestsOf adds up CPU and memory as the scheduler does.
+// requestsOf are the CPU and memory that a pod requests, counted as the scheduler
+// counts them in what a node's pods request together: otherwise a young pod that
+// is being resized would count for less in the one than in the other. Other
+// resources have no part in the score.
 func requestsOf(pod *corev1.Pod) cluster.Resources {
-	requests := resource.PodRequests(pod, resource.PodResourcesOptions{})
+	requests := pods.Requests(pod)
 	return cluster.Resources{MilliCPU: requests.Cpu().MilliValue(), Memory: requests.Memory().Value()}
 }

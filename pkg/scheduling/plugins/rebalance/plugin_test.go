@@ -74,6 +74,17 @@ func startedAt(pod *st.PodWrapper, at time.Time) *corev1.Pod {
 	return object
 }
 
+// shrinking is a pod that requests little, of which its node still has to take what
+// it was given before.
+func shrinking(name, spec, given string, at time.Time) *corev1.Pod {
+	pod := startedAt(asking(name, spec), at)
+	before := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(given)}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name: pod.Spec.Containers[0].Name, AllocatedResources: before, Resources: &corev1.ResourceRequirements{Requests: before},
+	}}
+	return pod
+}
+
 // score runs the plugin as the framework does.
 func score(t *testing.T, p *Plugin, pod *corev1.Pod, nodes ...fwk.NodeInfo) map[string]int64 {
 	t.Helper()
@@ -137,6 +148,13 @@ func TestScores(t *testing.T) {
 			measured: []metricsv1beta1.NodeMetrics{used("a", "1", "1Gi", now), used("b", "2", "1Gi", now)},
 			pod:      asking("p", "1").Obj(),
 			nodes:    []fwk.NodeInfo{nodeInfo("a", asking("assumed", "4").Obj(), startedAt(asking("young", "1"), now)), nodeInfo("b")},
+			want:     map[string]int64{"a": 0, "b": 100},
+		},
+		{
+			name:     "a young pod counts for what its node has given it",
+			measured: []metricsv1beta1.NodeMetrics{used("a", "1", "1Gi", now), used("b", "2", "1Gi", now)},
+			pod:      asking("p", "1").Obj(),
+			nodes:    []fwk.NodeInfo{nodeInfo("a", shrinking("x", "10m", "4", now)), nodeInfo("b", startedAt(asking("y", "4"), old))},
 			want:     map[string]int64{"a": 0, "b": 100},
 		},
 		{
@@ -283,6 +301,19 @@ func TestSignature(t *testing.T) {
 	}
 	if cmp.Equal(base, sign(asking("a", "1").Label(v1alpha1.TargetNodeLabel, "n").Obj())) {
 		t.Error("the planned node is not in the signature")
+	}
+}
+
+// In mode Deviation the thresholds are points above a mean that a score does not know:
+// no load is above a threshold. A threshold of 10 % would make all nodes overutilized.
+func TestThresholdsOfTheArguments(t *testing.T) {
+	for mode, want := range map[string]cluster.Utilization{
+		config.ThresholdsAbsolute:  {CPU: 0.1, Memory: 0.2},
+		config.ThresholdsDeviation: {CPU: 1, Memory: 1},
+	} {
+		if got := thresholdsOf(config.UtilizationThresholds{Mode: mode, CPU: 10, Memory: 20}); got != want {
+			t.Errorf("mode %s: %v, want %v", mode, got, want)
+		}
 	}
 }
 

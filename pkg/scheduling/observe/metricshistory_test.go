@@ -40,7 +40,7 @@ func TestSmoothing(t *testing.T) {
 		{"long ago counts for nothing", time.Second, samples(time.Hour, 0, 1000), 1000},
 		{"no half-life takes the last", 0, samples(time.Minute, 0, 300, 1000), 1000},
 	} {
-		s := NewSignals(SignalOptions{HalfLife: tt.halfLife})
+		s := NewMetricsHistory(MetricsHistoryOptions{HalfLife: tt.halfLife})
 		if got := s.smooth(tt.samples, cpuOf); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
@@ -57,7 +57,7 @@ func TestPercentile(t *testing.T) {
 		{90, ten, 9}, {91, ten, 10}, {100, ten, 10}, {50, ten, 5}, {1, ten, 1}, {10, ten, 1}, {11, ten, 2},
 		{90, samples(0, 4), 4}, {1, samples(0, 4), 4},
 	} {
-		s := NewSignals(SignalOptions{Percentile: tt.percentile})
+		s := NewMetricsHistory(MetricsHistoryOptions{Percentile: tt.percentile})
 		if got := s.percentile(tt.samples, cpuOf); got != tt.want {
 			t.Errorf("percentile %d of %d: %d, want %d", tt.percentile, len(tt.samples), got, tt.want)
 		}
@@ -65,7 +65,7 @@ func TestPercentile(t *testing.T) {
 }
 
 func TestLoadIsTheLargerOne(t *testing.T) {
-	s := NewSignals(SignalOptions{HalfLife: time.Second, Percentile: 50})
+	s := NewMetricsHistory(MetricsHistoryOptions{HalfLife: time.Second, Percentile: 50})
 	for _, tt := range []struct{ samples, want int64 }{{0, 0}} {
 		if load, smoothed := s.load(nil); load != nil || smoothed != nil {
 			t.Errorf("%d samples: %v, %v", tt.samples, load, smoothed)
@@ -81,8 +81,8 @@ func TestLoadIsTheLargerOne(t *testing.T) {
 	}
 }
 
-// measure lets a reading say that node and pod used so much at a moment.
-func measure(r *Reading, at time.Time, milliCPU int64) {
+// measure lets an observation say that node and pod used so much at a moment.
+func measure(r *Observation, at time.Time, milliCPU int64) {
 	usage := corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milliCPU, resource.DecimalSI), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	r.At = at
 	r.NodeMetrics = []metricsv1beta1.NodeMetrics{{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Timestamp: metav1.NewTime(at),
@@ -91,25 +91,25 @@ func measure(r *Reading, at time.Time, milliCPU int64) {
 		Containers: []metricsv1beta1.ContainerMetrics{{Name: "train", Usage: usage}}}}
 }
 
-func signalOptions() Options {
+func metricsHistoryOptions() Options {
 	options := testOptions()
-	options.Signals = NewSignals(SignalOptions{HalfLife: time.Minute, Window: 5 * time.Minute, Percentile: 100})
+	options.MetricsHistory = NewMetricsHistory(MetricsHistoryOptions{HalfLife: time.Minute, Window: 5 * time.Minute, Percentile: 100})
 	return options
 }
 
-func record(r *Reading, options Options) (*cluster.Node, *cluster.Pod) {
-	options.Signals.Record(r)
+func record(r *Observation, options Options) (*cluster.Node, *cluster.Pod) {
+	options.MetricsHistory.Record(r)
 	snapshot := Build(r, options)
 	return snapshot.Nodes[0], snapshot.Pods[0]
 }
 
-func TestSignalsForgetWhatIsOld(t *testing.T) {
-	reading, options := testReading(), signalOptions()
+func TestMetricsHistoryForgetWhatIsOld(t *testing.T) {
+	observation, options := testObservation(), metricsHistoryOptions()
 	var node *cluster.Node
 	var pod *cluster.Pod
 	for i, used := range []int64{3000, 100, 100, 100, 100, 100, 100} {
-		measure(reading, now.Add(time.Duration(i)*time.Minute), used)
-		node, pod = record(reading, options)
+		measure(observation, now.Add(time.Duration(i)*time.Minute), used)
+		node, pod = record(observation, options)
 		want := int64(3000)
 		if i > 5 {
 			want = 100
@@ -118,25 +118,25 @@ func TestSignalsForgetWhatIsOld(t *testing.T) {
 			t.Errorf("after %d minutes: node %d, pod %d, want about %d", i, node.Measured.MilliCPU, pod.Measured.MilliCPU, want)
 		}
 	}
-	if n := len(options.Signals.nodes["n1"]); n != 6 {
+	if n := len(options.MetricsHistory.nodes["n1"]); n != 6 {
 		t.Errorf("%d samples are kept, want 6 of 5 minutes", n)
 	}
 	// The same answer twice is one measurement, and old ones grow too old to use.
-	record(reading, options)
-	reading.At = reading.At.Add(3 * time.Minute)
-	if node, pod = record(reading, options); node.Measured != nil || pod.Measured != nil || node.Skipped != "the last measurement of the node is 3m0s old" {
+	record(observation, options)
+	observation.At = observation.At.Add(3 * time.Minute)
+	if node, pod = record(observation, options); node.Measured != nil || pod.Measured != nil || node.Skipped != "the last measurement of the node is 3m0s old" {
 		t.Errorf("3 minutes later: node %+v left alone %q, pod %+v", node.Measured, node.Skipped, pod.Measured)
 	}
-	reading.Nodes, reading.Pods = nil, nil
-	options.Signals.Record(reading)
-	if len(options.Signals.nodes) != 0 || len(options.Signals.pods) != 0 {
+	observation.Nodes, observation.Pods = nil, nil
+	options.MetricsHistory.Record(observation)
+	if len(options.MetricsHistory.nodes) != 0 || len(options.MetricsHistory.pods) != 0 {
 		t.Error("what is gone from the cluster is remembered")
 	}
 }
 
 // What was measured before a migration changed the node tells of another node.
-func TestSignalsStartAnewWhenAMigrationChangesTheNode(t *testing.T) {
-	reading, options := testReading(), signalOptions()
+func TestMetricsHistoryStartAnewWhenAMigrationChangesTheNode(t *testing.T) {
+	observation, options := testObservation(), metricsHistoryOptions()
 	options.MinimumSamples = 2
 	changed := now.Add(2*time.Minute + 20*time.Second)
 	for i, tt := range []struct {
@@ -150,45 +150,45 @@ func TestSignalsStartAnewWhenAMigrationChangesTheNode(t *testing.T) {
 		{100, 100, "the node has been measured 1 of 2 times since it changed, or since the rebalancer started", true},
 		{100, 100, "", false},
 	} {
-		measure(reading, now.Add(time.Duration(i)*time.Minute), tt.used)
+		measure(observation, now.Add(time.Duration(i)*time.Minute), tt.used)
 		if i >= 3 {
-			reading.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseSucceeded, changed)}
+			observation.Migrations = []v1alpha1.PodMigration{migrationOf(v1alpha1.PhaseSucceeded, changed)}
 		}
-		node, _ := record(reading, options)
+		node, _ := record(observation, options)
 		if node.Measured.MilliCPU != tt.want || node.Skipped != tt.skipped || node.Stabilizing != tt.stabilizing {
 			t.Errorf("minute %d: %+v, left alone %q, stabilizing %t", i, node.Measured, node.Skipped, node.Stabilizing)
 		}
 	}
 }
 
-// A pod that was made anew under the same name has a history of its own.
-func TestSignalsKnowPodsByUID(t *testing.T) {
-	reading, options := testReading(), signalOptions()
-	measure(reading, now, 3000)
-	record(reading, options)
-	reading.Pods[0] = reading.Pods[0].DeepCopy()
-	reading.Pods[0].UID = types.UID("another")
-	reading.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(10 * time.Second))
-	if _, pod := record(reading, options); pod.Measured != nil {
+// A pod that was recreated under the same name has a history of its own.
+func TestMetricsHistoryKnowPodsByUID(t *testing.T) {
+	observation, options := testObservation(), metricsHistoryOptions()
+	measure(observation, now, 3000)
+	record(observation, options)
+	observation.Pods[0] = observation.Pods[0].DeepCopy()
+	observation.Pods[0].UID = types.UID("another")
+	observation.Pods[0].CreationTimestamp = metav1.NewTime(now.Add(10 * time.Second))
+	if _, pod := record(observation, options); pod.Measured != nil {
 		t.Errorf("the new pod has the use of the old one: %+v", pod.Measured)
 	}
-	measure(reading, now.Add(time.Minute), 100)
-	if _, pod := record(reading, options); pod.Measured == nil || pod.Measured.MilliCPU != 100 {
+	measure(observation, now.Add(time.Minute), 100)
+	if _, pod := record(observation, options); pod.Measured == nil || pod.Measured.MilliCPU != 100 {
 		t.Errorf("the new pod is measured as %+v", pod.Measured)
 	}
 }
 
 // One answer may tell of several moments, in any order.
-func TestSignalsTakeAWholeWindow(t *testing.T) {
-	reading, options := testReading(), signalOptions()
+func TestMetricsHistoryTakeAWholeWindow(t *testing.T) {
+	observation, options := testObservation(), metricsHistoryOptions()
 	options.MinimumSamples = 3
 	var all []metricsv1beta1.NodeMetrics
 	for _, age := range []time.Duration{time.Minute, 0, 2 * time.Minute, time.Minute, 9 * time.Minute, -time.Hour} {
-		measure(reading, now.Add(-age), 1000+int64(age.Minutes()))
-		all = append(all, reading.NodeMetrics...)
+		measure(observation, now.Add(-age), 1000+int64(age.Minutes()))
+		all = append(all, observation.NodeMetrics...)
 	}
-	reading.NodeMetrics, reading.At = all, now
-	node, _ := record(reading, options)
+	observation.NodeMetrics, observation.At = all, now
+	node, _ := record(observation, options)
 	if node.Skipped != "" || node.Measured.MilliCPU != 1002 || !node.Measured.At.Equal(now) {
 		t.Errorf("left alone %q, measured %+v", node.Skipped, node.Measured)
 	}
@@ -196,11 +196,11 @@ func TestSignalsTakeAWholeWindow(t *testing.T) {
 
 // Without anything that measures, what pods ask for counts, and GPUs always do.
 func TestRequestsStandInForMeasurements(t *testing.T) {
-	reading, options := testReading(), signalOptions()
+	observation, options := testObservation(), metricsHistoryOptions()
 	options.MinimumSamples = 3
-	reading.NodeMetrics, reading.PodMetrics, reading.Source = nil, nil, cluster.SourceRequests
-	reading.Pods[0].Spec.Containers[1].Resources.Requests["example.com/gpu"] = resource.MustParse("2")
-	snapshot := Build(reading, options)
+	observation.NodeMetrics, observation.PodMetrics, observation.Source = nil, nil, cluster.SourceRequests
+	observation.Pods[0].Spec.Containers[1].Resources.Requests["example.com/gpu"] = resource.MustParse("2")
+	snapshot := Build(observation, options)
 	node, pod := snapshot.Nodes[0], snapshot.Pods[0]
 	if snapshot.Source != cluster.SourceRequests || node.Skipped != "" || pod.Immovable != "" {
 		t.Errorf("source %s, left alone %q, immovable %q", snapshot.Source, node.Skipped, pod.Immovable)
@@ -211,17 +211,17 @@ func TestRequestsStandInForMeasurements(t *testing.T) {
 	if pod.Requests.Scalar["example.com/gpu"] != 2 || pod.StrippedRequests.Scalar["example.com/gpu"] != 2 {
 		t.Errorf("GPUs: %v, %v", pod.Requests.Scalar, pod.StrippedRequests.Scalar)
 	}
-	if source := Build(testReading(), testOptions()).Source; source != cluster.SourceMeasured {
+	if source := Build(testObservation(), testOptions()).Source; source != cluster.SourceMeasured {
 		t.Errorf("source with measurements: %s", source)
 	}
 }
 
 // Figures that no machine has neither overflow nor become negative.
-func TestSignalsBoundFigures(t *testing.T) {
-	reading, options := testReading(), signalOptions()
+func TestMetricsHistoryBoundFigures(t *testing.T) {
+	observation, options := testObservation(), metricsHistoryOptions()
 	for i, used := range []int64{-5, math.MaxInt64, math.MinInt64} {
-		measure(reading, now.Add(time.Duration(i)*time.Second), used)
-		node, pod := record(reading, options)
+		measure(observation, now.Add(time.Duration(i)*time.Second), used)
+		node, pod := record(observation, options)
 		for _, usage := range []*cluster.Usage{node.Measured, node.Smoothed, pod.Measured} {
 			if usage.MilliCPU < 0 || usage.MilliCPU > mostOf {
 				t.Errorf("use of %d is counted as %d", used, usage.MilliCPU)

@@ -11,8 +11,8 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
-// SignalOptions say how measurements become load.
-type SignalOptions struct {
+// MetricsHistoryOptions say how measurements become load.
+type MetricsHistoryOptions struct {
 	// HalfLife of the exponential smoothing; 0 takes the last measurement alone.
 	HalfLife time.Duration
 	// Window is how far back measurements count.
@@ -21,12 +21,12 @@ type SignalOptions struct {
 	Percentile int
 }
 
-// Signals remembers measurements over a window. The load of a node or pod is
+// MetricsHistory remembers measurements over a window. The load of a node or pod is
 // the larger of the smoothed value and the percentile, for each resource: a
 // destination must bear the peaks, and a rise shows before the percentile has
 // it. Not for use by several goroutines.
-type Signals struct {
-	options SignalOptions
+type MetricsHistory struct {
+	options MetricsHistoryOptions
 	nodes   map[string][]sample
 	pods    map[cluster.PodKey]*podSeries
 }
@@ -45,42 +45,54 @@ type podSeries struct {
 	samples []sample
 }
 
-// NewSignals remembers nothing yet.
-func NewSignals(options SignalOptions) *Signals {
-	return &Signals{options: options, nodes: map[string][]sample{}, pods: map[cluster.PodKey]*podSeries{}}
+// NewMetricsHistory remembers nothing yet.
+func NewMetricsHistory(options MetricsHistoryOptions) *MetricsHistory {
+	return &MetricsHistory{options: options, nodes: map[string][]sample{}, pods: map[cluster.PodKey]*podSeries{}}
 }
 
-// Record takes in the measurements of a reading, of which one may have several
+// Clone returns a copy that can record something without the original knowing.
+func (s *MetricsHistory) Clone() *MetricsHistory {
+	clone := NewMetricsHistory(s.options)
+	for name, series := range s.nodes {
+		clone.nodes[name] = slices.Clone(series)
+	}
+	for key, series := range s.pods {
+		clone.pods[key] = &podSeries{uid: series.uid, samples: slices.Clone(series.samples)}
+	}
+	return clone
+}
+
+// Record takes in the measurements of an observation, of which one may have several
 // for each node and pod, and forgets what is older than the window, except for
-// the last one. Nodes and pods that the reading does not list are forgotten.
-func (s *Signals) Record(reading *Reading) {
-	s.recordNodes(reading)
-	s.recordPods(reading)
+// the last one. Nodes and pods that the observation does not list are forgotten.
+func (s *MetricsHistory) Record(observation *Observation) {
+	s.recordNodes(observation)
+	s.recordPods(observation)
 }
 
-func (s *Signals) recordNodes(reading *Reading) {
-	known := make(map[string][]sample, len(reading.Nodes))
-	for _, node := range reading.Nodes {
+func (s *MetricsHistory) recordNodes(observation *Observation) {
+	known := make(map[string][]sample, len(observation.Nodes))
+	for _, node := range observation.Nodes {
 		known[node.Name] = s.nodes[node.Name]
 	}
-	for i := range reading.NodeMetrics {
-		m := &reading.NodeMetrics[i]
+	for i := range observation.NodeMetrics {
+		m := &observation.NodeMetrics[i]
 		series, ok := known[m.Name]
-		if !ok || m.Timestamp.After(reading.At.Add(clockSkew)) {
+		if !ok || m.Timestamp.After(observation.At.Add(clockSkew)) {
 			continue
 		}
 		known[m.Name] = insert(series, newSample(m.Timestamp.Time, m.Window.Duration, cluster.ResourcesOf(m.Usage)))
 	}
 	for name, series := range known {
-		known[name] = s.withinWindow(series, reading.At)
+		known[name] = s.withinWindow(series, observation.At)
 	}
 	s.nodes = known
 }
 
-func (s *Signals) recordPods(reading *Reading) {
-	known := make(map[cluster.PodKey]*podSeries, len(reading.Pods))
-	created := make(map[cluster.PodKey]time.Time, len(reading.Pods))
-	for _, pod := range reading.Pods {
+func (s *MetricsHistory) recordPods(observation *Observation) {
+	known := make(map[cluster.PodKey]*podSeries, len(observation.Pods))
+	created := make(map[cluster.PodKey]time.Time, len(observation.Pods))
+	for _, pod := range observation.Pods {
 		key := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
 		series := s.pods[key]
 		if series == nil || series.uid != pod.UID {
@@ -88,12 +100,12 @@ func (s *Signals) recordPods(reading *Reading) {
 		}
 		known[key], created[key] = series, pod.CreationTimestamp.Time
 	}
-	for i := range reading.PodMetrics {
-		m := &reading.PodMetrics[i]
+	for i := range observation.PodMetrics {
+		m := &observation.PodMetrics[i]
 		key := cluster.PodKey{Namespace: m.Namespace, Name: m.Name}
 		series := known[key]
 		// What is older than the pod was measured on another of the same name.
-		if series == nil || m.Timestamp.Time.Before(created[key]) || m.Timestamp.After(reading.At.Add(clockSkew)) {
+		if series == nil || m.Timestamp.Time.Before(created[key]) || m.Timestamp.After(observation.At.Add(clockSkew)) {
 			continue
 		}
 		var sum cluster.Resources
@@ -104,7 +116,7 @@ func (s *Signals) recordPods(reading *Reading) {
 		series.samples = insert(series.samples, newSample(m.Timestamp.Time, m.Window.Duration, sum))
 	}
 	for _, series := range known {
-		series.samples = s.withinWindow(series.samples, reading.At)
+		series.samples = s.withinWindow(series.samples, observation.At)
 	}
 	s.pods = known
 }
@@ -136,7 +148,7 @@ func insert(series []sample, s sample) []sample {
 
 // withinWindow drops what is too old. The last sample stays: how old it is may
 // be the reason to leave a node alone.
-func (s *Signals) withinWindow(series []sample, now time.Time) []sample {
+func (s *MetricsHistory) withinWindow(series []sample, now time.Time) []sample {
 	old := 0
 	for old < len(series)-1 && now.Sub(series[old].at) > s.options.Window {
 		old++
@@ -146,7 +158,7 @@ func (s *Signals) withinWindow(series []sample, now time.Time) []sample {
 
 // node returns the samples of a node whose windows began after a moment, and
 // its last sample of all; nil when there is none.
-func (s *Signals) node(name string, since time.Time) (usable []sample, last *sample) {
+func (s *MetricsHistory) node(name string, since time.Time) (usable []sample, last *sample) {
 	series := s.nodes[name]
 	if len(series) == 0 {
 		return nil, nil
@@ -160,7 +172,7 @@ func (s *Signals) node(name string, since time.Time) (usable []sample, last *sam
 
 // Age is how old the last measurement is of the node whose last is the oldest; 0
 // where no node was ever measured.
-func (s *Signals) Age(now time.Time) time.Duration {
+func (s *MetricsHistory) Age(now time.Time) time.Duration {
 	var age time.Duration
 	for _, series := range s.nodes {
 		if n := len(series); n > 0 {
@@ -170,7 +182,7 @@ func (s *Signals) Age(now time.Time) time.Duration {
 	return age
 }
 
-func (s *Signals) pod(pod *corev1.Pod) []sample {
+func (s *MetricsHistory) pod(pod *corev1.Pod) []sample {
 	series := s.pods[cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}]
 	if series == nil || series.uid != pod.UID {
 		return nil
@@ -180,7 +192,7 @@ func (s *Signals) pod(pod *corev1.Pod) []sample {
 
 // load returns the load that the planner counts with, and the smoothed value.
 // Without samples both are nil.
-func (s *Signals) load(samples []sample) (load, smoothed *cluster.Usage) {
+func (s *MetricsHistory) load(samples []sample) (load, smoothed *cluster.Usage) {
 	if len(samples) == 0 {
 		return nil, nil
 	}
@@ -198,7 +210,7 @@ func (s *Signals) load(samples []sample) (load, smoothed *cluster.Usage) {
 
 // smooth weighs every sample by its age: the weight halves with the half-life.
 // Uneven distances in time do not change what a sample of a given age counts.
-func (s *Signals) smooth(samples []sample, figure func(sample) int64) int64 {
+func (s *MetricsHistory) smooth(samples []sample, figure func(sample) int64) int64 {
 	mean := float64(figure(samples[0]))
 	for i := 1; i < len(samples); i++ {
 		kept := 0.0
@@ -212,7 +224,7 @@ func (s *Signals) smooth(samples []sample, figure func(sample) int64) int64 {
 
 // percentile is the smallest figure that the given share of the samples does
 // not exceed (nearest rank).
-func (s *Signals) percentile(samples []sample, figure func(sample) int64) int64 {
+func (s *MetricsHistory) percentile(samples []sample, figure func(sample) int64) int64 {
 	figures := make([]int64, len(samples))
 	for i := range samples {
 		figures[i] = figure(samples[i])

@@ -13,10 +13,10 @@ const maxQuestions = 10_000
 
 const tooManyQuestions = "not asked, there were too many questions in one cycle"
 
-// oracle asks the scheduler and remembers its answers. During the search the
+// feasibilityCache asks the scheduler and remembers its answers. During the search the
 // simulation stands as the cluster does; what moves do to each other is found
 // out when the whole plan is tried.
-type oracle struct {
+type feasibilityCache struct {
 	feasibility Feasibility
 	refused     map[question]string
 	// allowed tells which originals had to be gone.
@@ -28,7 +28,7 @@ type question struct{ pod, node int32 }
 
 // refusal is why the scheduler would not put the pod on the node once the given
 // originals are gone; "" when it would.
-func (o *oracle) refusal(ctx context.Context, p *pod, n *node, gone []*pod) (string, error) {
+func (o *feasibilityCache) refusal(ctx context.Context, p *pod, n *node, gone []*pod) (string, error) {
 	q := question{p.id, n.id}
 	if refusal, known := o.refused[q]; known {
 		return refusal, nil
@@ -53,15 +53,15 @@ func (o *oracle) refusal(ctx context.Context, p *pod, n *node, gone []*pod) (str
 	default:
 		o.allowed[q] = without
 	}
-	return refusal, o.putBack(gone)
+	return refusal, o.placeAll(gone)
 }
 
-func (o *oracle) refuse(p *pod, n *node, refusal string) {
+func (o *feasibilityCache) refuse(p *pod, n *node, refusal string) {
 	o.refused[question{p.id, n.id}] = refusal
-	p.isChoosy = true
+	p.hasRefusals = true
 }
 
-func (o *oracle) isRefused(p *pod, n *node) bool {
+func (o *feasibilityCache) isRefused(p *pod, n *node) bool {
 	_, known := o.refused[question{p.id, n.id}]
 	return known
 }
@@ -74,7 +74,7 @@ func idsOf(pods []*pod) []int32 {
 	return ids
 }
 
-func (o *oracle) ask(ctx context.Context, p *pod, n *node) (string, error) {
+func (o *feasibilityCache) ask(ctx context.Context, p *pod, n *node) (string, error) {
 	replacement := p.Replacement()
 	if replacement == nil {
 		return "there can be no replacement of the pod", nil
@@ -86,7 +86,7 @@ func (o *oracle) ask(ctx context.Context, p *pod, n *node) (string, error) {
 	return refusal, nil
 }
 
-func (o *oracle) removeAll(originals []*pod) error {
+func (o *feasibilityCache) removeAll(originals []*pod) error {
 	for _, p := range originals {
 		if err := o.feasibility.Remove(p.Object); err != nil {
 			return fmt.Errorf("taking %s off its node: %w", p.Key(), err)
@@ -95,7 +95,7 @@ func (o *oracle) removeAll(originals []*pod) error {
 	return nil
 }
 
-func (o *oracle) putBack(originals []*pod) error {
+func (o *feasibilityCache) placeAll(originals []*pod) error {
 	for _, p := range originals {
 		if err := o.feasibility.Place(p.Object, p.NodeName); err != nil {
 			return fmt.Errorf("putting %s back on its node: %w", p.Key(), err)
@@ -104,18 +104,18 @@ func (o *oracle) putBack(originals []*pod) error {
 	return nil
 }
 
-// rehearse carries the plan out in the simulation, in order, and returns the
+// dryRunPlan carries the plan out in the simulation, in order, and returns the
 // pods that the scheduler refuses. Each move is asked about twice: while all
 // originals hold their places that it does not wait for, and when those of all
 // earlier moves are gone, since nobody knows how long a migration takes.
-func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused []*pod, err error) {
+func (s *search) dryRunPlan(ctx context.Context, ordered []orderedMove) (refused []*pod, err error) {
 	var placed []*pod
 	for i := range ordered {
 		p, to := ordered[i].pod, &s.nodes[ordered[i].to]
 		if slices.ContainsFunc(ordered[i].after, func(j int) bool { return !slices.Contains(placed, ordered[j].pod) }) {
 			continue
 		}
-		refusal, err := s.rehearseTurn(ctx, ordered, placed, i)
+		refusal, err := s.dryRunMove(ctx, ordered, placed, i)
 		if err != nil {
 			return nil, err
 		}
@@ -140,8 +140,8 @@ func (s *search) rehearse(ctx context.Context, ordered []arranged) (refused []*p
 	return refused, nil
 }
 
-// rehearseTurn asks about one move, with the replacements of others placed.
-func (s *search) rehearseTurn(ctx context.Context, ordered []arranged, placed []*pod, i int) (refusal string, err error) {
+// dryRunMove asks about one move, with the replacements of others placed.
+func (s *search) dryRunMove(ctx context.Context, ordered []orderedMove, placed []*pod, i int) (refusal string, err error) {
 	p, to := ordered[i].pod, &s.nodes[ordered[i].to]
 	if _, asked := s.allowed[question{p.id, to.id}]; i == 0 && asked {
 		return "", nil
@@ -173,5 +173,5 @@ func (s *search) rehearseTurn(ctx context.Context, ordered []arranged, placed []
 			return "", err
 		}
 	}
-	return refusal, s.putBack(gone)
+	return refusal, s.placeAll(gone)
 }
