@@ -204,7 +204,7 @@ func cooldownEffect(t *testing.T) table {
 	return b
 }
 
-// staysFor is how long a workload is left alone after so many migrations, which
+// staysFor is how long a workload cools down after so many migrations, which
 // ended an hour apart.
 func staysFor(t *testing.T, arguments string, count int) string {
 	t.Helper()
