@@ -142,7 +142,7 @@ func newCommandWorld(t *testing.T) *commandWorld {
 		if help, ok := known[key]; ok {
 			return help, nil
 		}
-		help, err := askForHelp(t.Context(), dir, program, append(strings.Fields(subcommand), "--help"))
+		help, err := helpOf(t.Context(), dir, program, append(strings.Fields(subcommand), "--help"))
 		if err != nil {
 			return "", err
 		}
@@ -155,7 +155,7 @@ func newCommandWorld(t *testing.T) *commandWorld {
 	}}
 }
 
-func askForHelp(ctx context.Context, dir, program string, args []string) (string, error) {
+func helpOf(ctx context.Context, dir, program string, args []string) (string, error) {
 	if program == "kubectl-migrate" {
 		streams, _, out, errOut := genericiooptions.NewTestIOStreams()
 		if code := kubectl.Run(ctx, args, streams, func() {}); code != 0 {
