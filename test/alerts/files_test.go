@@ -148,7 +148,7 @@ func TestEveryAlertHasItsSection(t *testing.T) {
 		}
 		text, found := sections[rule.Alert]
 		delete(sections, rule.Alert)
-		for _, part := range []string{"**Means.**", "**Look.**", "**Do.**", "\n    kubectl "} {
+		for _, part := range []string{"**Meaning.**", "**Diagnosis.**", "**Mitigation.**", "\n    kubectl "} {
 			if !found || !strings.Contains(text, part) {
 				t.Errorf("docs/runbook.md: the section %s lacks %q", rule.Alert, part)
 			}

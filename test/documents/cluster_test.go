@@ -25,7 +25,7 @@ import (
 )
 
 // The cluster of the effects: a fifth of the nodes uses overutilizedLoad of its CPU, the
-// others about a quarter, of what podsPerNode pods on each ask for.
+// others about a quarter, of what podsPerNode pods on each request.
 const (
 	nodeCount         = 20
 	podsPerNode       = 24

@@ -106,7 +106,7 @@ func (world *commandWorld) problemOf(i invocation) string {
 	}
 	for _, word := range i.args {
 		m := flagWord.FindStringSubmatch(strings.Trim(word, "[],"))
-		if m != nil && m[1] != "--help" && !regexp.MustCompile(`(^|[\s,])`+regexp.QuoteMeta(m[1])+`([\s,=]|$)`).MatchString(help) {
+		if m != nil && m[1] != "--help" && !regexp.MustCompile(`(^|[\s,])`+regexp.QuoteMeta(m[1])+`([\s,=\[]|$)`).MatchString(help) {
 			return fmt.Sprintf("%s %s has no flag %s", i.program, subcommand, m[1])
 		}
 	}
@@ -142,7 +142,7 @@ func newCommandWorld(t *testing.T) *commandWorld {
 		if help, ok := known[key]; ok {
 			return help, nil
 		}
-		help, err := askForHelp(t.Context(), dir, program, append(strings.Fields(subcommand), "--help"))
+		help, err := helpOf(t.Context(), dir, program, append(strings.Fields(subcommand), "--help"))
 		if err != nil {
 			return "", err
 		}
@@ -155,7 +155,7 @@ func newCommandWorld(t *testing.T) *commandWorld {
 	}}
 }
 
-func askForHelp(ctx context.Context, dir, program string, args []string) (string, error) {
+func helpOf(ctx context.Context, dir, program string, args []string) (string, error) {
 	if program == "kubectl-migrate" {
 		streams, _, out, errOut := genericiooptions.NewTestIOStreams()
 		if code := kubectl.Run(ctx, args, streams, func() {}); code != 0 {
@@ -165,8 +165,12 @@ func askForHelp(ctx context.Context, dir, program string, args []string) (string
 	}
 	path := filepath.Join(dir, program)
 	if _, err := os.Stat(path); err != nil {
-		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./cmd/"+program)
-		command.Dir, command.Env = repository, append(os.Environ(), "CGO_ENABLED=0")
+		directory, source := repository, "./cmd/"+program
+		if program == "devcluster" { // of the module of the tests
+			directory, source = filepath.Join(repository, "test"), "./devcluster/cmd"
+		}
+		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, source)
+		command.Dir, command.Env = directory, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := command.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building %s: %w\n%s", program, err, out)
 		}

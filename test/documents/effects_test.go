@@ -88,7 +88,7 @@ func trials(arguments ...string) []trial {
 }
 
 func strategiesEffect(t *testing.T) table {
-	b := table{head: []string{"strategies", "moves", "deviation of CPU load", "nodes without pods", "free room that holds no shape"}}
+	b := table{head: []string{"strategies", "moves", "deviation of CPU load", "nodes without pods", "free capacity that holds no shape"}}
 	shapes := "shapes: [{cpu: 10}]\n"
 	for _, try := range []trial{
 		{"`Balance`", ""},
@@ -147,7 +147,7 @@ func budgetEffect(t *testing.T) table {
 
 // scopeEffect shows which pods and nodes the loop deals with.
 func scopeEffect(t *testing.T) table {
-	b := table{head: []string{"arguments", "pods that may move", "nodes left alone", "moves", "overutilized nodes"}}
+	b := table{head: []string{"arguments", "pods that may move", "nodes skipped", "moves", "overutilized nodes"}}
 	zone := func(i int) string { return fmt.Sprintf("{matchLabels: {topology.kubernetes.io/zone: zone-%d}}", i) }
 	for _, try := range []trial{
 		{"the defaults", ""},

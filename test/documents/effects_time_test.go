@@ -95,7 +95,7 @@ func (yes) Fits(context.Context, *corev1.Pod, string) (refusal string, err error
 func (yes) Place(*corev1.Pod, string) error                                       { return nil }
 func (yes) Remove(*corev1.Pod) error                                              { return nil }
 
-// film shows a world that goes on by one interval in every cycle.
+// film shows a world that advances by one interval in every cycle.
 type film struct {
 	world    *world.World
 	interval time.Duration
@@ -204,7 +204,7 @@ func cooldownEffect(t *testing.T) table {
 	return b
 }
 
-// staysFor is how long a workload is left alone after so many migrations, which
+// staysFor is how long a workload cools down after so many migrations, which
 // ended an hour apart.
 func staysFor(t *testing.T, arguments string, count int) string {
 	t.Helper()

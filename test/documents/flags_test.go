@@ -26,9 +26,9 @@ func rowsOfCommands(page string) []string {
 	return commands
 }
 
-// flagsOfOthers are named on the pages with the program that has them: kubectl
-// and the API machinery.
-var flagsOfOthers = []string{"--force-conflicts", "--force", "--timeout", "--disable-eviction", "--delete-emptydir-data", "--emulated-version"}
+// flagsOfOthers are named on the pages with the program that has them: kubectl,
+// Helm and the API machinery.
+var flagsOfOthers = []string{"--force-conflicts", "--force", "--timeout", "--disable-eviction", "--delete-emptydir-data", "--emulated-version", "--reuse-values"}
 
 var bareFlag = regexp.MustCompile("`(--[a-z][a-z-]*)(?:[ =][^`]*)?`")
 
