@@ -70,7 +70,7 @@ func moveProgram(t *testing.T, pod *corev1.Pod, number int) *corev1.Pod {
 	})
 	wantSucceeded(t, migration, 5*time.Minute)
 	if c := migration.Status.Checkpoint; c.Restored != v1alpha1.RestoredProcesses {
-		t.Fatalf("%s went on with %q", migration.Name, c.Restored)
+		t.Fatalf("%s continued with %q", migration.Name, c.Restored)
 	}
 	reportStop(t, migration)
 	moved, err := getPod(t.Context(), pod.Namespace, migration.Status.Replacement.Name)
