@@ -52,7 +52,7 @@ func TestADestinationWithoutRoomLeavesTheOriginalAlone(t *testing.T) {
 	})
 }
 
-// A rebalancer that dies in the middle: its successor finishes the migration,
+// A rebalancer that is killed in the middle: its successor finishes the migration,
 // and one copy of the pod is left.
 func TestAKilledRebalancerIsSucceeded(t *testing.T) {
 	needsTime(t) // the crash matrix kills it in every run
