@@ -177,7 +177,7 @@ test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chr
 	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent vendored && npm run --silent unit && npm run --silent browser
 
 .PHONY: vendor-page
-vendor-page: ## Take the page's libraries anew, at the versions of test/page/package.json
+vendor-page: ## Take the page's libraries again, at the versions of test/page/package.json
 	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent vendor
 
 .PHONY: screenshots
@@ -261,7 +261,7 @@ lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 presubmit: lint test test-alerts e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
-generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests, the API reference and docs/metrics.md anew
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests, the API reference and docs/metrics.md
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1

@@ -174,7 +174,7 @@ func wantRecords(t *testing.T, pod *corev1.Pod, least int64) {
 func reportStop(t *testing.T, migration *v1alpha1.PodMigration) {
 	t.Helper()
 	m := stopOf(migration)
-	t.Logf("%s: stop %.3fs = dump %.3fs, copy and seal %.3fs, restore %.3fs, let go %.3fs, seen to work %.3fs; %d bytes, last pass %.0f", migration.Name,
+	t.Logf("%s: stop %.3fs = dump %.3fs, copy and seal %.3fs, restore %.3fs, evict %.3fs, seen Ready %.3fs; %d bytes, last pass %.0f", migration.Name,
 		m.Stop, m.Dump, m.Copy, m.Restore, m.LetGo, m.Seen, migration.Status.Checkpoint.Source.Bytes, m.Bytes)
 }
 

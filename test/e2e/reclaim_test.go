@@ -25,7 +25,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// reclaimLimit is how long a waiting pod may go on waiting when a container of a
+// reclaimLimit is how long a waiting pod may still wait when a container of a
 // neighbour has finished.
 const reclaimLimit = 5 * time.Second
 

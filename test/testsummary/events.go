@@ -96,9 +96,18 @@ func (p *printer) print(name testName, output string) {
 	}
 }
 
-// show prints what a failed test said. Its parents failed too: each shows its own.
+// show prints what a failed test said. Its parents failed too: each shows its own. With
+// a package that failed come the tests that never ended.
 func (p *printer) show(name testName) {
-	if p.verbose || name.Test == "" {
+	if p.verbose {
+		return
+	}
+	if name.Test == "" {
+		for other := range p.output {
+			if other.Package == name.Package && other.Test != "" {
+				p.show(other)
+			}
+		}
 		return
 	}
 	for _, line := range p.output[name] {

@@ -11,11 +11,19 @@ import (
 // A module of its own with a test of each kind, run as .ci/run does.
 const sample = `package sample
 
-import "testing"
+import (
+	"fmt"
+	"os"
+	"testing"
+)
 
 func TestPasses(t *testing.T)  { t.Log("said by a test that passes") }
 func TestFails(t *testing.T)   { t.Run("inner", func(t *testing.T) { t.Error("said by a test that fails") }) }
 func TestSkipped(t *testing.T) { t.Skip("said by a test that is skipped") }
+func TestZNeverEnds(t *testing.T) {
+	fmt.Println("said before the end")
+	os.Exit(1)
+}
 `
 
 func TestARunIsPrintedAndRecorded(t *testing.T) {
@@ -32,7 +40,7 @@ func TestARunIsPrintedAndRecorded(t *testing.T) {
 	if code != 1 {
 		t.Errorf("exit code %d, want that of go test", code)
 	}
-	for _, want := range []string{"--- FAIL: TestFails", "said by a test that fails", "FAIL\tsample"} {
+	for _, want := range []string{"--- FAIL: TestFails", "said by a test that fails", "said before the end", "FAIL\tsample"} {
 		if !strings.Contains(output, want) {
 			t.Errorf("%q is missing in:\n%s", want, output)
 		}
