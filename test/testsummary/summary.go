@@ -57,6 +57,7 @@ func summarize(results []result, expected []skip, slowest int) (s summary) {
 	for _, r := range last {
 		counts[r.Action]++
 		if !strings.Contains(r.Test, "/") {
+			r.Seconds = longest(r, last)
 			all = append(all, r)
 		}
 		if r.Action == "skip" {
@@ -83,4 +84,16 @@ func summarize(results []result, expected []skip, slowest int) (s summary) {
 	fmt.Fprintf(&text, "tests: %d passed, %d failed, %d skipped\n", counts["pass"], counts["fail"], counts["skip"])
 	s.text = text.String()
 	return s
+}
+
+// longest is how long a test took, or the longest of its subtests: go test does not
+// count the time in which a test waits for subtests that are parallel.
+func longest(r result, all map[testName]result) float64 {
+	seconds := r.Seconds
+	for name, other := range all {
+		if name.Package == r.Package && strings.HasPrefix(name.Test, r.Test+"/") {
+			seconds = max(seconds, other.Seconds)
+		}
+	}
+	return seconds
 }

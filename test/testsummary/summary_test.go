@@ -83,8 +83,8 @@ func TestSummary(t *testing.T) {
 	results := []result{
 		{testName{"x/test/e2e", "TestLong"}, "skip", 0, "it waits"},
 		{testName{"x/test/e2e", "TestQuick"}, "pass", 1, ""},
-		{testName{"x/test/e2e", "TestSlow"}, "pass", 20, ""},
-		{testName{"x/test/e2e", "TestSlow/part"}, "pass", 19, ""},
+		{testName{"x/test/e2e", "TestSlow"}, "pass", 0, ""},
+		{testName{"x/test/e2e", "TestSlow/parallel"}, "pass", 20, ""},
 		{testName{"x/pkg/a", "TestRoot/case"}, "skip", 0, "needs root"},
 		{testName{"x/pkg/a", "TestTwice"}, "skip", 0, "not here"},
 		{testName{"x/pkg/a", "TestTwice"}, "pass", 2, ""},
