@@ -11,6 +11,10 @@ BIN := bin
 
 GO ?= go
 GO_STATIC := CGO_ENABLED=0 $(GO) build -trimpath
+# How tests are run; .ci/run records them. -trimpath lets clones share the build cache.
+GO_TEST ?= $(GO) test
+# A long proof leaves its line in docs/proofs.md.
+PROOF := test/tools/record-proof.sh
 SMALL := -ldflags '-s -w'
 # component-base's version is Kubernetes': the scheduler takes it for the
 # version of its API, so ours must never be written there.
@@ -155,12 +159,16 @@ $(BIN)/staticcheck: $(TOOLS_MODULE)
 .PHONY: test
 test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl $(BIN)/helm ## Unit and integration tests with the race detector
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
-	cd test && KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO_TEST) -trimpath -race -timeout 20m ./...
+	cd test && KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO_TEST) -trimpath -race -timeout 20m ./...
+
+# Runs go test for .ci/run, and names what was slow or skipped.
+$(BIN)/testsummary: $(wildcard test/testsummary/*.go)
+	cd test && $(GO_STATIC) -o $(CURDIR)/$@ ./testsummary
 
 .PHONY: test-alerts
 test-alerts: ## Alerts, dashboard and runbook, with Prometheus' own rule engine
-	cd test/alerts && $(GO) vet . && $(GO) test .
+	cd test/alerts && $(GO) vet . && $(GO_TEST) -trimpath .
 
 .PHONY: test-page
 test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chromium)
@@ -169,7 +177,7 @@ test-page: ## The page in headless Chromium (needs Node.js, npm and Debian's chr
 	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent vendored && npm run --silent unit && npm run --silent browser
 
 .PHONY: vendor-page
-vendor-page: ## Take the page's libraries anew, at the versions of test/page/package.json
+vendor-page: ## Take the page's libraries again, at the versions of test/page/package.json
 	cd test/page && npm ci --no-audit --no-fund --silent && npm run --silent vendor
 
 .PHONY: screenshots
@@ -178,26 +186,25 @@ screenshots: build $(CLUSTER_BINS) ## The page of the real rebalancer during a d
 
 .PHONY: e2e
 e2e: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/rebalancer-breakpoints ## End-to-end tests on real nodes (root, Linux)
-	cd test && REAL_NODES=1 $(GO) test -count=1 -timeout 10m -run 'TestRealNodes|TestBridge' ./devcluster/realnode
-	cd test && $(GO) test -tags e2e -count=1 -timeout 10m -run 'TestSimulatedCluster|TestRealCluster' ./devcluster
-	cd test && $(GO) test -tags e2e -count=1 -timeout 40m -v ./e2e/...
+	cd test && REAL_NODES=1 $(GO_TEST) -trimpath -tags e2e -count=1 -p 2 -timeout 10m -run 'TestRealNodes|TestBridge|TestSimulatedCluster' ./devcluster/realnode ./devcluster
+	cd test && $(GO_TEST) -trimpath -tags e2e -count=1 -parallel 4 -timeout 40m -v ./e2e
 
 .PHONY: e2e-full
 e2e-full: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/programs/postgres.tar $(BIN)/rebalancer-breakpoints ## The long proofs: ten moves each way, the whole crash matrix, dying nodes (two hours)
-	cd test && E2E_FULL=1 $(GO) test -tags e2e -count=1 -timeout 5h -v ./e2e/...
+	@$(PROOF) e2e-full bash -c 'cd test && E2E_FULL=1 $(GO_TEST) -trimpath -tags e2e -count=1 -parallel 4 -timeout 5h -v ./e2e'
 
 .PHONY: bench-api
 bench-api: build $(CLUSTER_BINS) ## POSTS=1000 by CLIENTS=50 to the HTTP API, whose process is killed in the middle: nothing may be lost or doubled
 	cd test && $(GO) build -o $(CURDIR)/$(BIN)/bench-api ./bench/api
-	$(BIN)/bench-api -posts $(POSTS) -clients $(CLIENTS)
+	@$(PROOF) bench-api $(BIN)/bench-api -posts $(POSTS) -clients $(CLIENTS)
 
 .PHONY: test-install
 test-install: build tools $(CSI_BINS) $(BIN)/criu $(BIN)/kube-proxy $(BIN)/helm ## Install as users do, by kustomize and by Helm, into real nodes; the runtime handler comes and goes (root, Linux; 15 minutes)
-	cd test && $(GO) test -tags e2e -count=1 -timeout 35m -v ./install
+	@$(PROOF) test-install bash -c 'cd test && $(GO_TEST) -trimpath -tags e2e -count=1 -timeout 35m -v ./install'
 
 .PHONY: test-skew
 test-skew: build $(CLUSTER_BINS) $(foreach version,$(SKEW_VERSIONS),$(BIN)/skew/v$(version)/kube-controller-manager) ## Against API servers of other versions (SKEW_VERSIONS; the first run builds them)
-	cd test && SKEW_VERSIONS='$(SKEW_VERSIONS)' $(GO) test -tags skew -count=1 -timeout 30m -v ./skew
+	@SKEW_VERSIONS='$(SKEW_VERSIONS)' $(PROOF) test-skew bash -c 'cd test && $(GO_TEST) -trimpath -tags skew -count=1 -timeout 30m -v ./skew'
 
 # Explicit rules come first: the version of all else is built already.
 $(BIN)/skew/$(KUBERNETES_VERSION)/kube-controller-manager: $(BIN)/kube-apiserver $(BIN)/kube-controller-manager
@@ -209,22 +216,22 @@ $(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
 
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
-	cd test && $(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./e2e
+	@$(PROOF) bench-migration $(GO) -C test test -trimpath -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./e2e
 
 .PHONY: bench-process
 bench-process: build tools $(CSI_BINS) $(BIN)/criu ## Stop time of a move with 64 MiB, 256 MiB and 1 GiB of memory, RUNS times each (about half an hour)
-	cd test && $(GO) test -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Process' -benchtime $(RUNS)x ./e2e
+	@$(PROOF) bench-process $(GO) -C test test -trimpath -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Process' -benchtime $(RUNS)x ./e2e
 
 .PHONY: bench-planner
 bench-planner: ## Search quality on the instances in BENCH_DATA (TIME_LIMIT=5s, SEED=1), then bench-scale; results in OUT
 	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-planner ./bench/planner
-	$(BIN)/bench-planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
+	@$(PROOF) bench-planner $(BIN)/bench-planner -data '$(BENCH_DATA)' -time-limit $(TIME_LIMIT) -seed $(SEED) -out '$(OUT)'
 	$(MAKE) bench-scale
 
 .PHONY: bench-reclaim
 bench-reclaim: ## Requests reclaimed from finished steps against the exact ceiling (BENCH_DATA=directory, OUT=directory, SEED=n)
 	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-reclaim ./bench/reclaim
-	$(BIN)/bench-reclaim -data $(BENCH_DATA) -out $(OUT) -seed $(SEED) -version "$$(git describe --always --dirty)"
+	@$(PROOF) bench-reclaim $(BIN)/bench-reclaim -data $(BENCH_DATA) -out $(OUT) -seed $(SEED) -version "$$(git describe --always --dirty)"
 
 .PHONY: bench-rebalance
 bench-rebalance: ARMS ?= ours,descheduler,descheduler-deviation
@@ -232,14 +239,14 @@ bench-rebalance: PARALLEL ?= 3
 bench-rebalance: BENCH_NODES ?= 80
 bench-rebalance: build $(CLUSTER_BINS) $(BIN)/descheduler ## Against the real descheduler on the same skewed cluster (BENCH_DATA, SEEDS, DURATION, BENCH_NODES, ARMS, PARALLEL, OUT; 45 minutes)
 	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-rebalance ./bench/rebalance
-	$(BIN)/bench-rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
+	@$(PROOF) bench-rebalance $(BIN)/bench-rebalance --data=$(BENCH_DATA) --seeds=$(SEEDS) --duration=$(DURATION) --nodes=$(BENCH_NODES) \
 		--arms=$(ARMS) --parallel=$(PARALLEL) --out=$(OUT)/rebalance --version=$$(git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: bench-scale
 bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/scale.json
 	@mkdir -p $(BIN)
 	cd test && $(GO) build -o $(CURDIR)/$(BIN)/bench-scale ./bench/scale
-	$(BIN)/bench-scale -seed $(SEED) -out '$(OUT)'
+	@$(PROOF) bench-scale $(BIN)/bench-scale -seed $(SEED) -out '$(OUT)'
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
@@ -254,7 +261,7 @@ lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
 presubmit: lint test test-alerts e2e ## What a change must pass; .ci/run installs and runs the same
 
 .PHONY: generate
-generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests, the API reference and docs/metrics.md anew
+generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests, the API reference and docs/metrics.md
 	$(BIN)/deepcopy-gen --output-file zz_generated.deepcopy.go ./pkg/apis/config ./pkg/apis/config/v1
 	$(BIN)/defaulter-gen --output-file zz_generated.defaults.go ./pkg/apis/config/v1
 	$(BIN)/conversion-gen --output-file zz_generated.conversion.go ./pkg/apis/config/v1

@@ -91,7 +91,7 @@ func TestOneNodeAtATime(t *testing.T) {
 		t.Errorf("still attached as %s (%v)", device, err)
 	}
 	if _, err := c.attach(t, id, "b", singleNode); err != nil {
-		t.Errorf("after the first let go: %v", err)
+		t.Errorf("after the first release: %v", err)
 	}
 	c.detach(t, id, "b")
 	if _, err := c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// faults is what F/faults.json says; it is read anew for every call.
+// faults is what F/faults.json says; it is read for every call.
 type faults struct {
 	// AttachFails names nodes that no volume can be attached to, with the message.
 	AttachFails map[string]string `json:"attachFails,omitempty"`

@@ -95,7 +95,7 @@ func isOnMachine(stateDir string) (bool, error) {
 	return len(nodes) > 0, err
 }
 
-// tearDown goes on after a failure, so that as little as possible is left. The
+// tearDown continues after a failure, so that as little as possible is left. The
 // state stays when something failed, for another try.
 func tearDown(ctx context.Context, stateDir string, say reporter, keep ...string) error {
 	failures := []error{stopNodes(ctx, stateDir, say), stopProcesses(ctx, stateDir, say), endStrays(ctx, stateDir, say)}

@@ -6,10 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,7 +20,6 @@ import (
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
 
 	"github.com/ai-storage/orchestrator/test/devcluster/process"
-	"github.com/ai-storage/orchestrator/test/devcluster/realnode"
 	"github.com/ai-storage/orchestrator/test/devcluster/simnode"
 )
 
@@ -64,62 +61,6 @@ func TestSimulatedCluster(t *testing.T) {
 	if _, err := Up(t.Context(), options); err != nil {
 		t.Fatalf("up after a crash: %v", err)
 	}
-}
-
-// What `git clean` does to a running cluster: only the machine knows of it.
-func TestRealClusterWithoutItsState(t *testing.T) {
-	if err := realnode.CheckPrerequisites("../../bin"); err != nil {
-		t.Skip(err)
-	}
-	options := Options{
-		StateDir: filepath.Join(t.TempDir(), "state"), BinDir: "../../bin", ManifestsDir: "../../manifests",
-		ConfigFile: "../../config/scheduler-configuration.yaml", Nodes: NodeSpec{Real, 1}, Progress: t.Output(),
-	}
-	t.Cleanup(func() {
-		if err := Down(context.Background(), options.StateDir, os.Stdout); err != nil {
-			t.Error(err)
-		}
-	})
-	others := nodeCgroups(t)
-	if _, err := Up(t.Context(), options); err != nil {
-		t.Fatal(err)
-	}
-	ours := slices.DeleteFunc(nodeCgroups(t), func(dir string) bool { return slices.Contains(others, dir) })
-	if len(ours) == 0 {
-		t.Error("the node has no cgroup: the test proves nothing")
-	}
-	// Some stays: the node goes on writing.
-	_ = os.RemoveAll(options.StateDir)
-	if _, err := readState(options.StateDir); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("the state is still there: %v", err)
-	}
-	if err := Down(t.Context(), options.StateDir, t.Output()); err != nil {
-		t.Fatal(err)
-	}
-	assertNothingRuns(t, options.StateDir)
-	if nodes, err := realnode.Find(options.StateDir); err != nil || len(nodes) > 0 {
-		t.Errorf("nodes left: %v, %v", nodes, err)
-	}
-	for _, dir := range ours {
-		if _, err := os.Stat(dir); err == nil {
-			t.Errorf("cgroup left: %s", dir)
-		}
-	}
-}
-
-// nodeCgroups lists the cgroups of nodes of any cluster: those of version 1
-// hierarchies and of the version 2 hierarchy.
-func nodeCgroups(t *testing.T) []string {
-	t.Helper()
-	var found []string
-	for _, pattern := range []string{"/sys/fs/cgroup/ai-storage-*", "/sys/fs/cgroup/*/ai-storage-*"} {
-		dirs, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found = append(found, dirs...)
-	}
-	return found
 }
 
 // createLoadedPod returns a pod that the scheduler placed and of which one

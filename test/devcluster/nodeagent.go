@@ -147,7 +147,7 @@ func (c *Cluster) KillNodeAgent(ctx context.Context, node string) error {
 }
 
 // SignalNodeAgent sends a signal to the node agent of a real node: SIGSTOP makes
-// it hang, SIGCONT lets it go on.
+// it hang, SIGCONT lets it continue.
 func (c *Cluster) SignalNodeAgent(ctx context.Context, node string, signal syscall.Signal) error {
 	pid, err := c.nodeAgentProcess(ctx, node)
 	if err == nil {

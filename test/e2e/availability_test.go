@@ -23,7 +23,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// serverSpec serves HTTP, is Ready when it does, and goes on for some seconds
+// serverSpec serves HTTP, is Ready when it does, and continues for some seconds
 // after it is asked to end, as pods behind a Service must.
 func serverSpec() corev1.PodSpec {
 	c := container("server", 20, "--http=:8080")
@@ -41,6 +41,7 @@ func serverSpec() corev1.PodSpec {
 // its pod moves: no probe fails, and the Deployment never counts a replica as
 // unavailable.
 func TestADeploymentOfOneReplicaIsAlwaysServed(t *testing.T) {
+	t.Parallel()
 	namespace := newNamespace(t)
 	const name = "server"
 	create(t, newDeployment(namespace, name, 1, templateOf(name, serverSpec())))
@@ -87,26 +88,19 @@ func awaitAvailable(t testing.TB, namespace, name string) {
 // watchUnavailable records what a Deployment says of itself at every change.
 func watchUnavailable(t testing.TB, namespace, name string) (result func() (seen int, peak int32)) {
 	t.Helper()
-	w, err := env.client.Watch(t.Context(), &appsv1.DeploymentList{}, client.InNamespace(namespace))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Stop)
 	var mu sync.Mutex
 	var changes int
 	var highest int32
-	go func() {
-		for event := range w.ResultChan() {
-			d, isDeployment := event.Object.(*appsv1.Deployment)
-			if !isDeployment || d.Name != name || event.Type == watch.Deleted {
-				continue
-			}
-			mu.Lock()
-			changes++
-			highest = max(highest, d.Status.UnavailableReplicas, *d.Spec.Replicas-d.Status.AvailableReplicas)
-			mu.Unlock()
+	watching(t, &appsv1.DeploymentList{}, func(event watch.Event) {
+		d, isDeployment := event.Object.(*appsv1.Deployment)
+		if !isDeployment || d.Name != name || event.Type == watch.Deleted {
+			return
 		}
-	}()
+		mu.Lock()
+		defer mu.Unlock()
+		changes++
+		highest = max(highest, d.Status.UnavailableReplicas, *d.Spec.Replicas-d.Status.AvailableReplicas)
+	}, client.InNamespace(namespace))
 	return func() (int, int32) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -130,18 +124,12 @@ func startProbing(t testing.TB, namespace, service string) *prober {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &prober{cancel: cancel, done: make(chan struct{}), endpoint: map[string][]string{}}
-	w, err := env.client.Watch(ctx, &discoveryv1.EndpointSliceList{}, client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: service})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cancel(); w.Stop() })
-	go func() {
-		for event := range w.ResultChan() {
-			if slice, isSlice := event.Object.(*discoveryv1.EndpointSlice); isSlice {
-				p.learn(event.Type, slice)
-			}
+	t.Cleanup(cancel)
+	watching(t, &discoveryv1.EndpointSliceList{}, func(event watch.Event) {
+		if slice, isSlice := event.Object.(*discoveryv1.EndpointSlice); isSlice {
+			p.learn(event.Type, slice)
 		}
-	}()
+	}, client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: service})
 	eventually(t, time.Minute, "the Service has an endpoint", func(context.Context) error {
 		if p.pick(0) == "" {
 			return fmt.Errorf("none is ready")
@@ -229,6 +217,7 @@ func (p *prober) finish(t testing.TB) {
 // Ten replicas under a budget are all asked to move at once. At no moment are
 // more of them unavailable than the budget allows.
 func TestBudgetsHold(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		budget policyv1.PodDisruptionBudgetSpec
@@ -285,30 +274,19 @@ func watchReady(t testing.TB, namespace, name string) (fewest func() int) {
 	if err := env.client.List(t.Context(), list, selection...); err != nil {
 		t.Fatal(err)
 	}
-	w, err := env.client.Watch(t.Context(), list, append(selection, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Stop)
 	var mu sync.Mutex
 	ready := map[string]bool{}
 	for i := range list.Items {
 		ready[list.Items[i].Name] = isReady(&list.Items[i])
 	}
 	lowest := count(ready)
-	go func() {
-		for event := range w.ResultChan() {
-			pod, isPod := event.Object.(*corev1.Pod)
-			if !isPod {
-				continue
-			}
-			mu.Lock()
-			// What is asked to go is no longer counted by a budget.
-			ready[pod.Name] = event.Type != watch.Deleted && pod.DeletionTimestamp == nil && isReady(pod)
-			lowest = min(lowest, count(ready))
-			mu.Unlock()
-		}
-	}()
+	watchingPods(t, func(event watch.EventType, pod *corev1.Pod) {
+		mu.Lock()
+		defer mu.Unlock()
+		// A budget no longer counts what is being deleted.
+		ready[pod.Name] = event != watch.Deleted && pod.DeletionTimestamp == nil && isReady(pod)
+		lowest = min(lowest, count(ready))
+	}, append(selection, &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.ResourceVersion}})...)
 	return func() int {
 		mu.Lock()
 		defer mu.Unlock()

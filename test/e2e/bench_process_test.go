@@ -47,10 +47,10 @@ var processFigures = []struct {
 	{"– freeze and dump", func(m processMove) float64 { return m.Dump }},
 	{"– copy and seal", func(m processMove) float64 { return m.Copy }},
 	{"– verify and restore", func(m processMove) float64 { return m.Restore }},
-	{"– release and let go", func(m processMove) float64 { return m.LetGo }},
+	{"– release and evict", func(m processMove) float64 { return m.LetGo }},
 	{"– seen to be Ready", func(m processMove) float64 { return m.Seen }},
 	{"total time (s)", func(m processMove) float64 { return m.Total }},
-	{"copied while it stood still (MiB)", func(m processMove) float64 { return m.Bytes / (1 << 20) }},
+	{"copied while frozen (MiB)", func(m processMove) float64 { return m.Bytes / (1 << 20) }},
 	{"delete and recreate (s)", func(m processMove) float64 { return m.Recreate }},
 	{"– of it the warm-up", func(m processMove) float64 { return m.WarmUp }},
 }
@@ -112,7 +112,7 @@ func byProcessMove(b testing.TB, pod *corev1.Pod) processMove {
 		b.Fatal(err)
 	}
 	if c := migration.Status.Checkpoint; c.Restored != v1alpha1.RestoredProcesses || workedAt(b, moved) < worked {
-		b.Fatalf("it went on with %q", c.Restored)
+		b.Fatalf("it continued with %q", c.Restored)
 	}
 	m := stopOf(migration)
 	m.Total = migration.Status.Times.OriginalGone.Sub(start).Seconds()

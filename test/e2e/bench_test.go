@@ -136,7 +136,7 @@ func byMigration(b testing.TB, pod *corev1.Pod) move {
 		b.Fatal(err)
 	}
 	result := move{FreedMilliCPU: float64(cpuRequests(pod) - cpuRequests(replacement)), DowntimeSeconds: migration.Status.Downtime.Seconds()}
-	// What came with the checkpoint goes on where it was: only containers that
+	// What came with the checkpoint continues where it was: only containers that
 	// keep nothing begin again.
 	for _, c := range slices.Concat(replacement.Spec.InitContainers, replacement.Spec.Containers) {
 		if !v1alpha1.IsGateContainer(c.Name) && !keepsState(c) {

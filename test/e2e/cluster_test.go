@@ -14,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -40,7 +42,7 @@ func prepareNodes(ctx context.Context) error {
 	return env.client.Patch(ctx, observer, client.MergeFrom(base))
 }
 
-// newNamespace makes a namespace that goes with the test.
+// newNamespace creates a namespace that is removed with the test.
 func newNamespace(t testing.TB) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
@@ -180,19 +182,48 @@ func pinned(pod *corev1.Pod, node string) *corev1.Pod {
 	return pod
 }
 
-// startOn creates a pod while only one node is open, and waits until it runs.
-// The pod itself asks for no node, so it is free to move.
+// startOn runs a pod on one of the nodes that pods move between, and opens the other
+// one to it when it runs: it is free to move.
 func startOn(t testing.TB, node string, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	for _, other := range env.nodes {
-		if other != node {
-			setCordon(t, other, true)
-			defer setCordon(t, other, false)
-		}
-	}
+	label := startOnly(t, node, pod)
+	openTo(t, label, env.nodes...)
+	return pod
+}
+
+// startOnly runs a pod on a node, and returns the label of the nodes that are open to
+// it. No other pod is kept from any node by that, as it would be by a cordon.
+func startOnly(t testing.TB, node string, pod *corev1.Pod) (label string) {
+	t.Helper()
+	label = openLabel(pod.Namespace + "." + pod.Name)
+	openTo(t, label, node)
+	pod.Spec.NodeSelector = map[string]string{label: ""}
 	create(t, pod)
 	waitRunning(t, pod)
-	return pod
+	return label
+}
+
+// openLabel is a label of the nodes that are open to some pods.
+func openLabel(name string) string { return "e2e.ai-storage/" + name }
+
+// openTo gives nodes a label, which they keep until the test ends.
+func openTo(t testing.TB, label string, nodes ...string) {
+	t.Helper()
+	for _, node := range nodes {
+		if err := setLabel(t.Context(), node, label, `""`); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := setLabel(context.WithoutCancel(t.Context()), node, label, "null"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func setLabel(ctx context.Context, node, label, value string) error {
+	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:%s}}}`, label, value)
+	return env.client.Patch(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}, client.RawPatch(types.MergePatchType, patch))
 }
 
 func create(t testing.TB, object client.Object) {
@@ -229,11 +260,47 @@ func waitRunning(t testing.TB, pod *corev1.Pod) {
 	})
 }
 
+// watching reports every event of a watch to see until the test ends. A watch that
+// ends before has not seen everything, which fails the test.
+func watching(t testing.TB, list client.ObjectList, see func(watch.Event), options ...client.ListOption) {
+	t.Helper()
+	w, err := env.client.Watch(t.Context(), list, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { w.Stop(); <-done })
+	go func() {
+		defer close(done)
+		for event := range w.ResultChan() {
+			if event.Type != watch.Error {
+				see(event)
+			} else if t.Context().Err() == nil {
+				t.Errorf("the watch of %T failed: %+v", list, event.Object)
+			}
+		}
+		// The context of a test ends just before its cleanup.
+		if t.Context().Err() == nil {
+			t.Errorf("the watch of %T ended before its test did", list)
+		}
+	}()
+}
+
+// watchingPods is watching for pods.
+func watchingPods(t testing.TB, see func(watch.EventType, *corev1.Pod), options ...client.ListOption) {
+	t.Helper()
+	watching(t, &corev1.PodList{}, func(event watch.Event) {
+		if pod, isPod := event.Object.(*corev1.Pod); isPod {
+			see(event.Type, pod)
+		}
+	}, options...)
+}
+
 func setCordon(t testing.TB, name string, cordoned bool) {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	patch := fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, cordoned)
-	if err := env.client.Patch(t.Context(), node, client.RawPatch("application/merge-patch+json", patch)); err != nil {
+	if err := env.client.Patch(t.Context(), node, client.RawPatch(types.MergePatchType, patch)); err != nil {
 		t.Fatal(err)
 	}
 }

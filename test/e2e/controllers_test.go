@@ -16,14 +16,16 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 // An indexed Job that may not fail once: each of its three indexes moves once,
-// goes on with the work it had done, and runs no finished container again.
+// continues with the work it had done, and runs no finished container again.
 func TestAnIndexedJobMovesWithoutAFailure(t *testing.T) {
+	t.Parallel()
 	namespace := newNamespace(t)
 	collector := startCollector(t, namespace)
 	const name, indexes = "training", 3
@@ -36,13 +38,21 @@ func TestAnIndexedJobMovesWithoutAFailure(t *testing.T) {
 	})
 	prepared := watchStarts(t, namespace, name, "prepare")
 	originals := awaitRunning(t, namespace, name, indexes, 2*time.Minute)
+	const progress = "/state/progress"
 	var migrations []*v1alpha1.PodMigration
+	var before []time.Duration
 	for i := range originals {
 		waitCompleted(t, &originals[i], "prepare")
+		before = append(before, awaitWork(t, &originals[i], progress))
 		migrations = append(migrations, migrate(t, &originals[i], sharedCheckpoint))
 	}
-	for _, m := range migrations {
+	for i, m := range migrations {
 		wantSucceeded(t, m, 5*time.Minute)
+		replacement, err := getPod(t.Context(), namespace, m.Status.Replacement.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantCarried(t, replacement, "work", progress, before[i])
 		t.Logf("%s: %s → %s by %s, downtime %v", m.Name, m.Status.Original.NodeName, m.Status.Replacement.NodeName, m.Status.Handover.Method, m.Status.Downtime)
 	}
 	tellFinish(t, collector)
@@ -82,28 +92,17 @@ func trainingSpec(collector string) corev1.PodSpec {
 // watchStarts records the pods of a workload in which a container has started.
 func watchStarts(t testing.TB, namespace, name, container string) (pods func() []string) {
 	t.Helper()
-	w, err := env.client.Watch(t.Context(), &corev1.PodList{}, client.InNamespace(namespace), client.MatchingLabels{workloadLabel: name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Stop)
 	var mu sync.Mutex
 	started := map[string]bool{}
-	go func() {
-		for event := range w.ResultChan() {
-			pod, isPod := event.Object.(*corev1.Pod)
-			if !isPod {
-				continue
+	watchingPods(t, func(_ watch.EventType, pod *corev1.Pod) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range pod.Status.ContainerStatuses {
+			if c.Name == container && c.ContainerID != "" {
+				started[pod.Name] = true
 			}
-			mu.Lock()
-			for _, c := range pod.Status.ContainerStatuses {
-				if c.Name == container && c.ContainerID != "" {
-					started[pod.Name] = true
-				}
-			}
-			mu.Unlock()
 		}
-	}()
+	}, client.InNamespace(namespace), client.MatchingLabels{workloadLabel: name})
 	return func() []string {
 		mu.Lock()
 		defer mu.Unlock()
@@ -116,9 +115,10 @@ func watchStarts(t testing.TB, namespace, name, container string) (pods func() [
 	}
 }
 
-// A pod of a StatefulSet keeps its name, its ordinal and its claims, and never
-// runs twice; the other pod is left alone.
+// A pod of a StatefulSet keeps its name, its ordinal, its claims and what is on them,
+// and never runs twice; the other pod is not touched.
 func TestAStatefulSetKeepsItsIdentity(t *testing.T) {
+	t.Parallel()
 	namespace := newNamespace(t)
 	const name = "database"
 	c := container("server", 50, "--write=/data/progress", "--http=:8080")
@@ -144,6 +144,7 @@ func TestAStatefulSetKeepsItsIdentity(t *testing.T) {
 	original, other := pods[1], pods[0]
 	twice := watchIdentities(t, namespace, name)
 
+	before := awaitWork(t, &original, "/data/progress")
 	migration := migrate(t, &original, nil)
 	wantSucceeded(t, migration, 4*time.Minute)
 	after := awaitReady(t, namespace, name, 2, time.Minute)
@@ -157,6 +158,7 @@ func TestAStatefulSetKeepsItsIdentity(t *testing.T) {
 			if pod.UID == original.UID || pod.Spec.NodeName == original.Spec.NodeName {
 				t.Errorf("pod %s did not move", pod.Name)
 			}
+			wantCarried(t, &pod, "server", "/data/progress", before)
 			if got, want := claimsOf(&pod), claimsOf(&original); !slices.Contains(got, want[0]) {
 				t.Errorf("pod %s has claims %v, want %v", pod.Name, got, want)
 			}
@@ -183,34 +185,23 @@ func claimsOf(pod *corev1.Pod) (names []string) {
 // watchIdentities finds pods of one name whose containers run at the same time.
 func watchIdentities(t testing.TB, namespace, name string) (twice func() []string) {
 	t.Helper()
-	w, err := env.client.Watch(t.Context(), &corev1.PodList{}, client.InNamespace(namespace), client.MatchingLabels{workloadLabel: name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Stop)
 	var mu sync.Mutex
 	running := map[string]map[types.UID]bool{}
 	var found []string
-	go func() {
-		for event := range w.ResultChan() {
-			pod, isPod := event.Object.(*corev1.Pod)
-			if !isPod {
-				continue
-			}
-			mu.Lock()
-			if running[pod.Name] == nil {
-				running[pod.Name] = map[types.UID]bool{}
-			}
-			delete(running[pod.Name], pod.UID)
-			if event.Type != "DELETED" && slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Running != nil }) {
-				running[pod.Name][pod.UID] = true
-			}
-			if len(running[pod.Name]) > 1 {
-				found = append(found, pod.Name)
-			}
-			mu.Unlock()
+	watchingPods(t, func(event watch.EventType, pod *corev1.Pod) {
+		mu.Lock()
+		defer mu.Unlock()
+		if running[pod.Name] == nil {
+			running[pod.Name] = map[types.UID]bool{}
 		}
-	}()
+		delete(running[pod.Name], pod.UID)
+		if event != watch.Deleted && slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Running != nil }) {
+			running[pod.Name][pod.UID] = true
+		}
+		if len(running[pod.Name]) > 1 {
+			found = append(found, pod.Name)
+		}
+	}, client.InNamespace(namespace), client.MatchingLabels{workloadLabel: name})
 	return func() []string {
 		mu.Lock()
 		defer mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// copyWatch records, for every change of a pod, which copies could work.
+// copyWatch records, for every change of a pod, which copies were ready.
 type copyWatch struct {
 	mu       sync.Mutex
 	ready    map[string]bool
@@ -26,20 +26,8 @@ type copyWatch struct {
 
 func watchCopies(t testing.TB, namespace, original string) *copyWatch {
 	t.Helper()
-	pods := &corev1.PodList{}
-	w, err := env.client.Watch(t.Context(), pods, client.InNamespace(namespace))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Stop)
 	c := &copyWatch{ready: map[string]bool{}, original: original}
-	go func() {
-		for event := range w.ResultChan() {
-			if pod, isPod := event.Object.(*corev1.Pod); isPod {
-				c.see(event.Type, pod)
-			}
-		}
-	}()
+	watchingPods(t, c.see, client.InNamespace(namespace))
 	return c
 }
 
@@ -49,22 +37,16 @@ func (c *copyWatch) see(event watch.EventType, pod *corev1.Pod) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A pod that is asked to go may end at any moment.
-	works := event != watch.Deleted && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning
+	// A pod that is being deleted may end at any moment.
+	ready := event != watch.Deleted && pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning
 	if pod.Name != c.original {
-		works = works && isReady(pod)
+		ready = ready && isReady(pod)
 	}
-	if c.ready[pod.Name] != works {
-		c.history = append(c.history, fmt.Sprintf("%s works: %t", pod.Name, works))
+	if c.ready[pod.Name] != ready {
+		c.history = append(c.history, fmt.Sprintf("%s ready: %t", pod.Name, ready))
 	}
-	c.ready[pod.Name] = works
-	working := 0
-	for _, w := range c.ready {
-		if w {
-			working++
-		}
-	}
-	c.gap = c.gap || (working == 0 && len(c.history) > 1)
+	c.ready[pod.Name] = ready
+	c.gap = c.gap || (count(c.ready) == 0 && len(c.history) > 1)
 }
 
 func isReady(pod *corev1.Pod) bool {
@@ -80,9 +62,9 @@ func (c *copyWatch) check(t testing.TB, original, replacement *corev1.Pod) {
 	defer c.mu.Unlock()
 	t.Logf("order of events: %v", c.history)
 	if c.gap {
-		t.Errorf("there was a moment at which no copy worked")
+		t.Errorf("there was a moment at which no copy was ready")
 	}
 	if c.ready[original.Name] || !c.ready[replacement.Name] {
-		t.Errorf("at the end the working copies are %v", c.ready)
+		t.Errorf("at the end the ready copies are %v", c.ready)
 	}
 }

@@ -55,7 +55,7 @@ func (s *faultScene) move(t testing.TB, change func(*v1alpha1.PodMigration)) {
 }
 
 // wantGivenUp wants the migration to have failed for the reason, and the original
-// to work on where it was, without a restart, a lost record or a leftover.
+// to continue where it was, without a restart, a lost record or a leftover.
 func (s *faultScene) wantGivenUp(t testing.TB, within time.Duration, reason string) {
 	t.Helper()
 	s.wantFailed(t, within, reason)
@@ -64,7 +64,7 @@ func (s *faultScene) wantGivenUp(t testing.TB, within time.Duration, reason stri
 		t.Fatal(err)
 	}
 	if found.UID != s.pod.UID || found.Status.Phase != corev1.PodRunning || found.DeletionTimestamp != nil || restarts(found) != 0 {
-		t.Errorf("the original did not work on: UID %s, %s, %d restarts", found.UID, found.Status.Phase, restarts(found))
+		t.Errorf("the original did not continue: UID %s, %s, %d restarts", found.UID, found.Status.Phase, restarts(found))
 	}
 	checkNothingLeft(t, s.namespace, s.collector, []*v1alpha1.PodMigration{s.migration})
 }
@@ -83,9 +83,9 @@ func (s *faultScene) wantFailed(t testing.TB, within time.Duration, reason strin
 // A pod that grows beyond its claim while it is copied: the migration fails, the
 // pod does not.
 func TestAClaimThatIsTooSmallFailsTheMigrationOnly(t *testing.T) {
-	b := newBreakpoints(t)
+	t.Parallel()
 	s := startWriter(t)
-	await, goOn := b.armOne(t, s.namespace, faultWriter, "checkpoint Copy")
+	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "checkpoint Copy")
 	s.move(t, func(m *v1alpha1.PodMigration) {
 		m.Spec.Checkpoint.StorageClassName = new(devcluster.CSIClass)
 		m.Spec.Checkpoint.Size = new(resource.MustParse("64Mi"))
@@ -98,12 +98,12 @@ func TestAClaimThatIsTooSmallFailsTheMigrationOnly(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "growth"), bytes.Repeat([]byte("grown"), 60<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	goOn()
+	proceed()
 	s.wantGivenUp(t, 2*time.Minute, "ClaimTooSmall")
 }
 
 // A claim that claims to be shared and holds something else on every node: the
-// migration fails and says so, the original works on.
+// migration fails and says so, the original continues.
 func TestAClaimThatDiffersOnTheNodes(t *testing.T) {
 	needsTime(t)
 	s := startWriter(t)
@@ -119,11 +119,10 @@ func TestAClaimThatDiffersOnTheNodes(t *testing.T) {
 }
 
 // Bytes that are not those that were sealed: the replacement never starts, the
-// original works on.
+// original continues.
 func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
-	b := newBreakpoints(t)
 	s := startWriter(t)
-	sealed := s.holdSealed(t, b, sharedCheckpoint)
+	sealed := s.holdSealed(t, sharedCheckpoint)
 	flipByte(t, filepath.Join(claimDirectory(t, s.namespace, s.migration.Status.CheckpointClaim), string(s.migration.UID), "volumes", "data", "records"))
 	signalAgent(t, env.nodes[1], syscall.SIGCONT)
 	s.wantGivenUp(t, time.Minute, "RestoreFailed")
@@ -131,14 +130,14 @@ func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
 }
 
 // holdSealed brings the migration to where the checkpoint is sealed, the original
-// stands still, and the agent of the destination, which hangs, has not restored it.
-func (s *faultScene) holdSealed(t testing.TB, b *breakpoints, change func(*v1alpha1.PodMigration)) *v1alpha1.SourceReport {
+// is frozen, and the agent of the destination, which hangs, has not restored it.
+func (s *faultScene) holdSealed(t testing.TB, change func(*v1alpha1.PodMigration)) *v1alpha1.SourceReport {
 	t.Helper()
-	await, goOn := b.armOne(t, s.namespace, faultWriter, "checkpoint Seal")
+	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "checkpoint Seal")
 	s.move(t, change)
 	await()
 	signalAgent(t, env.nodes[1], syscall.SIGSTOP)
-	goOn()
+	proceed()
 	eventually(t, 30*time.Second, "the checkpoint is sealed", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(s.migration), s.migration); err != nil {
 			return err
@@ -151,13 +150,12 @@ func (s *faultScene) holdSealed(t testing.TB, b *breakpoints, change func(*v1alp
 	return s.migration.Status.Checkpoint.Source
 }
 
-// The agent of the destination hangs while the original stands still: it does so
-// for a minute at most.
-func TestAnOriginalDoesNotStandStillForLong(t *testing.T) {
+// The agent of the destination hangs while the original is frozen: it is so for a
+// minute at most.
+func TestAnOriginalIsNotFrozenForLong(t *testing.T) {
 	needsTime(t)
-	b := newBreakpoints(t)
 	s := startWriter(t)
-	s.holdSealed(t, b, sharedCheckpoint)
+	s.holdSealed(t, sharedCheckpoint)
 	t.Cleanup(func() { signalAgent(t, env.nodes[1], syscall.SIGCONT) })
 	s.wantFailed(t, 2*time.Minute, "FrozenTooLong")
 	signalAgent(t, env.nodes[1], syscall.SIGCONT)
@@ -198,12 +196,11 @@ func TestANodeWithoutAnAgentKeepsItsPod(t *testing.T) {
 }
 
 // The destination dies while the checkpoint is restored there, and the original
-// stands still: the original goes on.
+// is frozen: the original continues.
 func TestADestinationThatDiesDuringTheRestore(t *testing.T) {
 	needsTime(t)
-	b := newBreakpoints(t)
 	s := startWriter(t)
-	s.holdSealed(t, b, sharedCheckpoint)
+	s.holdSealed(t, sharedCheckpoint)
 	killNode(t, env.nodes[1])
 	s.wantFailed(t, 4*time.Minute, "FrozenTooLong")
 	wantNothingLost(t, s.collector, faultWriter)
@@ -239,13 +236,12 @@ func TestAFirstRestorationMayTakeLong(t *testing.T) {
 // Kubernetes' to say.
 func TestASourceThatDiesDuringTheFirstCopy(t *testing.T) {
 	needsTime(t)
-	b := newBreakpoints(t)
 	s := startWriter(t)
-	await, goOn := b.armOne(t, s.namespace, faultWriter, "checkpoint Copy")
+	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "checkpoint Copy")
 	s.move(t, sharedCheckpoint)
 	await()
 	signalAgent(t, env.nodes[0], syscall.SIGSTOP)
-	goOn()
+	proceed()
 	killNode(t, env.nodes[0])
 	s.wantFailed(t, 4*time.Minute, "NodeNotReady")
 	if r := s.migration.Status.Replacement; r == nil || r.UID != "" {

@@ -54,8 +54,9 @@ func wantAnswer(t *testing.T, code, wantCode int, text string, wants ...string) 
 	}
 }
 
-// The plugin as a person uses it: it moves a pod and tells how, and shows the plan.
+// The plugin as a person uses it: it moves a pod and reports how, and shows the plan.
 func TestKubectlMigrate(t *testing.T) {
+	t.Parallel()
 	namespace := newNamespace(t)
 	pod := newPod(namespace, "trainer", container("prepare", 100, "--for=1s"), container("train", 50))
 	pod.Annotations = map[string]string{v1alpha1.ExcludeAnnotation: "true"}
@@ -90,8 +91,9 @@ func onlyRunning(t *testing.T, namespace string) *corev1.Pod {
 	return &pods.Items[0]
 }
 
-// A drain moves a pod that nothing would make again and a pod of a Deployment, tells
-// what cannot move, and cordons the node; the loop is paused meanwhile.
+// A drain moves a pod that nothing would recreate and a pod of a Deployment, reports
+// what cannot move, and cordons the node; the loop is paused meanwhile. No other test
+// may run.
 func TestKubectlDrain(t *testing.T) {
 	namespace, from := newNamespace(t), env.nodes[0]
 	code, text := kubectl(t, namespace, "migrate", "pause", "--reason=maintenance of "+from)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,6 +33,9 @@ var env struct {
 	// on the observer.
 	nodes    []string
 	observer string
+	// breakpoints and line stand between the tests and the rebalancer, all the time.
+	breakpoints *breakpoints
+	line        *webhookLine
 }
 
 // takeDownTime is kept of the tests' time limit, to leave nothing running.
@@ -70,7 +74,11 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() {
-		if downErr := takeDown(stateDir); downErr != nil && err == nil {
+		down := takeDown
+		if code == 0 && err == nil {
+			down = takeDownWithoutState
+		}
+		if downErr := down(stateDir); downErr != nil && err == nil {
 			err = fmt.Errorf("taking the cluster down: %w", downErr)
 		}
 		if code == 0 && err == nil {
@@ -87,7 +95,7 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 		Nodes:        devcluster.NodeSpec{Kind: devcluster.Real, Count: 3},
 		CSI:          true,
 		Images:       images(),
-		Components:   []string{"scheduler", "rebalancer"},
+		Components:   []string{devcluster.Scheduler},
 		Progress:     os.Stdout,
 	})
 	if err != nil {
@@ -96,8 +104,15 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 	if err := connect(ctx); err != nil {
 		return 1, err
 	}
-	// Tests do not hear of an interrupt or of the time limit, and neither may wait
-	// for them.
+	env.breakpoints = newBreakpoints()
+	if env.line, err = newWebhookLine(); err != nil {
+		return 1, err
+	}
+	if err := errors.Join(startRebalancer(), env.cluster.AwaitComponent(ctx, devcluster.Rebalancer)); err != nil {
+		return 1, err
+	}
+	// Nothing reports an interrupt or the time limit to the tests, and neither may
+	// wait for them.
 	endWatch := context.AfterFunc(ctx, func() {
 		fmt.Fprintln(os.Stderr, "e2e:", context.Cause(ctx), "- logs are kept in", stateDir)
 		if err := takeDown(stateDir); err != nil {
@@ -107,7 +122,10 @@ func runAll(ctx context.Context, m *testing.M) (code int, err error) {
 	})
 	defer endWatch()
 	code = m.Run()
-	return code, checkRights()
+	if err := checkRights(); err != nil {
+		return 1, err
+	}
+	return code, nil
 }
 
 // images are those that only the long proofs need.

@@ -99,7 +99,7 @@ func postgresContext() *corev1.PodSecurityContext {
 }
 
 // PostgreSQL is several processes with shared memory. Under pgbench's load from
-// another node, whose clients connect anew after each move, no acknowledged
+// another node, whose clients connect again after each move, no acknowledged
 // transaction is lost, none is half there, and the server never starts again.
 func TestPostgresMoves(t *testing.T) {
 	requirePrograms(t)

@@ -70,7 +70,7 @@ func moveProgram(t *testing.T, pod *corev1.Pod, number int) *corev1.Pod {
 	})
 	wantSucceeded(t, migration, 5*time.Minute)
 	if c := migration.Status.Checkpoint; c.Restored != v1alpha1.RestoredProcesses {
-		t.Fatalf("%s went on with %q", migration.Name, c.Restored)
+		t.Fatalf("%s continued with %q", migration.Name, c.Restored)
 	}
 	reportStop(t, migration)
 	moved, err := getPod(t.Context(), pod.Namespace, migration.Status.Replacement.Name)
@@ -124,7 +124,7 @@ func TestRedisMoves(t *testing.T) {
 			server.want(t, value(i))
 		}
 		if now := server.runID(t); now != run {
-			t.Fatalf("run_id was %s and is %s: redis-server began anew", run, now)
+			t.Fatalf("run_id was %s and is %s: redis-server started again", run, now)
 		}
 		t.Logf("move %d to %s: nonce read back, %d of %d keys equal, run_id %s as before", move, pod.Spec.NodeName, redisKeys, redisKeys, run)
 	}
@@ -211,7 +211,7 @@ func (c *redisClient) runID(t *testing.T) string {
 
 // pythonProgram keeps an array of random bytes, which nobody else has, and counts
 // in a thread of its own. It tells a random word of its start, the count, and the
-// array's checksum, computed anew.
+// array's checksum, computed again.
 const pythonProgram = `
 import os, socket, threading, time, zlib
 size = 256 << 20

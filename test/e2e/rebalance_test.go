@@ -16,11 +16,12 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// A pod on the more utilized node moves without anybody asking, leaves its finished
-// container behind, and is served all the time.
-func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
+// A pod on the more utilized node moves without a request, leaves its finished
+// container behind, and is served all the time. The loop sees the use of all pods, so no
+// other test may run.
+func TestRebalancerMovesAPodOffAnOverutilizedNode(t *testing.T) {
 	namespace := newNamespace(t)
-	overutilized, cool := env.nodes[0], env.nodes[1]
+	overutilized, underutilized := env.nodes[0], env.nodes[1]
 
 	create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), overutilized))
 	original := startOn(t, overutilized, newPod(namespace, "training",
@@ -37,7 +38,7 @@ func TestRebalancerMovesAPodOffAHotNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkReplacement(t, replacement, migration, cool)
+	checkReplacement(t, replacement, migration, underutilized)
 	checkBoundByScheduler(t, replacement)
 	checkNeverNamedANode(t, replacement)
 	copies.check(t, original, replacement)
@@ -70,7 +71,7 @@ func awaitMoveByTheLoop(t testing.TB, namespace string) *v1alpha1.PodMigration {
 	return migration
 }
 
-// Nobody asks, and what a pod keeps comes along: its scratch volume and, where it was
+// Without a request, what a pod keeps comes along: its scratch volume and, where it was
 // started for that, the memory of its processes.
 func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
 	needsTime(t)
@@ -85,7 +86,7 @@ func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace := newNamespace(t)
-			overutilized, cool := env.nodes[0], env.nodes[1]
+			overutilized, underutilized := env.nodes[0], env.nodes[1]
 			collector := startCollector(t, namespace)
 			create(t, pinned(newPod(namespace, "ballast", container("burn", 100, "--cpu=450m")), overutilized))
 			template := kept.template("kept", collector)
@@ -102,7 +103,7 @@ func TestRebalancerMovesWhatAPodKeeps(t *testing.T) {
 			}
 			l := all["kept"]
 			t.Logf("%s: restored %s, downtime %v, %d records, %d beginnings", migration.Spec.Reason, migration.Status.Checkpoint.Restored, migration.Status.Downtime, l.Last, l.Resumed)
-			if moved.Spec.NodeName != cool || migration.Status.Checkpoint.Restored != kept.restored || l.Lost+l.Skipped != 0 || l.Resumed != kept.beginnings {
+			if moved.Spec.NodeName != underutilized || migration.Status.Checkpoint.Restored != kept.restored || l.Lost+l.Skipped != 0 || l.Resumed != kept.beginnings {
 				t.Errorf("node %s, restored %s, %+v", moved.Spec.NodeName, migration.Status.Checkpoint.Restored, l)
 			}
 		})
@@ -188,7 +189,7 @@ func checkFreed(t testing.TB, original, replacement *corev1.Pod) {
 		}
 		return err
 	})
-	t.Logf("%dm freed: a pod asking %dm of node %s's %dm was placed beside the replacement", freed, rest, node.Name, node.Status.Allocatable.Cpu().MilliValue())
+	t.Logf("%dm freed: a pod requesting %dm of node %s's %dm was placed beside the replacement", freed, rest, node.Name, node.Status.Allocatable.Cpu().MilliValue())
 }
 
 func cpuRequests(pod *corev1.Pod) (milli int64) {

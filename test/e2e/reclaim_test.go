@@ -18,61 +18,68 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// reclaimLimit is how long a waiting pod may go on waiting when a container of a
+// reclaimLimit is how long a waiting pod may still wait when a container of a
 // neighbour has finished.
 const reclaimLimit = 5 * time.Second
 
 // A pod that waits for room runs as soon as a container of a neighbour has
-// finished. Nothing is moved, and nothing restarts.
+// finished. Nothing is moved, and nothing restarts. Each case fills a node of its own:
+// they run beside each other, and beside no other test.
 func TestAWaitingPodRunsWhenANeighboursContainerFinishes(t *testing.T) {
-	for _, class := range []corev1.PodQOSClass{corev1.PodQOSBurstable, corev1.PodQOSGuaranteed} {
+	for i, class := range []corev1.PodQOSClass{corev1.PodQOSBurstable, corev1.PodQOSGuaranteed} {
 		t.Run(string(class), func(t *testing.T) {
-			namespace, node := newNamespace(t), env.nodes[0]
-			neighbour := stayingOn(node, newPod(namespace, "neighbour", container("prepare", 900, "--for=12s"), container("train", 500)))
-			if class == corev1.PodQOSGuaranteed {
-				guaranteed(neighbour)
-			}
-			create(t, neighbour)
-			waitRunning(t, neighbour)
-			before := containerID(t, neighbour, "train")
-			waiting := pinned(newPod(namespace, "waiting", container("work", 1200)), node)
-			create(t, waiting)
-			wantWaiting(t, waiting)
-			timeline := watchTimeline(t, namespace)
-
-			eventually(t, time.Minute, "the waiting pod runs", func(ctx context.Context) error {
-				found, err := getPod(ctx, namespace, waiting.Name)
-				if err == nil && !isReady(found) {
-					err = fmt.Errorf("it is %s", found.Status.Phase)
-				}
-				return err
-			})
-			timeline.print(t)
-			found := wantNoRestart(t, namespace, neighbour, before)
-			runtime := containerRuntime(t, node)
-			finished, _ := timesOf(t, runtime, neighbour.UID, "prepare")
-			_, started := timesOf(t, runtime, waiting.UID, "work")
-			late := started.Sub(finished)
-			t.Logf("%s: the waiting pod's container ran %v after the neighbour's container had finished", class, late.Round(10*time.Millisecond))
-			if late > reclaimLimit || late < 0 {
-				t.Errorf("the waiting pod ran %v after the neighbour's container had finished, want %v at most", late, reclaimLimit)
-			}
-			if found.Status.QOSClass != class {
-				t.Errorf("the neighbour has become %s", found.Status.QOSClass)
-			}
-			t.Logf("the neighbour asks for %dm; record: %s", cpuRequests(found), found.Annotations[v1alpha1.ReclaimedAnnotation])
-			printEvents(t, namespace, neighbour.Name)
+			t.Parallel()
+			testWaitingPodRuns(t, env.nodes[i], class)
 		})
 	}
 }
 
-// timeline is what became of the pods of a namespace, and when we heard of it.
+func testWaitingPodRuns(t *testing.T, node string, class corev1.PodQOSClass) {
+	namespace := newNamespace(t)
+	neighbour := stayingOn(node, newPod(namespace, "neighbour", container("prepare", 900, "--for=12s"), container("train", 500)))
+	if class == corev1.PodQOSGuaranteed {
+		guaranteed(neighbour)
+	}
+	create(t, neighbour)
+	waitRunning(t, neighbour)
+	before := containerID(t, neighbour, "train")
+	waiting := pinned(newPod(namespace, "waiting", container("work", 1200)), node)
+	create(t, waiting)
+	wantWaiting(t, waiting)
+	timeline := watchTimeline(t, namespace)
+
+	eventually(t, time.Minute, "the waiting pod runs", func(ctx context.Context) error {
+		found, err := getPod(ctx, namespace, waiting.Name)
+		if err == nil && !isReady(found) {
+			err = fmt.Errorf("it is %s", found.Status.Phase)
+		}
+		return err
+	})
+	timeline.print(t)
+	found := wantNoRestart(t, namespace, neighbour, before)
+	runtime := containerRuntime(t, node)
+	finished, _ := timesOf(t, runtime, neighbour.UID, "prepare")
+	_, started := timesOf(t, runtime, waiting.UID, "work")
+	late := started.Sub(finished)
+	t.Logf("%s: the waiting pod's container ran %v after the neighbour's container had finished", class, late.Round(10*time.Millisecond))
+	if late > reclaimLimit || late < 0 {
+		t.Errorf("the waiting pod ran %v after the neighbour's container had finished, want %v at most", late, reclaimLimit)
+	}
+	if found.Status.QOSClass != class {
+		t.Errorf("the neighbour has become %s", found.Status.QOSClass)
+	}
+	t.Logf("the neighbour requests %dm; record: %s", cpuRequests(found), found.Annotations[v1alpha1.ReclaimedAnnotation])
+	printEvents(t, namespace, neighbour.Name)
+}
+
+// timeline is what became of the pods of a namespace, and when that was reported.
 type timeline struct {
 	mu    sync.Mutex
 	lines []string
@@ -80,32 +87,20 @@ type timeline struct {
 
 func watchTimeline(t testing.TB, namespace string) *timeline {
 	t.Helper()
-	w, err := env.client.Watch(t.Context(), &corev1.PodList{}, client.InNamespace(namespace))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Stop)
-	line := &timeline{}
-	go func() {
-		last := map[string]string{}
-		for event := range w.ResultChan() {
-			pod, isPod := event.Object.(*corev1.Pod)
-			if !isPod {
-				continue
-			}
-			says := fmt.Sprintf("asks for %dm", cpuRequests(pod))
-			for _, status := range pod.Status.ContainerStatuses {
-				says += fmt.Sprintf(", %s ended: %t, allocated %s", status.Name, status.State.Terminated != nil, status.AllocatedResources.Cpu())
-			}
-			says += fmt.Sprintf(", node %q, Ready: %t", pod.Spec.NodeName, isReady(pod))
-			if says != last[pod.Name] {
-				last[pod.Name] = says
-				line.mu.Lock()
-				line.lines = append(line.lines, time.Now().UTC().Format("15:04:05.000 ")+pod.Name+" "+says)
-				line.mu.Unlock()
-			}
+	line, last := &timeline{}, map[string]string{}
+	watchingPods(t, func(_ watch.EventType, pod *corev1.Pod) {
+		says := fmt.Sprintf("requests %dm", cpuRequests(pod))
+		for _, status := range pod.Status.ContainerStatuses {
+			says += fmt.Sprintf(", %s ended: %t, allocated %s", status.Name, status.State.Terminated != nil, status.AllocatedResources.Cpu())
 		}
-	}()
+		says += fmt.Sprintf(", node %q, Ready: %t", pod.Spec.NodeName, isReady(pod))
+		line.mu.Lock()
+		defer line.mu.Unlock()
+		if says != last[pod.Name] {
+			last[pod.Name] = says
+			line.lines = append(line.lines, time.Now().UTC().Format("15:04:05.000 ")+pod.Name+" "+says)
+		}
+	}, client.InNamespace(namespace))
 	return line
 }
 
@@ -118,6 +113,7 @@ func (l *timeline) print(t testing.TB) {
 // stayingOn keeps a pod on a node, within the reach of reclaim.
 func stayingOn(node string, pod *corev1.Pod) *corev1.Pod {
 	pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node}
+	pod.Spec.Tolerations = []corev1.Toleration{{Key: observerTaint, Operator: corev1.TolerationOpExists}}
 	return pod
 }
 
@@ -212,9 +208,11 @@ func printEvents(t testing.TB, namespace, pod string) {
 
 // The runtime loses its record of a finished container, so the kubelet takes it
 // for one that has never run and starts it. It may not report that. The container
-// has its requests back while it runs, in the API and in its cgroup.
+// has its requests back while it runs, in the API and in its cgroup. The observer has
+// room for it beside other tests.
 func TestAContainerThatStartsAgainHasItsRequestsBack(t *testing.T) {
-	namespace, node := newNamespace(t), env.nodes[0]
+	t.Parallel()
+	namespace, node := newNamespace(t), env.observer
 	pod := stayingOn(node, newPod(namespace, "training", container("batch", 900, "--for=15s"), container("train", 300)))
 	create(t, pod)
 	waitRunning(t, pod)
@@ -222,22 +220,22 @@ func TestAContainerThatStartsAgainHasItsRequestsBack(t *testing.T) {
 	eventually(t, time.Minute, "the finished container is shrunk", func(ctx context.Context) error {
 		found, err := getPod(ctx, namespace, pod.Name)
 		if err == nil && cpuRequests(found) != 301 {
-			err = fmt.Errorf("the pod asks for %dm", cpuRequests(found))
+			err = fmt.Errorf("the pod requests %dm", cpuRequests(found))
 		}
 		return err
 	})
-	t.Log("the pod asks for 301m, since its container batch has finished")
+	t.Log("the pod requests 301m, since its container batch has finished")
 
 	again := startAgain(t, containerRuntime(t, node), pod, "batch")
 	started := time.Now()
 	eventually(t, 10*time.Second, "the container has its requests back", func(ctx context.Context) error {
 		found, err := getPod(ctx, namespace, pod.Name)
 		if err == nil && cpuRequests(found) != 1200 {
-			err = fmt.Errorf("the pod asks for %dm", cpuRequests(found))
+			err = fmt.Errorf("the pod requests %dm", cpuRequests(found))
 		}
 		return err
 	})
-	t.Logf("the pod asks for 1200m again, %v after the container was seen running", time.Since(started).Round(10*time.Millisecond))
+	t.Logf("the pod requests 1200m again, %v after the container was seen running", time.Since(started).Round(10*time.Millisecond))
 	eventually(t, 8*time.Second, "the cgroup of the container follows", func(context.Context) error { return wantShares(again.Id, 900) })
 	t.Logf("the cgroup of the running container has the shares of 900m, %v after it was seen running", time.Since(started).Round(10*time.Millisecond))
 	found, err := getPod(t.Context(), namespace, pod.Name)

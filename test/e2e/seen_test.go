@@ -22,7 +22,7 @@ import (
 	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
-// What a migration did is what its metrics, its events and its trace tell, to the
+// What a migration did is what its metrics, its events and its trace report, to the
 // byte and to the millisecond.
 func TestAMigrationIsSeen(t *testing.T) {
 	traces := collector.Start(t)
@@ -60,7 +60,8 @@ func scratchPod(namespace string) *corev1.Pod {
 	return pod
 }
 
-// traceTo starts the rebalancer anew with traces on, and without after the test.
+// traceTo replaces the rebalancer by the one that is shipped, without breakpoints and
+// with traces on, until the test ends.
 func traceTo(t *testing.T, address string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tracing.yaml")
@@ -68,21 +69,14 @@ func traceTo(t *testing.T, address string) {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	restart := func(ctx context.Context, args ...string) error {
-		if err := env.cluster.StopComponent(ctx, devcluster.Rebalancer); err != nil {
-			return err
-		}
-		if err := env.cluster.StartComponent(devcluster.Rebalancer, args...); err != nil {
-			return err
-		}
-		return env.cluster.AwaitComponent(ctx, devcluster.Rebalancer)
-	}
 	t.Cleanup(func() {
-		if err := restart(context.WithoutCancel(t.Context())); err != nil {
+		if err := replaceRebalancer(context.WithoutCancel(t.Context()), startRebalancer); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := restart(t.Context(), "--tracing-config-file="+path); err != nil {
+	if err := replaceRebalancer(t.Context(), func() error {
+		return env.cluster.StartComponent(devcluster.Rebalancer, "--tracing-config-file="+path)
+	}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -107,7 +101,7 @@ func wantCounted(t *testing.T, moved change, m *v1alpha1.PodMigration) {
 		t.Logf("%-12s %8.3f s", phase, sum)
 	}
 	if m.Status.Downtime == nil || m.Status.Downtime.Duration <= 0 {
-		t.Fatalf("downtime %v: the pod has to stand still for its last copy", m.Status.Downtime)
+		t.Fatalf("downtime %v: the pod has to be frozen for its last copy", m.Status.Downtime)
 	}
 	want := map[string]float64{
 		"ai_storage_migration_finished_total":            1,

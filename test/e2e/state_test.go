@@ -23,7 +23,7 @@ import (
 	"github.com/ai-storage/orchestrator/test/devcluster/image"
 )
 
-// isFull tells whether the long proofs are asked for (make e2e-full).
+// isFull reports whether the long proofs were requested (make e2e-full).
 func isFull() bool { return os.Getenv("E2E_FULL") != "" }
 
 // Records are durable on an emptyDir before they are acknowledged to another
@@ -47,12 +47,20 @@ func TestAcknowledgedWritesSurvive(t *testing.T) {
 	}
 }
 
-// writerTemplate is a pod that writes records beside 256 MiB of other data.
+// besideBytes is how much other data moves with the records.
+func besideBytes() string {
+	if isFull() {
+		return "256Mi"
+	}
+	return "32Mi"
+}
+
+// writerTemplate is a pod that writes records beside other data, of besideBytes.
 func writerTemplate(name, collector string) corev1.PodTemplateSpec {
 	data := corev1.VolumeMount{Name: "data", MountPath: "/data"}
 	fill := corev1.Container{
 		Name: "fill", Image: image.WorkloadReference,
-		Args:         []string{"fill", "--dir=/data", "--bytes=256Mi", "--files=200"},
+		Args:         []string{"fill", "--dir=/data", "--bytes=" + besideBytes(), "--files=200"},
 		VolumeMounts: []corev1.VolumeMount{data},
 	}
 	writer := container("writer", 50)
@@ -210,8 +218,9 @@ func wantNoInit(t testing.TB, migration *v1alpha1.PodMigration) {
 
 // What a pod keeps in memory goes along without freezing it, in mode Live, what it
 // keeps on disk when it is asked to stop first, and what an application saves by
-// itself, in mode Application: the work goes on where it was.
+// itself, in mode Application: the work continues where it was.
 func TestOtherModesCarryState(t *testing.T) {
+	t.Parallel()
 	saved := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: "saved"},
 		Spec: corev1.PersistentVolumeClaimSpec{
@@ -256,9 +265,8 @@ func TestOtherModesCarryState(t *testing.T) {
 			pod.Spec.Volumes = []corev1.Volume{{Name: c.VolumeMounts[0].Name, VolumeSource: test.volume}}
 			create(t, pod)
 			waitRunning(t, pod)
-			eventually(t, 30*time.Second, "the pod has worked for two seconds", func(context.Context) error {
-				return workedFor(pod, test.directory+"/progress", 2*time.Second)
-			})
+			file := test.directory + "/progress"
+			before := awaitWork(t, pod, file)
 			migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
 				m.Spec.Checkpoint.Mode, m.Spec.Checkpoint.AccessMode = test.mode, corev1.ReadWriteMany
 				m.Spec.ForceRestart = test.forced
@@ -274,27 +282,67 @@ func TestOtherModesCarryState(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := workedFor(replacement, test.directory+"/progress", 2*time.Second); err != nil {
-				t.Errorf("the work did not go on where it was: %v", err)
-			}
+			wantCarried(t, replacement, "work", file, before)
 			t.Logf("%s: %s → %s (%s), downtime %v", test.mode, pod.Spec.NodeName, replacement.Spec.NodeName, migration.Status.Handover.Order, migration.Status.Downtime)
 		})
 	}
 }
 
-// workedFor returns an error when the progress that a pod keeps in a file is less.
-func workedFor(pod *corev1.Pod, file string, least time.Duration) error {
+// workTime is for how long a pod works before it moves. It must be well above
+// workSlack, or a pod that starts again could not be told from one that continues.
+const (
+	workTime  = 6 * time.Second
+	workSlack = 2 * time.Second
+)
+
+// awaitWork waits until a pod has worked for workTime, and returns for how long it
+// has.
+func awaitWork(t testing.TB, pod *corev1.Pod, file string) (worked time.Duration) {
+	t.Helper()
+	eventually(t, 30*time.Second, fmt.Sprintf("pod %s has worked for %s", pod.Name, workTime), func(context.Context) (err error) {
+		if worked, err = progressOf(pod, file); err == nil && worked < workTime {
+			err = fmt.Errorf("it has worked for %s", worked)
+		}
+		return err
+	})
+	return worked
+}
+
+// wantCarried wants a replacement to have continued with the work that its original
+// had done: what it has worked for is that, and the time that it runs itself. Of the
+// latter alone a replacement can boast that started again.
+func wantCarried(t testing.TB, replacement *corev1.Pod, container, file string, before time.Duration) {
+	t.Helper()
+	status := statusOf(t, replacement, container)
+	if status.State.Running == nil {
+		t.Fatalf("container %s of pod %s does not run: %+v", container, replacement.Name, status.State)
+	}
+	var after, runs time.Duration
+	eventually(t, 20*time.Second, "the replacement has worked", func(context.Context) (err error) {
+		// The times of the API are whole seconds.
+		runs = time.Since(status.State.Running.StartedAt.Time)
+		if after, err = progressOf(replacement, file); err == nil && after < before {
+			err = fmt.Errorf("it has worked for %s, its original for %s", after, before)
+		}
+		return err
+	})
+	carried := after - runs
+	t.Logf("%s: worked for %s before, for %s now, of which %s here: carried %s", replacement.Name, before, after, runs.Round(time.Millisecond), carried.Round(time.Millisecond))
+	if carried < before-workSlack {
+		t.Errorf("the work of pod %s did not continue where it was: %s of at least %s came along", replacement.Name, carried, before)
+	}
+}
+
+// progressOf is for how long a pod has worked, by the file in which it keeps that.
+func progressOf(pod *corev1.Pod, file string) (time.Duration, error) {
 	path, err := devcluster.PodPath(pod.UID, file)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	millis, err := strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64)
-	if err == nil && time.Duration(millis)*time.Millisecond < least {
-		err = fmt.Errorf("it has worked for %d ms", millis)
-	}
-	return err
+	return time.Duration(millis) * time.Millisecond, err
 }

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +25,7 @@ import (
 // A pod's own claim goes with it: the original stops first, and what it wrote
 // and acknowledged is there on the other node.
 func TestOwnClaimMoves(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name, class string
 		mode        corev1.PersistentVolumeAccessMode
@@ -42,7 +41,8 @@ func TestOwnClaimMoves(t *testing.T) {
 			namespace := newNamespace(t)
 			collector := startCollector(t, namespace)
 			create(t, csiClaim(namespace, "data", test.class, test.mode))
-			pod := startClaimWriter(t, namespace, test.name, collector)
+			pod, label := startClaimWriter(t, namespace, test.name, collector)
+			openTo(t, label, env.nodes...)
 			awaitProgress(t, collector, test.name)
 			migration := migrate(t, pod, nil)
 			wantSucceeded(t, migration, 4*time.Minute)
@@ -57,6 +57,7 @@ func TestOwnClaimMoves(t *testing.T) {
 
 // The checkpoint itself may be on a volume of that kind.
 func TestCheckpointOnVolumeOfOneNode(t *testing.T) {
+	t.Parallel()
 	namespace := newNamespace(t)
 	collector := startCollector(t, namespace)
 	const name = "writer"
@@ -74,21 +75,19 @@ func TestCheckpointOnVolumeOfOneNode(t *testing.T) {
 	wantNoInit(t, migration)
 }
 
-// A node that cannot attach the volume is left for another one.
+// A node that cannot attach the volume is left for another one. The fault is one of
+// the node, so no other test may run.
 func TestFailingAttachGoesElsewhere(t *testing.T) {
 	namespace := newNamespace(t)
 	collector := startCollector(t, namespace)
 	create(t, csiClaim(namespace, "data", devcluster.CSIClass, corev1.ReadWriteOnce))
 	const name = "writer"
-	pod := startClaimWriter(t, namespace, name, collector)
+	pod, label := startClaimWriter(t, namespace, name, collector)
 	awaitProgress(t, collector, name)
-	others := slices.DeleteFunc([]string{env.nodes[0], env.nodes[1], env.observer}, func(n string) bool { return n == pod.Spec.NodeName })
-	broken, good := others[0], others[1]
+	broken, good := env.nodes[1], env.observer
 	setFaults(t, devcluster.CSIFaults{AttachFails: map[string]string{broken: "no free slot on this node"}})
 	t.Cleanup(func() { setFaults(t, devcluster.CSIFaults{}) })
-	setCordon(t, good, true)
-	uncordon := sync.OnceFunc(func() { setCordon(t, good, false) })
-	defer uncordon()
+	openTo(t, label, broken)
 	migration := migrate(t, pod, nil)
 	eventually(t, time.Minute, "a place is held on the node that will fail", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(migration), migration); err != nil {
@@ -99,7 +98,7 @@ func TestFailingAttachGoesElsewhere(t *testing.T) {
 		}
 		return nil
 	})
-	uncordon()
+	openTo(t, label, good)
 	wantSucceeded(t, migration, 4*time.Minute)
 	wantStoppedFirst(t, migration)
 	if at := migration.Status.Replacement.NodeName; at != good {
@@ -125,27 +124,19 @@ func csiClaim(namespace, name, class string, mode corev1.PersistentVolumeAccessM
 	}
 }
 
-// startClaimWriter runs a pod that writes records to claim data. It may also run
-// on the observer, where the scheduler sends it only in need.
-func startClaimWriter(t testing.TB, namespace, name, collector string) *corev1.Pod {
+// startClaimWriter runs a pod that writes records to claim data on the first node, and
+// returns the label of the nodes that are open to it, of which one may be the observer.
+func startClaimWriter(t testing.TB, namespace, name, collector string) (pod *corev1.Pod, label string) {
 	t.Helper()
 	c := container("writer", 50)
 	c.Args = []string{"record", "--file=/data/records", "--collector=" + collector, "--writer=" + name, "--every=2ms"}
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
-	pod := excluded(newPod(namespace, name, c))
+	pod = excluded(newPod(namespace, name, c))
 	pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
 		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"},
 	}}}
 	pod.Spec.Tolerations = []corev1.Toleration{{Key: observerTaint, Operator: corev1.TolerationOpExists}}
-	pod.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-		PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{{
-			Weight: 100,
-			Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{
-				Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: env.nodes,
-			}}},
-		}},
-	}}
-	return startOn(t, env.nodes[0], pod)
+	return pod, startOnly(t, env.nodes[0], pod)
 }
 
 func wantStoppedFirst(t testing.TB, migration *v1alpha1.PodMigration) {

@@ -32,14 +32,13 @@ type webhookLine struct {
 	calls map[net.Conn]bool
 }
 
-func newWebhookLine(t testing.TB) *webhookLine {
-	t.Helper()
+// newWebhookLine listens as long as this process runs.
+func newWebhookLine() (*webhookLine, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return nil, fmt.Errorf("line to the webhook: %w", err)
 	}
 	l := &webhookLine{listener: listener, to: net.JoinHostPort("127.0.0.1", strconv.Itoa(env.cluster.WebhookPort())), calls: map[net.Conn]bool{}}
-	t.Cleanup(func() { listener.Close(); l.setCut(true) })
 	go func() {
 		for {
 			call, err := listener.Accept()
@@ -49,10 +48,10 @@ func newWebhookLine(t testing.TB) *webhookLine {
 			go l.connect(call)
 		}
 	}()
-	return l
+	return l, nil
 }
 
-// flag makes the rebalancer tell the API server to take this line.
+// flag makes the rebalancer register this line as the URL of its webhook.
 func (l *webhookLine) flag() string { return "--webhook-url=https://localhost:" + l.port() }
 
 func (l *webhookLine) port() string {
@@ -81,6 +80,13 @@ func (l *webhookLine) connect(call net.Conn) {
 	_, _ = io.Copy(call, answer)
 }
 
+// cutFor cuts the line, until the returned function or the end of the test mends it.
+func (l *webhookLine) cutFor(t testing.TB) (mend func()) {
+	l.setCut(true)
+	t.Cleanup(func() { l.setCut(false) })
+	return func() { l.setCut(false) }
+}
+
 func (l *webhookLine) setCut(cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,8 +107,6 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 		{"after it was asked", "before ReleaseOriginal", "WebhookMissed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			line := newWebhookLine(t)
-			b := newBreakpoints(t, line.flag())
 			namespace := newNamespace(t)
 			collector := startCollector(t, namespace)
 			const name = "training"
@@ -115,16 +119,16 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 			waitCompleted(t, original, "prepare")
 
 			started := watchStarts(t, namespace, name, "prepare")
-			await, goOn := b.armOne(t, namespace, original.Name, test.cutAt)
+			await, proceed := env.breakpoints.armOne(t, namespace, original.Name, test.cutAt)
 			s := &faultScene{namespace: namespace, pod: original, migration: migrate(t, original, sharedCheckpoint)}
 			await()
-			line.setCut(true)
+			mend := env.line.cutFor(t)
 			other := newPod(namespace, "other", container("idle", 10))
 			create(t, excluded(other))
-			goOn()
+			proceed()
 			s.wantFailed(t, 3*time.Minute, test.reason)
 			waitRunning(t, other)
-			line.setCut(false)
+			mend()
 			wantBackAtItsJob(t, job, original)
 			// The scheduler held back what its Job made instead of the replacement.
 			if pods := started(); !slices.Equal(pods, []string{original.Name}) {
@@ -146,12 +150,10 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 	}
 }
 
-// A pod of a StatefulSet that has ended for its move is let go only when the
+// A pod of a StatefulSet that has ended for its move is evicted only when the
 // webhook answers: it is late then, and nothing is lost.
 func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 	needsTime(t)
-	line := newWebhookLine(t)
-	b := newBreakpoints(t, line.flag())
 	namespace := newNamespace(t)
 	collector := startCollector(t, namespace)
 	const name = "database"
@@ -160,11 +162,11 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 	original := awaitOnly(t, namespace, name, time.Minute)
 	awaitProgress(t, collector, name)
 
-	await, goOn := b.armOne(t, namespace, original.Name, "before ProbeWebhookAndRemoveHold")
+	await, proceed := env.breakpoints.armOne(t, namespace, original.Name, "before ProbeWebhookAndRemoveHold")
 	migration := migrate(t, original, sharedCheckpoint)
 	await()
-	line.setCut(true)
-	goOn()
+	mend := env.line.cutFor(t)
+	proceed()
 	eventually(t, time.Minute, "the webhook is missed", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(migration), migration); err != nil {
 			return err
@@ -175,12 +177,12 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 		return nil
 	})
 	t.Logf("%s: %s", migration.Status.Phase, migration.Status.Message)
-	line.setCut(false)
+	mend()
 	wantSucceeded(t, migration, 2*time.Minute)
 	wantNothingLost(t, collector, name)
 }
 
-// wantBackAtItsJob wants the original to work on as the only pod of its Job.
+// wantBackAtItsJob wants the original to continue as the only pod of its Job.
 func wantBackAtItsJob(t testing.TB, job *batchv1.Job, original *corev1.Pod) {
 	t.Helper()
 	left := &awaitRunning(t, job.Namespace, job.Name, 1, time.Minute)[0]

@@ -182,7 +182,7 @@ func (c *Cluster) Migrate(t testing.TB, pod *corev1.Pod, within time.Duration) *
 	return migration
 }
 
-// AwaitMigration waits for a migration that somebody else asks for.
+// AwaitMigration waits for a migration that another client requests.
 func (c *Cluster) AwaitMigration(t testing.TB, namespace string, within time.Duration) *v1alpha1.PodMigration {
 	t.Helper()
 	migration := &v1alpha1.PodMigration{}

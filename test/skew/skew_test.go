@@ -18,6 +18,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+	baseversion "k8s.io/component-base/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -33,7 +35,7 @@ const root = "../.."
 // checks are what must work with every version, in order.
 var checks = []struct {
 	name string
-	run  func(t *testing.T, c *product.Cluster) (seen string)
+	run  func(t *testing.T, c *product.Cluster, version string) (seen string)
 }{
 	{"apply -k", checkApply},
 	{"pods admitted", checkPodsAdmitted},
@@ -57,7 +59,7 @@ func TestSkew(t *testing.T) {
 			c := up(t, version)
 			for _, check := range checks {
 				seen := "FAILED"
-				t.Run(check.name, func(t *testing.T) { seen = check.run(t, c) })
+				t.Run(check.name, func(t *testing.T) { seen = check.run(t, c, version) })
 				results[version] = append(results[version], seen)
 			}
 		})
@@ -120,7 +122,7 @@ func programs(t *testing.T, version string) string {
 	return directory
 }
 
-func checkApply(t *testing.T, c *product.Cluster) string {
+func checkApply(t *testing.T, c *product.Cluster, _ string) string {
 	output := c.Kubectl(t, "apply", "--server-side", "--force-conflicts", "-k", filepath.Join(root, "manifests"))
 	// After that: outside of the cluster, it makes the webhook's Service a URL.
 	// Simulated nodes carry nothing; the image is that of placeholders.
@@ -134,7 +136,7 @@ func checkApply(t *testing.T, c *product.Cluster) string {
 }
 
 // checkPodsAdmitted waits until Pod Security has let in what the manifests make.
-func checkPodsAdmitted(t *testing.T, c *product.Cluster) string {
+func checkPodsAdmitted(t *testing.T, c *product.Cluster, _ string) string {
 	admitted := int32(0)
 	product.Eventually(t, time.Minute, "the pods of the manifests are made", func(ctx context.Context) error {
 		deployments := &appsv1.DeploymentList{}
@@ -160,24 +162,46 @@ func checkPodsAdmitted(t *testing.T, c *product.Cluster) string {
 	return fmt.Sprintf("%d pods", admitted)
 }
 
-var emulates = regexp.MustCompile(`features that came later are off" version="([0-9.]+)"`)
+// What the programs log when the API server is older or newer than their libraries.
+var (
+	emulates = regexp.MustCompile(`features that came later are off" version="([0-9.]+)"`)
+	isNewer  = regexp.MustCompile(`what came later is not used" libraries="([0-9.]+)"`)
+)
 
-// checkEmulation tells as which version both programs behave.
-func checkEmulation(t *testing.T, c *product.Cluster) string {
-	seen := map[string]string{}
+// checkEmulation wants both programs to behave as the API server's version, or as that
+// of their libraries where the server is newer, and to say so.
+func checkEmulation(t *testing.T, c *product.Cluster, of string) string {
+	server, err := version.ParseGeneric(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server = version.MajorMinor(server.Major(), server.Minor())
+	libraries := version.MustParseGeneric(baseversion.DefaultKubeBinaryVersion)
+	want, wantOlder, wantNewer := libraries, "", ""
+	switch {
+	case server.LessThan(libraries):
+		want, wantOlder = server, server.String()
+	case libraries.LessThan(server):
+		wantNewer = libraries.String()
+	}
 	for _, name := range []string{devcluster.Scheduler, devcluster.Rebalancer} {
-		seen[name] = "1.35"
-		if found := emulates.FindStringSubmatch(c.LogTail(name, 1000)); found != nil {
-			seen[name] = found[1]
+		log := c.LogTail(name, 1000)
+		if older, newer := said(emulates, log), said(isNewer, log); older != wantOlder || newer != wantNewer {
+			t.Errorf("with Kubernetes %s, %s says that it behaves as %q and that its libraries are %q, want %q and %q", of, name, older, newer, wantOlder, wantNewer)
 		}
 	}
-	if seen[devcluster.Scheduler] != seen[devcluster.Rebalancer] {
-		t.Fatalf("the programs differ: %v", seen)
-	}
-	return seen[devcluster.Scheduler]
+	return want.String()
 }
 
-func checkPlaces(t *testing.T, c *product.Cluster) string {
+// said is the version in a line of the log, or empty.
+func said(line *regexp.Regexp, log string) string {
+	if found := line.FindStringSubmatch(log); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+func checkPlaces(t *testing.T, c *product.Cluster, _ string) string {
 	namespace := c.Namespace(t, "skew-")
 	template := product.Template("bare", product.Container("work", 100))
 	c.Create(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bare", Labels: template.Labels}, Spec: template.Spec})
@@ -185,7 +209,7 @@ func checkPlaces(t *testing.T, c *product.Cluster) string {
 	return "ok"
 }
 
-func checkRefusal(t *testing.T, c *product.Cluster) string {
+func checkRefusal(t *testing.T, c *product.Cluster, _ string) string {
 	err := c.Client.Create(t.Context(), &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bad"},
 		Spec:       v1alpha1.PodMigrationSpec{PodName: "p", SourceNode: "sim-1", TargetNode: "sim-1"},
@@ -196,7 +220,7 @@ func checkRefusal(t *testing.T, c *product.Cluster) string {
 	return "ok"
 }
 
-func checkPlan(t *testing.T, c *product.Cluster) string {
+func checkPlan(t *testing.T, c *product.Cluster, _ string) string {
 	config := filepath.Join(c.StateDir(), "config", "rebalancer.yaml")
 	output, err := exec.CommandContext(t.Context(), filepath.Join(root, "bin/rebalancer"), "--dry-run",
 		"--config="+config, "--kubeconfig="+c.ComponentKubeconfig(devcluster.Rebalancer)).Output()
@@ -210,7 +234,7 @@ func checkPlan(t *testing.T, c *product.Cluster) string {
 }
 
 // checkLoop makes one node overutilized and waits until the loop moves a pod off it.
-func checkLoop(t *testing.T, c *product.Cluster) string {
+func checkLoop(t *testing.T, c *product.Cluster, _ string) string {
 	namespace := c.Namespace(t, "skew-")
 	const share = 10 // of the CPUs of a simulated node, in percent
 	use := fmt.Sprintf("%dm", simnode.Capacity.Cpu().MilliValue()*share/100)
@@ -238,7 +262,7 @@ func preferNode(name string) *corev1.Affinity {
 
 // checkWebhook moves a pod of a Job, whose next pod the webhook turns into the
 // replacement.
-func checkWebhook(t *testing.T, c *product.Cluster) string {
+func checkWebhook(t *testing.T, c *product.Cluster, _ string) string {
 	namespace := c.Namespace(t, "skew-")
 	template := product.Template("job", product.Container("work", 100))
 	template.Spec.RestartPolicy = corev1.RestartPolicyNever
@@ -254,7 +278,7 @@ func checkWebhook(t *testing.T, c *product.Cluster) string {
 }
 
 // checkForbidden looks whether a program missed a right.
-func checkForbidden(t *testing.T, c *product.Cluster) string {
+func checkForbidden(t *testing.T, c *product.Cluster, _ string) string {
 	uses, err := rights.Compare(filepath.Join(root, "manifests"), c.AuditLogPath(), 0)
 	if err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func record(o recordOptions, output io.Writer) error {
 	if err := r.resume(signals); err != nil {
 		return err
 	}
-	fmt.Fprintf(output, "writer %s goes on after record %d\n", o.Writer, last)
+	fmt.Fprintf(output, "writer %s continues after record %d\n", o.Writer, last)
 	for o.Records == 0 || r.last < o.Records {
 		select {
 		case received := <-signals:

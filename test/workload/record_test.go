@@ -48,7 +48,7 @@ func TestOpenRecords(t *testing.T) {
 	}
 }
 
-// A writer that goes on where it was loses and repeats nothing; one that comes
+// A writer that continues where it was loses and repeats nothing; one that comes
 // back with an older file, and two at once, are found.
 func TestRecordsAreCounted(t *testing.T) {
 	c := &collector{writers: map[string]*ledger{}, now: time.Now}

@@ -130,7 +130,7 @@ func TestProgressIsCarriedOn(t *testing.T) {
 		t.Fatalf("%v:\n%s", err, output)
 	}
 	if took := time.Since(start); took > 30*time.Second {
-		t.Errorf("the work began anew: it took %s", took)
+		t.Errorf("the work started again: it took %s", took)
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {

@@ -41,7 +41,7 @@ func (a *descent) tryEject(t float64) {
 	}
 }
 
-// relieve goes on with a compound move until no machine is overfull, and reports
+// relieve continues with a compound move until no machine is overfull, and reports
 // whether that was reached.
 func (a *descent) relieve() bool {
 	for misses, pushes := 0, 0; len(a.overfull) > 0; {

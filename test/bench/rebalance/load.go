@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// loader makes the pods use what their slots use, as time goes on.
+// loader makes the pods use what their slots use, as time passes.
 type loader struct {
 	client kubernetes.Interface
 	step   time.Duration

@@ -94,7 +94,7 @@ func (r *report) write(w io.Writer) error {
 	fmt.Fprintf(w, "Version %s against the descheduler %s; %d nodes, %s, both every %s, a sample of load every %s\nData: %s\n\n",
 		r.Version, r.Descheduler, r.Nodes, r.Duration, r.Interval, r.Step, r.Data)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "seed\tarm\tpods\tdeviation before\tleft alone\tafter\taverage\thot before\tafter\tmoves\tundone\tback at source\trepeated\tfailed\tdown, s\t")
+	fmt.Fprintln(table, "seed\tarm\tpods\tdeviation before\twithout moves\tafter\taverage\toverutilized before\tafter\tmoves\tundone\tback at source\trepeated\tfailed\tdown, s\t")
 	for _, result := range r.Results {
 		fmt.Fprintf(table, "%d\t%s\t%d\t%.2f%%\t%.2f%%\t%.2f%%\t%.2f%%\t%d\t%.1f\t%d\t%d\t%d\t%d\t%d\t%d\t\n",
 			result.Seed, result.Arm, result.Pods, result.Before, result.Skipped, result.After, result.Average,

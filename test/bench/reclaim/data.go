@@ -105,7 +105,7 @@ func (d *data) readFile(directory, path string) error {
 
 type row map[string]string
 
-// readRows reads a table by its columns. Lines that begin a pod anew (order 0)
+// readRows reads a table by its columns. Lines that begin a pod again (order 0)
 // are numbered in the column #job.
 func readRows(file io.Reader) ([]row, error) {
 	reader := csv.NewReader(file)

@@ -104,7 +104,7 @@ func (l *live) counted() cluster.Resources {
 	return cluster.ResourcesOf(resourcehelper.PodRequests(l.pod, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
 }
 
-// checkEnds wants a pod of which everything has finished left alone, and a pod of
+// checkEnds wants a pod of which everything has finished untouched, and a pod of
 // which everything starts again to be as it was.
 func (l *live) checkEnds() error {
 	over := newLive(l.task)

@@ -35,7 +35,7 @@ type Credentials struct {
 	cluster  *pki.Authority
 }
 
-// NewCredentials makes all keys and certificates anew and writes them.
+// NewCredentials makes new keys and certificates and writes them.
 func NewCredentials(stateDir string, ports Ports, now func() time.Time) (*Credentials, error) {
 	authorities := map[string]*pki.Authority{}
 	// Three authorities: a client certificate of the cluster must open neither

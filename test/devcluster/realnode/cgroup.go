@@ -221,7 +221,7 @@ func processesIn(hierarchies []nodeHierarchy) []int {
 	return pids
 }
 
-// thaw lets frozen processes go on to their end: those of a frozen version 1
+// thaw lets frozen processes run to their end: those of a frozen version 1
 // cgroup do not even die.
 func thaw(hierarchies []nodeHierarchy) {
 	for _, h := range hierarchies {

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 func hierarchiesOf(l layout, all ...hierarchy) []nodeHierarchy {
 	var nodes []nodeHierarchy
@@ -79,7 +79,7 @@ func TestRenderGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got), -update writes it anew:\n%s", path, diff)
+				t.Errorf("%s (-want +got), -update writes it:\n%s", path, diff)
 			}
 		})
 	}

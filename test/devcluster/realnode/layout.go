@@ -93,7 +93,7 @@ func (l layout) containerdProcess() string { return "containerd-" + l.node }
 func (l layout) kubeletProcess() string    { return "kubelet-" + l.node }
 
 // processes lists the node's background processes in the order of their end:
-// the kubelet first, for it starts anew what it misses.
+// the kubelet first, for it starts again what it misses.
 func (l layout) processes() []string {
 	return []string{l.kubeletProcess(), l.containerdProcess(), l.namespacesProcess()}
 }

@@ -16,7 +16,7 @@ import (
 // changes are.
 const machineChangesFile = "/run/ai-storage-nodes.json"
 
-// machineChanges is what to put back.
+// machineChanges is what to restore.
 type machineChanges struct {
 	// ForwardingWasOff: the machine did not route packets before.
 	ForwardingWasOff bool `json:"forwardingWasOff,omitempty"`

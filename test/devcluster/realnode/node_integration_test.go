@@ -150,7 +150,7 @@ func (f *fixture) testUse(t *testing.T) {
 				before = now
 			}
 			if now.millis-before.millis < 8000 {
-				return fmt.Errorf("node %s is not measured anew", name)
+				return fmt.Errorf("node %s is not measured again", name)
 			}
 			rates[name] = 1000 * (now.seconds - before.seconds) / float64(now.millis-before.millis)
 			return nil
@@ -233,7 +233,7 @@ func (f *fixture) testDelete(t *testing.T) {
 }
 
 // testCrash kills the programs of a node whose pod is frozen, and starts the
-// node anew: nothing of the old one may live on.
+// node again: nothing of the old one may live on.
 func (f *fixture) testCrash(t *testing.T) {
 	old := f.freeze(t, "first")
 	for _, name := range []string{"kubelet-", "containerd-", "namespaces-"} {

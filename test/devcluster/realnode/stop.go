@@ -89,7 +89,7 @@ func killRecorded(l layout) error {
 
 // unmountBelow unmounts what the machine itself sees mounted in the node's
 // directory. There should be nothing: a node's mounts are its own. But removing
-// the directory must never reach into somebody's volume.
+// the directory must never reach into a volume of others.
 func unmountBelow(ctx context.Context, dir string) error {
 	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
