@@ -38,6 +38,8 @@ SEED ?= 1
 TIME_LIMIT ?= 5s
 SEEDS ?= 1,2,3
 DURATION ?= 10m
+# Pure packages whose tests stand beside them.
+MUTATED ?= pkg/pods/containers pkg/pods/owners pkg/scheduling/budget pkg/scheduling/cluster pkg/controllers/reclaim/decide
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -151,8 +153,16 @@ $(BIN)/kube-proxy: test/tools/build-kubernetes.sh
 $(BIN)/descheduler: test/tools/descheduler/go.mod test/tools/descheduler/go.sum
 	cd test/tools/descheduler && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ sigs.k8s.io/descheduler/cmd/descheduler
 
-$(BIN)/staticcheck: $(TOOLS_MODULE)
-	cd test/tools && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ honnef.co/go/tools/cmd/staticcheck
+LINT_MODULE := test/tools/lint/go.mod test/tools/lint/go.sum
+
+$(BIN)/golangci-lint: $(LINT_MODULE)
+	cd test/tools/lint && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(BIN)/gremlins: $(LINT_MODULE)
+	cd test/tools/lint && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ github.com/go-gremlins/gremlins/cmd/gremlins
+
+$(BIN)/govulncheck: $(LINT_MODULE)
+	cd test/tools/lint && $(GO_STATIC) $(SMALL) -o $(CURDIR)/$@ golang.org/x/vuln/cmd/govulncheck
 
 ##@ Develop
 
@@ -249,16 +259,25 @@ bench-scale: ## Time and memory of plans for 1k, 2k and 5k nodes; writes OUT/sca
 	@$(PROOF) bench-scale $(BIN)/bench-scale -seed $(SEED) -out '$(OUT)'
 
 .PHONY: lint
-lint: $(BIN)/staticcheck ## gofmt, go vet and staticcheck
-	@unformatted=$$(gofmt -l cmd pkg internal test); [ -z "$$unformatted" ] || { echo "gofmt needed: $$unformatted"; exit 1; }
-	$(GO) vet ./...
-	$(GO) vet -tags breakpoints ./cmd/rebalancer
-	cd test && $(GO) vet -tags "e2e skew" ./...
-	$(BIN)/staticcheck ./...
-	cd test && $(CURDIR)/$(BIN)/staticcheck -tags "e2e skew" ./...
+lint: $(BIN)/golangci-lint ## gofmt, go vet, staticcheck and the other linters of .golangci.yml
+	$(BIN)/golangci-lint run ./...
+	cd test && $(CURDIR)/$(BIN)/golangci-lint run --config ../.golangci.yml ./...
+
+.PHONY: vulncheck
+vulncheck: $(BIN)/govulncheck ## Known vulnerabilities in what the product calls (needs https://vuln.go.dev)
+	$(BIN)/govulncheck ./cmd/...
+
+.PHONY: mutants
+mutants: ## Hand-made mutants: broken promises that the tests must notice (ONLY=part of a name)
+	cd test && $(GO) run ./mutants -root .. -only '$(ONLY)'
+
+.PHONY: mutants-pure
+mutants-pure: $(BIN)/gremlins ## Mutate the pure packages with gremlins (MUTATED=..., about a second a mutant and core)
+	@for package in $(MUTATED); do echo "== $$package"; $(BIN)/gremlins unleash --timeout-coefficient 10 ./$$package | grep -v '^ *KILLED'; done
 
 .PHONY: presubmit
-presubmit: lint test test-alerts e2e ## What a change must pass; .ci/run installs and runs the same
+presubmit: ## What a change must pass: the same as in CI
+	.ci/run
 
 .PHONY: generate
 generate: $(GENERATOR_BINS) $(BIN)/helm ## Write generated code, the CRD, the rendered manifests, the API reference and docs/metrics.md

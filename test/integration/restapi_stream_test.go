@@ -23,7 +23,7 @@ type sent struct{ name, data string }
 // listen opens a stream. The channel is closed when the stream ends.
 func (a *api) listen(token, path string) <-chan sent {
 	a.t.Helper()
-	made, err := http.NewRequestWithContext(a.t.Context(), "GET", a.url+path, nil)
+	made, err := http.NewRequestWithContext(a.t.Context(), http.MethodGet, a.url+path, nil)
 	must(a.t, err)
 	made.Header.Set("Authorization", "Bearer "+token)
 	response, err := a.client.Do(made)

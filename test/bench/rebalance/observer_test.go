@@ -41,7 +41,7 @@ func replaces(uid string) func(*corev1.Pod) {
 
 func TestObserverFollowsAnEviction(t *testing.T) {
 	var slotted []string
-	o := newObserver(tiny(), func(name string, r *replica) { slotted = append(slotted, name+" "+r.slot.String()) })
+	o := newObserver(tiny(), func(name string, r *replica) { slotted = append(slotted, name+" "+r.String()) })
 	if p := o.measure(0, 0, 0.7); p.Deviation != 37.5 || p.Mean != 37.5 || p.Max != 75 || p.Overutilized != 1 || p.Moves != 0 {
 		t.Errorf("at the start %+v", p)
 	}
