@@ -60,6 +60,7 @@ func TestSourceTask(t *testing.T) {
 	}{
 		{"nothing is carried", stateless, 0, false, taskNone},
 		{"not asked yet", moving("", ""), 0, false, taskNone},
+		{"not asked yet, and frozen", moving("", ""), 2, false, taskThaw},
 		{"measure", moving(v1alpha1.StepMeasure, ""), 0, false, taskMeasure},
 		{"measured", moving(v1alpha1.StepMeasure, v1alpha1.SourceMeasured), 0, false, taskNone},
 		{"copy", moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured), 0, false, taskCopy},

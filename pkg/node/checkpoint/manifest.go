@@ -20,7 +20,7 @@ const (
 	// format changes when an older program could not read a manifest.
 	format = 1
 	// maxManifest bounds what is read into memory: the claim may have been
-	// tampered with. It is room for about three million files.
+	// tampered with. It is enough for about three million files.
 	maxManifest = 1 << 30
 )
 
