@@ -168,7 +168,7 @@ func (c *Cluster) AwaitRunning(t testing.TB, namespace, workload, notOn string) 
 	return pod
 }
 
-// Migrate asks for a migration of a pod and waits until it succeeded.
+// Migrate creates a migration of a pod and waits until it succeeded.
 func (c *Cluster) Migrate(t testing.TB, pod *corev1.Pod, within time.Duration) *v1alpha1.PodMigration {
 	t.Helper()
 	migration := &v1alpha1.PodMigration{
@@ -182,7 +182,7 @@ func (c *Cluster) Migrate(t testing.TB, pod *corev1.Pod, within time.Duration) *
 	return migration
 }
 
-// AwaitMigration waits for a migration that somebody else asks for.
+// AwaitMigration waits for a migration of another client.
 func (c *Cluster) AwaitMigration(t testing.TB, namespace string, within time.Duration) *v1alpha1.PodMigration {
 	t.Helper()
 	migration := &v1alpha1.PodMigration{}
