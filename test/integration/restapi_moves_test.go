@@ -103,7 +103,7 @@ func TestAPIAsksForProcesses(t *testing.T) {
 	w.controller(migration.Options{})
 	m = a.waitFor(token, m.ID, v1alpha1.PhaseSucceeded)
 	if m.CheckpointMode != v1alpha1.CheckpointProcess || m.CheckpointFallback != v1alpha1.FallbackFreshStart || !strings.Contains(m.FallbackReason, "runtimeClassName") {
-		t.Errorf("answered with %+v, want what was asked for, and why it was not done", m)
+		t.Errorf("answered with %+v, want what was requested, and why it was not done", m)
 	}
 	claim := &corev1.PersistentVolumeClaim{}
 	must(t, k8s.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: m.CheckpointClaim}, claim))
@@ -141,7 +141,7 @@ func TestAPIRepeatsNothing(t *testing.T) {
 	if len(list.Items) != 1 {
 		t.Errorf("%d migrations by one key", len(list.Items))
 	}
-	// The same key of somebody else is another one.
+	// The same key of another user is another one.
 	other, _ := account(t, "other", "", "*")
 	replicas[0].do(request{method: "POST", path: "/api/v1/migrations", body: w.move(""), token: other, header: map[string]string{"Idempotency-Key": "once"}}).
 		refusal(t, http.StatusUnprocessableEntity, "AlreadyMigrating", "pod_name")

@@ -168,7 +168,7 @@ func (c *Cluster) AwaitRunning(t testing.TB, namespace, workload, notOn string) 
 	return pod
 }
 
-// Migrate asks for a migration of a pod and waits until it succeeded.
+// Migrate creates a migration of a pod and waits until it succeeded.
 func (c *Cluster) Migrate(t testing.TB, pod *corev1.Pod, within time.Duration) *v1alpha1.PodMigration {
 	t.Helper()
 	migration := &v1alpha1.PodMigration{
