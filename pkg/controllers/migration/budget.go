@@ -46,7 +46,7 @@ func (a *admission) admit(ctx context.Context, m *v1alpha1.PodMigration, pod *co
 }
 
 // looksFull returns why the migration of a pod has to wait, by the cache. ""
-// tells only that it is time to ask admit.
+// means only that it is time to ask admit.
 func (a *admission) looksFull(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (string, error) {
 	held := &v1alpha1.PodMigrationList{}
 	if err := a.cached.List(ctx, held, client.MatchingFields{placeIndex: placeHeld}); err != nil {

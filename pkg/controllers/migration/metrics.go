@@ -78,11 +78,11 @@ func unfinishedMetrics(cached client.Reader) []prometheus.Collector {
 		all = append(all,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "ai_storage_migration_in_flight", ConstLabels: labels,
-				Help: "Migrations that have not ended, by phase. Every replica tells the same.",
+				Help: "Migrations that have not ended, by phase. Every replica reports the same.",
 			}, func() float64 { return float64(len(inPhase(cached, phase))) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "ai_storage_migration_oldest_phase_age_seconds", ConstLabels: labels,
-				Help: "How long the migration that has been in a phase for the longest time has been in it; 0 when there is none. Every replica tells the same.",
+				Help: "How long the migration that has been in a phase for the longest time has been in it; 0 when there is none. Every replica reports the same.",
 			}, func() float64 { return oldest(inPhase(cached, phase), time.Now()).Seconds() }))
 	}
 	return all
@@ -148,8 +148,8 @@ func (x *Metrics) observeSuccess(s v1alpha1.PodMigrationStatus) {
 	}
 }
 
-// freed is what the replacement asks for less, in the unit of the resource. A
-// counter cannot count back where it asks for more.
+// freed is by how much the requests shrank, in the unit of the resource. A
+// counter cannot count back where they grew.
 func freed(s v1alpha1.PodMigrationStatus, name corev1.ResourceName) float64 {
 	left := s.Before.Requests[name].DeepCopy()
 	left.Sub(s.After.Requests[name])

@@ -140,7 +140,7 @@ func TestMigrationsInFlight(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	NewMetrics(registry, fake.NewClientBuilder().WithScheme(scheme).WithObjects(waiting, placing, done).Build())
 	want := `
-# HELP ai_storage_migration_in_flight Migrations that have not ended, by phase. Every replica tells the same.
+# HELP ai_storage_migration_in_flight Migrations that have not ended, by phase. Every replica reports the same.
 # TYPE ai_storage_migration_in_flight gauge
 ai_storage_migration_in_flight{phase="HandingOver"} 0
 ai_storage_migration_in_flight{phase="Pending"} 1

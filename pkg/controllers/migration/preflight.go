@@ -16,7 +16,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
 
-// Preflight tells what the controller would do with a request, before there is a
+// Preflight answers what the controller would do with a request, before there is a
 // PodMigration. It decides by the controller's own rules on what it reads live;
 // only the other migrations come from the cache, so that a thousand requests are
 // not a thousand listings. The controller's own decision is the one that counts.

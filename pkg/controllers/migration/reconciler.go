@@ -30,7 +30,7 @@ type reconciler struct {
 	// client writes, and finds objects for watches in its cache.
 	client client.Client
 	// live reads from the API server. A decision on a stale read could make a
-	// second replacement, or evict for one that no longer works.
+	// second replacement, or evict for one that is no longer ready.
 	live     client.Reader
 	recorder events.EventRecorder
 	metrics  metricsclient.PodMetricsesGetter

@@ -51,7 +51,7 @@ type Options struct {
 	// node not Ready.
 	AgentGrace time.Duration
 	// StartGrace is how long the kubelet may fail to start a container of the
-	// replacement before the migration is given up.
+	// replacement before the migration is rolled back.
 	StartGrace time.Duration
 	// AgentImage is the image of the node agent, which carries the content of
 	// emptyDirs; empty where there is none, and such pods are refused.

@@ -18,7 +18,7 @@ const tracerName = "github.com/ai-storage/orchestrator/pkg/controllers/migration
 
 // traceChange makes the span of a phase that was left and, at the end, that of the
 // whole migration. Both come from the times that were written down, so nothing has
-// to be remembered: a controller that was started anew goes on with the trace.
+// to be remembered: a controller that was restarted continues the trace.
 func traceChange(ctx context.Context, before, after *v1alpha1.PodMigration) {
 	from, to := before.CurrentPhase(), after.CurrentPhase()
 	if from == to {

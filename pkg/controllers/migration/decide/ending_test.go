@@ -79,6 +79,7 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 		{"nothing was carried: the claim goes", recreatedPlain(stopFirst(in(handing), v1alpha1.MethodRecreate).set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)), DeleteClaim, handing, "", ""},
 		{"nothing was carried, and the claim is gone", recreatedPlain(stopFirst(in(handing), v1alpha1.MethodRecreate).set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)).
 			with(func(s *scene) { s.Claim = nil }), NoAction, failed, "", "and has started"},
+		{"not sealed: the claim holds no complete copy", create().with(replacementGone).set(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing), DeleteClaim, handing, "", ""},
 		{"released: the claim goes with the replacement", released().with(replacementGone), DeleteClaim, handing, "", ""},
 		{"released: the failed replacement has the claim", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""},
 		{"released and retained: the claim stays", released().with(replacementGone).with(func(s *scene) {

@@ -57,7 +57,7 @@ func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCond
 	return nil
 }
 
-// podFailure tells why a pod failed: in its own words, or those of the first
+// podFailure says why a pod failed: in its own words, or those of the first
 // container that did.
 func podFailure(pod *corev1.Pod) string {
 	if pod.Status.Reason != "" || pod.Status.Message != "" {
@@ -90,7 +90,7 @@ var startFailures = []string{
 	"CreateContainerError", "RunContainerError",
 }
 
-// startFailure tells why a container of a pod cannot be started; "" when none fails.
+// startFailure says why a container of a pod cannot be started; "" when none fails.
 func startFailure(pod *corev1.Pod) string {
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if s.State.Waiting != nil && slices.Contains(startFailures, s.State.Waiting.Reason) {

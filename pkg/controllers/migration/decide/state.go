@@ -163,17 +163,17 @@ func (s *State) isRollingBack() bool {
 	return meta.IsStatusConditionFalse(s.Migration.Status.Conditions, v1alpha1.ConditionRolledBack)
 }
 
-// WantsStop reports whether somebody asked to end the migration.
+// WantsStop reports whether a user asked to end the migration.
 func (s *State) WantsStop() bool {
 	return s.Migration.Spec.Cancel || s.Migration.DeletionTimestamp != nil
 }
 
-// IsCommitted reports whether there is no way back. Where the original stops
-// first that is when it is going, and its state, if any, is sealed. Else, with
-// state carried, it is when the replacement was let go on with it. Else it is when the original is
-// lost to this migration: evicted by us, which can only be after the phase
-// HandingOver was written down, or by others while a replacement existed; or
-// about to be deleted by its ReplicaSet.
+// IsCommitted reports whether a migration can no longer be rolled back. Where the
+// original stops first that is when it is ending, and its state, if any, is sealed.
+// Else, with state carried, it is when the replacement was released with it. Else it
+// is when the original is lost to this migration: evicted by us, which can only be
+// after the phase HandingOver was written down, or by another client while a
+// replacement existed; or about to be deleted by its ReplicaSet.
 func (s *State) IsCommitted() bool {
 	if s.isTrue(v1alpha1.ConditionHandedOver) || s.isTrue(v1alpha1.ConditionReleased) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
 		return true
