@@ -26,9 +26,9 @@ type Record struct {
 type Change struct {
 	Original corev1.ResourceRequirements `json:"original"`
 	Resized  corev1.ResourceRequirements `json:"resized"`
-	// Nudged marks a running container, of which a thousandth of a CPU was taken
+	// TookMilli marks a running container, of which a thousandth of a CPU was taken
 	// so that the kubelet looks at its pod again.
-	Nudged bool `json:"nudged,omitempty"`
+	TookMilli bool `json:"tookMilli,omitempty"`
 }
 
 // Of reads the record of a pod; a pod without one has an empty record.

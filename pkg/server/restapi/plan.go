@@ -25,8 +25,8 @@ type Plan struct {
 
 // judgement is the part of a status that is understood here.
 type judgement struct {
-	Time    time.Time                 `json:"time"`
-	Skipped []rebalance.LeftAloneNode `json:"skipped"`
+	Time    time.Time               `json:"time"`
+	Skipped []rebalance.SkippedNode `json:"skipped"`
 	Plan    struct {
 		Before struct {
 			Nodes []struct {
