@@ -17,7 +17,7 @@ import (
 type Status struct {
 	// Time at which the cluster was observed.
 	Time time.Time `json:"time"`
-	// DryRun tells that nothing was done, and that nodes were judged by what they
+	// DryRun reports that nothing was done, and that nodes were judged by what they
 	// used at that moment.
 	DryRun bool `json:"dryRun"`
 	// Source of every load: Measured, or Requests where nothing measures.

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -52,7 +53,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, fmt.Errorf("deciding what to reclaim of pod %s: %w", request, err)
 	}
 	if decision.Why != "" {
-		ctrl.LoggerFrom(ctx).V(4).Info("Nothing to reclaim", "pod", request, "why", decision.Why)
+		ctrl.LoggerFrom(ctx).V(4).Info("Nothing to reclaim", "pod", request, "reason", decision.Why)
 	}
 	err = r.carryOut(ctx, pod, decision)
 	// What a quota keeps from a container that starts again may be there later.
@@ -125,7 +126,7 @@ func (r *reconciler) skip(ctx context.Context, seen *corev1.Pod, written reclaim
 		return err
 	}
 	r.metrics.resizes.WithLabelValues(outcomeRefused).Inc()
-	ctrl.LoggerFrom(ctx).Info("Pod cannot be resized, its requests come free when it moves", "pod", client.ObjectKeyFromObject(pod), "why", why)
+	ctrl.LoggerFrom(ctx).Info("Pod cannot be resized, its requests come free when it moves", "pod", klog.KObj(pod), "reason", why)
 	r.recorder.Eventf(pod, nil, corev1.EventTypeWarning, ReasonSkipped, actionReclaim, "%s", note(why))
 	return nil
 }
@@ -140,11 +141,11 @@ func isRefusal(err error) bool {
 }
 
 func (r *reconciler) report(ctx context.Context, before, after *corev1.Pod, d decide.Decision) {
-	logger := ctrl.LoggerFrom(ctx).WithValues("pod", client.ObjectKeyFromObject(after))
+	logger := ctrl.LoggerFrom(ctx).WithValues("pod", klog.KObj(after))
 	freed := requested(before).Sub(requested(after))
 	if len(d.Restored) > 0 {
 		r.metrics.resizes.WithLabelValues(outcomeGivenBack).Inc()
-		logger.Info("Requests given back", "containers", d.Restored, "milliCPU", -freed.MilliCPU, "memory", -freed.Memory, "why", d.Why)
+		logger.Info("Requests given back", "containers", d.Restored, "milliCPU", -freed.MilliCPU, "memory", -freed.Memory, "reason", d.Why)
 		kind, why := corev1.EventTypeNormal, "it starts again"
 		reason := ReasonGivenBack
 		if d.Why != "" {

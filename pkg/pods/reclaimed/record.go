@@ -77,7 +77,7 @@ func (r Record) Clone() Record {
 
 // Original returns the pod as its author made it: with the resources from its
 // record, and without the record. A pod that was never resized is returned
-// itself. What somebody else has set since then stays.
+// itself. What another client has set since then stays.
 func Original(pod *corev1.Pod) (*corev1.Pod, error) {
 	r, err := Of(pod)
 	if err != nil || r.IsEmpty() {

@@ -10,7 +10,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
 )
 
-// What a finished container still asks for: the least that the API allows to
+// What a finished container still requests: the least that the API allows to
 // stand for "almost nothing". Zero would change the class of some pods.
 var (
 	leastCPU    = resource.MustParse("1m")
@@ -20,7 +20,7 @@ var (
 // resizable are the only resources that the resize subresource changes.
 var resizable = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
 
-// leastToTakeFrom is what a running container must ask for, at least, to give up
+// leastToTakeFrom is what a running container must request, at least, to give up
 // a thousandth of a CPU: a hundredth of it at most.
 var leastToTakeFrom = resource.MustParse("100m")
 
@@ -84,7 +84,7 @@ func asksForRestart(c *corev1.Container) bool {
 	})
 }
 
-// takeOneMilli takes 1m from the running container that asks for most CPU.
+// takeOneMilli takes 1m from the running container that requests most CPU.
 func takeOneMilli(pod *corev1.Pod, keep *reclaimed.Record, class corev1.PodQOSClass) {
 	var chosen *corev1.Container
 	for i := range pod.Spec.Containers {
@@ -125,7 +125,7 @@ func hasPodLevel(spec *corev1.PodSpec) bool {
 }
 
 // sharePodLevel sets the pod-level requests of a pod whose containers are as
-// they shall be: the original less what its containers no longer ask for.
+// they shall be: the original less what its containers no longer request.
 func sharePodLevel(want *corev1.Pod, keep *reclaimed.Record) {
 	if !hasPodLevel(&want.Spec) {
 		return
