@@ -37,7 +37,7 @@ func status(t *testing.T, change func(*rebalance.Status)) *corev1.ConfigMap {
 			Before: planner.Summary{Nodes: []planner.NodeLoad{{Name: "node-a", CPU: 0.87, Memory: 0.4, Overutilized: true}, {Name: "node-b", CPU: 0.2, Memory: 0.3}}},
 			After:  planner.Summary{Nodes: []planner.NodeLoad{{Name: "node-a", CPU: 0.55, Memory: 0.35}, {Name: "node-b", CPU: 0.52, Memory: 0.35}}},
 		},
-		Skipped:   []rebalance.LeftAloneNode{{Name: "node-c", Reason: "the last measurement of the node is 5m0s old"}},
+		Skipped:   []rebalance.SkippedNode{{Name: "node-c", Reason: "the last measurement of the node is 5m0s old"}},
 		Cooldowns: []observe.Cooldown{{Workload: "Pod/default/other", Migrations: 1, Until: noon.Add(9 * time.Minute)}},
 	}
 	change(s)

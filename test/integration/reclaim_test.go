@@ -174,7 +174,7 @@ func TestTheEventOfAStartGivesTheRequestsBack(t *testing.T) {
 		}))
 	}
 	w.eventuallyPod("train", asks(0, "900m", "64Mi"))
-	w.wantEvent("train", reclaim.ReasonLeftAlone, "has started again after it had finished")
+	w.wantEvent("train", reclaim.ReasonSkipped, "has started again after it had finished")
 }
 
 func TestAGuaranteedPodStaysGuaranteed(t *testing.T) {
@@ -218,7 +218,7 @@ func TestARefusedPodIsLeftAlone(t *testing.T) {
 	if err := asks(0, "900m", "64Mi")(pod); err != nil {
 		t.Error(err)
 	}
-	w.wantEvent("train", reclaim.ReasonLeftAlone, "minimum cpu usage")
+	w.wantEvent("train", reclaim.ReasonSkipped, "minimum cpu usage")
 	w.setStatus("train", 2, fixture.Exited(0))
 	time.Sleep(time.Second)
 	if refused := metricValue(t, registry, "ai_storage_reclaim_resizes_total"); refused != 1 {

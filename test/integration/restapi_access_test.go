@@ -21,7 +21,7 @@ func statusOf(overutilized string) *rebalance.Status {
 	nodes := []planner.NodeLoad{{Name: overutilized, CPU: 0.9, Overutilized: true}}
 	return &rebalance.Status{Time: time.Now().Add(-time.Minute), Source: "Measured", Plan: &planner.Plan{
 		Moves: []planner.Move{}, Before: planner.Summary{Nodes: nodes}, After: planner.Summary{Nodes: nodes},
-	}, Skipped: []rebalance.LeftAloneNode{{Name: nodeB, Reason: "cordoned"}}, Cooldowns: nil}
+	}, Skipped: []rebalance.SkippedNode{{Name: nodeB, Reason: "cordoned"}}, Cooldowns: nil}
 }
 
 // fault is a wrong request and what has to be said about it.

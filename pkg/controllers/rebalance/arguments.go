@@ -51,7 +51,7 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 	}, nil
 }
 
-// Defragments tells whether room for the shapes of pods counts.
+// Defragments reports whether room for the shapes of pods counts.
 func Defragments(args *config.RebalanceArgs) bool { return weights(args.Strategies).Defragment > 0 }
 
 // PrometheusOptions of the arguments; nil when the metrics API is asked.
@@ -96,7 +96,7 @@ func planningOptions(args *config.RebalanceArgs, observation *observe.Observatio
 	return options
 }
 
-// weights of the strategies, which together are 1: how dear a move is does not
+// weights of the strategies, which together are 1: how expensive a move is does not
 // depend on how they are written.
 func weights(strategies []config.Strategy) planner.Weights {
 	sum := 0.0

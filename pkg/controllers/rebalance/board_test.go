@@ -113,7 +113,7 @@ func TestLargeStatusIsTrimmed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			status.Skipped = nil
 			for i := range test.skipped {
-				status.Skipped = append(status.Skipped, LeftAloneNode{fmt.Sprint("node-", i), "no fresh measurement"})
+				status.Skipped = append(status.Skipped, SkippedNode{fmt.Sprint("node-", i), "no fresh measurement"})
 			}
 			encoded, err := encodeStatus(status, test.limit)
 			must(t, err)

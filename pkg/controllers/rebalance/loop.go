@@ -181,7 +181,7 @@ func (l *Loop) plan(ctx context.Context, in *inputs, sources map[string]bool) (*
 	planning.Sources = sources
 	status.allowed, status.Held = status.Breaker.mayMove(planning.MaxMoves)
 	status.hold(in.pause)
-	// Where nothing may be carried out, there is a plan nevertheless, for people.
+	// Where nothing may be carried out, there is a plan nevertheless, for those who read it.
 	if status.allowed > 0 {
 		planning.MaxMoves = status.allowed
 	}
@@ -220,7 +220,7 @@ func (l *Loop) act(ctx context.Context, move *planner.Move) (err error) {
 	}
 	if stale != "" {
 		l.Metrics.moves.WithLabelValues(outcomeStale).Inc()
-		logger.Info("Move dropped, the cluster has changed", "pod", move.Pod, "why", stale)
+		logger.Info("Move dropped, the cluster has changed", "pod", move.Pod, "reason", stale)
 		return nil
 	}
 	migration := newMigration(move, pod, l.Args)

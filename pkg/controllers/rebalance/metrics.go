@@ -78,7 +78,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help: "Nodes whose load is above a threshold.",
 		}),
 		skipped: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "ai_storage_rebalance_nodes_left_alone",
+			Name: "ai_storage_rebalance_nodes_skipped",
 			Help: "Nodes that no pod is moved from or to; the status says why.",
 		}),
 		coolingDown: prometheus.NewGauge(prometheus.GaugeOpts{

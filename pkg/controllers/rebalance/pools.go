@@ -34,7 +34,7 @@ func makePlan(ctx context.Context, snapshot *cluster.Snapshot, feasibility plann
 	return whole, nil
 }
 
-// onlyPool is the snapshot in which the nodes of other pools are left alone.
+// onlyPool is the snapshot in which the nodes of other pools are skipped.
 func onlyPool(snapshot *cluster.Snapshot, pool int) *cluster.Snapshot {
 	only := *snapshot
 	only.Nodes = make([]*cluster.Node, len(snapshot.Nodes))

@@ -10,8 +10,8 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
 )
 
-// WriteStatus writes a status for a person to read: the moves, what is predicted
-// before and after them, and why nodes stay overutilized or are left alone.
+// WriteStatus writes a status in a human-readable form: the moves, what is predicted
+// before and after them, and why nodes stay overutilized or are skipped.
 func WriteStatus(w io.Writer, status *Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	writeMoves(table, status.Plan)

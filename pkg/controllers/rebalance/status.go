@@ -17,7 +17,7 @@ import (
 type Status struct {
 	// Time at which the cluster was observed.
 	Time time.Time `json:"time"`
-	// DryRun tells that nothing was done, and that nodes were judged by what they
+	// DryRun reports that nothing was done, and that nodes were judged by what they
 	// used at that moment.
 	DryRun bool `json:"dryRun"`
 	// Source of every load: Measured, or Requests where nothing measures.
@@ -39,7 +39,7 @@ type Status struct {
 	// Plan in full.
 	Plan *planner.Plan `json:"plan"`
 	// Skipped lists the nodes that the loop does not touch, and why.
-	Skipped []LeftAloneNode `json:"skipped"`
+	Skipped []SkippedNode `json:"skipped"`
 	// Abnormal lists the overutilized nodes, and for how long they have been overutilized.
 	Abnormal []AbnormalNode `json:"abnormal,omitempty"`
 	Breaker  Breaker        `json:"circuitBreaker"`
@@ -63,17 +63,17 @@ type Prediction struct {
 	Fragmentation float64 `json:"fragmentation"`
 }
 
-// LeftAloneNode is a node that no pod is moved from or to.
-type LeftAloneNode struct {
+// SkippedNode is a node that no pod is moved from or to.
+type SkippedNode struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
 }
 
-func skipped(snapshot *cluster.Snapshot) []LeftAloneNode {
-	nodes := []LeftAloneNode{}
+func skipped(snapshot *cluster.Snapshot) []SkippedNode {
+	nodes := []SkippedNode{}
 	for _, node := range snapshot.Nodes {
 		if node.Skipped != "" {
-			nodes = append(nodes, LeftAloneNode{node.Name, node.Skipped})
+			nodes = append(nodes, SkippedNode{node.Name, node.Skipped})
 		}
 	}
 	return nodes

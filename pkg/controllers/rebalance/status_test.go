@@ -126,9 +126,9 @@ ai_storage_rebalance_last_cycle_timestamp_seconds NOON
 # HELP ai_storage_rebalance_metrics_age_seconds Age of the oldest of the last measurements of all nodes, in the last cycle; 0 where nothing measures.
 # TYPE ai_storage_rebalance_metrics_age_seconds gauge
 ai_storage_rebalance_metrics_age_seconds 300
-# HELP ai_storage_rebalance_nodes_left_alone Nodes that no pod is moved from or to; the status says why.
-# TYPE ai_storage_rebalance_nodes_left_alone gauge
-ai_storage_rebalance_nodes_left_alone 1
+# HELP ai_storage_rebalance_nodes_skipped Nodes that no pod is moved from or to; the status says why.
+# TYPE ai_storage_rebalance_nodes_skipped gauge
+ai_storage_rebalance_nodes_skipped 1
 # HELP ai_storage_rebalance_workloads_cooling_down Workloads that stay where they are since a migration of them ended not long ago.
 # TYPE ai_storage_rebalance_workloads_cooling_down gauge
 ai_storage_rebalance_workloads_cooling_down 0
@@ -136,7 +136,7 @@ ai_storage_rebalance_workloads_cooling_down 0
 	want = strings.ReplaceAll(want, "NOON", strconv.FormatFloat(float64(noon.Unix()), 'e', -1, 64))
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "ai_storage_rebalance_circuit_breaker",
 		"ai_storage_rebalance_cycles_total", "ai_storage_rebalance_last_cycle_timestamp_seconds", "ai_storage_rebalance_metrics_age_seconds",
-		"ai_storage_rebalance_nodes_left_alone", "ai_storage_rebalance_workloads_cooling_down"); err != nil {
+		"ai_storage_rebalance_nodes_skipped", "ai_storage_rebalance_workloads_cooling_down"); err != nil {
 		t.Error(err)
 	}
 	plan := loop.Status().Plan

@@ -23,7 +23,7 @@ const (
 	statusKey = "status.json"
 )
 
-// Pause says whether the loop may begin migrations. Those in flight go on.
+// Pause says whether the loop may begin migrations. Those in flight continue.
 type Pause struct {
 	Paused bool   `json:"paused"`
 	Reason string `json:"reason,omitempty"`
@@ -32,7 +32,7 @@ type Pause struct {
 	Since *time.Time `json:"since,omitempty"`
 }
 
-// String tells a person who paused the loop, and why; "" when it is not paused.
+// String says who paused the loop, and why; "" when it is not paused.
 func (p Pause) String() string {
 	if !p.Paused {
 		return ""

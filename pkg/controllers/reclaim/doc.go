@@ -1,4 +1,4 @@
-// Package controller carries out what package reclaim decides: as soon as a
+// Package reclaim carries out what package decide decides: as soon as a
 // container of a running pod has finished for good, its requests are shrunk
 // through the pod's resize subresource, so that a pod that waits for room finds
 // it without anything being moved. It acts at once rather than when a pod is

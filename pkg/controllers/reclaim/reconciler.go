@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,7 +24,7 @@ import (
 const (
 	ReasonReclaimed   = "RequestsReclaimed"
 	ReasonGivenBack   = "RequestsGivenBack"
-	ReasonLeftAlone   = "RequestsNotReclaimed"
+	ReasonSkipped     = "RequestsNotReclaimed"
 	actionReclaim     = "Reclaim"
 	resizeSubresource = "resize"
 )
@@ -52,12 +53,12 @@ func (r *reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, fmt.Errorf("deciding what to reclaim of pod %s: %w", request, err)
 	}
 	if decision.Why != "" {
-		ctrl.LoggerFrom(ctx).V(4).Info("Nothing to reclaim", "pod", request, "why", decision.Why)
+		ctrl.LoggerFrom(ctx).V(4).Info("Nothing to reclaim", "pod", request, "reason", decision.Why)
 	}
 	err = r.carryOut(ctx, pod, decision)
 	// What a quota keeps from a container that starts again may be there later.
 	if isRefusal(err) && len(decision.Restored) == 0 {
-		err = r.leaveAlone(ctx, pod, decision.Remember, "the API server refuses to resize the pod: "+err.Error())
+		err = r.skip(ctx, pod, decision.Remember, "the API server refuses to resize the pod: "+err.Error())
 	}
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		// The pod has changed or is gone. The next look is at what it is then.
@@ -102,10 +103,10 @@ func (r *reconciler) remember(ctx context.Context, pod *corev1.Pod, rec reclaime
 	return r.client.Patch(ctx, pod, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 }
 
-// leaveAlone marks a pod that the API server does not let us shrink. The server
+// skip marks a pod that the API server does not let us shrink. The server
 // refuses before it notices that we have seen an older pod, so the pod is read
 // anew: it must be the one on which we have just written the reclaimed.
-func (r *reconciler) leaveAlone(ctx context.Context, seen *corev1.Pod, written reclaimed.Record, why string) error {
+func (r *reconciler) skip(ctx context.Context, seen *corev1.Pod, written reclaimed.Record, why string) error {
 	pod, asWritten := &corev1.Pod{}, seen.DeepCopy()
 	if err := r.live.Get(ctx, client.ObjectKeyFromObject(seen), pod); err != nil {
 		return err
@@ -117,7 +118,7 @@ func (r *reconciler) leaveAlone(ctx context.Context, seen *corev1.Pod, written r
 	if pod.UID != seen.UID || pod.Annotations[key] != asWritten.Annotations[key] {
 		return nil // It has changed, and is looked at again.
 	}
-	rec, err := decide.LeaveAlone(seen, why)
+	rec, err := decide.Skip(seen, why)
 	if err != nil {
 		return err
 	}
@@ -125,8 +126,8 @@ func (r *reconciler) leaveAlone(ctx context.Context, seen *corev1.Pod, written r
 		return err
 	}
 	r.metrics.resizes.WithLabelValues(outcomeRefused).Inc()
-	ctrl.LoggerFrom(ctx).Info("Pod cannot be resized, its requests come free when it moves", "pod", client.ObjectKeyFromObject(pod), "why", why)
-	r.recorder.Eventf(pod, nil, corev1.EventTypeWarning, ReasonLeftAlone, actionReclaim, "%s", note(why))
+	ctrl.LoggerFrom(ctx).Info("Pod cannot be resized, its requests come free when it moves", "pod", klog.KObj(pod), "reason", why)
+	r.recorder.Eventf(pod, nil, corev1.EventTypeWarning, ReasonSkipped, actionReclaim, "%s", note(why))
 	return nil
 }
 
@@ -140,15 +141,15 @@ func isRefusal(err error) bool {
 }
 
 func (r *reconciler) report(ctx context.Context, before, after *corev1.Pod, d decide.Decision) {
-	logger := ctrl.LoggerFrom(ctx).WithValues("pod", client.ObjectKeyFromObject(after))
+	logger := ctrl.LoggerFrom(ctx).WithValues("pod", klog.KObj(after))
 	freed := requested(before).Sub(requested(after))
 	if len(d.Restored) > 0 {
 		r.metrics.resizes.WithLabelValues(outcomeGivenBack).Inc()
-		logger.Info("Requests given back", "containers", d.Restored, "milliCPU", -freed.MilliCPU, "memory", -freed.Memory, "why", d.Why)
+		logger.Info("Requests given back", "containers", d.Restored, "milliCPU", -freed.MilliCPU, "memory", -freed.Memory, "reason", d.Why)
 		kind, why := corev1.EventTypeNormal, "it starts again"
 		reason := ReasonGivenBack
 		if d.Why != "" {
-			kind, reason, why = corev1.EventTypeWarning, ReasonLeftAlone, d.Why
+			kind, reason, why = corev1.EventTypeWarning, ReasonSkipped, d.Why
 		}
 		r.recorder.Eventf(after, nil, kind, reason, actionReclaim, "%s", note(fmt.Sprintf(
 			"container %s has its requests back (%dm CPU, %d MiB of memory): %s", strings.Join(d.Restored, ", "), -freed.MilliCPU, -freed.Memory>>20, why)))

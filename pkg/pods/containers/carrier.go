@@ -17,7 +17,7 @@ func CarrierName(root string, migration types.UID, created time.Time) string {
 
 // BuildCarrier returns the pod that mounts the checkpoint claim on the node of
 // the original, so that the node agent can reach it there. It does nothing, and
-// asks for nothing but to be there.
+// requests nothing but to be there.
 func BuildCarrier(original *corev1.Pod, name, claim string, migration types.UID, image string) *corev1.Pod {
 	root := RootName(original)
 	return &corev1.Pod{

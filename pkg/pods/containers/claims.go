@@ -40,7 +40,7 @@ func Exclusive(pod *corev1.Pod, v Verdicts, claims ClaimLookup) string {
 }
 
 // AccessModes are those that the volume of a claim has; before it has one, those
-// that were asked for.
+// that were requested.
 func AccessModes(claim *corev1.PersistentVolumeClaim) []corev1.PersistentVolumeAccessMode {
 	if len(claim.Status.AccessModes) > 0 {
 		return claim.Status.AccessModes

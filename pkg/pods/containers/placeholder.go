@@ -21,7 +21,7 @@ func PlaceholderName(root string, migration types.UID, created time.Time) string
 const PauseImage = "registry.k8s.io/pause:3.10"
 
 // BuildPlaceholder returns the pod that holds the place of a replacement until
-// the original is gone: it asks for the same resources (requests, without the
+// the original is gone: it requests the same resources (requests, without the
 // overhead of the runtime class) and host ports, goes where the replacement and its volumes may go, and does nothing. No Service and
 // no controller of the original finds it.
 func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests corev1.ResourceList, volumes []*corev1.PersistentVolume) *corev1.Pod {

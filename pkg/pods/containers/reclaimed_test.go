@@ -15,7 +15,7 @@ func TestAReplacementAsksForWhatThePodAskedForAtFirst(t *testing.T) {
 	pod := fixture.MakePod("train").Node("node-a").RestartPolicy(corev1.RestartPolicyNever).
 		Annotation(v1alpha1.ReclaimedAnnotation, `{"containers":{
 			"batch":{"original":{"requests":{"cpu":"900m"}},"resized":{"requests":{"cpu":"1m"}}},
-			"serve":{"original":{"requests":{"cpu":"500m"}},"resized":{"requests":{"cpu":"499m"}},"nudged":true}}}`).
+			"serve":{"original":{"requests":{"cpu":"500m"}},"resized":{"requests":{"cpu":"499m"}},"tookMilli":true}}}`).
 		Container("batch", fixture.Exited(1), fixture.Requests("1m", "64Mi")).
 		Container("serve", fixture.Running(), fixture.Requests("499m", "64Mi")).
 		Obj()

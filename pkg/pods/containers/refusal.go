@@ -39,7 +39,7 @@ const (
 type Refusal struct {
 	// Reason is a CamelCase word for programs.
 	Reason string
-	// Message is a sentence for people.
+	// Message is a human-readable sentence.
 	Message string
 }
 
@@ -250,7 +250,7 @@ func gatePathTaken(pod *corev1.Pod, _ Verdicts) *Refusal {
 
 // resourceClaim refuses claims that name one set of devices: the original and
 // its replacement cannot hold them on two nodes. Claims made from a template
-// are made anew for the replacement.
+// are recreated for the replacement.
 func resourceClaim(pod *corev1.Pod, v Verdicts) *Refusal {
 	for _, claim := range pod.Spec.ResourceClaims {
 		if claim.ResourceClaimName == nil {

@@ -60,7 +60,7 @@ func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev
 	if err := matchVerdicts(pod, v); err != nil {
 		return nil, err
 	}
-	// A container that moves is one that works: it asks for what its author said,
+	// A container that moves is one that works: it requests what its author said,
 	// whatever was taken from it in place.
 	pod, err := reclaimed.Original(pod)
 	if err != nil {
@@ -144,7 +144,7 @@ func stripped(pod *corev1.Pod, v Verdicts, gone func(volume string) bool) *corev
 		}
 	})
 	// A volume that no container ever used was not there for the stripped ones:
-	// it stays, unless it is one that is made anew.
+	// it stays, unless it is one that is recreated.
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(volume corev1.Volume) bool {
 		return gone(volume.Name) || volume.Name == v1alpha1.GateVolumeName || usedBefore[volume.Name] && !used[volume.Name]
 	})
@@ -209,7 +209,7 @@ var annotationsOfTheOriginal = []string{
 	"cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs",
 }
 
-// inheritedMeta keeps the labels, so that Services go on matching, and the
+// inheritedMeta keeps the labels, so that Services continue to match, and the
 // annotations. An owner that is no controller stays an owner: the replacement
 // must go when it goes.
 func inheritedMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {

@@ -6,7 +6,7 @@ import (
 )
 
 // PodLevelShare returns the pod-level resources (KEP-2837) of the stripped
-// spec: those of the original less what the stripped containers asked for, as
+// spec: those of the original less what the stripped containers requested, as
 // far as the containers that remain allow.
 func PodLevelShare(original, stripped *corev1.PodSpec) *corev1.ResourceRequirements {
 	if original.Resources == nil {

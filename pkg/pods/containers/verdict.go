@@ -186,7 +186,7 @@ func (j *judge) initContainer(c *corev1.Container) v1alpha1.ContainerVerdict {
 
 // keepNeededInits takes finished init containers along whose product is in a
 // volume that stays behind. Keeping one can make another one necessary, so it
-// goes on until nothing changes.
+// continues until nothing changes.
 func (j *judge) keepNeededInits(v *Verdicts) {
 	for changed := true; changed; {
 		changed = false
@@ -216,7 +216,7 @@ type finding struct {
 	state   v1alpha1.ContainerState
 	reason  string
 	message string
-	// hasRun tells whether the container has ever started.
+	// hasRun reports whether the container has ever started.
 	hasRun bool
 }
 

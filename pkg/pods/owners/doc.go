@@ -12,7 +12,7 @@
 // Release. What ties the original to its ReplicaSet or Job is taken away in one
 // patch and written down on it. The owner at once makes another pod, which the
 // admission webhook turns into the replacement; the original works on, as a pod
-// that nobody owns. Undoing puts everything back.
+// that nobody owns. Undoing restores all of it.
 //
 // Recreate. A StatefulSet, and what the author of a pod vouches for, makes
 // another pod once the original is gone; the admission webhook turns that into the

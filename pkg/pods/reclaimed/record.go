@@ -26,9 +26,9 @@ type Record struct {
 type Change struct {
 	Original corev1.ResourceRequirements `json:"original"`
 	Resized  corev1.ResourceRequirements `json:"resized"`
-	// Nudged marks a running container, of which a thousandth of a CPU was taken
+	// TookMilli marks a running container, of which a thousandth of a CPU was taken
 	// so that the kubelet looks at its pod again.
-	Nudged bool `json:"nudged,omitempty"`
+	TookMilli bool `json:"tookMilli,omitempty"`
 }
 
 // Of reads the record of a pod; a pod without one has an empty record.
@@ -77,7 +77,7 @@ func (r Record) Clone() Record {
 
 // Original returns the pod as its author made it: with the resources from its
 // record, and without the record. A pod that was never resized is returned
-// itself. What somebody else has set since then stays.
+// itself. What another client has set since then stays.
 func Original(pod *corev1.Pod) (*corev1.Pod, error) {
 	r, err := Of(pod)
 	if err != nil || r.IsEmpty() {

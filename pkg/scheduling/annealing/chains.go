@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Budget says how long a search may go on. One of its fields is set.
+// Budget says how long a search may run. One of its fields is set.
 type Budget struct {
 	// Iterations is the number of proposals that each chain looks at.
 	Iterations int64

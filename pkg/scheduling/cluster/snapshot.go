@@ -14,7 +14,7 @@ import (
 const (
 	// SourceMeasured figures were measured.
 	SourceMeasured = "Measured"
-	// SourceRequests figures are what pods ask for, since nothing measures them.
+	// SourceRequests figures are what pods request, since nothing measures them.
 	SourceRequests = "Requests"
 )
 
@@ -43,7 +43,7 @@ func NewSnapshot(at time.Time, nodes []*Node, pods []*Pod) *Snapshot {
 // Node is one node.
 type Node struct {
 	Name string
-	// Allocatable is what pods may ask for.
+	// Allocatable is what pods may request.
 	Allocatable Resources
 	// Pool is the number of the node pool that the node is in, from 0. Moves stay
 	// within a pool.
@@ -53,10 +53,10 @@ type Node struct {
 	// Smoothed is the mean of what the node uses, weighted by age. Measured may be
 	// above it, since peaks count there. Nil where Measured is nil.
 	Smoothed *Usage
-	// Stabilizing marks a node that is left alone only because it has not been
+	// Stabilizing marks a node that is skipped only because it has not been
 	// measured often enough yet.
 	Stabilizing bool
-	// Schedulable tells whether new pods may come: Ready and not cordoned.
+	// Schedulable reports whether new pods may come: Ready and not cordoned.
 	Schedulable bool
 	// Skipped says why no pod is moved from or to the node; empty when pods may
 	// be.
@@ -108,7 +108,7 @@ func (l LazyPod) Equal(other LazyPod) bool {
 	return equality.Semantic.DeepEqual(l(), other())
 }
 
-// Key identifies a pod to people.
+// Key identifies a pod in messages.
 func (p *Pod) Key() PodKey { return PodKey{Namespace: p.Namespace, Name: p.Name} }
 
 // PodKey is the namespace and name of a pod.

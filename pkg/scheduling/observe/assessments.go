@@ -20,7 +20,7 @@ type Assessments struct {
 
 type assessment struct {
 	requests cluster.Resources
-	// hasOwnLoad tells that verdicts and refusal are known, too.
+	// hasOwnLoad reports that verdicts and refusal are known, too.
 	hasOwnLoad bool
 	verdicts   containers.Verdicts
 	refusal    *containers.Refusal

@@ -21,7 +21,7 @@ type Cooldown struct {
 	Until      time.Time `json:"until"`
 }
 
-// Cooldowns lists the workloads that are left alone after a migration, by name.
+// Cooldowns lists the workloads that cool down after a migration, by name.
 func Cooldowns(observation *Observation, options Options) []Cooldown {
 	h := newMigrationHistory(observation.Migrations)
 	found := map[string]Cooldown{}

@@ -147,7 +147,7 @@ func insert(series []sample, s sample) []sample {
 }
 
 // withinWindow drops what is too old. The last sample stays: how old it is may
-// be the reason to leave a node alone.
+// be the reason to skip a node.
 func (s *MetricsHistory) withinWindow(series []sample, now time.Time) []sample {
 	old := 0
 	for old < len(series)-1 && now.Sub(series[old].at) > s.options.Window {

@@ -34,7 +34,7 @@ type Observer struct {
 	metrics    metricsclient.MetricsV1beta1Interface
 	prometheus *Prometheus
 	clock      clock.PassiveClock
-	// followsTopology tells whether anything asks for NUMA nodes.
+	// followsTopology reports whether anything asks for NUMA nodes.
 	followsTopology bool
 }
 

@@ -71,9 +71,9 @@ func buildPod(pod *corev1.Pod, requests cluster.Resources, observation *Observat
 	return p
 }
 
-// giveReplacement says how the replacement is built and what it asks for. It is
+// giveReplacement says how the replacement is built and what it requests. It is
 // built only when somebody asks for it, unless containers stay behind: then what
-// it asks for is not known before. It returns why there can be none.
+// it requests is not known before. It returns why there can be none.
 func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) {
 	var err error
 	p.Replacement = sync.OnceValue(func() (replacement *corev1.Pod) {
@@ -97,7 +97,7 @@ func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) 
 }
 
 // wasResized reports whether a container may have other requests than its spec
-// asks for: then the replacement, which knows only the spec, has others, too.
+// requests: then the replacement, which knows only the spec, has others, too.
 func wasResized(pod *corev1.Pod) bool {
 	hasResources := func(s corev1.ContainerStatus) bool { return s.Resources != nil }
 	return slices.ContainsFunc(pod.Status.ContainerStatuses, hasResources) ||

@@ -37,7 +37,7 @@ type Options struct {
 	Cooldown, MaxCooldown time.Duration
 	// PriorityCeiling is the highest priority that moves.
 	PriorityCeiling int32
-	// CarriesState tells that scratch volumes and memory can move along.
+	// CarriesState reports that scratch volumes and memory can move along.
 	CarriesState bool
 	// MetricsHistory has recorded the observation; nil knows the observation alone.
 	MetricsHistory *MetricsHistory
@@ -182,7 +182,7 @@ func usageOf(r cluster.Resources, at time.Time) *cluster.Usage {
 }
 
 // podUsage is what a pod uses; nil without a fresh measurement. Without anything
-// that measures, it is what the pod asks for.
+// that measures, it is what the pod requests.
 func podUsage(pod *corev1.Pod, requests cluster.Resources, observation *Observation, options Options) *cluster.Usage {
 	if observation.usesRequests() {
 		return usageOf(requests, observation.At)

@@ -63,13 +63,13 @@ type Objective struct {
 
 // NodeState is what the objective reads of a node.
 type NodeState struct {
-	// Allocatable is what pods may ask for, Used the measured load, Requested what
-	// pods ask for.
+	// Allocatable is what pods may request, Used the measured load, Requested what
+	// pods request.
 	Allocatable, Used, Requested cluster.Resources
 	// Evictable is the part of Requested that would have to leave before the node
 	// is empty.
 	Evictable cluster.Resources
-	// Pinned tells that a pod on the node cannot leave: it costs the same whatever
+	// Pinned reports that a pod on the node cannot leave: it costs the same whatever
 	// comes or goes.
 	Pinned bool
 }

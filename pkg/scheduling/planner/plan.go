@@ -46,7 +46,7 @@ type Move struct {
 	Usage cluster.Resources `json:"usage"`
 	// FreedRequests are the requests that stripping finished containers frees.
 	FreedRequests cluster.Resources `json:"freedRequests"`
-	// Reason explains the move to a person: what it gains, what it costs, and
+	// Reason explains the move in a sentence: what it gains, what it costs, and
 	// which rule allowed it.
 	Reason string `json:"reason"`
 }

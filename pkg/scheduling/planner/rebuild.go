@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// rebuilds is how often a part of the plan is torn out and found anew.
+	// rebuilds is how often a part of the plan is removed and found again (ruin and recreate).
 	rebuilds = 80
 	// confirmEvery is after how many of them the scheduler is asked.
 	confirmEvery = 16
@@ -19,7 +19,7 @@ const (
 	rebuildNoise = 0.3
 )
 
-// rebuild tears out a part of the plan and finds it anew, a little at random,
+// rebuild removes a part of the plan and finds it again (ruin and recreate), a little at random,
 // and keeps what is better. The scheduler is asked about what came out every few
 // turns; what it refuses is forgotten, and not found again.
 func (s *search) rebuild(ctx context.Context) error {

@@ -36,7 +36,7 @@ type state struct {
 type node struct {
 	*cluster.Node
 	id int32
-	// usable nodes are measured and not left alone.
+	// usable nodes are measured and not skipped.
 	usable bool
 	// source nodes may give pods away when they are overutilized.
 	source bool
@@ -51,7 +51,7 @@ type node struct {
 	free, held []int64
 	// zones is free for each NUMA node; nil where the node does not tell.
 	zones [][]int64
-	// evictable is what those pods ask for that keep the node from being empty.
+	// evictable is what those pods request that keep the node from being empty.
 	evictable [2]int64
 	// pinned nodes hold a pod that cannot leave, so they are never empty.
 	pinned bool
@@ -74,11 +74,11 @@ type pod struct {
 	// requests of the original, stripped of the replacement.
 	requests, stripped []int64
 	movable            bool
-	// occupies tells that the pod keeps its node from being empty.
+	// occupies reports that the pod keeps its node from being empty.
 	occupies bool
 	// why is the rule that allowed the latest move.
 	why rule
-	// hasRefusals tells that the scheduler refused some node.
+	// hasRefusals reports that the scheduler refused some node.
 	hasRefusals bool
 	// isOrdered tells, while the plan is put into order, that the pod has its turn.
 	isOrdered bool

@@ -12,7 +12,7 @@ import (
 
 // base is what a Simulator keeps from one session to the next: the framework's
 // view of every node. From one cycle to the next most nodes hold the same pods,
-// and to add up what pods ask for is most of the work. Objects of informers are
+// and to add up what pods request is most of the work. Objects of informers are
 // never changed, only replaced, so the same pointer means the same content.
 //
 // The views are shared by sessions, which copy a node before they change it.

@@ -29,7 +29,7 @@ type Simulator struct {
 	framework framework.Framework
 	claims    corelisters.PersistentVolumeClaimLister
 
-	// follows tells that PreFilter need not be asked anew after every change.
+	// follows reports that PreFilter need not be asked anew after every change.
 	follows bool
 
 	// mu keeps sessions apart: the plugins were made with one lister, which

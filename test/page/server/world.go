@@ -116,7 +116,7 @@ func (w *world) plan(now time.Time) restapi.Plan {
 		Before:           rebalance.Prediction{Objective: 41.72, CPUDeviation: 0.214, MemoryDeviation: 0.173, Fragmentation: 0.08},
 		After:            rebalance.Prediction{Objective: 28.06, CPUDeviation: 0.131, MemoryDeviation: 0.149, Fragmentation: 0.08},
 		ExpectedDowntime: &metav1.Duration{Duration: 4200 * time.Millisecond},
-		Skipped:          []rebalance.LeftAloneNode{},
+		Skipped:          []rebalance.SkippedNode{},
 		Abnormal:         []rebalance.AbnormalNode{{Name: nodeName(3), Cycles: 6}, {Name: nodeName(11), Cycles: 4}},
 		Breaker:          rebalance.Breaker{State: rebalance.BreakerClosed, Failed: 1, Finished: 10},
 		Cooldowns: []observe.Cooldown{
@@ -126,7 +126,7 @@ func (w *world) plan(now time.Time) restapi.Plan {
 	}
 	for _, n := range w.nodes(now).Items {
 		if n.Skipped != "" {
-			status.Skipped = append(status.Skipped, rebalance.LeftAloneNode{Name: n.Name, Reason: n.Skipped})
+			status.Skipped = append(status.Skipped, rebalance.SkippedNode{Name: n.Name, Reason: n.Skipped})
 		}
 	}
 	status.Plan.StillOverutilized = []planner.OverutilizedNode{{Name: nodeName(11), Reasons: []string{"its pods are younger than the minimum age (3 times)", "a budget for disruptions allows none (1 times)"}}}

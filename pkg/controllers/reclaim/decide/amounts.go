@@ -10,7 +10,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
 )
 
-// What a finished container still asks for: the least that the API allows to
+// What a finished container still requests: the least that the API allows to
 // stand for "almost nothing". Zero would change the class of some pods.
 var (
 	leastCPU    = resource.MustParse("1m")
@@ -20,9 +20,9 @@ var (
 // resizable are the only resources that the resize subresource changes.
 var resizable = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
 
-// leastToNudge is what a running container must ask for, at least, to give up
+// leastToTakeFrom is what a running container must request, at least, to give up
 // a thousandth of a CPU: a hundredth of it at most.
-var leastToNudge = resource.MustParse("100m")
+var leastToTakeFrom = resource.MustParse("100m")
 
 func least(name corev1.ResourceName) resource.Quantity {
 	if name == corev1.ResourceCPU {
@@ -31,15 +31,15 @@ func least(name corev1.ResourceName) resource.Quantity {
 	return leastMemory
 }
 
-// shrunk returns how a finished container is resized. Before is the change that
-// was recorded for it, if any, whose original counts. It is not worth it when
+// shrinkContainer returns how a finished container is resized. Before is the change that
+// was recorded for it, if any, whose original counts. It is not ok when
 // nothing would become less.
-func shrunk(c *corev1.Container, before reclaimed.Change, class corev1.PodQOSClass) (change reclaimed.Change, worthIt bool) {
+func shrinkContainer(c *corev1.Container, before reclaimed.Change, class corev1.PodQOSClass) (change reclaimed.Change, ok bool) {
 	if asksForRestart(c) {
 		return before, false
 	}
 	found := before.Original
-	if !before.Nudged {
+	if !before.TookMilli {
 		found = amountsOf(c.Resources, class)
 	}
 	change.Original = found
@@ -47,14 +47,14 @@ func shrunk(c *corev1.Container, before reclaimed.Change, class corev1.PodQOSCla
 		small := corev1.ResourceList{}
 		for name, amount := range list {
 			if limit := least(name); amount.Cmp(limit) > 0 {
-				amount, worthIt = limit, true
+				amount, ok = limit, true
 			}
 			small[name] = amount.DeepCopy()
 		}
 		return small
 	}
 	change.Resized = corev1.ResourceRequirements{Requests: shrink(found.Requests), Limits: shrink(found.Limits)}
-	return change, worthIt
+	return change, ok
 }
 
 // amountsOf returns what may change. What is not set cannot be set: the API
@@ -84,12 +84,12 @@ func asksForRestart(c *corev1.Container) bool {
 	})
 }
 
-// nudge takes 1m from the running container that asks for most CPU.
-func nudge(pod *corev1.Pod, keep *reclaimed.Record, class corev1.PodQOSClass) {
+// takeOneMilli takes 1m from the running container that requests most CPU.
+func takeOneMilli(pod *corev1.Pod, keep *reclaimed.Record, class corev1.PodQOSClass) {
 	var chosen *corev1.Container
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
-		if !isRunning(pod, c.Name) || asksForRestart(c) || c.Resources.Requests.Cpu().Cmp(leastToNudge) < 0 {
+		if !isRunning(pod, c.Name) || asksForRestart(c) || c.Resources.Requests.Cpu().Cmp(leastToTakeFrom) < 0 {
 			continue
 		}
 		if chosen == nil || c.Resources.Requests.Cpu().Cmp(*chosen.Resources.Requests.Cpu()) > 0 {
@@ -102,7 +102,7 @@ func nudge(pod *corev1.Pod, keep *reclaimed.Record, class corev1.PodQOSClass) {
 	now := amountsOf(chosen.Resources, class)
 	change, known := keep.Containers[chosen.Name]
 	if !known {
-		change = reclaimed.Change{Nudged: true, Original: now}
+		change = reclaimed.Change{TookMilli: true, Original: now}
 	}
 	change.Resized = *now.DeepCopy()
 	for _, list := range []corev1.ResourceList{change.Resized.Requests, change.Resized.Limits} {
@@ -125,7 +125,7 @@ func hasPodLevel(spec *corev1.PodSpec) bool {
 }
 
 // sharePodLevel sets the pod-level requests of a pod whose containers are as
-// they shall be: the original less what its containers no longer ask for.
+// they shall be: the original less what its containers no longer request.
 func sharePodLevel(want *corev1.Pod, keep *reclaimed.Record) {
 	if !hasPodLevel(&want.Spec) {
 		return

@@ -23,7 +23,7 @@ type Decision struct {
 	Keep reclaimed.Record
 	// Shrunk and Restored are the names of containers.
 	Shrunk, Restored []string
-	// Why says why a pod is not touched though it might be; for people.
+	// Why is a sentence that says why a pod is not touched though it might be.
 	Why string
 }
 
@@ -48,8 +48,8 @@ func Decide(pod *corev1.Pod, facts Facts) (Decision, error) {
 	if stay.Why = notResizable(pod); stay.Why != "" {
 		return stay, nil
 	}
-	if d, give := giveUp(pod, old, facts); give {
-		return d, nil
+	if why := rollbackReason(pod, old, facts); why != "" {
+		return rollBack(pod, old, why), nil
 	}
 	finished, _ := containers.Finished(pod)
 	if d, needed := restore(pod, old, finished); needed {
@@ -62,9 +62,9 @@ func Decide(pod *corev1.Pod, facts Facts) (Decision, error) {
 	return shrink(pod, old, finished), nil
 }
 
-// LeaveAlone is the record of a pod that the API server does not let us shrink:
+// Skip is the record of a pod that the API server does not let us shrink:
 // nothing more is tried, and what was shrunk before can still be given back.
-func LeaveAlone(pod *corev1.Pod, why string) (reclaimed.Record, error) {
+func Skip(pod *corev1.Pod, why string) (reclaimed.Record, error) {
 	old, err := reclaimed.Of(pod)
 	old.Skipped = why
 	return old, err
@@ -94,38 +94,39 @@ func notResizable(pod *corev1.Pod) string {
 	return ""
 }
 
-// giveUp notices that a container started again against its policy, that the
-// kubelet cannot do a resize of ours, or that somebody else resizes the pod as
-// well. Two that resize the same pod would not end.
-func giveUp(pod *corev1.Pod, old reclaimed.Record, facts Facts) (Decision, bool) {
+// rollbackReason says why all is given back and nothing more is taken; "" when
+// nothing speaks against it: a container started again against its policy, the
+// kubelet cannot do a resize of ours, or another client resizes the pod as well.
+// Two that resize the same pod would not end.
+func rollbackReason(pod *corev1.Pod, old reclaimed.Record, facts Facts) string {
 	isResized := len(old.Containers) > 0 || old.Pod != nil
 	if isResized || old.Skipped == "" {
 		for _, name := range slices.Sorted(maps.Keys(facts.StartedAgain)) {
-			return putBack(pod, old, fmt.Sprintf("container %s has started again after it had finished", name)), true
+			return fmt.Sprintf("container %s has started again after it had finished", name)
 		}
 	}
 	if !isResized {
-		return Decision{}, false
+		return ""
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodResizePending && c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonInfeasible {
-			return putBack(pod, old, "the kubelet cannot resize the pod: "+c.Message), true
+			return "the kubelet cannot resize the pod: " + c.Message
 		}
 	}
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
 		if change, resized := old.Containers[c.Name]; resized && !change.Explains(c.Resources) {
-			return putBack(pod, old, fmt.Sprintf("somebody else has resized container %s", c.Name)), true
+			return fmt.Sprintf("another client has resized container %s", c.Name)
 		}
 	}
 	if old.Pod != nil && (pod.Spec.Resources == nil || !old.Pod.Explains(*pod.Spec.Resources)) {
-		return putBack(pod, old, "somebody else has resized the pod"), true
+		return "another client has resized the pod"
 	}
-	return Decision{}, false
+	return ""
 }
 
-// putBack restores all that is still as we left it.
-func putBack(pod *corev1.Pod, old reclaimed.Record, why string) Decision {
+// rollBack gives back all that is still as we left it.
+func rollBack(pod *corev1.Pod, old reclaimed.Record, why string) Decision {
 	d := Decision{Remember: old, Keep: reclaimed.Record{Skipped: why}, Why: why}
 	want := pod.DeepCopy()
 	for i := range want.Spec.Containers {
@@ -142,8 +143,8 @@ func putBack(pod *corev1.Pod, old reclaimed.Record, why string) Decision {
 	return d
 }
 
-// restore gives containers that start again what they had. The nudged ones
-// follow when no container is shrunk any more.
+// restore gives containers that start again what they had. The running one, of which
+// a thousandth of a CPU was taken, follows when no container is shrunk any more.
 func restore(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) (Decision, bool) {
 	keep := old.Clone()
 	d := Decision{Remember: old}
@@ -158,7 +159,7 @@ func restore(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) (D
 			}
 		}
 	}
-	giveBack(func(c *corev1.Container, change reclaimed.Change) bool { return !change.Nudged && !finished[c.Name] })
+	giveBack(func(c *corev1.Container, change reclaimed.Change) bool { return !change.TookMilli && !finished[c.Name] })
 	if len(d.Restored) == 0 {
 		return Decision{}, false
 	}
@@ -173,7 +174,7 @@ func restore(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) (D
 
 func hasShrunk(r reclaimed.Record) bool {
 	for _, change := range r.Containers {
-		if !change.Nudged {
+		if !change.TookMilli {
 			return true
 		}
 	}
@@ -199,9 +200,9 @@ func shrink(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) Dec
 			continue
 		}
 		change, known := keep.Containers[c.Name]
-		if !known || change.Nudged {
-			var worthIt bool
-			if change, worthIt = shrunk(c, change, class); !worthIt {
+		if !known || change.TookMilli {
+			var ok bool
+			if change, ok = shrinkContainer(c, change, class); !ok {
 				continue
 			}
 			keep.Containers[c.Name] = change
@@ -212,7 +213,7 @@ func shrink(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) Dec
 		}
 	}
 	if len(d.Shrunk) > 0 && pod.Status.Resources != nil {
-		nudge(want, &keep, class)
+		takeOneMilli(want, &keep, class)
 	}
 	for i := range want.Spec.Containers {
 		if change, known := keep.Containers[want.Spec.Containers[i].Name]; known {

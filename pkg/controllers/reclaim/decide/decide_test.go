@@ -96,7 +96,7 @@ func TestDecide(t *testing.T) {
 		{"guaranteed by the pod's own limits", training().With(func(pod *corev1.Pod) {
 			pod.Spec.Resources = &corev1.ResourceRequirements{Requests: fixture.Amounts("4", "4Gi"), Limits: fixture.Amounts("4", "4Gi")}
 		}), nil, "1600m 192Mi", "shared"},
-		{"the kubelet reports a figure of the pod: a running container is nudged", training().With(func(pod *corev1.Pod) {
+		{"the kubelet reports a figure of the pod: a running container gives up one milli", training().With(func(pod *corev1.Pod) {
 			pod.Status.Resources = &corev1.ResourceRequirements{Requests: fixture.Amounts("1600m", "192Mi")}
 		}), []string{"batch"}, "700m 129Mi", ""},
 	} {
@@ -229,7 +229,7 @@ func TestTheOthersStayReclaimed(t *testing.T) {
 	wantRequests(t, apply(t, both, d, all), "2100m 192Mi")
 }
 
-func TestWhatCannotBeResizedIsPutBackAndLeftAlone(t *testing.T) {
+func TestWhatCannotBeResizedIsRolledBackAndSkipped(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*corev1.Pod)
@@ -237,9 +237,9 @@ func TestWhatCannotBeResizedIsPutBackAndLeftAlone(t *testing.T) {
 		why    string
 	}{
 		{"the kubelet cannot", infeasible, "1600m 192Mi", "static CPUs"},
-		{"somebody else resizes the container too", func(pod *corev1.Pod) {
+		{"another client resizes the container too", func(pod *corev1.Pod) {
 			pod.Spec.Containers[0].Resources.Requests = fixture.Amounts("2", "1Gi")
-		}, "2700m 1152Mi", "somebody else"},
+		}, "2700m 1152Mi", "another client"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := training().Obj()
@@ -249,7 +249,7 @@ func TestWhatCannotBeResizedIsPutBackAndLeftAlone(t *testing.T) {
 			pod = apply(t, pod, d, all)
 			wantRequests(t, pod, test.want)
 			if !strings.Contains(d.Keep.Skipped, test.why) {
-				t.Errorf("left alone because %q, want %q", d.Keep.Skipped, test.why)
+				t.Errorf("skipped because %q, want %q", d.Keep.Skipped, test.why)
 			}
 			if d = decide(t, pod, true); d.Resized != nil {
 				t.Error("it is tried again")

@@ -1,5 +1,5 @@
-// Package reclaim decides which finished containers of a running pod are shrunk
-// in place to almost nothing, and which get back what they asked for.
+// Package decide decides which finished containers of a running pod are shrunk
+// in place to almost nothing, and which get back what they requested.
 //
 // The scheduler counts the requests of every container of a pod, finished or
 // not. A container that finished with exit code 0 and does not start again
@@ -7,17 +7,17 @@
 //
 //   - Requests only, where the pod is Burstable: with its limits untouched, a
 //     container that starts again after all can work at once. Of a Guaranteed pod
-//     requests and limits shrink together. A BestEffort pod asks for nothing.
+//     requests and limits shrink together. A BestEffort pod requests nothing.
 //   - Devices and other extended resources cannot be resized; only a move without
 //     the container frees them. Nor can init containers that are no sidecars, pods
 //     of static manifests and pods of Windows.
-//   - A container whose resizePolicy asks for a restart is left alone.
-//   - Pod-level requests shrink by what their containers no longer ask for. Their
+//   - A container whose resizePolicy asks for a restart is skipped.
+//   - Pod-level requests shrink by what their containers no longer request. Their
 //     limits are shared by all containers and stay, so a pod that is Guaranteed by
-//     pod-level resources is left alone.
+//     pod-level resources is skipped.
 //   - Where the kubelet reports a figure for the whole pod (status.resources), it
 //     looks at that again only when a running container is resized too: the one
-//     that asks for most gives up 1m.
+//     that requests most gives up 1m.
 //
 // What was there before is recorded on the pod first, so that a crash loses
 // nothing. A container that starts again gets it back at once.

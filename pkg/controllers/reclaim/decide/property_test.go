@@ -26,7 +26,7 @@ import (
 // own validation accepts every resize, the class never changes, the pod never
 // asks for more than at first, and when all of it works again it is as it was.
 func TestProperties(t *testing.T) {
-	shrunkOnce, restoredOnce, nudgedOnce := false, false, false
+	shrunkOnce, restoredOnce, tookMilliOnce := false, false, false
 	for seed := range uint64(400) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
@@ -39,7 +39,7 @@ func TestProperties(t *testing.T) {
 					d := decide(t, pod, allowed)
 					shrunkOnce, restoredOnce = shrunkOnce || len(d.Shrunk) > 0, restoredOnce || len(d.Restored) > 0
 					for _, change := range d.Keep.Containers {
-						nudgedOnce = nudgedOnce || change.Nudged
+						tookMilliOnce = tookMilliOnce || change.TookMilli
 					}
 					checkResize(t, pod, d)
 					pod = apply(t, pod, d, random.IntN(4))
@@ -57,8 +57,8 @@ func TestProperties(t *testing.T) {
 			}
 		})
 	}
-	if !shrunkOnce || !restoredOnce || !nudgedOnce {
-		t.Errorf("the pods did not try everything: shrunk %t, restored %t, nudged %t", shrunkOnce, restoredOnce, nudgedOnce)
+	if !shrunkOnce || !restoredOnce || !tookMilliOnce {
+		t.Errorf("the pods did not try everything: shrunk %t, restored %t, took one milli %t", shrunkOnce, restoredOnce, tookMilliOnce)
 	}
 }
 

@@ -103,7 +103,7 @@ func newAttachment(pod *corev1.Pod, volume *corev1.PersistentVolume, node string
 	return &storagev1.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        attachmentName(volume, node),
-			Annotations: map[string]string{attachedForAnnotation: beneficiaryOf(pod).String()},
+			Annotations: map[string]string{attachedForAnnotation: ownerOf(pod).String()},
 		},
 		Spec: storagev1.VolumeAttachmentSpec{
 			Attacher: volume.Spec.CSI.Driver,
@@ -135,7 +135,7 @@ func (p *Plugin) ensureAttachment(ctx context.Context, state fwk.CycleState, pod
 		uid = attachment.UID
 		// One left by an earlier attempt for this pod is ours to undo as well.
 		if isMadeFor(pod, attachment) {
-			noteMade(state, attachmentID{name: attachment.Name, uid: uid})
+			recordAttachment(state, attachmentID{name: attachment.Name, uid: uid})
 		}
 		return true, nil
 	})
@@ -156,7 +156,7 @@ func (p *Plugin) attachment(ctx context.Context, name string, uid types.UID) (*s
 	return current, err
 }
 
-func noteMade(state fwk.CycleState, id attachmentID) {
+func recordAttachment(state fwk.CycleState, id attachmentID) {
 	var made madeAttachments
 	if data, err := state.Read(attachStateKey); err == nil {
 		made = data.(madeAttachments)

@@ -1,6 +1,6 @@
 // Package checkpointvolume is the scheduler plugin that brings the volumes of a
 // replacement, its checkpoint claim first of all, to the node chosen for it
-// before the pod is bound: it waits until the original has let go of what only
+// before the pod is bound: it waits until the original has released what only
 // one node may have, and attaches. A volume that cannot be attached so sends
 // the pod to another node, instead of leaving it stuck in ContainerCreating. It
 // also keeps a replacement off the node that its original is moved away from,

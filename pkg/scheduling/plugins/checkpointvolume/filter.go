@@ -11,7 +11,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 )
 
-// Why a node is not taken. These are sentences for people, in pod events.
+// Why a node is not taken. These are human-readable, in pod events.
 const (
 	ReasonSourceNode   = "node(s) are the source of the migration"
 	ReasonAttachFailed = "node(s) failed to attach a volume of the pod lately"

@@ -10,8 +10,8 @@ import (
 
 // What a replacement waits for before it is bound.
 const (
-	waitFree   = "free"
-	waitAttach = "attach"
+	stepFree   = "free"
+	stepAttach = "attach"
 )
 
 var (

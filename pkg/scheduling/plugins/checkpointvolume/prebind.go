@@ -42,11 +42,11 @@ func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.
 	}
 	started := time.Now()
 	needed, err := p.waitAttachable(ctx, pod, claims, node)
-	waited(waitFree, started)
+	waited(stepFree, started)
 	if err == nil && len(needed) > 0 {
 		started = time.Now()
 		err = p.attach(ctx, state, pod, needed, node)
-		waited(waitAttach, started)
+		waited(stepAttach, started)
 	}
 	var failed *attachFailure
 	if errors.As(err, &failed) {

@@ -30,7 +30,7 @@ func TestPreBind(t *testing.T) {
 	otherUID := replacement("p").UID("another").Obj()
 	deleted := replacement("p").Terminating().Obj()
 	leftover := func(a *storagev1.VolumeAttachment) {
-		a.Annotations = map[string]string{attachedForAnnotation: beneficiaryOf(pod).String()}
+		a.Annotations = map[string]string{attachedForAnnotation: ownerOf(pod).String()}
 	}
 	userOnLeftover := replacement("user").PVC("checkpoint").Node("left").Obj()
 

@@ -89,6 +89,6 @@ func (p *Plugin) removeLeftover(ctx context.Context, pod *corev1.Pod, attachment
 }
 
 func isMadeFor(pod *corev1.Pod, attachment *storagev1.VolumeAttachment) bool {
-	owner, ours := parseBeneficiary(attachment)
-	return ours && owner == beneficiaryOf(pod)
+	owner, ours := parseOwner(attachment)
+	return ours && owner == ownerOf(pod)
 }

@@ -27,7 +27,7 @@ const (
 	ownerIndex = "owner"
 )
 
-// seals tells whether checkpoints are sealed, and whether pods are those that a
+// seals reports whether checkpoints are sealed, and whether pods are those that a
 // migration expects, from a cache of the PodMigrations. The cache is filled from
 // the moment the first pod of an owner asks. Where the API does not serve
 // PodMigrations, or does not let us read them, nothing is held.
@@ -146,7 +146,7 @@ func (s *seals) hold(pod *corev1.Pod, migration types.UID) {
 }
 
 // expects reports whether the pod has to wait for a migration of which it should
-// have become the replacement, or that is being put back: the admission webhook did
+// have become the replacement, or that is being rolled back: the admission webhook did
 // not answer when its owner made it. It is then activated when the migration changes. In doubt it is not held, since most pods
 // have nothing to do with a migration.
 func (s *seals) expects(pod *corev1.Pod) bool {

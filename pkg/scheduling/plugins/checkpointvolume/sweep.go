@@ -30,24 +30,24 @@ const (
 	sweepGrace = time.Minute
 )
 
-// beneficiary is the pod that an attachment was made for.
-type beneficiary struct {
+// attachmentOwner is the pod that an attachment was made for.
+type attachmentOwner struct {
 	types.NamespacedName
 	uid types.UID
 }
 
-func beneficiaryOf(pod *corev1.Pod) beneficiary {
-	return beneficiary{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID}
+func ownerOf(pod *corev1.Pod) attachmentOwner {
+	return attachmentOwner{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, uid: pod.UID}
 }
 
-func (b beneficiary) String() string { return b.NamespacedName.String() + "/" + string(b.uid) }
+func (b attachmentOwner) String() string { return b.NamespacedName.String() + "/" + string(b.uid) }
 
-func parseBeneficiary(attachment *storagev1.VolumeAttachment) (beneficiary, bool) {
+func parseOwner(attachment *storagev1.VolumeAttachment) (attachmentOwner, bool) {
 	parts := strings.Split(attachment.Annotations[attachedForAnnotation], "/")
 	if len(parts) != 3 {
-		return beneficiary{}, false
+		return attachmentOwner{}, false
 	}
-	return beneficiary{NamespacedName: types.NamespacedName{Namespace: parts[0], Name: parts[1]}, uid: types.UID(parts[2])}, true
+	return attachmentOwner{NamespacedName: types.NamespacedName{Namespace: parts[0], Name: parts[1]}, uid: types.UID(parts[2])}, true
 }
 
 // sweep removes attachments that a scheduler made and did not undo, since it
@@ -76,7 +76,7 @@ func (p *Plugin) sweep(ctx context.Context) {
 // isOrphan reports whether an attachment of ours serves nobody. A pod that still
 // waits for a node may come back to it, and cleans up by itself if it does not.
 func (p *Plugin) isOrphan(ctx context.Context, attachment *storagev1.VolumeAttachment) (bool, error) {
-	owner, ours := parseBeneficiary(attachment)
+	owner, ours := parseOwner(attachment)
 	if !ours || attachment.DeletionTimestamp != nil || attachment.Spec.Source.PersistentVolumeName == nil {
 		return false, nil
 	}

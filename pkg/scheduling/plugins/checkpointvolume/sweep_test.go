@@ -19,7 +19,7 @@ func TestSweep(t *testing.T) {
 	const volumeName = corev1.UniqueVolumeName("kubernetes.io/csi/" + driverName + "^handle")
 	pod := replacement("p").Obj()
 	ours := func(a *storagev1.VolumeAttachment) {
-		a.Annotations = map[string]string{attachedForAnnotation: beneficiaryOf(pod).String()}
+		a.Annotations = map[string]string{attachedForAnnotation: ownerOf(pod).String()}
 		a.CreationTimestamp = metav1.NewTime(now.Add(-time.Hour))
 	}
 	young := func(a *storagev1.VolumeAttachment) { a.CreationTimestamp = metav1.NewTime(now.Add(-time.Minute)) }
@@ -74,7 +74,7 @@ func TestSweep(t *testing.T) {
 // Only the scheduler that leads reserves, so only it sweeps.
 func TestSweepStartsWithTheFirstReservation(t *testing.T) {
 	attachment := attachmentOn("left")
-	attachment.Annotations = map[string]string{attachedForAnnotation: beneficiaryOf(replacement("p").Obj()).String()}
+	attachment.Annotations = map[string]string{attachedForAnnotation: ownerOf(replacement("p").Obj()).String()}
 	w := newWorld(t, time.Minute, attachment, csiVolume())
 	plain := st.MakePod().Namespace("default").Name("plain").Obj()
 	if _, status := w.PreFilter(context.Background(), w.state, plain, nil); !status.IsSkip() {
@@ -94,7 +94,7 @@ func TestSweepStartsWithTheFirstReservation(t *testing.T) {
 // Every minute, for every pod that ever moved: the API server must not notice.
 func TestSweepOfWhatIsInOrderAsksNobody(t *testing.T) {
 	attachment := attachmentOn("left")
-	attachment.Annotations = map[string]string{attachedForAnnotation: beneficiaryOf(replacement("p").Obj()).String()}
+	attachment.Annotations = map[string]string{attachedForAnnotation: ownerOf(replacement("p").Obj()).String()}
 	w := newWorld(t, time.Minute, attachment, csiVolume(), replacement("p").Node("left").Obj())
 	w.sweep(context.Background())
 	for _, action := range w.client.Actions() {

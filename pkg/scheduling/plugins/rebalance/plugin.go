@@ -155,11 +155,11 @@ func (p *Plugin) NormalizeScore(_ context.Context, _ fwk.CycleState, pod *corev1
 	if planned >= 0 {
 		best = bestUnplannedScore
 	}
-	cheapest, dearest := scores[0].Score, scores[0].Score
+	cheapest, mostExpensive := scores[0].Score, scores[0].Score
 	for _, score := range scores {
-		cheapest, dearest = min(cheapest, score.Score), max(dearest, score.Score)
+		cheapest, mostExpensive = min(cheapest, score.Score), max(mostExpensive, score.Score)
 	}
-	spread := max(dearest-cheapest, smallestSpread)
+	spread := max(mostExpensive-cheapest, smallestSpread)
 	for i := range scores {
 		scores[i].Score = best - (scores[i].Score-cheapest)*best/spread
 	}
