@@ -16,6 +16,7 @@ commit=$(git rev-parse --short=9 HEAD 2>/dev/null || echo unknown)
 [ -z "$(git status --porcelain --untracked-files=no -- . ":!$file" 2>/dev/null)" ] || commit="$commit with changes"
 
 started=$SECONDS
+printf "%s\n" "$*"
 code=130
 record() {
   local took=$((SECONDS - started)) result=passed line written
