@@ -128,7 +128,7 @@ func LoopStatusOf(s *rebalance.Status) *LoopStatus {
 		Time: s.Time, DryRun: s.DryRun, Source: s.Source, Before: Prediction(s.Before), After: Prediction(s.After), Held: s.Held, Trimmed: s.Trimmed,
 		Moves:             mapped(s.Plan.Moves, plannedMoveOf),
 		StillOverutilized: mapped(s.Plan.StillOverutilized, func(n planner.OverutilizedNode) UnrelievedNode { return UnrelievedNode(n) }),
-		Skipped:           mapped(s.Skipped, func(n rebalance.LeftAloneNode) SkippedNode { return SkippedNode(n) }),
+		Skipped:           mapped(s.Skipped, func(n rebalance.SkippedNode) SkippedNode { return SkippedNode(n) }),
 		Overutilized:      mapped(s.Abnormal, func(n rebalance.AbnormalNode) OverutilizedNode { return OverutilizedNode(n) }),
 		CircuitBreaker:    Breaker{s.Breaker.State, s.Breaker.Failed, s.Breaker.Finished, s.Breaker.Until},
 		Cooldowns:         mapped(s.Cooldowns, func(c observe.Cooldown) Cooldown { return Cooldown(c) }),
