@@ -41,7 +41,7 @@ func NewLedger(limits Limits, inFlight ...Move) *Ledger {
 // Add counts a move as in flight.
 func (l *Ledger) Add(move Move) { l.count(move, 1) }
 
-// Remove takes back an Add of the same move.
+// Remove undoes an Add of the same move.
 func (l *Ledger) Remove(move Move) { l.count(move, -1) }
 
 func (l *Ledger) count(move Move, change int) {

@@ -53,7 +53,7 @@ func TestWhichMigrationsCount(t *testing.T) {
 		{"waiting for its place", v1alpha1.PhasePending, []metav1.Condition{condition(v1alpha1.ConditionAccepted, "False")}, true, false},
 		{"accepted", v1alpha1.PhasePreparing, []metav1.Condition{accepted}, true, true},
 		{"eviction is blocked", v1alpha1.PhaseHandingOver, []metav1.Condition{accepted, condition(v1alpha1.ConditionHandedOver, "False")}, true, true},
-		{"putting back", v1alpha1.PhasePlacing, []metav1.Condition{accepted, condition(v1alpha1.ConditionRolledBack, "False")}, true, true},
+		{"rolling back", v1alpha1.PhasePlacing, []metav1.Condition{accepted, condition(v1alpha1.ConditionRolledBack, "False")}, true, true},
 		{"the original is gone", v1alpha1.PhaseHandingOver, []metav1.Condition{accepted, handedOver}, false, false},
 		{"succeeded", v1alpha1.PhaseSucceeded, []metav1.Condition{accepted, handedOver}, false, false},
 		{"failed", v1alpha1.PhaseFailed, []metav1.Condition{accepted}, false, false},

@@ -23,7 +23,7 @@ func TestResourcesOf(t *testing.T) {
 	}
 }
 
-func TestAddAndSubLeaveTheirOperandsAlone(t *testing.T) {
+func TestAddAndSubKeepTheirOperands(t *testing.T) {
 	a := Resources{MilliCPU: 100, Memory: 10, Scalar: map[corev1.ResourceName]int64{gpu: 1}}
 	b := Resources{MilliCPU: 30, Memory: 4, Scalar: map[corev1.ResourceName]int64{gpu: 2}}
 	if diff := cmp.Diff(a, a.Add(b).Sub(b)); diff != "" {

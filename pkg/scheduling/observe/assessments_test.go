@@ -28,7 +28,7 @@ func TestAssessmentsChangeNothing(t *testing.T) {
 			t.Errorf("turn %d (-without +with memory):\n%s", turn, diff)
 		}
 		if len(remembering.Assessments.last)+len(remembering.Assessments.current) > 4 {
-			t.Errorf("turn %d: pods that are gone are not forgotten", turn)
+			t.Errorf("turn %d: pods that are gone are not removed", turn)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func (s *MetricsHistory) Clone() *MetricsHistory {
 
 // Record takes in the measurements of an observation, of which one may have several
 // for each node and pod, and forgets what is older than the window, except for
-// the last one. Nodes and pods that the observation does not list are forgotten.
+// the last one. Nodes and pods that the observation does not list are removed.
 func (s *MetricsHistory) Record(observation *Observation) {
 	s.recordNodes(observation)
 	s.recordPods(observation)

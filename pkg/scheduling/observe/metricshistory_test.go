@@ -125,7 +125,7 @@ func TestMetricsHistoryForgetWhatIsOld(t *testing.T) {
 	record(observation, options)
 	observation.At = observation.At.Add(3 * time.Minute)
 	if node, pod = record(observation, options); node.Measured != nil || pod.Measured != nil || node.Skipped != "the last measurement of the node is 3m0s old" {
-		t.Errorf("3 minutes later: node %+v left alone %q, pod %+v", node.Measured, node.Skipped, pod.Measured)
+		t.Errorf("3 minutes later: node %+v skipped %q, pod %+v", node.Measured, node.Skipped, pod.Measured)
 	}
 	observation.Nodes, observation.Pods = nil, nil
 	options.MetricsHistory.Record(observation)
@@ -134,7 +134,7 @@ func TestMetricsHistoryForgetWhatIsOld(t *testing.T) {
 	}
 }
 
-// What was measured before a migration changed the node tells of another node.
+// What was measured before a migration changed the node describes another node.
 func TestMetricsHistoryStartAnewWhenAMigrationChangesTheNode(t *testing.T) {
 	observation, options := testObservation(), metricsHistoryOptions()
 	options.MinimumSamples = 2
@@ -156,7 +156,7 @@ func TestMetricsHistoryStartAnewWhenAMigrationChangesTheNode(t *testing.T) {
 		}
 		node, _ := record(observation, options)
 		if node.Measured.MilliCPU != tt.want || node.Skipped != tt.skipped || node.Stabilizing != tt.stabilizing {
-			t.Errorf("minute %d: %+v, left alone %q, stabilizing %t", i, node.Measured, node.Skipped, node.Stabilizing)
+			t.Errorf("minute %d: %+v, skipped %q, stabilizing %t", i, node.Measured, node.Skipped, node.Stabilizing)
 		}
 	}
 }
@@ -178,7 +178,7 @@ func TestMetricsHistoryKnowPodsByUID(t *testing.T) {
 	}
 }
 
-// One answer may tell of several moments, in any order.
+// One answer may have several moments, in any order.
 func TestMetricsHistoryTakeAWholeWindow(t *testing.T) {
 	observation, options := testObservation(), metricsHistoryOptions()
 	options.MinimumSamples = 3
@@ -190,11 +190,11 @@ func TestMetricsHistoryTakeAWholeWindow(t *testing.T) {
 	observation.NodeMetrics, observation.At = all, now
 	node, _ := record(observation, options)
 	if node.Skipped != "" || node.Measured.MilliCPU != 1002 || !node.Measured.At.Equal(now) {
-		t.Errorf("left alone %q, measured %+v", node.Skipped, node.Measured)
+		t.Errorf("skipped %q, measured %+v", node.Skipped, node.Measured)
 	}
 }
 
-// Without anything that measures, what pods ask for counts, and GPUs always do.
+// Without anything that measures, what pods request counts, and GPUs always do.
 func TestRequestsStandInForMeasurements(t *testing.T) {
 	observation, options := testObservation(), metricsHistoryOptions()
 	options.MinimumSamples = 3
@@ -203,7 +203,7 @@ func TestRequestsStandInForMeasurements(t *testing.T) {
 	snapshot := Build(observation, options)
 	node, pod := snapshot.Nodes[0], snapshot.Pods[0]
 	if snapshot.Source != cluster.SourceRequests || node.Skipped != "" || pod.Immovable != "" {
-		t.Errorf("source %s, left alone %q, immovable %q", snapshot.Source, node.Skipped, pod.Immovable)
+		t.Errorf("source %s, skipped %q, immovable %q", snapshot.Source, node.Skipped, pod.Immovable)
 	}
 	if node.Measured.MilliCPU != 1400 || pod.Measured.MilliCPU != 1400 || node.Measured.Memory != 2<<30 || !node.Measured.At.Equal(now) {
 		t.Errorf("node %+v, pod %+v", node.Measured, pod.Measured)

@@ -72,7 +72,7 @@ func buildPod(pod *corev1.Pod, requests cluster.Resources, observation *Observat
 }
 
 // giveReplacement says how the replacement is built and what it requests. It is
-// built only when somebody asks for it, unless containers stay behind: then what
+// built only when it is needed, unless containers stay behind: then what
 // it requests is not known before. It returns why there can be none.
 func giveReplacement(p *cluster.Pod, verdicts containers.Verdicts) (why string) {
 	var err error

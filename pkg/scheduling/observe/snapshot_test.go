@@ -116,7 +116,7 @@ func TestBuildTakesAmounts(t *testing.T) {
 		{"requests", cmp.Diff(cluster.Resources{MilliCPU: 1400, Memory: 2 << 30}, pod.Requests)},
 		{"stripped requests", cmp.Diff(cluster.Resources{MilliCPU: 500, Memory: 1 << 30}, pod.StrippedRequests)},
 		{"immovable", cmp.Diff("", pod.Immovable)},
-		{"left alone", cmp.Diff("", node.Skipped)},
+		{"skipped", cmp.Diff("", node.Skipped)},
 	} {
 		if check.diff != "" {
 			t.Errorf("%s (-want +got):\n%s", check.what, check.diff)
@@ -239,7 +239,7 @@ func TestImmovable(t *testing.T) {
 	}
 }
 
-func TestLeftAlone(t *testing.T) {
+func TestSkipped(t *testing.T) {
 	tests := []struct {
 		name   string
 		change func(*Observation, *Options)

@@ -41,7 +41,7 @@ func (o *Observer) readTopology(ctx context.Context, observation *Observation) e
 }
 
 // freeInZones is what is available on each NUMA node, in the order of their names,
-// node-2 before node-10; nil where one of them does not tell of CPU and memory,
+// node-2 before node-10; nil where one of them does not report CPU and memory,
 // since the others are no picture of the whole node.
 func freeInZones(zones topologyv1alpha2.ZoneList) []cluster.Resources {
 	numa := slices.DeleteFunc(slices.Clone(zones), func(zone topologyv1alpha2.Zone) bool { return zone.Type != numaZone })

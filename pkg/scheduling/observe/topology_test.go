@@ -44,8 +44,8 @@ func TestFreeInZones(t *testing.T) {
 		"by name":              {topologyv1alpha2.ZoneList{large, small}, []cluster.Resources{inSmall, inLarge}},
 		"ten comes last":       {topologyv1alpha2.ZoneList{tenth, small}, []cluster.Resources{inSmall, inLarge}},
 		"sockets do not count": {topologyv1alpha2.ZoneList{zoneOf("socket-0", "Socket", "cpu", "9"), small}, []cluster.Resources{inSmall}},
-		"memory is not told":   {topologyv1alpha2.ZoneList{small, zoneOf("node-1", "Node", "cpu", "8")}, nil},
-		"nothing is told":      {nil, nil},
+		"memory not reported":  {topologyv1alpha2.ZoneList{small, zoneOf("node-1", "Node", "cpu", "8")}, nil},
+		"nothing is reported":  {nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(test.want, freeInZones(test.zones)); diff != "" {

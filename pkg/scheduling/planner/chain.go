@@ -182,7 +182,7 @@ func (s *search) offer(p *pod, id int32) {
 // best first.
 func (s *search) blocked(p *pod, width int) []int32 {
 	var found []option
-	for _, id := range s.candidatesForBlocked(p) {
+	for _, id := range s.candidatesForBlocked() {
 		n := &s.nodes[id]
 		if !n.usable || !n.Schedulable || n.id == p.home || s.takes(n, p) {
 			continue
@@ -204,7 +204,7 @@ func (s *search) blocked(p *pod, width int) []int32 {
 // blockedSample bounds the nodes that are looked at for one pod.
 const blockedSample = 512
 
-func (s *search) candidatesForBlocked(p *pod) []int32 {
+func (s *search) candidatesForBlocked() []int32 {
 	if len(s.nodes) <= blockedSample {
 		s.effort -= len(s.nodes)
 		ids := make([]int32, len(s.nodes))

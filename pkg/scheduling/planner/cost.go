@@ -3,7 +3,7 @@ package planner
 import "github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 
 // costWith is what the node would cost with a pod more (sign 1) or with one of
-// its residents less (sign -1); a nil pod asks for the cost as it is.
+// its residents less (sign -1); with a nil pod, the cost as it is.
 func (s *state) costWith(n *node, p *pod, sign int64) (cost, packing float64) {
 	load, evictable := n.load, n.evictable
 	free := n.free
@@ -42,9 +42,8 @@ func (s *state) wasteWith(n *node, free []int64, p *pod, sign int64) float64 {
 	if n.zones == nil {
 		return s.shapes.waste(free, n.inverse)
 	}
-	zone := anyZone
 	if p != nil {
-		zone = s.zoneOf(n, p, sign)
+		zone := s.zoneOf(n, p, sign)
 		s.takeZone(n, p, zone, sign)
 		defer s.takeZone(n, p, zone, -sign)
 	}
@@ -76,7 +75,7 @@ func (s *state) zoneOf(n *node, p *pod, sign int64) int {
 	return best
 }
 
-// fitsZone looks only at what NUMA nodes tell of: CPU, memory and resources that
+// fitsZone looks only at what NUMA nodes report: CPU, memory and resources that
 // the zone has any of.
 func fitsZone(need, zone []int64) bool {
 	for r, amount := range need {

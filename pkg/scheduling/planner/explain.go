@@ -75,7 +75,7 @@ func (s *search) obstacle(p *pod, to *node, reliefGain float64) string {
 	case !to.Schedulable:
 		return "the other nodes take no new pods"
 	case !to.usable:
-		return "the other nodes are left alone"
+		return "the other nodes are skipped"
 	case !s.takes(to, p) && !s.wouldFill(to, load):
 		return "no room for the requests on the other nodes"
 	case s.wouldFill(to, load):

@@ -134,7 +134,7 @@ func (s *search) dryRunPlan(ctx context.Context, ordered []orderedMove) (refused
 	}
 	for _, p := range placed {
 		if err := s.feasibility.Remove(p.Replacement()); err != nil {
-			return nil, fmt.Errorf("taking back the replacement of %s: %w", p.Key(), err)
+			return nil, fmt.Errorf("removing the replacement of %s: %w", p.Key(), err)
 		}
 	}
 	return refused, nil

@@ -84,7 +84,7 @@ func (s *state) waitsFor(p *pod, ordered []orderedMove, remaining []*pod, mayWai
 	}
 	needsZone := n.zones != nil && len(p.Zones) == 1
 	enough := func() bool { return fits(p.stripped, room) && !s.wouldFill(n, load) }
-	if enough() && !(needsZone && s.leaves(n)) {
+	if enough() && (!needsZone || !s.leaves(n)) {
 		return nil, true
 	}
 	if !mayWait {

@@ -139,7 +139,7 @@ func (s *search) improve(ctx context.Context, round int) error {
 // gainEpsilon keeps rounding from being taken for a gain.
 const gainEpsilon = 1e-9
 
-// prune takes back every move without which the plan is better.
+// prune undoes every move without which the plan is better.
 func (s *search) prune() {
 	for again := true; again; {
 		again = false
@@ -151,7 +151,7 @@ func (s *search) prune() {
 	}
 }
 
-// isBetterWithout takes a move back if the plan is better then.
+// isBetterWithout undoes a move if the plan is better then.
 func (s *search) isBetterWithout(p *pod) bool {
 	before, to := s.value(), &s.nodes[p.at]
 	s.effort -= 2
@@ -181,7 +181,7 @@ func (s *search) isNeeded(p *pod) bool {
 	return slices.ContainsFunc(s.moved, func(other *pod) bool { return other.at == p.home })
 }
 
-// takeOut takes a move back, and with it the moves that are not possible
+// takeOut undoes a move, and with it the moves that are not possible
 // without it.
 func (s *search) takeOut(p *pod) {
 	s.back(p)
@@ -206,7 +206,7 @@ func (s *search) firstUnordered() *pod {
 	return nil
 }
 
-// clear takes arrivals back from a node that has no room for them any more.
+// clear removes arrivals from a node that has no room for them any more.
 func (s *search) clear(n *node) {
 	for i := len(s.moved) - 1; i >= 0; i-- {
 		p := s.moved[i]

@@ -97,7 +97,7 @@ func TestMake(t *testing.T) {
 		wantMoves  []string
 		wantReason string
 	}{{
-		name:  "an overutilized node is relieved to the coolest node",
+		name:  "an overutilized node is relieved to the least utilized node",
 		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("warm", 0.5, 0.2), aNode("cool", 0.1, 0.1)},
 		pods:  []*cluster.Pod{aPod("a", "overutilized", 1000, gib), aPod("b", "overutilized", 400, gib)}, limits: plenty, maxMoves: 5,
 		wantMoves: []string{"a→cool"},
@@ -144,12 +144,12 @@ func TestMake(t *testing.T) {
 		pods:  []*cluster.Pod{aPod("a", "overutilized", 600, gib), aPod("b", "overutilized", 600, gib)}, limits: plenty, maxMoves: 1,
 		wantMoves: []string{"a→cold"}, wantReason: "as many moves as one cycle may make",
 	}, {
-		name:  "an immovable pod stays and its reason is told",
+		name:  "an immovable pod stays and its reason is reported",
 		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("cool", 0.1, 0.1)},
 		pods:  []*cluster.Pod{immovable(aPod("a", "overutilized", 1000, gib), "moved less than 10m ago")}, limits: plenty, maxMoves: 5,
 		wantReason: "moved less than 10m ago",
 	}, {
-		name: "a node left alone is neither relieved nor used",
+		name: "a skipped node is neither relieved nor used",
 		nodes: []*cluster.Node{
 			func() *cluster.Node {
 				n := aNode("overutilized", 0.9, 0.2)
@@ -172,11 +172,11 @@ func TestMake(t *testing.T) {
 		pods: []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
 		wantReason: "the other nodes take no new pods",
 	}, {
-		name: "all other nodes are left alone",
+		name: "all other nodes are skipped",
 		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2),
 			func() *cluster.Node { n := aNode("unknown", 0, 0); n.Skipped = "not measured"; return n }()},
 		pods: []*cluster.Pod{aPod("a", "overutilized", 1000, gib)}, limits: plenty, maxMoves: 5,
-		wantReason: "the other nodes are left alone",
+		wantReason: "the other nodes are skipped",
 	}, {
 		name:  "a pod that uses almost nothing is not worth a move",
 		nodes: []*cluster.Node{aNode("overutilized", 0.9, 0.2), aNode("cool", 0.1, 0.1)},

@@ -112,7 +112,7 @@ func (m *moody) Fits(_ context.Context, pod *corev1.Pod, node string) (string, e
 func (m *moody) Place(pod *corev1.Pod, node string) error { m.placed[pod] = node; return nil }
 func (m *moody) Remove(pod *corev1.Pod) error             { delete(m.placed, pod); return nil }
 
-// withReplacements gives every pod a replacement that can be told from it.
+// withReplacements gives every pod a replacement that can be distinguished from it.
 func withReplacements(snapshot *cluster.Snapshot) *cluster.Snapshot {
 	for _, p := range snapshot.Pods {
 		replacement := p.Object.DeepCopy()

@@ -21,7 +21,7 @@ const (
 
 // rebuild removes a part of the plan and finds it again (ruin and recreate), a little at random,
 // and keeps what is better. The scheduler is asked about what came out every few
-// turns; what it refuses is forgotten, and not found again.
+// turns; what it refuses is dropped, and not found again.
 func (s *search) rebuild(ctx context.Context) error {
 	pool := s.starters()
 	for _, p := range s.moved {

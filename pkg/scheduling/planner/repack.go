@@ -127,7 +127,7 @@ func (s *search) commonZones() int {
 	return max(0, zones)
 }
 
-// knownInZones tells which resources NUMA nodes tell of; without any, all.
+// knownInZones returns which resources NUMA nodes report; without any, all.
 func (s *search) knownInZones(zones int) []bool {
 	known := make([]bool, s.index.size())
 	for r := range known {

@@ -12,7 +12,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
-// asks sets what a pod asks for, whatever it uses.
+// asks sets what a pod requests, whatever it uses.
 func asks(p *cluster.Pod, milliCPU int64) *cluster.Pod {
 	p.Requests.MilliCPU, p.StrippedRequests.MilliCPU = milliCPU, milliCPU
 	return p
@@ -194,7 +194,7 @@ func TestNUMANodes(t *testing.T) {
 	}
 }
 
-// What the scheduler's plugin is told a node costs is what the search reckons with.
+// What a node costs by the scheduler's plugin is what the search reckons with.
 func TestNodeCostIsWhatTheSearchReckonsWith(t *testing.T) {
 	for seed := range uint64(60) {
 		snapshot, options := randomSnapshot(seed), randomOptions(seed)

@@ -106,8 +106,8 @@ func (s *search) bestShift(p *pod, why rule, among []int32, accept func(*node) (
 	better := func(a, b option) int { return cmp.Or(cmp.Compare(b.gain, a.gain), cmp.Compare(a.to, b.to)) }
 	for i := range found {
 		// Mostly the first will do; to sort them all is for when it does not.
-		switch {
-		case i == 0:
+		switch i {
+		case 0:
 			first := 0
 			for j := range found {
 				if better(found[j], found[first]) < 0 {
@@ -115,7 +115,7 @@ func (s *search) bestShift(p *pod, why rule, among []int32, accept func(*node) (
 				}
 			}
 			found[0], found[first] = found[first], found[0]
-		case i == 1:
+		case 1:
 			slices.SortFunc(found[1:], better)
 		}
 		to := &s.nodes[found[i].to]

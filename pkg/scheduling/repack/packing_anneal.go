@@ -9,7 +9,7 @@ import (
 
 // packingAnnealing is a chain of simulated annealing in the space of packings
 // with at most maxMoves displaced items. Proposals are compound: shifts,
-// returns, swaps and ejections, made first and taken back when refused.
+// returns, swaps and ejections, applied first and undone when refused.
 type packingAnnealing struct {
 	*packingState
 	random   *annealing.Random
@@ -144,7 +144,7 @@ func (a *packingAnnealing) place(item int32, to spot) {
 	a.displaced = setListed(a.displaced, a.listedAt, item, to != a.start[item])
 }
 
-func (a *packingAnnealing) takeBack() {
+func (a *packingAnnealing) undo() {
 	for _, s := range slices.Backward(a.made) {
 		a.place(s.item, s.from)
 	}
@@ -173,19 +173,19 @@ func (a *packingAnnealing) Run(iterations int64, progress float64) {
 		before := a.energy + displacedPrice*a.scale*float64(a.moved)
 		limit := before + annealing.Uphill(a.random, t)
 		if !a.propose() || len(a.made) == 0 {
-			a.takeBack()
+			a.undo()
 			continue
 		}
 		for tries := 0; a.moved > a.maxMoves && tries < 3; tries++ {
 			a.returnOne()
 		}
 		if a.moved > a.maxMoves || !a.holds() || a.energy+displacedPrice*a.scale*float64(a.moved) > limit {
-			a.takeBack()
+			a.undo()
 			continue
 		}
 		steps, ok := a.sequencer.order(a.displaced, a.at, a.maxMoves)
 		if !ok {
-			a.takeBack()
+			a.undo()
 			continue
 		}
 		a.remember(steps)
@@ -242,7 +242,7 @@ func (a *packingAnnealing) randomSpot(item int32) (spot, bool) {
 	for range 2 * spotTries {
 		node := a.open[a.random.Below(len(a.open))]
 		host := int(node) / a.nodes
-		to := spot(node)
+		to := node
 		if a.Items[item].Node == Split {
 			to = spot(host)
 		}
@@ -306,7 +306,7 @@ func (a *packingAnnealing) eject() bool {
 	if a.random.Next()&3 == 0 {
 		node = int32(a.random.Below(len(a.nodeCost)))
 	}
-	to := spot(node)
+	to := node
 	if a.Items[p].Node == Split {
 		to = spot(int(node) / a.nodes)
 	}

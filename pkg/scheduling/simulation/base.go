@@ -24,7 +24,7 @@ type baseNode struct {
 	node *corev1.Node
 	pods []*corev1.Pod
 	view *framework.NodeInfo
-	// repels are the labels that anti-affinity terms of its pods ask for.
+	// repels are the labels that anti-affinity terms of its pods select.
 	repels []labelPair
 }
 

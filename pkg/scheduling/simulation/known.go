@@ -30,7 +30,7 @@ type preFiltered struct {
 }
 
 // followsChanges reports whether all PreFilter plugins are ours or the
-// scheduler's own. They keep what they noted up to date when told of a pod that
+// scheduler's own. They keep what they noted up to date when notified of a pod that
 // came or went, as in preemption. Plugins of others are asked anew.
 func followsChanges(built framework.Framework) bool {
 	inTree := schedulerplugins.NewInTreeRegistry()
@@ -58,7 +58,7 @@ func (s *Session) follow(before *preFiltered, changed fwk.PodInfo, node fwk.Node
 		return false
 	}
 	// The plugin of affinity asks to be left out for pods that no term concerns,
-	// and is then not told of a pod with a term that does.
+	// and is then not notified of a pod with a term that does.
 	if before.state.GetSkipFilterPlugins().Has(names.InterPodAffinity) && mayRepel(changed, before.pod) {
 		return false
 	}

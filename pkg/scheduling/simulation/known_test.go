@@ -43,7 +43,7 @@ func randomPod(rng *rand.Rand, name string) *corev1.Pod {
 	return object
 }
 
-// A session that is told of changes must answer as one that asks PreFilter anew
+// A session that is notified of changes must answer as one that asks PreFilter anew
 // and looks at every node.
 func TestWhatIsKnownFollowsChanges(t *testing.T) {
 	simulator := newSimulator(t)

@@ -41,7 +41,7 @@ type Session struct {
 	// unnamed counts the names given to pods that have none.
 	unnamed int
 	// known is what PreFilter said of pods: it is asked once for all nodes, as in
-	// the scheduler, and told of changes.
+	// the scheduler, and notified of changes.
 	known map[*corev1.Pod]*preFiltered
 }
 

@@ -87,7 +87,7 @@ func (p *Plugin) waitAttached(ctx context.Context, pod *corev1.Pod, id attachmen
 		attachment, err := p.attachment(ctx, id.name, id.uid)
 		switch {
 		case apierrors.IsNotFound(err) || err == nil && attachment.DeletionTimestamp != nil:
-			return false, fmt.Errorf("attachment %q was removed by somebody else", id.name)
+			return false, fmt.Errorf("attachment %q was removed by another client", id.name)
 		case err != nil:
 			return false, err
 		case attachment.Status.AttachError != nil && !attachment.Status.Attached:

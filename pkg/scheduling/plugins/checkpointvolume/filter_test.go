@@ -202,7 +202,7 @@ func TestFailedNodesComeBack(t *testing.T) {
 	failed.remember(key)
 	clock.Step(50 * time.Second)
 	if !failed.isOut(key, pod) || !failed.isOut(key, early) {
-		t.Fatal("forgotten too early")
+		t.Fatal("removed too early")
 	}
 	if failed.isOut(attachKey{claim: types.NamespacedName{Namespace: "default", Name: "d"}, node: "n"}, pod) {
 		t.Error("the failure of one volume keeps another out")
@@ -221,7 +221,7 @@ func TestFailedNodesComeBack(t *testing.T) {
 		t.Errorf("activated (-want +got):\n%s", diff)
 	}
 	if failed.isOut(key, pod) {
-		t.Error("not forgotten")
+		t.Error("not removed")
 	}
 }
 

@@ -62,7 +62,7 @@ func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *corev1.
 }
 
 // waitAttachable waits until all claims are bound and no other node has what
-// only one may have, and returns the volumes that somebody has to attach. It has
+// only one may have, and returns the volumes that have to be attached. It has
 // a time limit of its own: a slow release is not the fault of the chosen node.
 func (p *Plugin) waitAttachable(ctx context.Context, pod *corev1.Pod, claims []types.NamespacedName, node string) ([]attachable, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.attachTimeout)
@@ -145,10 +145,10 @@ func (p *Plugin) waitBound(ctx context.Context, pod *corev1.Pod, key types.Names
 	return volume, shared, err
 }
 
-// needsAttach reports whether somebody has to attach the volume to a node
+// needsAttach reports whether the volume has to be attached to a node
 // before it can be mounted there. A driver that says nothing of it does
 // (CSIDriverSpec.attachRequired). In-tree volumes that Kubernetes hands to a CSI
-// driver are attached after binding, as ever.
+// driver are attached after binding, as usual.
 func (p *Plugin) needsAttach(volume *corev1.PersistentVolume) (bool, error) {
 	if volume.Spec.CSI == nil {
 		return false, nil

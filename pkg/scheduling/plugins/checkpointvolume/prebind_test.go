@@ -80,14 +80,14 @@ func TestPreBind(t *testing.T) {
 			wantAttachments: []string{"chosen"},
 		},
 		{
-			name: "source never lets go", timeout: soon,
+			name: "source is never detached", timeout: soon,
 			objects: []runtime.Object{pod, claim(corev1.ReadWriteOnce, "pv"), csiVolume(),
 				attachmentOn("source")},
 			wantError:       `volume "pv" is still attached to node "source"`,
 			wantAttachments: []string{"source"},
 		},
 		{
-			name: "shared volume need not be let go",
+			name: "shared volume need not be detached",
 			objects: []runtime.Object{pod, claim(corev1.ReadWriteMany, "pv"), csiVolume(),
 				attachmentOn("source")},
 			wantAttachments: []string{"chosen", "source"},
@@ -253,7 +253,7 @@ func TestPreBindEndsEarly(t *testing.T) {
 		}, "the pod is gone", false},
 		{"attachment deleted", plenty, func(w *world, _ context.CancelFunc) error {
 			return w.client.StorageV1().VolumeAttachments().Delete(context.Background(), attachmentName(csiVolume(), "chosen"), metav1.DeleteOptions{})
-		}, "was removed by somebody else", false},
+		}, "was removed by another client", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, tc.timeout, pod, claim(corev1.ReadWriteOnce, "pv"), csiVolume())

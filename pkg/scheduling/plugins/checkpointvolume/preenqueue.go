@@ -21,7 +21,7 @@ const ReasonNotTheReplacement = "a migration expects its replacement in place of
 // PreEnqueue keeps a replacement out of the queue while the checkpoint that it
 // waits for is written and cannot be shared: placed now, it would pull the
 // volume away from the node that writes it. The controller holds such a pod by
-// a scheduling gate; this is the net below it, for a gate that somebody removed.
+// a scheduling gate; this is the net below it, for a gate that a user removed.
 //
 // A pod that should have become a replacement, and did not, waits too: it would
 // begin without the state, and beside the original. The controller removes it, or

@@ -78,7 +78,7 @@ func TestPodsThatMissedTheWebhookWait(t *testing.T) {
 	}
 	rollingBack.Status.Conditions = append(rollingBack.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionRolledBack, Status: metav1.ConditionFalse})
 	if !owners.MustWait(rollingBack, plain) {
-		t.Error("the pod does not wait for a migration that is being put back")
+		t.Error("the pod does not wait for a migration that is being rolled back")
 	}
 
 	finished, err := runtime.DefaultUnstructuredConverter.ToUnstructured(expecting(v1alpha1.PhaseFailed))

@@ -86,7 +86,7 @@ func (p *Plugin) Unreserve(ctx context.Context, state fwk.CycleState, pod *corev
 	}
 }
 
-// PostBind gives the claims back: from here on the bound pod tells of them.
+// PostBind gives the claims back: from here on the bound pod refers to them.
 func (p *Plugin) PostBind(_ context.Context, _ fwk.CycleState, pod *corev1.Pod, _ string) {
 	for _, key := range claimsOf(pod) {
 		p.reserved.release(key, pod)

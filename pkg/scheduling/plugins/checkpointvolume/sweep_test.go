@@ -43,7 +43,7 @@ func TestSweep(t *testing.T) {
 		{name: "pod came", objects: []runtime.Object{replacement("p").Node("left").Obj()}, want: kept},
 		{name: "pod still waits", objects: []runtime.Object{pod}, want: kept},
 		{name: "perhaps still in PreBind", change: young, want: kept},
-		{name: "somebody else's", change: notOurs, want: kept},
+		{name: "another client's", change: notOurs, want: kept},
 		{name: "another pod uses it", objects: []runtime.Object{replacement("user").PVC("checkpoint").Node("left").Obj()}, want: kept},
 		{name: "another pod uses it elsewhere", objects: []runtime.Object{replacement("user").PVC("checkpoint").Node("chosen").Obj()}, want: removed},
 		{name: "the controller took it over", want: kept, objects: []runtime.Object{withStatus(func(s *corev1.NodeStatus) {

@@ -267,7 +267,7 @@ func TestRunPollsUntilTheEnd(t *testing.T) {
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
-		t.Fatal("goes on after the end")
+		t.Fatal("continues after the end")
 	}
 	if _, ok := m.fresh("b"); !ok {
 		t.Error("the second answer did not arrive")
