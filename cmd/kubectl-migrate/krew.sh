@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# krew.sh VERSION FOLDER builds kubectl-migrate for every platform of krew.yaml,
+# krew.sh VERSION DIRECTORY builds kubectl-migrate for every platform of krew.yaml,
 # packs each with the licence, and writes the manifest with their digests.
 set -euo pipefail
 

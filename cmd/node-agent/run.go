@@ -110,7 +110,7 @@ func run(ctx context.Context, o *options) error {
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme: scheme, Metrics: o.metrics(), HealthProbeBindAddress: o.healthProbeBindAddress,
 		// The priority queue of controller-runtime 0.23 can let its workers wait for ever
-		// when it ends (kubernetes-sigs/controller-runtime#3538, mended in 0.25).
+		// when it ends (kubernetes-sigs/controller-runtime#3538, fixed in 0.25).
 		Controller: config.Controller{UsePriorityQueue: new(false)},
 	})
 	if err != nil {

@@ -70,7 +70,7 @@ func setUpCertificates(mgr ctrl.Manager, o *options, webhook admission.Options) 
 
 // setUpAPI adds the HTTP API to a manager.
 func setUpAPI(ctx context.Context, mgr ctrl.Manager, o *options, limits *budget.Limits, certificate certificateSource,
-	factory informers.SharedInformerFactory, board *rebalance.StatusStore) error {
+	factory informers.SharedInformerFactory, statusStore *rebalance.StatusStore) error {
 	kubeClient, err := kubernetes.NewForConfig(mgr.GetConfig())
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func setUpAPI(ctx context.Context, mgr ctrl.Manager, o *options, limits *budget.
 	server, err := restapi.New(restapi.Options{
 		Address: o.apiBindAddress, Certificate: certificate, Authorizer: authorizer,
 		Preflight: migration.NewPreflight(mgr.GetAPIReader(), mgr.GetClient(), limits, o.nodeAgentImage),
-		Cached:    mgr.GetClient(), Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), StatusStore: board,
+		Cached:    mgr.GetClient(), Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), StatusStore: statusStore,
 		Nodes: factory.Core().V1().Nodes().Lister(), Pods: factory.Core().V1().Pods().Lister(), Metrics: measured.MetricsV1beta1(),
 		// The factory has synced before the manager is started.
 		Synced: informer.HasSynced, Page: dashboard.Handler(), Rate: o.apiRate, Burst: o.apiBurst, Registerer: metrics.Registry,

@@ -146,7 +146,7 @@ func newManager(scheme *runtime.Scheme, o *options, restConfig *rest.Config, cer
 		Metrics:                       metricsOptions(o, certificate),
 		HealthProbeBindAddress:        o.healthProbeBindAddress,
 		// The priority queue of controller-runtime 0.23 can let its workers wait for ever
-		// when it ends (kubernetes-sigs/controller-runtime#3538, mended in 0.25).
+		// when it ends (kubernetes-sigs/controller-runtime#3538, fixed in 0.25).
 		Controller: config.Controller{UsePriorityQueue: new(false)},
 	})
 	if err != nil {

@@ -129,7 +129,7 @@ func (d *drain) rehearse(ctx context.Context) error {
 			continue
 		}
 		request := d.request(p)
-		if err := d.session.client.Create(ctx, request, client.DryRunAll); err != nil {
+		if err := d.client.Create(ctx, request, client.DryRunAll); err != nil {
 			return fmt.Errorf("requesting the migration of pod %s: %w", p.key, hint(err))
 		}
 		fmt.Fprintf(d.Out, "podmigration for pod %s created%s\n", p.key, d.options.dryRun.suffix())
@@ -146,7 +146,7 @@ func (d *drain) cordon(ctx context.Context) error {
 		return nil
 	}
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`))
-	if err := d.session.client.Patch(ctx, d.node, patch, d.options.dryRun.patch()...); err != nil {
+	if err := d.client.Patch(ctx, d.node, patch, d.options.dryRun.patch()...); err != nil {
 		return fmt.Errorf("cordoning node %s: %w", d.node.Name, err)
 	}
 	d.cordoned = true

@@ -76,7 +76,7 @@ func (d *drain) begin(ctx context.Context, p *drainPod) (*attempt, error) {
 	a := &attempt{pod: p, migration: p.underWay}
 	if a.migration == nil {
 		a.migration = d.request(p)
-		if err := d.session.client.Create(ctx, a.migration); err != nil {
+		if err := d.client.Create(ctx, a.migration); err != nil {
 			return nil, fmt.Errorf("requesting the migration of pod %s: %w", p.key, hint(err))
 		}
 	}
@@ -135,7 +135,7 @@ func (d *drain) migrations(ctx context.Context, flight []*attempt) (map[types.UI
 		}
 		read[namespace] = true
 		list := &v1alpha1.PodMigrationList{}
-		if err := d.session.client.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		if err := d.client.List(ctx, list, client.InNamespace(namespace)); err != nil {
 			return nil, err
 		}
 		for i := range list.Items {

@@ -37,11 +37,11 @@ type pods struct {
 // look sorts the pods of the node.
 func (d *drain) look(ctx context.Context) (*pods, error) {
 	list := &corev1.PodList{}
-	if err := d.session.client.List(ctx, list, client.MatchingFields{"spec.nodeName": d.node.Name}); err != nil {
+	if err := d.client.List(ctx, list, client.MatchingFields{"spec.nodeName": d.node.Name}); err != nil {
 		return nil, fmt.Errorf("listing the pods of node %s: %w", d.node.Name, err)
 	}
 	migrations := &v1alpha1.PodMigrationList{}
-	if err := d.session.client.List(ctx, migrations); err != nil {
+	if err := d.client.List(ctx, migrations); err != nil {
 		return nil, fmt.Errorf("listing the migrations of all namespaces: %w", err)
 	}
 	underWay := map[cluster.PodKey]*v1alpha1.PodMigration{}

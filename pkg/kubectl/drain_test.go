@@ -134,7 +134,7 @@ func TestDrainThatFails(t *testing.T) {
 }
 
 // A pod that arrives when the others have gone is moved too.
-func TestDrainGoesOnWithNewPods(t *testing.T) {
+func TestDrainContinuesWithNewPods(t *testing.T) {
 	b := newBench(t, node("node-a"), node("node-b"), web("web-0").Obj())
 	var arrived atomic.Bool
 	b.carryOut(func(m *v1alpha1.PodMigration) {

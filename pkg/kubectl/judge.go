@@ -37,14 +37,14 @@ func (s *session) judgeRequest(ctx context.Context, request *v1alpha1.PodMigrati
 		return judgement{}, err
 	}
 	j := judgement{pod: pod, verdicts: containers.Judge(pod, containers.PolicyOf(request)).Containers}
-	appraisal, err := s.judge.Check(ctx, request)
+	result, err := s.judge.Check(ctx, request)
 	switch {
 	case apierrors.IsForbidden(err):
 		j.unchecked, j.refusal = err, refusalOfPod(pod, request)
 	case err != nil:
 		return judgement{}, err
 	default:
-		j.refusal, j.waits, j.stays = appraisal.Refusal, appraisal.Waits, appraisal.Stays
+		j.refusal, j.waits, j.stays = result.Refusal, result.Waits, result.Stays
 	}
 	return j, nil
 }

@@ -50,7 +50,7 @@ func (c *cli) setPause(ctx context.Context, paused bool, reason string, dry dryR
 	if err != nil {
 		return err
 	}
-	was, err := c.board(s).Pause(ctx)
+	was, err := c.statusStore(s).Pause(ctx)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (c *cli) planCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) board(s *session) *rebalance.StatusStore {
+func (c *cli) statusStore(s *session) *rebalance.StatusStore {
 	return &rebalance.StatusStore{Live: s.client, Writer: s.client, Namespace: c.systemNamespace}
 }
 
@@ -46,8 +46,8 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	if err != nil {
 		return err
 	}
-	board := c.board(s)
-	published, err := board.Published(ctx)
+	store := c.statusStore(s)
+	published, err := store.Published(ctx)
 	switch {
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("%w. You need the right to get ConfigMap %s in namespace %s", err, rebalance.StatusName, c.systemNamespace)
@@ -60,7 +60,7 @@ func (c *cli) plan(ctx context.Context, output string) error {
 	if err != nil {
 		return fmt.Errorf("the plan in ConfigMap %s cannot be read, it may be of another version of the rebalancer: %w", rebalance.StatusName, err)
 	}
-	pause, err := board.Pause(ctx)
+	pause, err := store.Pause(ctx)
 	if err != nil {
 		fmt.Fprintf(c.ErrOut, "Whether the loop is paused is not known: %v\n", err)
 	}

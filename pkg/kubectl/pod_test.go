@@ -16,7 +16,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-func TestPodAsksForAMigration(t *testing.T) {
+func TestPodRequestsAMigration(t *testing.T) {
 	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
 	golden(t, "pod", b.run("pod", "pod/trainer", "--to", "node-b", "--force-restart", "--keep-claim", "--timeout=90s", "--reason=maintenance"))
 	m := b.migration("trainer-1")
@@ -32,7 +32,7 @@ func TestPodAsksForAMigration(t *testing.T) {
 	}
 }
 
-func TestPodAsksForItsProcesses(t *testing.T) {
+func TestPodRequestsItsProcesses(t *testing.T) {
 	plain, movable := trainer().Obj(), trainer().With(func(p *corev1.Pod) { p.Spec.RuntimeClassName = new(v1alpha1.ProcessRuntimeClass) }).Obj()
 	dumping := fixture.MakeNode("node-a").Label(v1alpha1.ProcessNodeLabel, "true").Obj()
 	for name, test := range map[string]struct {

@@ -122,7 +122,7 @@ func (c *cli) viewNodes(ctx context.Context, s *session, selector labels.Selecto
 
 // judgeNodes adds what the rebalancer said of the nodes, where it can be read.
 func (c *cli) judgeNodes(ctx context.Context, s *session, views []nodeview.Node) {
-	published, err := c.board(s).Published(ctx)
+	published, err := c.statusStore(s).Published(ctx)
 	if err != nil || published == nil {
 		return
 	}

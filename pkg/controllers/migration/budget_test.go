@@ -39,7 +39,7 @@ func cluster(t *testing.T, lists *int, objects ...client.Object) client.WithWatc
 		}}).Build()
 }
 
-// waiting is a migration that was told to wait for a place.
+// waiting is a migration that has to wait for a place.
 func waiting() *v1alpha1.PodMigration {
 	return with(in(v1alpha1.PhasePending), v1alpha1.ConditionAccepted, metav1.ConditionFalse, decide.ReasonWaitingForBudget)
 }

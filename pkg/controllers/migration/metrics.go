@@ -55,11 +55,11 @@ func NewMetrics(registerer prometheus.Registerer, cached client.Reader) *Metrics
 		}),
 		freedCPU: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ai_storage_migration_freed_cpu_cores_total",
-			Help: "CPU requests that replacements ask for less than their originals did, in cores.",
+			Help: "CPU that replacements request less than their originals did, in cores.",
 		}),
 		freedMemory: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ai_storage_migration_freed_memory_bytes_total",
-			Help: "Memory requests that replacements ask for less than their originals did.",
+			Help: "Memory that replacements request less than their originals did.",
 		}),
 	}
 	if registerer != nil {

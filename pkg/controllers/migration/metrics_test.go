@@ -56,8 +56,8 @@ func TestTimeInAPhase(t *testing.T) {
 	}
 }
 
-// What a success brought is counted in base units; what the replacement asks for
-// more is not taken back from a counter.
+// What a success brought is counted in base units; what the replacement requests
+// more is not subtracted from a counter.
 func TestWhatASuccessBrought(t *testing.T) {
 	counted := NewMetrics(nil, nil)
 	before := in(v1alpha1.PhaseHandingOver)

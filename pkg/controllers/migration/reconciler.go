@@ -88,7 +88,7 @@ func (r *reconciler) advanceAlone(ctx context.Context, m *v1alpha1.PodMigration)
 	return r.advance(ctx, m)
 }
 
-// waitsForBudget reports whether a migration that was told to wait still has
+// waitsForBudget reports whether a migration that had to wait still has
 // to, as far as the cache knows. It keeps the many that wait from taking the
 // API server and the workers away from those in flight.
 func (r *reconciler) waitsForBudget(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {

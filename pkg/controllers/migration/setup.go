@@ -127,7 +127,7 @@ const (
 )
 
 // retries backs off after errors, but never so long that a migration in flight
-// is forgotten when the API server comes back.
+// is left waiting when the API server comes back.
 func retries() workqueue.TypedRateLimiter[ctrl.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](firstRetry, lastRetry)
 }

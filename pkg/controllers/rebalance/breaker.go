@@ -76,7 +76,7 @@ func breakerOf(migrations []v1alpha1.PodMigration, args config.CircuitBreakerArg
 	return b
 }
 
-// pass lets time go by until now.
+// pass ends the time that the breaker is open, if it is over by now.
 func (b *Breaker) pass(now time.Time) {
 	if b.State == BreakerOpen && !now.Before(*b.Until) {
 		b.State, b.Until = BreakerTrying, nil

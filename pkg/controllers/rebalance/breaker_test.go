@@ -15,7 +15,7 @@ import (
 
 // ended makes migrations of the loop from a text: each letter is one that ended a
 // minute after the one before, S succeeded, F failed, C cancelled; f failed too,
-// but somebody else asked for it; r has not ended; a dot is a minute without one.
+// but another client requested it; r has not ended; a dot is a minute without one.
 func ended(text string) []v1alpha1.PodMigration {
 	phases := map[rune]v1alpha1.Phase{'S': v1alpha1.PhaseSucceeded, 'F': v1alpha1.PhaseFailed, 'f': v1alpha1.PhaseFailed,
 		'C': v1alpha1.PhaseCancelled, 'r': v1alpha1.PhasePlacing}

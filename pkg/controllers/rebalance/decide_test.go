@@ -156,7 +156,7 @@ func TestPoolsKeepTheirPods(t *testing.T) {
 	}
 	status := loop.Status()
 	if len(status.Plan.Before.Nodes) != 3 || len(status.Plan.After.Nodes) != 3 || len(status.Skipped) != 0 {
-		t.Errorf("nodes before %v, after %v, left alone %v", status.Plan.Before.Nodes, status.Plan.After.Nodes, status.Skipped)
+		t.Errorf("nodes before %v, after %v, skipped %v", status.Plan.Before.Nodes, status.Plan.After.Nodes, status.Skipped)
 	}
 	if status.After.Objective >= status.Before.Objective || status.After.CPUDeviation >= status.Before.CPUDeviation {
 		t.Errorf("predicted %+v, then %+v", status.Before, status.After)
@@ -166,7 +166,7 @@ func TestPoolsKeepTheirPods(t *testing.T) {
 	status, err := newLoopWith(t, w, clocktesting.NewFakeClock(noon), args).DryRun(t.Context())
 	must(t, err)
 	if len(status.Skipped) != 2 || status.Skipped[0].Reason != "the node is in no node pool" {
-		t.Errorf("left alone: %v", status.Skipped)
+		t.Errorf("skipped: %v", status.Skipped)
 	}
 }
 
@@ -239,7 +239,7 @@ func TestRequestsStandIn(t *testing.T) {
 	var out strings.Builder
 	must(t, WriteStatus(&out, loop.Status()))
 	if loop.Status().Source != "Requests" || loop.Status().Plan.Source != "Requests" || !strings.Contains(out.String(), "source: Requests") {
-		t.Errorf("the source is not told:\n%s", out.String())
+		t.Errorf("the source is not reported:\n%s", out.String())
 	}
 }
 

@@ -249,7 +249,7 @@ func (r rejecting) Create(ctx context.Context, object client.Object, options ...
 
 // A namespace that takes no migration must not keep those of others from being
 // created, in this cycle and in every later one.
-func TestCycleGoesOnAfterAMoveThatFails(t *testing.T) {
+func TestCycleContinuesAfterAMoveThatFails(t *testing.T) {
 	w := newWorld(t, 7)
 	loop := newLoop(t, w, clocktesting.NewFakeClock(noon))
 	status, err := loop.DryRun(t.Context())

@@ -91,7 +91,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		}, []string{"state"}),
 		paused: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ai_storage_rebalance_paused",
-			Help: "1 while somebody has paused the loop: it plans, and begins no migrations.",
+			Help: "1 while a user has paused the loop: it plans, and begins no migrations.",
 		}),
 	}
 	for _, result := range []string{resultPlanned, resultFailed} {

@@ -10,7 +10,7 @@ import (
 )
 
 // makePlan plans each node pool by itself, so that moves and means stay within
-// it. What the pools share (budget, cap on moves, what the scheduler was told) is
+// it. What the pools share (budget, cap on moves, what the scheduler has seen) is
 // handed from one to the next. No pools is one of all nodes.
 func makePlan(ctx context.Context, snapshot *cluster.Snapshot, feasibility planner.Feasibility, pools int, options planner.Options) (*planner.Plan, error) {
 	if pools <= 1 {
@@ -52,7 +52,7 @@ func onlyPool(snapshot *cluster.Snapshot, pool int) *cluster.Snapshot {
 func nodesOf(snapshot *cluster.Snapshot, pool int) map[string]bool {
 	names := map[string]bool{}
 	for _, node := range snapshot.Nodes {
-		// Nodes in no pool are told of with the first.
+		// Nodes in no pool are reported with the first.
 		if node.Pool == pool || (node.Pool < 0 && pool == 0) {
 			names[node.Name] = true
 		}

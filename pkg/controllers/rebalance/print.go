@@ -54,7 +54,7 @@ func writeReasons(w io.Writer, status *Status) {
 	}
 	for i, node := range status.Skipped {
 		if i == 0 {
-			fmt.Fprint(w, "\nLEFT ALONE\tWHY\n")
+			fmt.Fprint(w, "\nSKIPPED\tREASON\n")
 		}
 		fmt.Fprintf(w, "%s\t%s\n", node.Name, node.Reason)
 	}

@@ -39,7 +39,7 @@ func TestWriteStatus(t *testing.T) {
 	must(t, WriteStatus(&out, status))
 	for _, want := range []string{"ns/pod-0", "overutilized", "87.5%", "source: Measured", "objective", "standard deviation of CPU load", "fragmentation",
 		"number of moves", "expected downtime", "3s", "500m CPU, 1024Mi",
-		"cool         the last measurement of the node is 5m0s old", "Pod/ns/pod-6   2026-01-01T12:09:00Z"} {
+		"cool      the last measurement of the node is 5m0s old", "Pod/ns/pod-6   2026-01-01T12:09:00Z"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
 		}

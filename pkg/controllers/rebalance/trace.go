@@ -21,7 +21,7 @@ func endSpan(span trace.Span, err error) {
 	span.End()
 }
 
-// attributesOf tells of a cycle what a person compares.
+// attributesOf are those of a cycle that a user compares.
 func attributesOf(status *Status) []attribute.KeyValue {
 	return []attribute.KeyValue{
 		attribute.Int("plan.moves", status.Moves),

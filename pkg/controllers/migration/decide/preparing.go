@@ -271,7 +271,7 @@ func (b *builder) restartPreparation(reason, message string) Decision {
 		// Not false: how long the next last copy takes is counted from then.
 		b.condition(v1alpha1.ConditionSealed, metav1.ConditionUnknown, reason, message)
 	}
-	b.event(false, b.original(), reason, "Starting over: "+message)
+	b.event(false, b.original(), reason, "Restarting the preparation: "+message)
 	b.say("%s", message)
 	return b.decision
 }

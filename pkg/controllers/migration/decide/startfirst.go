@@ -152,7 +152,7 @@ func (b *builder) takeOver() Decision {
 		return b.wait(PollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
 	if b.adopts() && b.Owner.ReplicaSet != nil && !owners.IsAdopted(r, b.Owner) {
-		// The ReplicaSet has let the original go for the replacement of another
+		// The ReplicaSet has released the original for the replacement of another
 		// pod, whose original is now the one too many.
 		return b.do(Action{Type: OfferReplacement, Pod: r, Becomes: owners.Adopted(r, b.Owner)})
 	}

@@ -44,7 +44,7 @@ func requestsOf(pod *corev1.Pod) corev1.ResourceList {
 	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true})
 }
 
-// originalRequests counts what the author of a pod asked for: requests of
+// originalRequests counts what the author of a pod requested: requests of
 // finished containers that were reclaimed in place are among what a move leaves
 // behind for good.
 func originalRequests(pod *corev1.Pod) corev1.ResourceList {

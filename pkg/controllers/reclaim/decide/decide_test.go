@@ -130,7 +130,7 @@ func wantRequests(t *testing.T, pod *corev1.Pod, want string) {
 	}
 	wantCPU, wantMemory, _ := strings.Cut(want, " ")
 	if cpu.Cmp(resource.MustParse(wantCPU)) != 0 || memory.Cmp(resource.MustParse(wantMemory)) != 0 {
-		t.Errorf("the containers ask for %s and %s, want %s", cpu.String(), memory.String(), want)
+		t.Errorf("the containers request %s and %s, want %s", cpu.String(), memory.String(), want)
 	}
 }
 
@@ -275,7 +275,7 @@ func TestAContainerThatStartsAgainUnseen(t *testing.T) {
 				pod = apply(t, pod, d, all)
 				wantRequests(t, pod, "1600m 192Mi")
 			}
-			// Also after we have forgotten what we saw.
+			// Also without a memory of what we saw.
 			if d := decide(t, pod, true); d.Resized != nil || d.Why == "" {
 				t.Errorf("it is shrunk again (%t), why %q", d.Resized != nil, d.Why)
 			}

@@ -157,7 +157,7 @@ func checkNeverMore(t *testing.T, original, pod *corev1.Pod) {
 	before := resourcehelper.PodRequests(original, resourcehelper.PodResourcesOptions{})
 	for name, amount := range resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}) {
 		if most := before[name]; amount.Cmp(most) > 0 {
-			t.Fatalf("the pod asks for %s %s, at first it was %s", amount.String(), name, most.String())
+			t.Fatalf("the pod requests %s %s, at first it was %s", amount.String(), name, most.String())
 		}
 	}
 	back, err := reclaimed.Original(pod)
@@ -165,6 +165,6 @@ func checkNeverMore(t *testing.T, original, pod *corev1.Pod) {
 		t.Fatal(err)
 	}
 	if !equality.Semantic.DeepEqual(back.Spec, original.Spec) {
-		t.Fatalf("the record does not tell of the original: %s", cmp.Diff(original.Spec, back.Spec))
+		t.Fatalf("the record does not describe the original: %s", cmp.Diff(original.Spec, back.Spec))
 	}
 }
