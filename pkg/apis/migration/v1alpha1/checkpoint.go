@@ -178,7 +178,7 @@ type CheckpointStatus struct {
 	Carrier *PodReference `json:"carrier,omitempty"`
 	// +optional
 	Step CheckpointStep `json:"step,omitempty"`
-	// attempt grows when the migration starts over. Reports of another attempt
+	// attempt grows when the preparation restarts. Reports of another attempt
 	// are void.
 	// +optional
 	Attempt int32 `json:"attempt,omitempty"`

@@ -111,7 +111,7 @@ type PodMigrationSpec struct {
 	TTLSecondsAfterFinished *int32 `json:"ttlSecondsAfterFinished,omitempty"`
 
 	// cancel rolls the migration back, as long as it is not committed. It cannot be
-	// taken back.
+	// undone.
 	// +optional
 	// +kubebuilder:default=false
 	Cancel bool `json:"cancel,omitempty"`
