@@ -120,7 +120,7 @@ func (b *builder) holdRemoved(r Result) (Decision, error) {
 	case apierrors.IsConflict(r.Err):
 		return b.decision, r.Err
 	case r.Err != nil:
-		return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook: %s", b.decision.Action.Pod.Name, r.Err.Error()), nil
+		return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook: %s", b.decision.Action.Pod.Name, r.Err.Error()), nil //nolint:nilerr // the message has it
 	}
 	return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook, which does not change pods yet", b.decision.Action.Pod.Name), nil
 }
