@@ -41,7 +41,7 @@ func (m Machine) freezer(pod types.UID) (freezer, error) {
 	var found string
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
-			return nil // removed meanwhile, or no cgroup
+			return nil //nolint:nilerr // removed meanwhile, or no cgroup
 		}
 		for _, name := range cgroupNames(pod) {
 			if strings.Contains(entry.Name(), name) {
@@ -117,11 +117,11 @@ func (m Machine) Kill(pod types.UID) error {
 	}
 	return filepath.WalkDir(f.directory, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Name() != "cgroup.procs" {
-			return nil // removed meanwhile
+			return nil //nolint:nilerr // removed meanwhile
 		}
 		content, err := os.ReadFile(path)
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // removed meanwhile
 		}
 		for field := range bytes.FieldsSeq(content) {
 			// A process that this PID namespace cannot see has number 0, which would

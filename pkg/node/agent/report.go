@@ -72,7 +72,7 @@ func (a *agent) report(ctx context.Context, m *v1alpha1.PodMigration, change fun
 
 // reportLate reports on work that took its time: what others wrote meanwhile
 // does not matter, as long as the work is still wanted. It tries until there is an
-// answer, since nothing that was done may be forgotten. The error is errNotWanted
+// answer, since no report of what was done may be lost. The error is errNotWanted
 // when the migration no longer asks for the work, or that of the context.
 func (a *agent) reportLate(ctx context.Context, m *v1alpha1.PodMigration, change func(*v1alpha1.CheckpointStatus)) error {
 	return reportBackoff.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {

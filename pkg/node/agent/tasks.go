@@ -141,7 +141,7 @@ func destinationTask(m *v1alpha1.PodMigration) task {
 		return taskWarmUp
 	case c.Step == v1alpha1.StepSeal && copied && len(c.Processes) > 0 && reported == v1alpha1.DestinationWarm:
 		return taskPrepare
-	case c.Step == v1alpha1.StepSeal && sealed && !(isRestored && pass == source.Pass):
+	case c.Step == v1alpha1.StepSeal && sealed && (!isRestored || pass != source.Pass):
 		return taskRestore
 	case c.Step == v1alpha1.StepRelease && isRestored:
 		return taskRelease

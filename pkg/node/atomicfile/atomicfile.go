@@ -5,7 +5,7 @@
 //
 //   - WriteDurably is for what must be remembered when the power has gone, since
 //     something on the node outlives it: what the installer made, what is frozen.
-//   - Write is for what is made again after a restart of the node, and is waited
+//   - Write is for what is recreated after a restart of the node, and is waited
 //     for: the outcome of a restoration, the program of a gate.
 package atomicfile
 

@@ -30,15 +30,15 @@ func isElsewhere(attribute string) bool {
 	return attribute == "trusted.overlay.redirect" || attribute == "trusted.overlay.metacopy"
 }
 
-// openPlain opens a file or directory itself: no symbolic link, and no FIFO that
-// would make the opening wait.
-func openPlain(root *os.Root, name string, flags int) (*os.File, error) {
-	return root.OpenFile(name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+// openPlain opens a file or directory itself to read it: no symbolic link, and no
+// FIFO that would make the opening wait.
+func openPlain(root *os.Root, name string) (*os.File, error) {
+	return root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
 // xattrsOf reads the extended attributes of a file or directory.
 func xattrsOf(root *os.Root, name string, layer bool) (map[string][]byte, error) {
-	file, err := openPlain(root, name, os.O_RDONLY)
+	file, err := openPlain(root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func applyMetadata(root *os.Root, e *entry, layer bool) error {
 }
 
 func applyToPlain(root *os.Root, e *entry, layer bool) error {
-	file, err := openPlain(root, e.name(), os.O_RDONLY)
+	file, err := openPlain(root, e.name())
 	if err != nil {
 		return err
 	}

@@ -297,7 +297,7 @@ func (p *pass) finish(ctx context.Context, v *sourceVolume, into *os.File, size 
 // openSame opens the file that was scanned. The signature is the one from the
 // scan: what the entry says was read then.
 func openSame(root *os.Root, f *found) (*os.File, *signature, error) {
-	file, err := openPlain(root, f.entry.name(), os.O_RDONLY)
+	file, err := openPlain(root, f.entry.name())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return nil, nil, errGone
 	}

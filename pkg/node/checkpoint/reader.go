@@ -299,7 +299,7 @@ func (r *restoring) file(ctx context.Context, v *restoredVolume, from string, e 
 	if stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Size != e.Size {
 		return failure(ReasonCorrupt, "its content on the claim is no file of %d bytes", e.Size)
 	}
-	source, err := openPlain(r.claim, from, os.O_RDONLY)
+	source, err := openPlain(r.claim, from)
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ type signature struct {
 	mtime, ctime unix.Timespec
 }
 
-// settleTime is how long after its last change a file can be told apart from
+// settleTime is how long after its last change a file can be distinguished from
 // one that has changed again: the clock of file systems ticks every 4 to 10 ms.
 const settleTime = 50 * time.Millisecond
 

@@ -62,7 +62,7 @@ func (r *Runtime) runRestore(c command, entry Entry) error {
 }
 
 // restoreArguments are those of the creation, as far as runc restore has them.
-// The container has its cgroups from runc; CRIU leaves them alone.
+// The container has its cgroups from runc; CRIU does not touch them.
 func (c command) restoreArguments(entry Entry) []string {
 	arguments := append(append([]string{}, c.global...), "restore", "--detach",
 		"--bundle", c.bundle(), "--image-path", entry.Memory(), "--work-path", entry.Work(),

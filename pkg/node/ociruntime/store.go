@@ -135,7 +135,7 @@ const takePoll = 2 * time.Millisecond
 // it. The error says why there is nothing to take: it did not come in time, was
 // cancelled, or was taken before.
 func (e Entry) take(patience time.Duration) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(takePoll) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(takePoll) { //nolint:forbidigo // only a signal ends it
 		err := os.Rename(e.path(readyFile), e.path(begunFile))
 		if err == nil {
 			return nil

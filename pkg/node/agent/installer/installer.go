@@ -89,7 +89,7 @@ func (i *Installer) install(ctx context.Context, r *record) error {
 		return err
 	}
 	if _, there := before.runtimes()[i.Handler]; there && r.DropIn == "" {
-		return nil // by another client, who looks after it
+		return nil // by another client, who manages it
 	}
 	if r.DropIn != "" && r.DropIn != target {
 		return fmt.Errorf("%s was installed, and now containerd reads %s: turn the option off and on again", r.DropIn, target)
