@@ -12,7 +12,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// devices is what the libraries watch since devicesSince, and cannot be told not to
+// devices is what the libraries watch since devicesSince, and cannot be configured not to
 // watch since 1.35, where the feature is locked.
 const devices = "resource.k8s.io/v1"
 

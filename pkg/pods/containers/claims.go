@@ -32,7 +32,7 @@ func Exclusive(pod *corev1.Pod, v Verdicts, claims ClaimLookup) string {
 			continue
 		}
 		modes := AccessModes(claim)
-		if !slices.Contains(modes, corev1.ReadWriteMany) && !(isOnlyRead(pod, v, volume) && slices.Contains(modes, corev1.ReadOnlyMany)) {
+		if !slices.Contains(modes, corev1.ReadWriteMany) && (!isOnlyRead(pod, v, volume) || !slices.Contains(modes, corev1.ReadOnlyMany)) {
 			return fmt.Sprintf("claim %s is %v: two nodes cannot use it at once, only ReadWriteMany claims, and ReadOnlyMany ones that are only read", name, modes)
 		}
 	}

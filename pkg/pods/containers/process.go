@@ -143,7 +143,7 @@ func notRunning(c *corev1.Container, v v1alpha1.ContainerVerdict) *Refusal {
 
 func initAgain(c *corev1.Container, v v1alpha1.ContainerVerdict) *Refusal {
 	if v.Kind == v1alpha1.KindInit {
-		return &Refusal{RefusalInitAgain, fmt.Sprintf("init container %s would run again before the processes that go on: %s", c.Name, v.Message)}
+		return &Refusal{RefusalInitAgain, fmt.Sprintf("init container %s would run again before the processes that continue: %s", c.Name, v.Message)}
 	}
 	return nil
 }
@@ -179,7 +179,7 @@ func devices(c *corev1.Container, _ v1alpha1.ContainerVerdict) *Refusal {
 
 func postStart(c *corev1.Container, _ v1alpha1.ContainerVerdict) *Refusal {
 	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
-		return &Refusal{RefusalPostStart, fmt.Sprintf("container %s has a postStart hook, which the kubelet would run again in processes that go on", c.Name)}
+		return &Refusal{RefusalPostStart, fmt.Sprintf("container %s has a postStart hook, which the kubelet would run again in processes that continue", c.Name)}
 	}
 	return nil
 }

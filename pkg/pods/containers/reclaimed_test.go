@@ -11,7 +11,7 @@ import (
 )
 
 // What was taken from a pod in place does not follow it.
-func TestAReplacementAsksForWhatThePodAskedForAtFirst(t *testing.T) {
+func TestAReplacementRequestsWhatThePodRequestedAtFirst(t *testing.T) {
 	pod := fixture.MakePod("train").Node("node-a").RestartPolicy(corev1.RestartPolicyNever).
 		Annotation(v1alpha1.ReclaimedAnnotation, `{"containers":{
 			"batch":{"original":{"requests":{"cpu":"900m"}},"resized":{"requests":{"cpu":"1m"}}},

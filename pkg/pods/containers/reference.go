@@ -7,12 +7,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// referenced refuses when a kept container is told the resources of one that
-// is left out: the kubelet does not start a container whose reference leads
+// referenced refuses when a kept container refers to the resources of one
+// that is left out: the kubelet does not start a container whose reference leads
 // nowhere.
 func referenced(pod *corev1.Pod, v Verdicts) *Refusal {
 	refuse := func(reader, through, name string) *Refusal {
-		return &Refusal{RefusalReferenced, fmt.Sprintf("container %s is told the resources of container %s through %s, and %s would be left out", reader, name, through, name)}
+		return &Refusal{RefusalReferenced, fmt.Sprintf("container %s refers to the resources of container %s through %s, and %s would be left out", reader, name, through, name)}
 	}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if !v.Keeps(c.Name) {

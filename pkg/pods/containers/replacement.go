@@ -37,7 +37,7 @@ type ReplacementOptions struct {
 	// WaitForOriginal keeps the replacement out of the scheduler's queue until
 	// WaitForOriginalGate is taken from it.
 	WaitForOriginal bool
-	// SourceNode, OriginalUID and Root tell of the original. BuildReplacement
+	// SourceNode, OriginalUID and Root are those of the original. BuildReplacement
 	// takes them from the pod, Rewrite does not see that.
 	SourceNode  string
 	OriginalUID types.UID
@@ -67,7 +67,7 @@ func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev
 		return nil, err
 	}
 	o.SourceNode, o.OriginalUID, o.Root = pod.Spec.NodeName, pod.UID, RootName(pod)
-	spec := stripped(pod, v, madeAnew(pod))
+	spec := stripped(pod, v, recreated(pod))
 	clearAssigned(spec)
 	replacement := &corev1.Pod{ObjectMeta: inheritedMeta(pod, o), Spec: *spec}
 	takeOver(replacement, pod, v, o, pod.Status.QOSClass)
@@ -152,9 +152,9 @@ func stripped(pod *corev1.Pod, v Verdicts, gone func(volume string) bool) *corev
 	return spec
 }
 
-// madeAnew tells which volumes of an original the replacement does not take over:
+// recreated reports which volumes of an original the replacement does not take over:
 // the token, and the checkpoint of an earlier migration.
-func madeAnew(pod *corev1.Pod) func(volume string) bool {
+func recreated(pod *corev1.Pod) func(volume string) bool {
 	previous := PreviousCheckpoint(pod) != ""
 	return func(volume string) bool {
 		return strings.HasPrefix(volume, serviceAccountVolumePrefix) || previous && volume == v1alpha1.CheckpointVolumeName

@@ -189,7 +189,7 @@ func TestAddressesOfTheOriginalStayWithIt(t *testing.T) {
 		}
 	}
 	if got["k8s.v1.cni.cncf.io/networks"] != "macvlan" {
-		t.Error("the networks that the pod asks for are lost")
+		t.Error("the networks that the pod requests are lost")
 	}
 }
 
@@ -366,7 +366,7 @@ func TestPropertiesOfRandomPods(t *testing.T) {
 	}
 }
 
-// checkRequests returns 1 when the replacement asks for less, and fails when it
+// checkRequests returns 1 when the replacement requests less, and fails when it
 // asks for more, or for less than its containers need.
 func checkRequests(t *testing.T, seed uint64, pod, r *corev1.Pod) int {
 	t.Helper()

@@ -77,7 +77,7 @@ func rewritable(pod *corev1.Pod, v Verdicts, o ReplacementOptions) error {
 	return nil
 }
 
-// keepClaims takes back the claims that only containers used which are left out. A
+// keepClaims keeps the claims that only containers used which are left out. A
 // StatefulSet misses those of its templates, and tries in vain to add them
 // (k8s.io/kubernetes/pkg/controller/statefulset, storageMatches).
 func keepClaims(spec *corev1.PodSpec, pod *corev1.Pod) {

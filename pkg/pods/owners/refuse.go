@@ -84,7 +84,7 @@ func gone(o Owner) *containers.Refusal {
 
 func refuseReplicaSet(rs *appsv1.ReplicaSet) *containers.Refusal {
 	if adoptionLabel(rs) == "" {
-		return refuse(RefusalOwnerSelector, "ReplicaSet %s selects its pods by no matchLabels: original and replacement could not be told apart", rs.Name)
+		return refuse(RefusalOwnerSelector, "ReplicaSet %s selects its pods by no matchLabels: original and replacement could not be distinguished", rs.Name)
 	}
 	return nil
 }

@@ -96,13 +96,13 @@ func TestRefuse(t *testing.T) {
 
 		"ReplicaSet":                {replicaSetOwner(asIs), nil, ""},
 		"ReplicaSet is gone":        {without(replicaSetOwner(asIs)), nil, owners.RefusalOwnerGone},
-		"ReplicaSet was made anew":  {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.UID = "new" }), nil, owners.RefusalOwnerGone},
+		"ReplicaSet was recreated":  {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.UID = "new" }), nil, owners.RefusalOwnerGone},
 		"ReplicaSet is being ended": {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.DeletionTimestamp = &now }), nil, owners.RefusalOwnerGone},
 		"ReplicaSet of expressions": {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.Spec.Selector.MatchLabels = nil }), nil, owners.RefusalOwnerSelector},
 
 		"StatefulSet":               {statefulSetOwner(asIs), nil, ""},
 		"StatefulSet is gone":       {without(statefulSetOwner(asIs)), nil, owners.RefusalOwnerGone},
-		"StatefulSet was made anew": {statefulSetOwner(func(s *appsv1.StatefulSet) { s.UID = "new" }), nil, owners.RefusalOwnerGone},
+		"StatefulSet was recreated": {statefulSetOwner(func(s *appsv1.StatefulSet) { s.UID = "new" }), nil, owners.RefusalOwnerGone},
 	})
 }
 

@@ -32,7 +32,7 @@ type released struct {
 	FinalizerIndex int                   `json:"finalizerIndex,omitempty"`
 }
 
-// Released returns the original as it is after its owner has let it go. It has to
+// Released returns the original as it is after its owner has released it. It has to
 // be written in one patch: then the owner never sees a pod of which it has to
 // remove something itself, and makes another pod at once.
 //
@@ -83,7 +83,7 @@ func Released(original *corev1.Pod, o Owner) (*corev1.Pod, error) {
 	return pod, nil
 }
 
-// releaseLabels are the labels without which the owner does not take a pod back.
+// releaseLabels are the labels without which the owner does not adopt a pod again.
 func releaseLabels(o Owner) ([]string, error) {
 	switch KindOf(o.Reference) {
 	case KindJob:
@@ -100,7 +100,7 @@ func releaseLabels(o Owner) ([]string, error) {
 	return nil, fmt.Errorf("a pod of a %s cannot be released", o.Reference.Kind)
 }
 
-// IsReleased reports whether the owner of a pod has let it go.
+// IsReleased reports whether the owner of a pod has released it.
 func IsReleased(pod *corev1.Pod) bool { return pod.Annotations[v1alpha1.ReleasedAnnotation] != "" }
 
 // Restored returns a released original with everything that it had before. Its
@@ -151,7 +151,7 @@ func insert[T any](list []T, index int, element T) []T {
 // IsRival reports whether a Job could prefer a pod to the original that is about
 // to be restored: it is the replacement, or another pod of the same index, and
 // may run by the time that the Job looks. Pods of a Job without indexes are not
-// told apart: of them the replacement is one, and every pod that was made since the
+// distinguished: of them the replacement is one, and every pod that was made since the
 // original was about to be released and is nobody's replacement.
 func IsRival(pod, original *corev1.Pod, migration types.UID, since time.Time) bool {
 	var record released

@@ -32,7 +32,7 @@ func jobPod(changes ...func(*corev1.Pod)) *corev1.Pod {
 	return podOf(reference("batch/v1", "Job", "sum"), append([]func(*corev1.Pod){made}, changes...)...)
 }
 
-func TestReleasedIsNotTakenBack(t *testing.T) {
+func TestReleasedIsNotAdoptedAgain(t *testing.T) {
 	job, rs := jobOwner(asIs), replicaSetOwner(asIs)
 	rsPod := podOf(rs.Reference, func(p *corev1.Pod) { p.Labels = map[string]string{"app": "web", "pod-template-hash": "abc"} })
 	for name, test := range map[string]struct {
@@ -64,7 +64,7 @@ func TestReleasedIsNotTakenBack(t *testing.T) {
 				t.Error("the mark is missing, or the pod that was given is changed")
 			}
 			if _, err := owners.Released(got, test.owner); err == nil {
-				t.Error("released twice: what was removed first would be forgotten")
+				t.Error("released twice: what was removed first would be lost")
 			}
 		})
 	}

@@ -51,18 +51,18 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 	if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
 		return s.replay(ctx, w, earlier, err)
 	}
-	appraisal, err := s.o.Preflight.Check(ctx, wanted)
+	result, err := s.o.Preflight.Check(ctx, wanted)
 	if err != nil {
 		return err
 	}
-	if refusal := appraisal.Refusal; refusal != nil {
+	if refusal := result.Refusal; refusal != nil {
 		// A request with the same key may have been faster, and be the reason.
 		if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
 			return s.replay(ctx, w, earlier, err)
 		}
-		return refused(appraisal)
+		return refused(result)
 	}
-	wanted.Spec.PodUID = appraisal.Pod.UID
+	wanted.Spec.PodUID = result.Pod.UID
 	if err := s.o.Writer.Create(ctx, wanted); key != "" && apierrors.IsAlreadyExists(err) {
 		earlier, err := s.replayed(ctx, wanted, key)
 		return s.replay(ctx, w, earlier, err)
@@ -70,7 +70,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 		return err
 	}
 	view := viewOf(wanted)
-	view.Queued, view.Message, view.FallbackReason = appraisal.Waits != "", appraisal.Waits, appraisal.Stays
+	view.Queued, view.Message, view.FallbackReason = result.Waits != "", result.Waits, result.Stays
 	s.accepted(ctx, w, view)
 	return nil
 }
@@ -166,8 +166,8 @@ func nameOf(caller, namespace, key string) string {
 }
 
 // refused answers why the controller would not move the pod.
-func refused(appraisal migration.PreflightResult) *Error {
-	refusal, code, field := appraisal.Refusal, http.StatusUnprocessableEntity, "pod_name"
+func refused(result migration.PreflightResult) *Error {
+	refusal, code, field := result.Refusal, http.StatusUnprocessableEntity, "pod_name"
 	switch {
 	case refusal.Reason == decide.ReasonPodNotFound:
 		code = http.StatusNotFound
@@ -175,7 +175,7 @@ func refused(appraisal migration.PreflightResult) *Error {
 		field = "source_node"
 	case refusal.Reason == decide.ReasonTargetNodeNotFound, refusal.Reason == decide.ReasonTargetIsSource:
 		field = "target_node"
-	case refusal.Message == appraisal.Stays:
+	case refusal.Message == result.Stays:
 		field = "checkpoint_mode"
 	}
 	return fail(code, refusal.Reason, field, "%s", refusal.Message)

@@ -75,8 +75,8 @@ func fail(code int, reason, field, format string, args ...any) *Error {
 // retryLater is how soon a client should try again when the API server is away.
 const retryLater = time.Second
 
-// errorOf turns any error into an answer. What is ours to mend is told to the
-// caller only in general, and logged.
+// errorOf turns any error into an answer. Our own faults are reported to
+// the caller only in general, and logged.
 func errorOf(err error) *Error {
 	var known *Error
 	var status apierrors.APIStatus

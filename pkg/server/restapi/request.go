@@ -118,7 +118,7 @@ func several(reason string, fields []FieldError) *Error {
 	return e
 }
 
-// validate checks what can be told without the cluster.
+// validate checks what is known without the cluster.
 func (m *MigrationRequest) validate() error {
 	var missing, wrong []FieldError
 	for _, field := range []struct {

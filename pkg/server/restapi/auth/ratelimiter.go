@@ -8,7 +8,7 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// rememberedCallers bounds the memory of RateLimiter; who called longest ago is forgotten.
+// rememberedCallers bounds the memory of RateLimiter; who called longest ago is dropped.
 const rememberedCallers = 4096
 
 // RateLimiter bounds how often each caller may send a request.
