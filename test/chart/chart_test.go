@@ -207,7 +207,7 @@ func TestOptionalParts(t *testing.T) {
 	}
 }
 
-// The agents change their nodes only when they are told to, and only those that
+// The agents change their nodes only when the values say so, and only those that
 // are named.
 func TestInstallOfTheRuntimeHandler(t *testing.T) {
 	for values, want := range map[string][]string{

@@ -29,7 +29,7 @@ func (c *controller) ControllerGetCapabilities(context.Context, *csi.ControllerG
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 		csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
-		// With it, ReadWriteOncePod is told apart from ReadWriteOnce.
+		// With it, ReadWriteOncePod is distinguished from ReadWriteOnce.
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 	} {
 		answer.Capabilities = append(answer.Capabilities, &csi.ControllerServiceCapability{

@@ -35,7 +35,7 @@ func attachLoop(image string) (string, error) {
 		}
 		device := fmt.Sprintf("/dev/loop%d", number)
 		err = configureLoop(device, backing)
-		// Somebody else was faster.
+		// Another process was faster.
 		if errors.Is(err, unix.EBUSY) {
 			continue
 		}

@@ -65,7 +65,7 @@ func (r registrar) GetInfo(context.Context, *registration.InfoRequest) (*registr
 }
 
 // NotifyRegistrationStatus hears what the kubelet thinks. A refusal ends the
-// program, so that the pod's status tells of it.
+// program, so that the pod's status reports it.
 func (r registrar) NotifyRegistrationStatus(_ context.Context, status *registration.RegistrationStatus) (*registration.RegistrationStatusResponse, error) {
 	if !status.PluginRegistered {
 		fmt.Fprintf(os.Stderr, "the kubelet refused the driver: %s\n", status.Error)

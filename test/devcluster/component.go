@@ -246,7 +246,7 @@ func (c *Cluster) configPath(component string) string {
 	return filepath.Join(c.stateDir, "config", component+".yaml")
 }
 
-// withKubeconfig sets clientConnection.kubeconfig and leaves all else alone, so
+// withKubeconfig sets clientConnection.kubeconfig and keeps all else, so
 // that the components still judge the rest strictly.
 func withKubeconfig(configuration []byte, kubeconfig string) ([]byte, error) {
 	fields := map[string]any{}

@@ -94,7 +94,7 @@ func TestDownEndsWhatACrashLeft(t *testing.T) {
 }
 
 // A directory of the user's may have entries of the same names as a state directory.
-func TestDirectoriesOfOthersAreLeftAlone(t *testing.T) {
+func TestDirectoriesOfOthersAreKept(t *testing.T) {
 	for name, call := range map[string]func(stateDir string) error{
 		"up": func(stateDir string) error {
 			o := Options{

@@ -31,7 +31,7 @@ type processMove struct {
 	Dump     float64 `json:"dump"`
 	Copy     float64 `json:"copyAndSeal"`
 	Restore  float64 `json:"verifyAndRestore"`
-	LetGo    float64 `json:"letGo"`
+	Released float64 `json:"released"`
 	Seen     float64 `json:"seenToWork"`
 	Total    float64 `json:"total"`
 	Bytes    float64 `json:"bytesCopied"`
@@ -47,7 +47,7 @@ var processFigures = []struct {
 	{"– freeze and dump", func(m processMove) float64 { return m.Dump }},
 	{"– copy and seal", func(m processMove) float64 { return m.Copy }},
 	{"– verify and restore", func(m processMove) float64 { return m.Restore }},
-	{"– release and evict", func(m processMove) float64 { return m.LetGo }},
+	{"– release and evict", func(m processMove) float64 { return m.Released }},
 	{"– seen to be Ready", func(m processMove) float64 { return m.Seen }},
 	{"total time (s)", func(m processMove) float64 { return m.Total }},
 	{"copied while frozen (MiB)", func(m processMove) float64 { return m.Bytes / (1 << 20) }},
@@ -123,13 +123,13 @@ func byProcessMove(b testing.TB, pod *corev1.Pod) processMove {
 func stopOf(migration *v1alpha1.PodMigration) processMove {
 	source, destination, times := migration.Status.Checkpoint.Source, migration.Status.Checkpoint.Destination, migration.Status.Times
 	return processMove{
-		Stop:    migration.Status.Downtime.Seconds(),
-		Dump:    source.DumpedAt.Sub(source.FrozenAt.Time).Seconds(),
-		Copy:    source.SealedAt.Sub(source.DumpedAt.Time).Seconds(),
-		Restore: destination.RestoredAt.Sub(source.SealedAt.Time).Seconds(),
-		LetGo:   destination.ReleasedAt.Sub(destination.RestoredAt.Time).Seconds(),
-		Seen:    times.ReplacementReady.Sub(destination.ReleasedAt.Time).Seconds(),
-		Bytes:   float64(source.PassBytes),
+		Stop:     migration.Status.Downtime.Seconds(),
+		Dump:     source.DumpedAt.Sub(source.FrozenAt.Time).Seconds(),
+		Copy:     source.SealedAt.Sub(source.DumpedAt.Time).Seconds(),
+		Restore:  destination.RestoredAt.Sub(source.SealedAt.Time).Seconds(),
+		Released: destination.ReleasedAt.Sub(destination.RestoredAt.Time).Seconds(),
+		Seen:     times.ReplacementReady.Sub(destination.ReleasedAt.Time).Seconds(),
+		Bytes:    float64(source.PassBytes),
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 // A destination without room: the scheduler's reason is reported, the original
 // runs on, and nothing is left behind. Its neighbour fills the destination, so no other
 // test may run.
-func TestADestinationWithoutRoomLeavesTheOriginalAlone(t *testing.T) {
+func TestADestinationWithoutRoomKeepsTheOriginal(t *testing.T) {
 	namespace := newNamespace(t)
 	from, to := env.nodes[0], env.nodes[1]
 	create(t, pinned(newPod(namespace, "neighbour", container("idle", 1500)), to))

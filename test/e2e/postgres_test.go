@@ -72,7 +72,7 @@ func postgresPod(namespace, name, directory string, command ...string) *corev1.P
 }
 
 // asPostgres runs a pod as the user that PostgreSQL asks for. Where CRIU can dump
-// no processes but root's, they are root's, and PostgreSQL is told otherwise.
+// no processes but root's, they are root's, and PostgreSQL is configured for it.
 func asPostgres(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	// Root of a machine in a sandbox may lack it.

@@ -175,7 +175,7 @@ func reportStop(t *testing.T, migration *v1alpha1.PodMigration) {
 	t.Helper()
 	m := stopOf(migration)
 	t.Logf("%s: stop %.3fs = dump %.3fs, copy and seal %.3fs, restore %.3fs, evict %.3fs, seen Ready %.3fs; %d bytes, last pass %.0f", migration.Name,
-		m.Stop, m.Dump, m.Copy, m.Restore, m.LetGo, m.Seen, migration.Status.Checkpoint.Source.Bytes, m.Bytes)
+		m.Stop, m.Dump, m.Copy, m.Restore, m.Released, m.Seen, migration.Status.Checkpoint.Source.Bytes, m.Bytes)
 }
 
 // requireProcessNodes wants CRIU and nodes that say so: without, nothing that moves

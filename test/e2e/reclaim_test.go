@@ -245,7 +245,7 @@ func TestAContainerThatStartsAgainHasItsRequestsBack(t *testing.T) {
 	if id := statusOf(t, found, "train").ContainerID; id != train || restarts(found) != 0 {
 		t.Errorf("container train is %s, was %s", id, train)
 	}
-	t.Logf("its status tells of container batch: %+v", statusOf(t, found, "batch").State.Terminated)
+	t.Logf("its status of container batch: %+v", statusOf(t, found, "batch").State.Terminated)
 	printEvents(t, namespace, pod.Name)
 }
 

@@ -12,10 +12,10 @@ import (
 
 // unusedHere are rights that no test of this suite needs, and why they are given.
 var unusedHere = map[rights.Right]string{
-	{Resource: "events", Verb: "patch"}:                                               "counts up an event that is told again",
-	{Group: "events.k8s.io", Resource: "events", Verb: "patch"}:                       "counts up an event that is told again",
+	{Resource: "events", Verb: "patch"}:                                               "counts up an event that is reported again",
+	{Group: "events.k8s.io", Resource: "events", Verb: "patch"}:                       "counts up an event that is reported again",
 	{Group: "migration.ai-storage", Resource: "podmigrations", Verb: "delete"}:        "removes records whose ttlSecondsAfterFinished is over",
-	{Group: "topology.node.k8s.io", Resource: "noderesourcetopologies", Verb: "list"}: "reads NUMA nodes for the strategy Defragment, where an exporter tells of them",
+	{Group: "topology.node.k8s.io", Resource: "noderesourcetopologies", Verb: "list"}: "reads NUMA nodes for the strategy Defragment, where an exporter reports them",
 	{Resource: "secrets", Verb: "update"}:                                             "renews the certificate of the webhook before it ends",
 }
 

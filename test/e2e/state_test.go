@@ -289,7 +289,7 @@ func TestOtherModesCarryState(t *testing.T) {
 }
 
 // workTime is for how long a pod works before it moves. It must be well above
-// workSlack, or a pod that starts again could not be told from one that continues.
+// workSlack, or a pod that starts again could not be distinguished from one that continues.
 const (
 	workTime  = 6 * time.Second
 	workSlack = 2 * time.Second

@@ -80,8 +80,8 @@ func (l *webhookLine) connect(call net.Conn) {
 	_, _ = io.Copy(call, answer)
 }
 
-// cutFor cuts the line, until the returned function or the end of the test mends it.
-func (l *webhookLine) cutFor(t testing.TB) (mend func()) {
+// cutFor cuts the line, until the returned function or the end of the test repairs it.
+func (l *webhookLine) cutFor(t testing.TB) (repair func()) {
 	l.setCut(true)
 	t.Cleanup(func() { l.setCut(false) })
 	return func() { l.setCut(false) }
@@ -99,7 +99,7 @@ func (l *webhookLine) setCut(cut bool) {
 	}
 }
 
-// The webhook does not answer: pods are created as ever, and a migration that
+// The webhook does not answer: pods are created as usual, and a migration that
 // needs it is rolled back, whenever that happens.
 func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 	for _, test := range []struct{ name, cutAt, reason string }{
@@ -122,13 +122,13 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 			await, proceed := env.breakpoints.armOne(t, namespace, original.Name, test.cutAt)
 			s := &faultScene{namespace: namespace, pod: original, migration: migrate(t, original, sharedCheckpoint)}
 			await()
-			mend := env.line.cutFor(t)
+			repair := env.line.cutFor(t)
 			other := newPod(namespace, "other", container("idle", 10))
 			create(t, excluded(other))
 			proceed()
 			s.wantFailed(t, 3*time.Minute, test.reason)
 			waitRunning(t, other)
-			mend()
+			repair()
 			wantBackAtItsJob(t, job, original)
 			// The scheduler held back what its Job made instead of the replacement.
 			if pods := started(); !slices.Equal(pods, []string{original.Name}) {
@@ -165,7 +165,7 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 	await, proceed := env.breakpoints.armOne(t, namespace, original.Name, "before ProbeWebhookAndRemoveHold")
 	migration := migrate(t, original, sharedCheckpoint)
 	await()
-	mend := env.line.cutFor(t)
+	repair := env.line.cutFor(t)
 	proceed()
 	eventually(t, time.Minute, "the webhook is missed", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(migration), migration); err != nil {
@@ -177,7 +177,7 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 		return nil
 	})
 	t.Logf("%s: %s", migration.Status.Phase, migration.Status.Message)
-	mend()
+	repair()
 	wantSucceeded(t, migration, 2*time.Minute)
 	wantNothingLost(t, collector, name)
 }

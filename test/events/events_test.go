@@ -49,7 +49,7 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 		t.Errorf("%d reasons found", found)
 	}
 	for reason := range documented {
-		t.Errorf("docs/events.md tells of %s, which no program gives", reason)
+		t.Errorf("docs/events.md describes %s, which no program gives", reason)
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 	"github.com/ai-storage/orchestrator/test/product"
 )
 
-// handlerCluster is a cluster whose nodes tell about processes.
+// handlerCluster is a cluster whose nodes report about processes.
 type handlerCluster struct{ *product.Cluster }
 
 func upWithoutHandler(t *testing.T) handlerCluster {

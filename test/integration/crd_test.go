@@ -105,6 +105,6 @@ func TestSpecCannotBeChanged(t *testing.T) {
 	}
 	base.Spec.Cancel = false
 	if err := k8s.Update(t.Context(), base); err == nil || !strings.Contains(err.Error(), "a cancelled migration cannot be resumed") {
-		t.Errorf("taking cancel back: error = %v", err)
+		t.Errorf("undoing cancel: error = %v", err)
 	}
 }

@@ -62,7 +62,7 @@ func TestCancel(t *testing.T) {
 	w.wantUntouched(original)
 }
 
-func TestDeletionPutsBack(t *testing.T) {
+func TestDeletionRollsBack(t *testing.T) {
 	w, original := stuck(t)
 	w.must(k8s.Delete(t.Context(), newMigration(w.namespace, "m", "train")))
 	eventually(t, 30*time.Second, func(ctx context.Context) error {
@@ -258,7 +258,7 @@ func TestReplacementOnItsSource(t *testing.T) {
 	w.wantUntouched(original)
 }
 
-func TestReplacementThatSomebodyDeletes(t *testing.T) {
+func TestReplacementThatAnotherClientDeletes(t *testing.T) {
 	w, original := stuck(t)
 	for _, pod := range w.pods() {
 		if pod.UID != original.UID {

@@ -101,21 +101,21 @@ func TestKubectlPauses(t *testing.T) {
 	})
 	code, text := migrate(t.Context(), t, "default", "pause", "--reason=upgrade")
 	wantAnswer(t, code, kubectl.ExitDone, text, "rebalancing paused")
-	board := &rebalance.StatusStore{Live: k8s, Writer: k8s, Namespace: system}
-	pause, err := board.Pause(t.Context())
+	store := &rebalance.StatusStore{Live: k8s, Writer: k8s, Namespace: system}
+	pause, err := store.Pause(t.Context())
 	if err != nil || !pause.Paused || pause.Reason != "upgrade" || pause.By == "" || pause.Since == nil {
 		t.Errorf("pause %+v, error %v", pause, err)
 	}
 	code, text = migrate(t.Context(), t, "default", "resume")
 	wantAnswer(t, code, kubectl.ExitDone, text, "It was paused by "+pause.By+": upgrade.")
-	if pause, err = board.Pause(t.Context()); err != nil || pause.Paused {
+	if pause, err = store.Pause(t.Context()); err != nil || pause.Paused {
 		t.Errorf("pause %+v, error %v", pause, err)
 	}
 	code, text = migrate(t.Context(), t, "default", "plan")
 	wantAnswer(t, code, kubectl.ExitError, text, "there is no plan yet")
 }
 
-func TestKubectlOfSomebodyWithoutRights(t *testing.T) {
+func TestKubectlOfAUserWithoutRights(t *testing.T) {
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	for _, args := range [][]string{{"pod", "train"}, {"list"}, {"top"}, {"drain", nodeA}, {"plan"}, {"pause"}} {

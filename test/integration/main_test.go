@@ -87,7 +87,7 @@ func run(m *testing.M) int {
 }
 
 // makeNodes makes the nodes that the pods of all worlds are on. They are Ready,
-// and cordoned, so that the real scheduler of some tests leaves them alone.
+// and cordoned, so that the real scheduler of some tests skips them.
 func makeNodes(ctx context.Context) error {
 	for _, name := range []string{nodeA, nodeB} {
 		node := fixture.MakeNode(name).Obj()

@@ -101,7 +101,7 @@ func wantFamilies(t *testing.T, families map[string]*dto.MetricFamily, want []st
 		}
 		ours++
 		if kind := strings.ToLower(family.GetType().String()); known[name] != kind {
-			t.Errorf("%s is a %s, and docs/metrics.md tells of %q", name, kind, known[name])
+			t.Errorf("%s is a %s, and docs/metrics.md says %q", name, kind, known[name])
 		}
 	}
 	t.Logf("%d families, %d of them ours", len(families), ours)

@@ -197,7 +197,7 @@ func TestAGuaranteedPodStaysGuaranteed(t *testing.T) {
 }
 
 // What a cluster does not allow is tried once, said once, and left to a move.
-func TestARefusedPodIsLeftAlone(t *testing.T) {
+func TestARefusedPodIsSkipped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	limits := &corev1.LimitRange{
@@ -269,7 +269,7 @@ func TestTurnedOffItStillGivesBack(t *testing.T) {
 	w.eventuallyPod("train", asks(0, "900m", "64Mi"))
 }
 
-// A move tells what its pod asked for at first: what is left behind for good.
+// A move tells what its pod requested at first: what is left behind for good.
 func TestTheMoveOfAReclaimedPodTellsWhatItAskedForAtFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

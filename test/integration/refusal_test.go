@@ -113,7 +113,7 @@ func TestRequestsThatComeTogether(t *testing.T) {
 	})
 }
 
-func TestNamesOfOthersAreLeftAlone(t *testing.T) {
+func TestNamesOfOthersAreKept(t *testing.T) {
 	tests := map[string]func(*world, *v1alpha1.PodMigration){
 		"claim": func(w *world, m *v1alpha1.PodMigration) {
 			claim := fixture.MakeClaim(containers.ClaimName("train", m.UID, m.CreationTimestamp.Time), corev1.ReadWriteOnce)

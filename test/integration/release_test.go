@@ -151,7 +151,7 @@ func runningJob(t *testing.T) (*batchv1.Job, *corev1.Pod) {
 // What pkg/pods/owners says of the Job controller, tried on the real one.
 func TestReleaseFromJob(t *testing.T) {
 	startControllers(t)
-	for name, replacementRuns := range map[string]bool{"replacement waits": false, "replacement works": true} {
+	for name, replacementRuns := range map[string]bool{"replacement waits": false, "replacement is ready": true} {
 		t.Run(name, func(t *testing.T) {
 			job, original := runningJob(t)
 			o := owners.Owner{Reference: metav1.GetControllerOf(original), Job: job}
@@ -163,7 +163,7 @@ func TestReleaseFromJob(t *testing.T) {
 			pods := waitForPods(t, job, 2)
 			at := slices.IndexFunc(pods, func(p corev1.Pod) bool { return owners.Identity(&p, o) == original.Annotations[jobIndex] })
 			if at < 0 {
-				t.Fatal("the index was not made again")
+				t.Fatal("the index was not recreated")
 			}
 			stays(t, original, job)
 			if replacementRuns {

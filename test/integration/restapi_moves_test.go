@@ -60,7 +60,7 @@ func TestAPIMovesAPod(t *testing.T) {
 	}
 }
 
-// checkDetails looks at what the answer has to tell of a migration that went well.
+// checkDetails looks at what the answer has to say of a migration that went well.
 func checkDetails(t *testing.T, m restapi.Migration) {
 	t.Helper()
 	if m.SourceNode != nodeA || m.TargetNode != nodeB || m.NewNode != nodeB || !strings.HasPrefix(m.NewPod, "train-migrated-") ||
@@ -270,8 +270,8 @@ func TestAPIFindsWhatTheCacheHasNotSeen(t *testing.T) {
 }
 
 func TestAPIShowsPlanAndNodes(t *testing.T) {
-	var board *rebalance.StatusStore
-	a := startAPI(t, nil, func(o *restapi.Options) { board = o.StatusStore })
+	var store *rebalance.StatusStore
+	a := startAPI(t, nil, func(o *restapi.Options) { store = o.StatusStore })
 	token := operator(t)
 	shown := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ai-storage-system", Name: rebalance.StatusName}}
 	must(t, client.IgnoreNotFound(k8s.Delete(t.Context(), shown)))
@@ -281,8 +281,8 @@ func TestAPIShowsPlanAndNodes(t *testing.T) {
 		t.Errorf("before the first cycle: %+v", plan.Status)
 	}
 	status := statusOf(nodeA)
-	must(t, board.Publish(t.Context(), status))
-	must(t, board.Publish(t.Context(), status))
+	must(t, store.Publish(t.Context(), status))
+	must(t, store.Publish(t.Context(), status))
 	control := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ai-storage-system", Name: rebalance.ControlName},
 		Data: map[string]string{"paused": "true", "by": "anna", "reason": "upgrade", "since": "2026-01-01T12:00:00Z"}}
 	must(t, k8s.Create(t.Context(), control))

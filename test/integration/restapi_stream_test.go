@@ -71,8 +71,8 @@ func next(t *testing.T, events <-chan sent, name, words string) string {
 }
 
 func TestAPITellsOfChanges(t *testing.T) {
-	var board *rebalance.StatusStore
-	a, w := startAPI(t, nil, func(o *restapi.Options) { board = o.StatusStore }), newWorld(t)
+	var store *rebalance.StatusStore
+	a, w := startAPI(t, nil, func(o *restapi.Options) { store = o.StatusStore }), newWorld(t)
 	local, _ := account(t, "local", w.namespace, "*")
 	before := w.request(newMigration(w.namespace, "before", "a"))
 	all := a.listen(operator(t), "/api/v1/watch")
@@ -89,19 +89,19 @@ func TestAPITellsOfChanges(t *testing.T) {
 		var shown restapi.Migration
 		must(t, json.Unmarshal([]byte(next(t, events, "migration", `"phase":"Failed"`)), &shown))
 		if shown.ID != string(m.UID) || shown.Message != "pod c does not exist" {
-			t.Errorf("told of %+v", shown)
+			t.Errorf("sent %+v", shown)
 		}
 	}
 	must(t, k8s.Delete(t.Context(), m))
 	next(t, all, "deleted", string(m.UID))
-	must(t, board.Publish(t.Context(), statusOf(nodeA)))
+	must(t, store.Publish(t.Context(), statusOf(nodeA)))
 	next(t, all, "plan", `"time"`)
 	next(t, all, "nodes", `"name":"node-a"`)
 	a.stop()
 	for _, events := range []<-chan sent{all, own} {
 		for e := range events {
 			if strings.Contains(e.data, string(elsewhere.UID)) || events == own && e.name != "migration" && e.name != "deleted" {
-				t.Errorf("the stream of one namespace told of %+v", e)
+				t.Errorf("the stream of one namespace sent %+v", e)
 			}
 		}
 	}
@@ -122,7 +122,7 @@ func TestAStreamEndsWithTheRight(t *testing.T) {
 			if !open {
 				return
 			}
-			t.Logf("still told of %s", e.name)
+			t.Logf("still sent %s", e.name)
 		case <-deadline:
 			t.Fatalf("%s still listens a minute after the right was withdrawn", user)
 		}

@@ -150,7 +150,7 @@ func triedElsewhereAfterAFailedAttach(t *testing.T) {
 		tried = tried || event.Reason == "FailedScheduling" && strings.Contains(event.Message, "the disk is stuck")
 	}
 	if !tried {
-		t.Error("no event tells of the failed attach on the planned node")
+		t.Error("no event reports the failed attach on the planned node")
 	}
 }
 

@@ -5,7 +5,7 @@
 //	mutants -root .. [-only NAME]
 //
 // The sources are not touched: `go test -overlay` compiles the mutant in place
-// of its file. Exit status 1 tells of a survivor, 2 of a mutant that does not
+// of its file. Exit status 1 is for a survivor, 2 of a mutant that does not
 // apply or does not compile.
 package main
 

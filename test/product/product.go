@@ -120,7 +120,7 @@ func (c *Cluster) Namespace(t testing.TB, prefix string) string {
 	return namespace.Name
 }
 
-// Template is of pods of our scheduler that the loop leaves alone.
+// Template is of pods of our scheduler that the loop skips.
 func Template(workload string, containers ...corev1.Container) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{

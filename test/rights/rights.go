@@ -80,7 +80,7 @@ func Granted(manifest []byte) (Set, error) {
 	}
 }
 
-// Use is what the audit log tells of one program.
+// Use is what the audit log records of one program.
 type Use struct {
 	User string
 	// Granted are the rights of its own roles. What Kubernetes' own roles grant

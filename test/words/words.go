@@ -32,8 +32,8 @@ var words = []word{
 	{"dut", `\bdut(y|ies)\b`, "task", "sourceDuty", "a dutiful agent"},
 	{"people", `\bfor people\b`, "human-readable, for users", "a sentence for people", "four people"},
 	{"t", `\b(is|are|was|were|be) told\b|\btells? (of|about|all)\b`, "is reported, reports", "the agent is told of it", "tell me"},
-	{"ask", `\bask(s|ed|ing)? for\b`, "request", "the pod asks for 1 GiB", "asks forever"},
-	{"room", `\brooms?\b`, "package; free capacity", "the rooms of the code", "a roomy node"},
+	{"ask", `\b(pods?|containers?|tasks?|replacements?|originals?|steps?|workloads?)( \w+)? ask(s|ed)? for\b`, "request", "the pod asks for 1 GiB", "the client asks for a token"},
+	{"room", `\bpure rooms?\b|\brooms? of the (code|house|tree)\b|\brooms of\b`, "package", "the rooms of the code", "no node has room for it"},
 	{"house", `\bhouse\b`, "code, layout", "how the house is laid", "warehouse"},
 	{"visitor", `\bvisitors?\b`, "running exec probes", "hasVisitors()", "a visit"},
 	{"forgotten", `\bforgotten\b`, "orphaned", "the forgotten pods", "what it forgets"},
@@ -44,7 +44,7 @@ var words = []word{
 	{"as ever", `\bas ever\b`, "as usual", "pods are created as ever", "as every pod"},
 	{"after", `\blook(s|ed|ing)? after\b`, "manage, or what it does", "Cannot look after frozen pods", "looks afterwards"},
 	{"mend", `\bmend(s|ed|ing)?\b`, "fix, repair, correct", "mend the node", "recommended"},
-	{`"why"`, `"why"`, `"reason" as a log key`, `log.Info("Skipped", "why", reason)`, `"whyever"`},
+	{`"why"`, `\b(Info|Error)\(.*"why"`, `"reason" as a log key`, `log.Info("Skipped", "why", reason)`, `"why": "a field of a golden"`},
 }
 
 // allowance lets a word be where it is right. The expression is that of the word;
@@ -52,8 +52,6 @@ var words = []word{
 type allowance struct{ expression, where, reason string }
 
 var allowed = []allowance{
-	{`\brooms?\b`, "pkg/scheduling/", "free capacity of a node, in the planner and its neighbours"},
-	{`\brooms?\b`, "test/bench/", "free capacity of a node"},
 	{`\bleft alone\b|\bleav(e|es|ing)( \w+){0,4} alone\b`, "CHANGELOG.md", "names of before"},
 	{`\bFence(d?[A-Z]\w*)?\b`, "test/documents/", "the fences of blocks in Markdown"},
 }

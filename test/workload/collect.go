@@ -133,7 +133,7 @@ func (c *collector) isFinished(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// report tells all ledgers as JSON, by writer; ?reset=true begins a new
+// report writes all ledgers as JSON, by writer; ?reset=true begins a new
 // measurement of gaps.
 func (c *collector) report(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()

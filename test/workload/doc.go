@@ -1,5 +1,5 @@
-// Command workload is the container of demos and tests: it uses as much CPU
-// and memory as it is told, for as long as it is told, and ends as it is told.
+// Command workload is the container of demos and tests: its arguments say how much
+// CPU and memory it uses, for how long, and how it ends.
 //
 //	workload run --cpu=250m --memory=64Mi --for=10s --exit-code=0
 //	workload record --file=/data/records --collector=http://10.0.0.1:8080

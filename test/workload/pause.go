@@ -7,7 +7,7 @@ import (
 )
 
 // pause is the first process of a pod: it holds the pod's namespaces until it
-// is told to end, and reaps what others leave when the pod shares processes.
+// gets the signal to end, and reaps what others leave when the pod shares processes.
 func pause() int {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)

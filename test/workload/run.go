@@ -17,7 +17,7 @@ import (
 // saveInterval is how much work a kill can lose.
 const saveInterval = 500 * time.Millisecond
 
-// run works as told and returns the exit code. An error ends with code 1.
+// run works by its arguments and returns the exit code. An error ends with code 1.
 func run(o runOptions, output io.Writer) (int, error) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)

@@ -19,8 +19,8 @@ import (
 	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
-// giveUp bounds how long a client tries one POST.
-const giveUp = 2 * time.Minute
+// postTimeout bounds how long a client tries one POST.
+const postTimeout = 2 * time.Minute
 
 // job is one POST: its pod, its key and, when it was accepted, its id.
 type job struct {
@@ -109,8 +109,8 @@ func (l *load) until202(ctx context.Context, j job) error {
 		if err == nil && answer.code < http.StatusInternalServerError && answer.code != http.StatusTooManyRequests {
 			return fmt.Errorf("POST %s was answered with %d: %s", j.body, answer.code, answer.text)
 		}
-		if time.Since(began) > giveUp || ctx.Err() != nil {
-			return errors.Join(fmt.Errorf("POST %s was not accepted within %s, last %d", j.body, giveUp, answer.code), err)
+		if time.Since(began) > postTimeout || ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("POST %s was not accepted within %s, last %d", j.body, postTimeout, answer.code), err)
 		}
 		l.mu.Lock()
 		l.failed++

@@ -193,7 +193,7 @@ func best(b *book, p *cluster.Pod, from *cluster.Node, figure func(*cluster.Node
 	return found
 }
 
-// greedy takes the largest pod of an overutilized node to the coolest node.
+// greedy takes the largest pod of an overutilized node to the least utilized node.
 func greedy(_ *testing.T, snapshot *cluster.Snapshot, pods []*cluster.Pod) []relocation {
 	largest := func(a, b *cluster.Pod) int { return cmp.Compare(b.Measured.MilliCPU, a.Measured.MilliCPU) }
 	return relieve(snapshot, pods, largest, func(b *book, p *cluster.Pod, from *cluster.Node) *cluster.Node { return best(b, p, from, b.share) })

@@ -10,9 +10,9 @@ import (
 // The annealing schedule, tuned on the challenge's set A and on larger made-up
 // instances. Temperatures are in units of what a typical random move loses.
 const (
-	// A search with time for many proposals for each process begins so hot that
+	// A search with time for many proposals for each process begins so warm that
 	// big processes still change places; with little time it descends.
-	hottest, tepid = 30.0, 0.03
+	warmest, tepid = 30.0, 0.03
 	// sweepsPerDegree are the proposals for each process that a unit of the
 	// first temperature takes to cool down.
 	sweepsPerDegree = 200
@@ -152,7 +152,7 @@ func (a *descent) firstTemperature(progress float64) float64 {
 		return tepid * a.typical
 	}
 	sweeps := float64(a.done) / progress / float64(len(a.service))
-	return a.typical * max(tepid, min(hottest, sweeps/sweepsPerDegree))
+	return a.typical * max(tepid, min(warmest, sweeps/sweepsPerDegree))
 }
 
 func (a *descent) tryShift(t float64) {

@@ -37,7 +37,7 @@ func (a *descent) tryEject(t float64) {
 	a.step(p, to)
 	a.overfull = append(a.overfull[:0], to)
 	if !a.relieve() || float64(a.cost-before) > limit {
-		a.takeBack()
+		a.undo()
 	}
 }
 
@@ -84,7 +84,7 @@ func (a *descent) hasMoved(p int32) bool {
 	return slices.ContainsFunc(a.steps, func(s shift) bool { return s.process == p })
 }
 
-func (a *descent) takeBack() {
+func (a *descent) undo() {
 	for _, s := range slices.Backward(a.steps) {
 		a.apply(s.process, s.from)
 	}

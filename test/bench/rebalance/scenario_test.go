@@ -66,7 +66,7 @@ func TestScenarioKeepsToTheRequests(t *testing.T) {
 	}
 	for _, n := range s.nodes {
 		if !requested[n.name].fitsIn(n.shape.size) {
-			t.Errorf("node %s of %+v has pods that ask for %+v", n.name, n.shape.size, requested[n.name])
+			t.Errorf("node %s of %+v has pods that request %+v", n.name, n.shape.size, requested[n.name])
 		}
 	}
 }

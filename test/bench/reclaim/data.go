@@ -91,7 +91,7 @@ func (d *data) readFile(directory, path string) error {
 	case has("task", "kind", "order", "container", "cpu_request_m", "mem_request_MiB"):
 		err = d.addTasks(name, rows, "container", func(r row) (group, task string) { return r["source"], r["path"] + " " + r["task"] })
 	case has("job", "kind", "order", "container", "cpu_request_m", "mem_request_MiB"):
-		// Jobs of one name are told apart by where they are, and by their line.
+		// Jobs of one name are distinguished by where they are, and by their line.
 		err = d.addTasks(name, rows, "container", func(r row) (group, task string) { return "", r["path"] + " " + r["job"] + " " + r["#job"] })
 	default:
 		return nil

@@ -1,9 +1,9 @@
-// Command reclaim measures how much of what finished containers ask for is
+// Command reclaim measures how much of what finished containers request is
 // reclaimed in place. Pods of real pipelines are packed on the nodes of a real
 // cluster until it is full; then their steps finish one after another, and what
 // package reclaim makes of each pod is counted as the scheduler counts it.
 //
-// The exact ceiling is what the finished steps asked for. It is summed up from the
+// The exact ceiling is what the finished steps requested. It is summed up from the
 // data, without looking at a pod. Pods of a single container are the negative
 // control: nothing of them may be reclaimed.
 //

@@ -32,7 +32,7 @@ func (d *data) complete(seed uint64) {
 	d.instances = []instance{several, single}
 }
 
-// randomStep asks for something in half of all cases, as steps do in the wild.
+// randomStep requests something in half of all cases, as steps do in the wild.
 func randomStep(random *rand.Rand, name string) step {
 	s := step{name: name, finishes: true}
 	if random.IntN(2) == 0 {

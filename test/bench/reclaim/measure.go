@@ -36,7 +36,7 @@ type stage struct {
 	// MemoryReclaimed, like all others, is of all pods of the cluster.
 	MemoryReclaimed float64 `json:"memoryReclaimedGiB"`
 	// Extra pods, of the kinds that wait, that were admitted until now: without reclaim, with it, and if
-	// exactly what finished steps asked for were free.
+	// exactly what finished steps requested were free.
 	ExtraWithout int `json:"extraPodsWithout"`
 	Extra        int `json:"extraPods"`
 	ExtraCeiling int `json:"extraPodsCeiling"`
@@ -51,7 +51,7 @@ type taskStage struct {
 }
 
 // world is a packed cluster and what became of it in three ways: without reclaim,
-// with it, and if exactly what finished steps asked for were free.
+// with it, and if exactly what finished steps requested were free.
 type world struct {
 	tasks []task
 	alive []*live

@@ -63,7 +63,7 @@ func (r *rooms) fill(tasks []task, random *rand.Rand) []placed {
 	return pods
 }
 
-// thatWait returns what the kinds of pods ask for that find no room on any node.
+// thatWait returns what the kinds of pods request that find no room on any node.
 func (r *rooms) thatWait(tasks []task) (asks []cluster.Resources) {
 	for i := range tasks {
 		if _, found := r.clone().place(tasks[i].asks()); !found {

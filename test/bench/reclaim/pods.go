@@ -132,7 +132,7 @@ func (l *live) checkEnds() error {
 	return nil
 }
 
-// ceilingAt is what the finished steps of a pod asked for, from the data alone.
+// ceilingAt is what the finished steps of a pod requested, from the data alone.
 func (t *task) ceilingAt(stage int) (sum cluster.Resources) {
 	for _, s := range t.steps[:t.finishedAt(stage)] {
 		if s.finishes {

@@ -60,7 +60,7 @@ func (r *result) write(w io.Writer) {
 	if r.Control {
 		control = ", negative control"
 	}
-	fmt.Fprintf(w, "\n%s%s: %d tasks, %d steps; %d pods ask for %.1f CPUs and %.1f GiB on %d nodes; pods of %d tasks wait for room\n",
+	fmt.Fprintf(w, "\n%s%s: %d tasks, %d steps; %d pods request %.1f CPUs and %.1f GiB on %d nodes; pods of %d tasks wait for room\n",
 		r.Instance, control, r.Tasks, r.Steps, r.Pods, r.CPURequested, r.MemoryRequested, r.Nodes, r.WaitingKinds)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "finished\tCPU ceiling\treclaimed\t\tGiB ceiling\treclaimed\t\textra pods: none\treclaim\tceiling\t")
@@ -87,7 +87,7 @@ func (r *report) problems() (problems []error) {
 			case result.Control && (s.CPUReclaimed != 0 || s.MemoryReclaimed != 0 || result.Resizes != 0):
 				problems = append(problems, fmt.Errorf("%s is the negative control, and %g CPUs and %g GiB were reclaimed in %d resizes", result.Instance, s.CPUReclaimed, s.MemoryReclaimed, result.Resizes))
 			case s.CPUReclaimed > s.CPUCeiling || s.MemoryReclaimed > s.MemoryCeiling:
-				problems = append(problems, fmt.Errorf("%s, stage %d: more was reclaimed than finished steps asked for", result.Instance, s.Stage))
+				problems = append(problems, fmt.Errorf("%s, stage %d: more was reclaimed than finished steps requested", result.Instance, s.Stage))
 			}
 		}
 	}

@@ -161,7 +161,7 @@ func inOwnProcess(s settings, size string) (*Result, error) {
 func print(report Report) {
 	fmt.Printf("%s, %s, seed %d, at most %d moves\n", report.Machine, report.Go, report.Seed, report.MaxMoves)
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "NODES\tPODS\tFIRST PLAN\tCPU\tREPLAN (1 %)\tCPU\tPEAK\tMOVES\tREFUSED\tHOT\tHOT AFTER\tCPU DEVIATION\tAFTER\t")
+	fmt.Fprintln(table, "NODES\tPODS\tFIRST PLAN\tCPU\tREPLAN (1 %)\tCPU\tPEAK\tMOVES\tREFUSED\tOVERUTILIZED\tOVERUTILIZED AFTER\tCPU DEVIATION\tAFTER\t")
 	for _, r := range report.Results {
 		fmt.Fprintf(table, "%d\t%d\t%.2f s\t%.2f s\t%.2f s\t%.2f s\t%.0f MiB\t%d\t%d\t%d\t%d\t%.2f%%\t%.2f%%\t\n",
 			r.Nodes, r.Pods, r.First, r.CPU, r.Replan, r.ReplanCPU, r.PeakMiB, r.Moves, r.Refused, r.Overutilized, r.OverutilizedAfter, 100*r.DeviationBefore, 100*r.DeviationAfter)

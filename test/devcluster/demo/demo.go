@@ -145,23 +145,23 @@ func (s *show) watch(ctx context.Context, began time.Time) (measurement, tally, 
 	for {
 		moves, err := readTally(ctx, s.client)
 		if err != nil {
-			return measurement{}, tally{}, goesOn, errors.Join(err, s.processEnded())
+			return measurement{}, tally{}, notEnded, errors.Join(err, s.processEnded())
 		}
 		// A measurement can be missing for a moment.
 		if loads, err := measure(ctx, s.client); err == nil {
 			view.draw(time.Since(s.begin), loads, moves)
-			if end := settled(time.Now(), began, loads, moves, s.args.Thresholds); end != goesOn {
+			if end := settled(time.Now(), began, loads, moves, s.args.Thresholds); end != notEnded {
 				return loads, moves, end, nil
 			}
 		}
 		if err := s.processEnded(); err != nil {
-			return measurement{}, tally{}, goesOn, err
+			return measurement{}, tally{}, notEnded, err
 		}
 		select {
 		case <-ctx.Done():
-			return measurement{}, tally{}, goesOn, ctx.Err()
+			return measurement{}, tally{}, notEnded, ctx.Err()
 		case <-limit.C:
-			return measurement{}, tally{}, goesOn, fmt.Errorf("rebalancing has not settled within %s; the rebalancer's last words:\n%s",
+			return measurement{}, tally{}, notEnded, fmt.Errorf("rebalancing has not settled within %s; the rebalancer's last words:\n%s",
 				timeLimit, s.cluster.LogTail(devcluster.Rebalancer, 10))
 		case <-ticker.C:
 		}

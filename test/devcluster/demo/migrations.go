@@ -41,8 +41,8 @@ func readTally(ctx context.Context, reader client.Reader) (tally, error) {
 	return t, t.addReclaimed(pods.Items)
 }
 
-// addReclaimed adds up by how much pods ask for less than at first. A pod that
-// moved does not count: its migration tells what it asked for at first.
+// addReclaimed adds up by how much pods request less than at first. A pod that
+// moved does not count: its migration records what it requested at first.
 func (t *tally) addReclaimed(pods []corev1.Pod) error {
 	for i := range pods {
 		original, err := reclaimed.Original(&pods[i])

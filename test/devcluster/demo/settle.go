@@ -14,7 +14,7 @@ const quietTime = 45 * time.Second
 type ending string
 
 const (
-	goesOn           ending = ""
+	notEnded         ending = ""
 	noneOverutilized ending = "no node is above a threshold"
 	planDone         ending = "the rebalancer found nothing more to move"
 )
@@ -29,11 +29,11 @@ func settled(now, begin time.Time, m measurement, t tally, thresholds config.Uti
 	}
 	switch {
 	case t.inFlight > 0 || m.since.Before(last):
-		return goesOn
+		return notEnded
 	case m.overutilized(thresholds) == 0:
 		return noneOverutilized
 	case now.Sub(last) >= quietTime:
 		return planDone
 	}
-	return goesOn
+	return notEnded
 }

@@ -39,10 +39,10 @@ func TestSettled(t *testing.T) {
 		want ending
 	}{
 		{"cool, measured after the last move", after(60), loads(after(40), 0.5, 0.6), tally{succeeded: 1, last: after(30)}, noneOverutilized},
-		{"cool, but measured before the last move", after(60), loads(after(20), 0.5, 0.6), tally{succeeded: 1, last: after(30)}, goesOn},
-		{"cool, but a move is in flight", after(60), loads(after(40), 0.5, 0.6), tally{inFlight: 1, last: after(30)}, goesOn},
-		{"cool, but measured before the beginning", after(5), loads(after(-5), 0.5, 0.6), tally{}, goesOn},
-		{"overutilized, and the last move is recent", after(60), loads(after(40), 0.5, 0.8), tally{succeeded: 1, last: after(30)}, goesOn},
+		{"cool, but measured before the last move", after(60), loads(after(20), 0.5, 0.6), tally{succeeded: 1, last: after(30)}, notEnded},
+		{"cool, but a move is in flight", after(60), loads(after(40), 0.5, 0.6), tally{inFlight: 1, last: after(30)}, notEnded},
+		{"cool, but measured before the beginning", after(5), loads(after(-5), 0.5, 0.6), tally{}, notEnded},
+		{"overutilized, and the last move is recent", after(60), loads(after(40), 0.5, 0.8), tally{succeeded: 1, last: after(30)}, notEnded},
 		{"overutilized, and nothing happens", after(80), loads(after(60), 0.5, 0.8), tally{succeeded: 1, last: after(30)}, planDone},
 		{"overutilized, and nothing ever happened", after(46), loads(after(30), 0.5, 0.8), tally{}, planDone},
 	} {

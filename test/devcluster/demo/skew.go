@@ -25,7 +25,7 @@ const (
 
 // createWorkload skews the cluster as maintenance does: while the other nodes
 // are cordoned, the scheduler can only use the few that become overutilized. No pod is
-// told where to go.
+// pinned to a node.
 func (s *show) createWorkload(ctx context.Context) error {
 	var nodes corev1.NodeList
 	if err := s.client.List(ctx, &nodes); err != nil {

@@ -80,7 +80,7 @@ func TestPodsOfACrowd(t *testing.T) {
 	total := 0.0
 	for _, pod := range pods {
 		if pod.Spec.NodeName != "" || len(pod.Spec.NodeSelector) > 0 || pod.Spec.Affinity != nil {
-			t.Fatalf("pod %s is told where to go", pod.Name)
+			t.Fatalf("pod %s is pinned to a node", pod.Name)
 		}
 		if pod.Spec.RestartPolicy != corev1.RestartPolicyNever || pod.Spec.SchedulerName != "ai-storage-scheduler" {
 			t.Fatalf("pod %s: %+v", pod.Name, pod.Spec)

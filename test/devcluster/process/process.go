@@ -163,7 +163,7 @@ func Kill(stateDir, name string) error {
 	return forget(stateDir, name)
 }
 
-// End ends the process like Stop and leaves the record alone.
+// End ends the process like Stop and keeps the record.
 func (r Record) End(ctx context.Context) error {
 	if err := r.Signal(syscall.SIGTERM); err != nil {
 		return err

@@ -20,7 +20,7 @@
 // no cluster DNS and no way from pods to the outside. A pod that leaves
 // dnsPolicy at ClusterFirst runs, with a MissingClusterDNS event.
 //
-// All nodes see the machine's whole CPU and memory; the kubelet is told to
+// All nodes see the machine's whole CPU and memory; the kubelet is set to
 // reserve what exceeds the size that a node should have (see nodeSize). Nodes
 // together may promise more than the machine has.
 //

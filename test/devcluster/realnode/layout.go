@@ -57,7 +57,7 @@ func shortHash(text string) string {
 var coveredPaths = []string{"/run", "/var/run", "/var/log", kubeletRoot, cniCache, agentState, agentPrograms}
 
 // checkPath refuses a path that the node could not see or its programs could
-// not be told.
+// not be given.
 func checkPath(path string) error {
 	// Overlay mounts separate by comma and colon; the scripts quote with '.
 	if strings.ContainsAny(path, "'\"\\:,\n") {

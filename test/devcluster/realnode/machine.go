@@ -12,7 +12,7 @@ import (
 )
 
 // machineChangesFile remembers what nodes, of whatever cluster, changed of the
-// machine. The last node to stop puts it back. It is lost at a reboot, as the
+// machine. The last node to stop restores it. It is lost at a reboot, as the
 // changes are.
 const machineChangesFile = "/run/ai-storage-nodes.json"
 

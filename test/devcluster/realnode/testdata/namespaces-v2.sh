@@ -14,7 +14,7 @@ echo $$ >'/sys/fs/cgroup/ai-storage-real-1-a8df679e/system/cgroup.procs'
 umount '/sys/fs/cgroup'
 mount -t cgroup2 cgroup '/sys/fs/cgroup'
 
-# Pods may ask for mounts that propagate among the node's containers.
+# Pods may have mounts that propagate among the node's containers.
 mount --make-rshared /
 
 mount -t tmpfs -o mode=755 tmpfs '/home/a user/state/nodes/real-1/run'
