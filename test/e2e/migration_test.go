@@ -54,7 +54,7 @@ func TestADestinationWithoutRoomKeepsTheOriginal(t *testing.T) {
 
 // A rebalancer that is killed in the middle: its successor finishes the migration,
 // and one copy of the pod is left.
-func TestAKilledRebalancerIsSucceeded(t *testing.T) {
+func TestAKilledRebalancerHasASuccessor(t *testing.T) {
 	needsTime(t) // the crash matrix kills it in every run
 	for _, phase := range []v1alpha1.Phase{v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver} {
 		t.Run(string(phase), func(t *testing.T) {

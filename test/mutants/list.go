@@ -1,11 +1,170 @@
 package main
 
 // mutants are the promises that a reading of the tests found unguarded, and
-// others of their kind. Add one with each defect that a test had not noticed.
+// others of their kind. Add one with each defect that no test had noticed.
 var mutants = []mutant{
 	{
-		name: "a node takes pods in up to the threshold itself",
-		file: "pkg/scheduling/planner/options.go",
-		text: "const fillShare = 0.95", changed: "const fillShare = 1.0",
+		name:    "a stop-first move releases an older restored pass",
+		file:    "pkg/controllers/migration/decide/stopfirst.go",
+		text:    "d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {",
+		changed: "d.Phase != v1alpha1.DestinationRestored {",
+	},
+	{
+		name:    "a start-first move releases an older restored pass",
+		file:    "pkg/controllers/migration/decide/startfirst.go",
+		text:    "d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {",
+		changed: "d.Phase != v1alpha1.DestinationRestored {",
+	},
+	{
+		name:    "a pod of another ordinal or index is taken for the missed one",
+		file:    "pkg/controllers/migration/decide/recreated.go",
+		text:    "!isNew || h.Identity != \"\" && owners.Identity(pod, b.Owner) != h.Identity {",
+		changed: "!isNew || h == nil {",
+	},
+	{
+		name:    "a pod whose init container has run is deleted as not started",
+		file:    "pkg/controllers/migration/decide/recreated.go",
+		text:    "slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)",
+		changed: "slices.Clone(pod.Status.ContainerStatuses)",
+	},
+	{
+		name:    "the claim with the only copy is deleted after a failure",
+		file:    "pkg/controllers/migration/decide/ending.go",
+		text:    "\tif b.holdsOnlyCopy() {\n\t\treturn b.failKeepingClaim(reason, message)\n\t}\n\tif c, r",
+		changed: "\tif c, r",
+	},
+	{
+		name:    "a measurement from before the replacement counts",
+		file:    "pkg/controllers/migration/decide/settle.go",
+		text:    "if from != nil && r.Sample.startedAfter(from.Time) {",
+		changed: "if from != nil {",
+	},
+	{
+		name:    "an eviction without preconditions",
+		file:    "pkg/controllers/migration/execute.go",
+		text:    "UID: ptr.To(pod.UID), ResourceVersion: ptr.To(pod.ResourceVersion),",
+		changed: "UID: ptr.To(pod.UID),",
+	},
+	{
+		name:    "a patch without an optimistic lock",
+		file:    "pkg/controllers/migration/execute.go",
+		text:    "client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{})",
+		changed: "client.MergeFrom(pod)",
+	},
+	{
+		name:    "a deletion by name alone",
+		file:    "pkg/controllers/migration/execute.go",
+		text:    "r.client.Delete(ctx, object, client.Preconditions{UID: ptr.To(object.GetUID())})",
+		changed: "r.client.Delete(ctx, object)",
+	},
+	{
+		name:    "the source may take the whole freeze time",
+		file:    "pkg/node/agent/source.go",
+		text:    "m.Spec.Checkpoint.MaxFreeze() / 2",
+		changed: "m.Spec.Checkpoint.MaxFreeze()",
+	},
+	{
+		name:    "a pod that was thawed during the last copy is sealed",
+		file:    "pkg/node/agent/source.go",
+		text:    "if err == nil && len(w.containers) > 0 {",
+		changed: "if err == nil && len(w.containers) < 0 {",
+	},
+	{
+		name:    "files of a checkpoint are not synced",
+		file:    "pkg/node/checkpoint/pass.go",
+		text:    "if err := p.disk.sync(into); err != nil {",
+		changed: "if err := error(nil); err != nil {",
+	},
+	{
+		name:    "files of a checkpoint are not read back",
+		file:    "pkg/node/checkpoint/pass.go",
+		text:    "return p.disk.verify(ctx, into, size, done)",
+		changed: "return nil",
+	},
+	{
+		name:    "restored files are not read back",
+		file:    "pkg/node/checkpoint/reader.go",
+		text:    "return r.disk.verify(ctx, into, e.Size, done)",
+		changed: "return nil",
+	},
+	{
+		name:    "the manifest is not synced",
+		file:    "pkg/node/checkpoint/manifest.go",
+		text:    "err = d.sync(file)",
+		changed: "err = nil",
+	},
+	{
+		name:    "the directory of the manifest is not synced",
+		file:    "pkg/node/checkpoint/manifest.go",
+		text:    "return errors.Join(d.sync(directory), directory.Close())",
+		changed: "return directory.Close()",
+	},
+	{
+		name:    "a disruption budget that cannot be read protects nothing",
+		file:    "pkg/scheduling/observe/pods.go",
+		text:    "if err == nil && !selector.Matches(",
+		changed: "if err != nil || !selector.Matches(",
+	},
+	{
+		name:    "a stabilizing node is not watched",
+		file:    "pkg/scheduling/observe/snapshot.go",
+		text:    "\t\tn.Stabilizing = true\n",
+		changed: "",
+	},
+	{
+		name:    "a destination is filled to the threshold",
+		file:    "pkg/scheduling/planner/options.go",
+		text:    "const fillShare = 0.95",
+		changed: "const fillShare = 1.0",
+	},
+	{
+		name:     "a node exactly at its limit is overutilized",
+		file:     "pkg/scheduling/cluster/utilization.go",
+		text:     "Fraction(milliCPU, n.Allocatable.MilliCPU) > limit.CPU",
+		changed:  "Fraction(milliCPU, n.Allocatable.MilliCPU) >= limit.CPU",
+		packages: []string{"./pkg/scheduling/cluster", "./pkg/scheduling/planner", "./pkg/controllers/rebalance"},
+	},
+	{
+		name:    "the history is trimmed before the breaker reads it",
+		file:    "pkg/controllers/rebalance/loop.go",
+		text:    "max(minimumHistory, cooldowns, breaker)",
+		changed: "max(minimumHistory, cooldowns, 0*breaker)",
+	},
+	{
+		name:    "one restart gives every container its requests back",
+		file:    "pkg/controllers/reclaim/decide/decide.go",
+		text:    "\tif !hasShrunk(keep) {\n",
+		changed: "\tif true {\n",
+	},
+	{
+		name:    "a second failure forgets the pods that wait",
+		file:    "pkg/scheduling/plugins/checkpointvolume/failed.go",
+		text:    "\t\tentry.rejected = old.rejected\n",
+		changed: "\t\t_ = old\n",
+	},
+	{
+		name:    "the score of deviation mode uses the thresholds",
+		file:    "pkg/scheduling/plugins/rebalance/plugin.go",
+		text:    "args.Mode == config.ThresholdsDeviation",
+		changed: "args.Mode == \"none\"",
+	},
+	{
+		name:    "a move does not count on its destination",
+		file:    "pkg/scheduling/budget/ledger.go",
+		text:    "if node != \"\" {\n\t\t\tl.nodes[node] += change",
+		changed: "if node == move.From {\n\t\t\tl.nodes[node] += change",
+	},
+	{
+		name:    "the budget in flight may be exceeded by one",
+		file:    "pkg/scheduling/budget/ledger.go",
+		text:    "if l.inFlight >= l.limits.InFlight {",
+		changed: "if l.inFlight > l.limits.InFlight {",
+	},
+	{
+		name:     "what another client has set is overwritten by a reclaim record",
+		file:     "pkg/pods/reclaimed/record.go",
+		text:     "resized && change.Explains(c.Resources)",
+		changed:  "resized",
+		packages: []string{"./pkg/pods/...", "./pkg/controllers/reclaim/..."},
 	},
 }

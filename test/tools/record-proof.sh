@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs a long proof and records how it ended, in its line of docs/proofs.md: the date,
 # the commit, the result and the duration. A failure is recorded too, and its exit code
-# is kept. Each target has one line, that of its latest run.
+# is kept. Each target has one line, that of its latest run. WITH names what a run can
+# have more or less of.
 #
 #	test/tools/record-proof.sh e2e-full make run-e2e-full
 set -uo pipefail
@@ -21,6 +22,7 @@ code=130
 record() {
   local took=$((SECONDS - started)) result=passed line written
   [ "$code" -eq 0 ] || result="**failed** (exit code $code)"
+  result="$result${WITH:+, with $WITH}"
   line=$(printf '| `make %s` | %s | %s | %s | %d min %02d s |' \
     "$target" "$(date -u +%Y-%m-%d)" "$commit" "$result" $((took / 60)) $((took % 60)))
   written=$(mktemp "$file.XXXXXX") || return
