@@ -71,7 +71,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestWorkEndsAtASignal(t *testing.T) {
+func TestWorkEndsWhenTheCollectorFinishes(t *testing.T) {
 	c := &collector{writers: map[string]*ledger{}, now: time.Now}
 	server := httptest.NewServer(c.handler())
 	defer server.Close()
@@ -85,7 +85,7 @@ func TestWorkEndsAtASignal(t *testing.T) {
 	go func() { ended <- command.Wait() }()
 	select {
 	case err := <-ended:
-		t.Fatalf("it ended before the signal: %v\n%s", err, output)
+		t.Fatalf("it ended before the collector finished: %v\n%s", err, output)
 	case <-time.After(2 * saveInterval):
 	}
 	response, err := http.Post(server.URL+"/finish", "", nil)
