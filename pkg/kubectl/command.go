@@ -47,7 +47,7 @@ func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams,
 }
 
 func (c *cli) run(ctx context.Context, args []string) int {
-	root := c.rootCommand()
+	root := c.rootCommand() //nolint:contextcheck // cobra gives the context to the commands.
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	for _, one := range all(err) {

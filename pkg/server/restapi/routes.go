@@ -72,6 +72,7 @@ func (s *Server) handle(op route) http.Handler {
 			case s.inFlight <- struct{}{}:
 				defer func() { <-s.inFlight }()
 			default:
+				//nolint:contextcheck // It is the request's.
 				writeError(r.Context(), w, overloaded("too many requests are in flight"))
 				return
 			}
@@ -116,7 +117,7 @@ func (s *Server) observed(mux *http.ServeMux) http.Handler {
 		logger := klog.FromContext(r.Context()).WithValues("method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
 		r = r.WithContext(klog.NewContext(r.Context(), logger))
 		handler, pattern := mux.Handler(r)
-		defer func() {
+		defer func() { //nolint:contextcheck // It is the request's.
 			if reason := recover(); reason != nil {
 				logger.Error(nil, "Request panicked", "reason", reason, "stack", string(debug.Stack()))
 				if seen.code == 0 {

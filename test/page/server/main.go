@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/server/dashboard"
 	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
@@ -116,7 +115,7 @@ func watch(w http.ResponseWriter, r *http.Request, world *world) {
 		for _, m := range world.migrations(now) {
 			before, seen := known[m.ID]
 			known[m.ID] = m
-			if seen && !reflect.DeepEqual(before, m) || !seen && !v1alpha1.Phase(m.Phase).IsFinished() {
+			if seen && !reflect.DeepEqual(before, m) || !seen && !m.Phase.IsFinished() {
 				send("migration", m)
 			}
 		}
