@@ -176,7 +176,7 @@ func TestEventsTellTheStory(t *testing.T) {
 	want := map[string]string{
 		decide.ReasonAccepted:   "Moving pod train away from node node-a",
 		decide.ReasonPrepared:   "left out: batch",
-		decide.ReasonCreated:    "pod train keeps running until it works",
+		decide.ReasonCreated:    "pod train keeps running until it is ready",
 		decide.ReasonPlaced:     "was placed on node node-b",
 		decide.ReasonHandedOver: "has taken over",
 		decide.ReasonSucceeded:  "requests freed: cpu 900m, memory 64Mi",
