@@ -98,7 +98,7 @@ func Original(pod *corev1.Pod) (*corev1.Pod, error) {
 }
 
 // Explains reports whether resources are what this change, half done or done,
-// makes of the original: nobody else has set them.
+// makes of the original: no other client has set them.
 func (c Change) Explains(found corev1.ResourceRequirements) bool {
 	within := func(found, least, most corev1.ResourceList) bool {
 		for name := range most {
