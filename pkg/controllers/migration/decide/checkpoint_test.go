@@ -13,6 +13,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -33,7 +34,7 @@ func carrying(phase v1alpha1.Phase) *scene {
 		c := s.Migration.Status.Checkpoint
 		c.Volumes, c.Carrier = []string{"work"}, &v1alpha1.PodReference{Name: "carrier", NodeName: "a"}
 		if phase == v1alpha1.PhasePreparing {
-			s.Migration.Status.Before = record(requestsOf(s.Pod), nil)
+			s.Migration.Status.Before = record(pods.Requests(s.Pod), nil)
 			return
 		}
 		c.Step, c.Carrier.UID = v1alpha1.StepCopy, "uid-carrier"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 func TestNext(t *testing.T) {
@@ -154,7 +155,7 @@ func TestNext(t *testing.T) {
 			s.Replacement, s.Migration.Spec.Checkpoint.ReclaimPolicy = nil, v1alpha1.ClaimRetain
 		}), NoAction, failed, "", "after the original had gone"},
 		{"after: replacement and claim gone", handedOver().with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, failed, "", "after the original had gone"},
-		{"after: measured", handedOver().with(func(s *scene) { s.Migration.Status.After = record(requestsOf(s.Replacement), nil) }), NoAction, succeeded, "", "requests freed: cpu 900m"},
+		{"after: measured", handedOver().with(func(s *scene) { s.Migration.Status.After = record(pods.Requests(s.Replacement), nil) }), NoAction, succeeded, "", "requests freed: cpu 900m"},
 
 		{"roll back: replacement", rollingBack(ReasonUnschedulable), DeleteReplacement, placing, "", ""},
 		{"roll back: replacement goes", rollingBack(ReasonUnschedulable).with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, "", ""},

@@ -10,6 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -158,7 +159,7 @@ func (b *builder) markReplacementReady(r *corev1.Pod) {
 // for a reason that seldom passes.
 func (b *builder) cannotStart(r *corev1.Pod) (_ Decision, decided bool) {
 	reason := startFailure(r)
-	scheduled := podCondition(r, corev1.PodScheduled)
+	scheduled := pods.Condition(r, corev1.PodScheduled)
 	if reason == "" || b.IsCommitted() || scheduled == nil || b.Now.Sub(scheduled.LastTransitionTime.Time) < b.Limits.StartGrace {
 		return Decision{}, false
 	}
@@ -169,7 +170,7 @@ func (b *builder) cannotStart(r *corev1.Pod) (_ Decision, decided bool) {
 // for longer than the grace. While a node is nominated, pods are being preempted;
 // and provisioning the volume of a claim can take longer than the grace.
 func (b *builder) unplaced(r *corev1.Pod) Decision {
-	scheduled := podCondition(r, corev1.PodScheduled)
+	scheduled := pods.Condition(r, corev1.PodScheduled)
 	if scheduled == nil || scheduled.Status != corev1.ConditionFalse {
 		return b.wait(b.untilDeadline(), "waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
 	}

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -211,7 +212,7 @@ func (b *builder) copyCheckpoint() (_ Decision, decided bool) {
 
 func (b *builder) awaitCopy(carrier *corev1.Pod) Decision {
 	if carrier.Status.Phase != corev1.PodRunning {
-		if scheduled := podCondition(carrier, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
+		if scheduled := pods.Condition(carrier, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
 			return b.wait(b.untilDeadline(), "the carrier cannot be placed on node %s: %s", b.Migration.Status.Original.NodeName, scheduled.Message)
 		}
 		return b.wait(b.untilDeadline(), "waiting for carrier %s to mount claim %s: %s", carrier.Name, b.Migration.Status.CheckpointClaim, startProgress(carrier))

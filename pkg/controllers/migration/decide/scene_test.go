@@ -13,6 +13,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
@@ -61,7 +62,7 @@ func in(phase v1alpha1.Phase) *scene {
 	if phase == v1alpha1.PhasePreparing {
 		return s
 	}
-	m.Status.Before = record(requestsOf(s.Pod), nil)
+	m.Status.Before = record(pods.Requests(s.Pod), nil)
 	m.Status.Times.Prepared = ago(40 * time.Second)
 	m.Status.Replacement.UID = "uid-train-r"
 	s.Claim = fixture.MakeClaim("checkpoint", corev1.ReadWriteOnce)

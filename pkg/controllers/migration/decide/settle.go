@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // Result is what came of an action.
@@ -214,7 +215,7 @@ func (b *builder) measuredAfter(r Result) (Decision, error) {
 }
 
 func (b *builder) markMeasured(replacement *corev1.Pod, sample *Sample) {
-	b.newStatus().After = record(requestsOf(replacement), sample)
+	b.newStatus().After = record(pods.Requests(replacement), sample)
 	if sample == nil {
 		b.condition(v1alpha1.ConditionMeasured, metav1.ConditionFalse, ReasonUnavailable, fmt.Sprintf("no measurement of the replacement came within %s", b.Limits.MeasureTimeout))
 		return

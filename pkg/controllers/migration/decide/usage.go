@@ -10,6 +10,7 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
 )
 
@@ -39,20 +40,15 @@ func record(requests corev1.ResourceList, sample *Sample) *v1alpha1.ResourceReco
 	return r
 }
 
-// requestsOf counts the requests of a pod as the scheduler does.
-func requestsOf(pod *corev1.Pod) corev1.ResourceList {
-	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true})
-}
-
 // originalRequests counts what the author of a pod requested: requests of
 // finished containers that were reclaimed in place are among what a move leaves
 // behind for good.
 func originalRequests(pod *corev1.Pod) corev1.ResourceList {
 	original, err := reclaimed.Original(pod)
 	if err != nil {
-		return requestsOf(pod) // The replacement cannot be built either, which is reported.
+		return pods.Requests(pod) // The replacement cannot be built either, which is reported.
 	}
-	return requestsOf(original)
+	return pods.Requests(original)
 }
 
 // requestsWithoutOverhead leaves out what the runtime class of the pod adds.
