@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -73,11 +73,7 @@ func (c *cli) cancelOne(ctx context.Context, s *session, o *cancelOptions, name 
 	if err != nil {
 		return nil, err
 	}
-	reason, err := s.tooLate(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	if reason != "" {
+	if reason := tooLate(m); reason != "" {
 		return nil, exitWith(ExitRefused, "migration %s cannot be cancelled: %s", m.Name, reason)
 	}
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"cancel":true}}`))
@@ -102,30 +98,12 @@ func (c *cli) waitForCancel(ctx context.Context, s *session, o *cancelOptions, m
 }
 
 // tooLate says why a migration cannot be cancelled any more; "" while it can.
-func (s *session) tooLate(ctx context.Context, m *v1alpha1.PodMigration) (string, error) {
-	if reason := isCommitted(m); reason != "" || m.Status.Original == nil {
-		return reason, nil
+func tooLate(m *v1alpha1.PodMigration) string {
+	if m.Status.Phase.IsFinished() {
+		return fmt.Sprintf("it has ended: %s", m.Status.Phase)
 	}
-	past, err := s.judge.IsCommitted(ctx, m)
-	if apierrors.IsForbidden(err) {
-		return "", nil // without the right to read pods, the controller decides
-	}
-	if err != nil || !past {
-		return "", err
-	}
-	return fmt.Sprintf("pod %s is being deleted already", m.Spec.PodName), nil
-}
-
-// isCommitted says what in the status of a migration rules a rollback out; "" when
-// nothing does.
-func isCommitted(m *v1alpha1.PodMigration) string {
-	switch st := &m.Status; {
-	case st.Phase.IsFinished():
-		return fmt.Sprintf("it has ended: %s", st.Phase)
-	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionHandedOver):
-		return fmt.Sprintf("pod %s is gone, and its replacement takes over", m.Spec.PodName)
-	case meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionReleased):
-		return "the replacement was released with the carried state, and may have made progress already"
+	if c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionCommitted); c != nil && c.Status == metav1.ConditionTrue {
+		return "it is committed: " + c.Message
 	}
 	return ""
 }

@@ -26,13 +26,13 @@ func TestCancel(t *testing.T) {
 
 func TestCancelTooLate(t *testing.T) {
 	released := func(m *v1alpha1.PodMigration) {
-		condition(m, v1alpha1.ConditionReleased, metav1.ConditionTrue, "Released", "")
-	}
-	handedOver := func(m *v1alpha1.PodMigration) {
-		condition(m, v1alpha1.ConditionHandedOver, metav1.ConditionTrue, "HandedOver", "")
+		condition(m, v1alpha1.ConditionCommitted, metav1.ConditionTrue, "Released", "the replacement continues with the carried state")
 	}
 	evicted := func(m *v1alpha1.PodMigration) {
-		m.Status.Handover.Order, m.Status.Checkpoint.Volumes = v1alpha1.OrderStartFirst, nil
+		condition(m, v1alpha1.ConditionCommitted, metav1.ConditionTrue, "Evicting", "the original is about to be evicted")
+	}
+	withdrawn := func(m *v1alpha1.PodMigration) {
+		condition(m, v1alpha1.ConditionCommitted, metav1.ConditionFalse, "Withdrawn", "a budget holds the original")
 	}
 	ending := trainer().With(func(p *corev1.Pod) {
 		now := metav1.NewTime(noon)
@@ -40,15 +40,15 @@ func TestCancelTooLate(t *testing.T) {
 	}).Obj()
 	b := newBench(t, ending, node("node-a"), node("node-b"),
 		through(asked("succeeded", 0), accept, place, handOver, succeed), through(asked("released", 0), accept, place, handOver, released),
-		through(asked("handed-over", 0), accept, place, handOver, handedOver), through(asked("evicted", 0), accept, place, handOver, evicted),
+		through(asked("withdrawn", 0), accept, place, handOver, withdrawn), through(asked("evicted", 0), accept, place, handOver, evicted),
 		through(asked("early", 0), accept))
-	golden(t, "cancel-too-late", b.run("cancel", "succeeded", "released", "handed-over", "evicted", "early"))
-	for _, name := range []string{"succeeded", "released", "handed-over", "evicted"} {
+	golden(t, "cancel-too-late", b.run("cancel", "succeeded", "released", "evicted", "withdrawn", "early"))
+	for _, name := range []string{"succeeded", "released", "evicted"} {
 		if b.migration(name).Spec.Cancel {
 			t.Errorf("%s was cancelled", name)
 		}
 	}
-	if !b.migration("early").Spec.Cancel {
+	if !b.migration("early").Spec.Cancel || !b.migration("withdrawn").Spec.Cancel {
 		t.Error("one that is too late stands in the way of the others")
 	}
 }

@@ -60,7 +60,7 @@ func within(ctx context.Context, limit time.Duration) (context.Context, context.
 // notOver is the answer when the waiting ends before the migration.
 func (c *cli) notOver(ctx context.Context, m *v1alpha1.PodMigration, limit time.Duration) error {
 	continues := fmt.Sprintf("the migration continues; cancel it with: kubectl migrate cancel %s -n %s", m.Name, m.Namespace)
-	if isCommitted(m) != "" {
+	if tooLate(m) != "" {
 		continues = fmt.Sprintf("the migration continues, and is committed; see kubectl migrate describe %s -n %s", m.Name, m.Namespace)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {

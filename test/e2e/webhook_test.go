@@ -162,7 +162,7 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 	original := awaitOnly(t, namespace, name, time.Minute)
 	awaitProgress(t, collector, name)
 
-	await, proceed := env.breakpoints.armOne(t, namespace, original.Name, "before ProbeWebhookAndRemoveHold")
+	await, proceed := env.breakpoints.armOne(t, namespace, original.Name, "before RemoveHold")
 	migration := migrate(t, original, sharedCheckpoint)
 	await()
 	repair := env.line.cutFor(t)

@@ -31,7 +31,7 @@ func stepsOf(t *testing.T, o migration.Options, prepare func(*world)) []string {
 		return nil
 	}
 	stop := w.controller(o)
-	w.request(newMigration(w.namespace, "m", "train"))
+	w.request(keepingClaim(newMigration(w.namespace, "m", "train")))
 	// What comes after the end is a step as well.
 	w.waitFor("m", func(m *v1alpha1.PodMigration) bool { return m.Status.Phase.IsFinished() && len(m.Finalizers) == 0 })
 	stop()
@@ -40,7 +40,7 @@ func stepsOf(t *testing.T, o migration.Options, prepare func(*world)) []string {
 
 // wantSteps guards the enumeration itself: a step that is no longer reached
 // would silently not be tested.
-func wantSteps(t *testing.T, steps []string, actions ...decide.ActionType) {
+func wantSteps(t *testing.T, steps []string, actions ...v1alpha1.Step) {
 	t.Helper()
 	for _, action := range actions {
 		for _, when := range []string{"before ", "after "} {
@@ -54,13 +54,13 @@ func wantSteps(t *testing.T, steps []string, actions ...decide.ActionType) {
 func TestCrashAtEveryStepOfASuccess(t *testing.T) {
 	steps := stepsOf(t, migration.Options{}, func(*world) {})
 	wantSteps(t, steps, decide.AddFinalizer, decide.AskBudget, decide.MeasureBefore, decide.CreateClaim,
-		decide.CreateReplacement, decide.Evict, decide.AdoptClaim, decide.MeasureAfter, decide.RemoveFinalizer)
+		decide.CreateReplacement, decide.Commit, decide.Evict, decide.AdoptClaim, decide.MeasureAfter, decide.RemoveFinalizer)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.createOriginal(threeContainers("train").Obj())
-			w.request(newMigration(w.namespace, "m", "train"))
+			w.request(keepingClaim(newMigration(w.namespace, "m", "train")))
 			w.crashAt(step, migration.Options{})
 			w.controller(migration.Options{})
 			m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
@@ -73,8 +73,8 @@ func TestCrashAtEveryStepOfASuccess(t *testing.T) {
 					t.Errorf("%d replacements were made, want 1; without a working pod at some moment: %t", len(w.made), w.lost)
 				}
 			})
-			if claims := w.claims(); len(claims) != 1 || len(claims[0].OwnerReferences) != 1 {
-				t.Errorf("claims left: %v, want one that the replacement owns", claims)
+			if claims := w.claims(); len(claims) != 1 || len(claims[0].OwnerReferences) != 0 || slices.Contains(claims[0].Finalizers, v1alpha1.CheckpointFinalizer) {
+				t.Errorf("claims left: %v, want one that nothing owns or keeps", claims)
 			}
 			checkRecord(t, m)
 		})
@@ -87,14 +87,14 @@ func TestCrashAtEveryStepOfARollback(t *testing.T) {
 		w.change(func(w *world) { w.place, w.refusal = nil, "0/2 nodes are available: 2 Insufficient cpu." })
 	}
 	steps := stepsOf(t, o, noPlace)
-	wantSteps(t, steps, decide.CreateClaim, decide.CreateReplacement, decide.DeleteReplacement, decide.DeleteClaim, decide.RemoveFinalizer)
+	wantSteps(t, steps, decide.CreateClaim, decide.CreateReplacement, decide.SetRollbackBarrier, decide.DiscardReplacement, decide.DeleteClaim, decide.RemoveFinalizer)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			noPlace(w)
 			original := w.createOriginal(threeContainers("train").Obj())
-			w.request(newMigration(w.namespace, "m", "train"))
+			w.request(keepingClaim(newMigration(w.namespace, "m", "train")))
 			w.crashAt(step, o)
 			w.controller(o)
 			m := w.waitForEnd("m")
@@ -130,14 +130,14 @@ func TestCrashAtEveryStepOfAFreshStart(t *testing.T) {
 		})
 	}
 	steps := stepsOf(t, migration.Options{}, finishLog)
-	wantSteps(t, steps, decide.CreateReplacement, decide.DeleteReplacement, decide.Evict)
+	wantSteps(t, steps, decide.CreateReplacement, decide.RemoveLeftovers, decide.Evict)
 	for _, step := range steps {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			finishLog(w)
 			w.createOriginal(threeContainers("train").Obj())
-			w.request(newMigration(w.namespace, "m", "train"))
+			w.request(keepingClaim(newMigration(w.namespace, "m", "train")))
 			w.crashAt(step, migration.Options{})
 			w.controller(migration.Options{})
 			m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
@@ -163,7 +163,7 @@ func TestTwoControllersMakeOneReplacement(t *testing.T) {
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
 	w.controller(migration.Options{})
-	w.request(newMigration(w.namespace, "m", "train"))
+	w.request(keepingClaim(newMigration(w.namespace, "m", "train")))
 	m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
 	if left := w.onlyPod(); left.UID != m.Status.Replacement.UID {
 		t.Errorf("the pod left is %s, want the replacement", left.Name)

@@ -22,6 +22,13 @@ func newMigration(namespace, name, pod string) *v1alpha1.PodMigration {
 	}
 }
 
+// keepingClaim is a migration of a pod without state that has a claim all the same: one
+// that is to outlive the pod was asked for.
+func keepingClaim(m *v1alpha1.PodMigration) *v1alpha1.PodMigration {
+	m.Spec.Checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
+	return m
+}
+
 func TestDefaultsOfPodMigration(t *testing.T) {
 	m := newMigration(newNamespace(t), "m", "web")
 	if err := k8s.Create(t.Context(), m); err != nil {

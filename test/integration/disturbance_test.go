@@ -204,8 +204,8 @@ func TestOriginalThatIsDrained(t *testing.T) {
 	w.change(func(w *world) { w.holdPods = true })
 	w.must(k8s.SubResource("eviction").Create(t.Context(), original, &policyv1.Eviction{}))
 	w.waitFor("m", func(m *v1alpha1.PodMigration) bool {
-		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionHandedOver)
-		return c != nil && c.Reason == decide.ReasonDisrupted
+		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionCommitted)
+		return c != nil && c.Status == metav1.ConditionTrue && c.Reason == decide.ReasonDisrupted
 	})
 	w.change(func(w *world) { w.holdPods, w.place = false, func(*corev1.Pod) string { return nodeB } })
 	m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)

@@ -18,7 +18,7 @@ func TestMigrationOfABarePod(t *testing.T) {
 	w := newWorld(t)
 	original := w.createOriginal(threeContainers("train").Label("app", "train").Obj())
 	w.controller(migration.Options{})
-	w.request(newMigration(w.namespace, "m", "train"))
+	w.request(keepingClaim(newMigration(w.namespace, "m", "train")))
 	m := w.waitForPhase("m", v1alpha1.PhaseSucceeded)
 
 	replacement := w.onlyPod()
@@ -47,8 +47,8 @@ func TestMigrationOfABarePod(t *testing.T) {
 	if len(claims) != 1 || claims[0].Name != m.Status.CheckpointClaim || !strings.HasPrefix(claims[0].Name, "checkpoint-train-") {
 		t.Fatalf("claims left: %v", claims)
 	}
-	if owners := claims[0].OwnerReferences; len(owners) != 1 || owners[0].UID != replacement.UID {
-		t.Errorf("owners of the claim = %v, want the replacement", owners)
+	if owners := claims[0].OwnerReferences; len(owners) != 0 {
+		t.Errorf("owners of the claim = %v, want none: it is to outlive the replacement", owners)
 	}
 	if claims[0].Labels["app"] != "ai-storage-orchestrator" || claims[0].Labels["component"] != "migration-checkpoint" {
 		t.Errorf("labels of the claim = %v", claims[0].Labels)
@@ -70,7 +70,7 @@ func checkRecord(t *testing.T, m *v1alpha1.PodMigration) {
 		}
 	}
 	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionPrepared, v1alpha1.ConditionPlaced,
-		v1alpha1.ConditionReplacementReady, v1alpha1.ConditionHandedOver, v1alpha1.ConditionMeasured} {
+		v1alpha1.ConditionReplacementReady, v1alpha1.ConditionCommitted, v1alpha1.ConditionHandedOver, v1alpha1.ConditionMeasured} {
 		c := meta.FindStatusCondition(m.Status.Conditions, kind)
 		if c == nil || c.Status != "True" || c.ObservedGeneration != m.Generation {
 			t.Errorf("condition %s = %+v, want True for generation %d", kind, c, m.Generation)

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/ptr"
@@ -58,7 +59,7 @@ func TestTimeToLive(t *testing.T) {
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
-	m := newMigration(w.namespace, "m", "train")
+	m := keepingClaim(newMigration(w.namespace, "m", "train"))
 	m.Spec.TTLSecondsAfterFinished = ptr.To[int32](1)
 	w.request(m)
 	w.waitForPhase("m", v1alpha1.PhaseSucceeded)
@@ -113,10 +114,14 @@ func TestSecondMigrationKeepsTheRootAndTheFirstClaim(t *testing.T) {
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Annotation(v1alpha1.DiscardableVolumesAnnotation, v1alpha1.CheckpointVolumeName).Obj())
 	w.controller(migration.Options{})
-	w.request(newMigration(w.namespace, "first", "train"))
+	w.request(keepingClaim(newMigration(w.namespace, "first", "train")))
 	first := w.waitForPhase("first", v1alpha1.PhaseSucceeded)
+	// As if it had been one to go with its pod.
+	claim := &w.claims()[0]
+	claim.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: first.Status.Replacement.Name, UID: first.Status.Replacement.UID}}
+	w.must(k8s.Update(t.Context(), claim))
 	w.change(func(w *world) { w.place = func(*corev1.Pod) string { return nodeA } })
-	w.request(newMigration(w.namespace, "second", first.Status.Replacement.Name))
+	w.request(keepingClaim(newMigration(w.namespace, "second", first.Status.Replacement.Name)))
 	second := w.waitForPhase("second", v1alpha1.PhaseSucceeded)
 	left := w.onlyPod()
 	if strings.Count(left.Name, "-migrated-") != 1 || left.Name == first.Status.Replacement.Name || left.Spec.NodeName != nodeA {
@@ -127,8 +132,9 @@ func TestSecondMigrationKeepsTheRootAndTheFirstClaim(t *testing.T) {
 		t.Fatalf("claims = %v, want two", claims)
 	}
 	for _, c := range claims {
-		if owners := c.OwnerReferences; owners[len(owners)-1].UID != left.UID {
-			t.Errorf("claim %s has owners %v, the pod left must be one", c.Name, owners)
+		owners, isFirst := c.OwnerReferences, c.Name == first.Status.CheckpointClaim
+		if isFirst && (len(owners) == 0 || owners[len(owners)-1].UID != left.UID) || !isFirst && len(owners) > 0 {
+			t.Errorf("claim %s has owners %v, want the pod left to own the first one alone", c.Name, owners)
 		}
 	}
 }

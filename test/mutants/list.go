@@ -4,16 +4,22 @@ package main
 // others of their kind. Add one with each defect that no test had noticed.
 var mutants = []mutant{
 	{
-		name:    "a stop-first move releases an older restored pass",
-		file:    "pkg/controllers/migration/decide/stopfirst.go",
-		text:    "d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {",
-		changed: "d.Phase != v1alpha1.DestinationRestored {",
+		name:    "an older restored pass is released",
+		file:    "pkg/controllers/migration/decide/startfirst.go",
+		text:    "d.Phase == v1alpha1.DestinationRestored && d.Pass == source.Pass",
+		changed: "d.Phase == v1alpha1.DestinationRestored",
 	},
 	{
-		name:    "a start-first move releases an older restored pass",
-		file:    "pkg/controllers/migration/decide/startfirst.go",
-		text:    "d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {",
-		changed: "d.Phase != v1alpha1.DestinationRestored {",
+		name:    "the barrier comes after the replacement is removed",
+		file:    "pkg/controllers/migration/decide/rollback.go",
+		text:    "{name: SetRollbackBarrier, applies: hadPlace, ",
+		changed: "{name: SetRollbackBarrier, applies: func(s *State) bool { return hadPlace(s) && s.replacement() == nil }, ",
+	},
+	{
+		name:    "an original returns beside a replacement that may still run",
+		file:    "pkg/controllers/migration/decide/guards.go",
+		text:    "done: func(s *State) bool { return s.replacement() == nil }, action: func(b *builder) Decision {\n\t\tr := b.replacement()",
+		changed: "done: func(s *State) bool { return true }, action: func(b *builder) Decision {\n\t\tr := b.replacement()",
 	},
 	{
 		name:    "a pod of another ordinal or index is taken for the missed one",
@@ -30,12 +36,12 @@ var mutants = []mutant{
 	{
 		name:    "the claim with the only copy is deleted after a failure",
 		file:    "pkg/controllers/migration/decide/ending.go",
-		text:    "\tif b.holdsOnlyCopy() {\n\t\treturn b.failKeepingClaim(reason, message)\n\t}\n\tif c, r",
-		changed: "\tif c, r",
+		text:    "!s.isTrue(v1alpha1.ConditionReleased) && s.originalEnding()",
+		changed: "false && s.originalEnding()",
 	},
 	{
 		name:    "a measurement from before the replacement counts",
-		file:    "pkg/controllers/migration/decide/settle.go",
+		file:    "pkg/controllers/migration/decide/ending.go",
 		text:    "if from != nil && r.Sample.startedAfter(from.Time) {",
 		changed: "if from != nil {",
 	},
@@ -48,14 +54,14 @@ var mutants = []mutant{
 	{
 		name:    "a patch without an optimistic lock",
 		file:    "pkg/controllers/migration/execute.go",
-		text:    "client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{})",
-		changed: "client.MergeFrom(pod)",
+		text:    "client.MergeFromWithOptions(copyOf(from), client.MergeFromWithOptimisticLock{})",
+		changed: "client.MergeFrom(copyOf(from))",
 	},
 	{
 		name:    "a deletion by name alone",
 		file:    "pkg/controllers/migration/execute.go",
-		text:    "r.client.Delete(ctx, object, client.Preconditions{UID: ptr.To(object.GetUID())})",
-		changed: "r.client.Delete(ctx, object)",
+		text:    "x.client.Delete(ctx, copyOf(object), client.Preconditions{UID: ptr.To(object.GetUID())})",
+		changed: "x.client.Delete(ctx, copyOf(object))",
 	},
 	{
 		name:    "the source may take the whole freeze time",

@@ -2,13 +2,14 @@ package migration
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -57,31 +58,25 @@ func stored(t *testing.T, c client.Client, name string) *corev1.Pod {
 	return pod
 }
 
+func executorFor(c client.Client, m *v1alpha1.PodMigration) executor {
+	return executor{reconciler: &reconciler{client: c}, migration: m}
+}
+
 // What was judged is what is evicted: a pod of the same name, or one that has changed
 // since, is not.
-func TestEvictionsHavePreconditions(t *testing.T) {
-	tests := map[string]struct {
-		action func(pod *corev1.Pod) decide.Action
-		dryRun []string
-	}{
-		"evict": {func(pod *corev1.Pod) decide.Action { return decide.Action{Type: decide.Evict, Pod: pod} }, nil},
-		"check": {func(pod *corev1.Pod) decide.Action { return decide.Action{Type: decide.CheckEviction, Pod: pod} }, []string{metav1.DryRunAll}},
-		"offer": {func(pod *corev1.Pod) decide.Action {
-			return decide.Action{Type: decide.OfferReplacement, Pod: pod, Becomes: pod, Evicts: pod}
-		}, []string{metav1.DryRunAll}},
-	}
-	for name, test := range tests {
+func TestEvictionIsOfWhatWasJudged(t *testing.T) {
+	for name, dryRun := range map[string][]string{"evict": nil, "ask": {metav1.DryRunAll}} {
 		t.Run(name, func(t *testing.T) {
 			var server recorder
-			r := &reconciler{client: server.client(t, originalPod())}
-			pod := stored(t, r.client, "train")
-			if result := r.execute(t.Context(), in(v1alpha1.PhaseHandingOver), test.action(pod)); result.Err != nil {
+			c := server.client(t, originalPod())
+			pod := stored(t, c, "train")
+			if result := (decide.EvictPod{Pod: pod, DryRun: dryRun != nil}).Do(t.Context(), executorFor(c, in(v1alpha1.PhaseHandingOver))); result.Err != nil {
 				t.Fatal(result.Err)
 			}
 			if pod.UID == "" || pod.ResourceVersion == "" || len(server.evictions) != 1 {
 				t.Fatalf("pod %s with UID %q and version %q: %d evictions, want one", pod.Name, pod.UID, pod.ResourceVersion, len(server.evictions))
 			}
-			want := &metav1.DeleteOptions{DryRun: test.dryRun, Preconditions: &metav1.Preconditions{UID: ptr.To(pod.UID), ResourceVersion: ptr.To(pod.ResourceVersion)}}
+			want := &metav1.DeleteOptions{DryRun: dryRun, Preconditions: &metav1.Preconditions{UID: ptr.To(pod.UID), ResourceVersion: ptr.To(pod.ResourceVersion)}}
 			if diff := cmp.Diff(want, server.evictions[0].DeleteOptions); diff != "" || server.evictions[0].Name != "train" {
 				t.Errorf("evicted %s with other options (-want +got):\n%s", server.evictions[0].Name, diff)
 			}
@@ -93,95 +88,113 @@ func TestDeletionsAreOfOneObject(t *testing.T) {
 	claim := fixture.MakeClaim("checkpoint", corev1.ReadWriteOnce)
 	claim.UID = "uid-checkpoint"
 	pod, m := originalPod(), in(v1alpha1.PhaseSucceeded)
-	for want, action := range map[types.UID]decide.Action{
-		pod.UID:   {Type: decide.DeleteReplacement, Pod: pod},
-		claim.UID: {Type: decide.DeleteClaim, Claim: claim},
-		m.UID:     {Type: decide.DeleteMigration},
-	} {
+	for _, object := range []decide.Object{pod, claim, m} {
 		var server recorder
-		r := &reconciler{client: server.client(t, pod.DeepCopy(), claim.DeepCopy(), m.DeepCopy())}
-		r.execute(t.Context(), m.DeepCopy(), action)
-		if len(server.deletions) != 1 || ptr.Deref(ptr.Deref(server.deletions[0].Preconditions, metav1.Preconditions{}).UID, "") != want {
-			t.Errorf("%s: deleted with %+v, want the UID %s as a precondition", action.Type, server.deletions, want)
+		c := server.client(t, pod.DeepCopy(), claim.DeepCopy(), m.DeepCopy())
+		decide.DeleteObject{Object: object}.Do(t.Context(), executorFor(c, m.DeepCopy()))
+		if len(server.deletions) != 1 || ptr.Deref(ptr.Deref(server.deletions[0].Preconditions, metav1.Preconditions{}).UID, "") != object.GetUID() {
+			t.Errorf("%T: deleted with %+v, want its UID %s as a precondition", object, server.deletions, object.GetUID())
 		}
 	}
 }
 
-// A write that was decided on an older version of a pod or a claim fails.
+// A write that was decided on an older version of an object fails.
 func TestChangesHaveALock(t *testing.T) {
-	claim := fixture.MakeClaim("checkpoint", corev1.ReadWriteOnce)
-	for _, kind := range []decide.ActionType{decide.MarkOriginal, decide.SetRollbackBarrier, decide.ReleaseOriginal, decide.ReadoptOriginal,
-		decide.RemoveSchedulingGate, decide.DiscardPod, decide.OrphanClaim, decide.AdoptClaim, decide.KeepPreviousClaim} {
+	for _, object := range []client.Object{originalPod(), fixture.MakeClaim("checkpoint", corev1.ReadWriteOnce), in(v1alpha1.PhasePreparing)} {
 		var server recorder
-		r := &reconciler{client: server.client(t, originalPod(), claim.DeepCopy())}
-		pod, old := stored(t, r.client, "train"), claim.DeepCopy()
-		becomes := pod.DeepCopy()
-		becomes.Labels = map[string]string{"a": "b"}
-		old.ResourceVersion, old.OwnerReferences = "1", []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "train", UID: pod.UID}}
-		pod.ResourceVersion = "1"
-		if result := r.execute(t.Context(), in(v1alpha1.PhaseHandingOver), decide.Action{Type: kind, Pod: pod, Becomes: becomes, Claim: old}); result.Err == nil {
-			t.Errorf("%s: an older version was changed", kind)
+		c := server.client(t, object)
+		older := object.DeepCopyObject().(client.Object)
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(object), older); err != nil {
+			t.Fatal(err)
+		}
+		older.SetResourceVersion("1")
+		becomes := older.DeepCopyObject().(client.Object)
+		becomes.SetLabels(map[string]string{"a": "b"})
+		for name, action := range map[string]decide.Action{
+			"change":            decide.ChangeObject{From: older, To: becomes},
+			"change when asked": decide.ProbeAdmission{Probe: fixture.MakePod("probe").Label(v1alpha1.MigrationUIDLabel, "m").Container("serve", nil).Obj(), From: asPod(older), To: asPod(becomes)},
+		} {
+			if probe, isProbe := action.(decide.ProbeAdmission); isProbe && probe.From == nil {
+				continue
+			}
+			if result := action.Do(t.Context(), executorFor(c, in(v1alpha1.PhaseHandingOver))); result.Err == nil {
+				t.Errorf("%s of %T: an older version was changed", name, object)
+			}
 		}
 	}
+}
+
+func asPod(object client.Object) *corev1.Pod {
+	pod, _ := object.(*corev1.Pod)
+	return pod
 }
 
 // The objects of a decision are those that Settle and the events are about: taking the
 // action does not change them.
-func TestExecuteChangesNoObjectOfItsAction(t *testing.T) {
-	created := func() *corev1.Pod { return fixture.MakePod("new").Container("serve", nil).Obj() }
-	newClaim := func() *corev1.PersistentVolumeClaim { return fixture.MakeClaim("new", corev1.ReadWriteOnce) }
-	for name, make := range map[string]func(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim) decide.Action{
-		"claim": func(*corev1.Pod, *corev1.PersistentVolumeClaim) decide.Action {
-			return decide.Action{Type: decide.CreateClaim, Claim: newClaim()}
-		},
-		"carrier": func(*corev1.Pod, *corev1.PersistentVolumeClaim) decide.Action {
-			return decide.Action{Type: decide.CreateCarrier, Pod: created()}
-		},
-		"placeholder": func(*corev1.Pod, *corev1.PersistentVolumeClaim) decide.Action {
-			return decide.Action{Type: decide.CreatePlaceholder, Pod: created()}
-		},
-		"replacement": func(*corev1.Pod, *corev1.PersistentVolumeClaim) decide.Action {
-			return decide.Action{Type: decide.CreateReplacement, Pod: created()}
-		},
-		"probe": func(*corev1.Pod, *corev1.PersistentVolumeClaim) decide.Action {
-			return decide.Action{Type: decide.ProbeWebhook, Pod: created()}
-		},
-		"adopt": func(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim) decide.Action {
-			return decide.Action{Type: decide.AdoptClaim, Pod: pod, Claim: claim}
-		},
-		"orphan": func(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim) decide.Action {
-			return decide.Action{Type: decide.OrphanClaim, Pod: pod, Claim: claim}
-		},
-		"mark": func(pod *corev1.Pod, _ *corev1.PersistentVolumeClaim) decide.Action {
+func TestActionsChangeNoObjectOfTheirs(t *testing.T) {
+	created := fixture.MakePod("new").Container("serve", nil).Obj()
+	newClaim := fixture.MakeClaim("new", corev1.ReadWriteOnce)
+	for name, create := range map[string]func(pod *corev1.Pod) decide.Action{
+		"claim": func(*corev1.Pod) decide.Action { return decide.CreateObject{Object: newClaim.DeepCopy()} },
+		"pod":   func(*corev1.Pod) decide.Action { return decide.CreateObject{Object: created.DeepCopy()} },
+		"probe": func(*corev1.Pod) decide.Action { return decide.ProbeAdmission{Probe: created.DeepCopy()} },
+		"change": func(pod *corev1.Pod) decide.Action {
 			becomes := pod.DeepCopy()
 			becomes.Labels = map[string]string{"a": "b"}
-			return decide.Action{Type: decide.MarkOriginal, Pod: pod, Becomes: becomes}
+			return decide.ChangeObject{From: pod, To: becomes}
+		},
+		"status": func(pod *corev1.Pod) decide.Action {
+			becomes := pod.DeepCopy()
+			becomes.Status.NominatedNodeName = "b"
+			return decide.ChangeStatus{From: pod, To: becomes}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var server recorder
-			owned := fixture.MakeClaim("checkpoint", corev1.ReadWriteOnce)
-			owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "train", UID: originalPod().UID}}
-			r := &reconciler{client: server.client(t, originalPod(), owned)}
-			claim := &corev1.PersistentVolumeClaim{}
-			if err := r.client.Get(t.Context(), client.ObjectKeyFromObject(owned), claim); err != nil {
-				t.Fatal(err)
-			}
-			a := make(stored(t, r.client, "train"), claim)
-			pod, becomes, before := a.Pod.DeepCopy(), a.Becomes.DeepCopy(), a.Claim.DeepCopy()
-			result := r.execute(t.Context(), in(v1alpha1.PhaseHandingOver), a)
+			c := server.client(t, originalPod())
+			action := create(stored(t, c, "train"))
+			before := fmt.Sprintf("%#v", flat(action))
+			result := action.Do(t.Context(), executorFor(c, in(v1alpha1.PhaseHandingOver)))
 			if result.Err != nil {
 				t.Fatal(result.Err)
 			}
-			if diff := cmp.Diff([]any{pod, becomes, before}, []any{a.Pod, a.Becomes, a.Claim}); diff != "" {
-				t.Errorf("an object was changed:\n%s", diff)
+			if after := fmt.Sprintf("%#v", flat(action)); after != before {
+				t.Errorf("an object was changed:\n%s\n%s", before, after)
 			}
-			if (result.Created != nil) != (name == "replacement") || result.Created != nil && result.Created.UID != "from-the-server" {
-				t.Errorf("created %v, want the replacement as the API server has it", result.Created)
+			if (result.Created != nil) != (name == "pod") || result.Created != nil && result.Created.UID != "from-the-server" {
+				t.Errorf("created %v, want the pod as the API server has it", result.Created)
 			}
 			if server.dryRun != (name == "probe") {
 				t.Errorf("created in a dry run: %t", server.dryRun)
 			}
 		})
+	}
+}
+
+// flat is all of an action, objects included.
+func flat(action decide.Action) string {
+	text, err := json.Marshal(action)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// What is done to the migration itself is what its status is written over.
+func TestTheMigrationTakesTheAnswer(t *testing.T) {
+	var server recorder
+	m := in(v1alpha1.PhasePreparing)
+	c := server.client(t, m)
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(m), m); err != nil {
+		t.Fatal(err)
+	}
+	protected := m.DeepCopy()
+	protected.Finalizers = append(protected.Finalizers, "example.com/another")
+	judged := m.DeepCopy()
+	if result := (decide.ChangeObject{From: judged, To: protected}).Do(t.Context(), executorFor(c, m)); result.Err != nil {
+		t.Fatal(result.Err)
+	}
+	if m.ResourceVersion == judged.ResourceVersion || len(m.Finalizers) != len(protected.Finalizers) {
+		t.Errorf("version %s, finalizers %v, want those of the API server", m.ResourceVersion, m.Finalizers)
 	}
 }

@@ -24,10 +24,11 @@ import (
 func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*decide.State, error) {
 	// A copy: the action and the status are written to m.
 	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage}
-	if m.Status.Phase.IsFinished() {
-		return s, nil
-	}
 	var err error
+	if m.Status.Phase.IsFinished() {
+		s.Strays, err = r.strays(ctx, m)
+		return s, err
+	}
 	if s.Pod, err = read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{}); err != nil {
 		return nil, err
 	}
@@ -46,6 +47,47 @@ func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*dec
 		s.Claims, err = r.claims(ctx, s.Pod, m.Status.CheckpointClaim)
 	}
 	return s, err
+}
+
+// strays finds, in the cache, the pods that carry the mark of a finished migration and
+// were created after its end: by a controller that was believed dead.
+func (r *reconciler) strays(ctx context.Context, m *v1alpha1.PodMigration) ([]corev1.Pod, error) {
+	if m.Status.Original == nil || m.Status.Times.Finished == nil {
+		return nil, nil
+	}
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	if err := r.client.List(ctx, list, client.InNamespace(m.Namespace), client.MatchingLabels{v1alpha1.MigrationUIDLabel: string(m.UID)}); err != nil {
+		return nil, err
+	}
+	var strays []corev1.Pod
+	for i := range list.Items {
+		pod := &list.Items[i]
+		if isStray(m, pod) && pod.DeletionTimestamp == nil {
+			strays = append(strays, corev1.Pod{ObjectMeta: pod.ObjectMeta})
+		}
+	}
+	return strays, nil
+}
+
+// lateness is how long after the end of a migration a controller that was believed dead
+// may still create a pod for it: a process that was suspended for longer has lost its
+// connections. A user may create a pod of that name and with that mark again later.
+const lateness = 10 * time.Minute
+
+// isStray reports whether a pod was created for a migration that had finished, and would
+// have been removed with it. Moments of creation are stored in whole seconds.
+func isStray(m *v1alpha1.PodMigration, pod metav1.Object) bool {
+	finished, created := m.Status.Times.Finished, pod.GetCreationTimestamp().Time
+	if finished == nil || !m.Status.Phase.IsFinished() || !v1alpha1.OwnedBy(pod.GetLabels(), m.UID) ||
+		created.Before(finished.Truncate(time.Second)) || created.After(finished.Add(lateness)) {
+		return false
+	}
+	is := func(reference *v1alpha1.PodReference) bool {
+		return reference != nil && reference.Name == pod.GetName() && reference.UID != pod.GetUID()
+	}
+	checkpoint := m.Status.Checkpoint
+	return is(m.Status.Placeholder) || checkpoint != nil && is(checkpoint.Carrier) || m.Status.Phase != v1alpha1.PhaseSucceeded && is(m.Status.Replacement)
 }
 
 // gatherRequest reads what a request is checked against.

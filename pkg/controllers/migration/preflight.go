@@ -63,22 +63,12 @@ func (p *Preflight) Check(ctx context.Context, request *v1alpha1.PodMigration) (
 	switch {
 	case decision.Status.Phase == v1alpha1.PhaseFailed:
 		result.Refusal = &containers.Refusal{Reason: accepted.Reason, Message: accepted.Message}
-	case decision.Action.Type != decide.AskBudget:
+	case decision.Step != decide.AskBudget:
 		result.Waits = accepted.Message
 	case p.r.admission != nil:
 		result.Waits, err = p.r.admission.looksFull(ctx, request, state.Pod)
 	}
 	return result, err
-}
-
-// IsCommitted reports whether a migration can only go forward: cancelling it would
-// change nothing any more.
-func (p *Preflight) IsCommitted(ctx context.Context, m *v1alpha1.PodMigration) (bool, error) {
-	state, err := p.r.gather(ctx, m)
-	if err != nil {
-		return false, fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
-	}
-	return state.IsCommitted(), nil
 }
 
 // migrationsFrom lists migrations in the cache, and reads all else live.

@@ -112,18 +112,18 @@ func (r *reconciler) advance(ctx context.Context, m *v1alpha1.PodMigration) (_ c
 		return ctrl.Result{}, "", fmt.Errorf("reading the state of PodMigration %s/%s: %w", m.Namespace, m.Name, err)
 	}
 	decision := decide.Next(*state)
-	action := decision.Action
-	if action.Type != decide.NoAction {
-		if err := r.reached(m, "before "+string(action.Type)); err != nil {
+	action, step := decision.Action, string(decision.Step)
+	if action != nil {
+		if err := r.reached(m, "before "+step); err != nil {
 			return ctrl.Result{}, "", err
 		}
-		result := r.execute(ctx, m, action)
-		if err := r.reached(m, "after "+string(action.Type)); err != nil {
+		result := action.Do(ctx, executor{reconciler: r, migration: m})
+		if err := r.reached(m, "after "+step); err != nil {
 			return ctrl.Result{}, "", err
 		}
 		var retry error
 		if decision, retry = decide.Settle(*state, decision, result); retry != nil {
-			return ctrl.Result{}, "", fmt.Errorf("%s of PodMigration %s/%s: %w", action.Type, m.Namespace, m.Name, retry)
+			return ctrl.Result{}, "", fmt.Errorf("%s of PodMigration %s/%s: %w", step, m.Namespace, m.Name, retry)
 		}
 	}
 	if boundary, err = r.writeStatus(ctx, m, &decision); err != nil {
@@ -133,7 +133,7 @@ func (r *reconciler) advance(ctx context.Context, m *v1alpha1.PodMigration) (_ c
 	switch {
 	case decision.Wait > 0:
 		return ctrl.Result{RequeueAfter: decision.Wait}, boundary, nil
-	case boundary != "" || action.Type != decide.NoAction:
+	case boundary != "" || action != nil:
 		return ctrl.Result{RequeueAfter: atOnce}, boundary, nil
 	default:
 		return ctrl.Result{}, "", nil
@@ -165,7 +165,7 @@ func (r *reconciler) writeStatus(ctx context.Context, m *v1alpha1.PodMigration, 
 	if step := checkpointStep(m); step != checkpointStep(base) {
 		return "checkpoint " + string(step), nil
 	}
-	return "status after " + cmp.Or(string(d.Action.Type), string(m.Status.Phase)), nil
+	return "step " + cmp.Or(string(d.Step), string(m.Status.Phase)), nil
 }
 
 func (r *reconciler) reached(m *v1alpha1.PodMigration, step string) error {

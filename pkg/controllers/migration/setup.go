@@ -132,11 +132,12 @@ func retries() workqueue.TypedRateLimiter[ctrl.Request] {
 	return workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](firstRetry, lastRetry)
 }
 
-// podKeys are the name of the original, and the mark that a replacement carries.
+// podKeys are the name of the original, and the mark that a replacement carries. A
+// migration that has finished is concerned by that mark alone.
 func podKeys(object client.Object) []string {
 	m := object.(*v1alpha1.PodMigration)
 	if m.Status.Phase.IsFinished() {
-		return nil
+		return []string{"uid/" + string(m.UID)}
 	}
 	return []string{"name/" + m.Spec.PodName, "uid/" + string(m.UID)}
 }
@@ -154,6 +155,9 @@ func (r *reconciler) migrationsOf(ctx context.Context, pod client.Object) []ctrl
 			continue
 		}
 		for i := range list.Items {
+			if m := &list.Items[i]; m.Status.Phase.IsFinished() && !isStray(m, pod) {
+				continue
+			}
 			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}})
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -36,12 +38,8 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, caller user.Info
 	if m.Status.Phase.IsFinished() {
 		return fail(http.StatusConflict, reasonFinished, "id", "migration %s has ended: %s", m.UID, m.Status.Phase)
 	}
-	past, err := s.o.Preflight.IsCommitted(ctx, m)
-	if err != nil {
-		return err
-	}
-	if past {
-		return fail(http.StatusConflict, reasonCommitted, "id", "migration %s is committed: its original is gone, or its replacement was released (%s)", m.UID, m.Status.Message)
+	if c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionCommitted); c != nil && c.Status == metav1.ConditionTrue {
+		return fail(http.StatusConflict, reasonCommitted, "id", "migration %s is committed: %s (%s)", m.UID, c.Message, m.Status.Message)
 	}
 	if !m.Spec.Cancel {
 		if err := s.o.Writer.Patch(ctx, m, cancelPatch(m)); err != nil {

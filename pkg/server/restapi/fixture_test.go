@@ -50,7 +50,6 @@ func (willing) Check(_ context.Context, m *v1alpha1.PodMigration) (migration.Pre
 	return migration.PreflightResult{Pod: &corev1.Pod{}}, nil
 }
 
-func (willing) IsCommitted(context.Context, *v1alpha1.PodMigration) (bool, error) { return false, nil }
 
 // newServer serves an API without a cluster. The functions may take the place of
 // what the API server does.

@@ -55,9 +55,6 @@ type Authorizer interface {
 type Preflight interface {
 	// Check says what would become of a request now. Nothing is written.
 	Check(context.Context, *v1alpha1.PodMigration) (migration.PreflightResult, error)
-	// IsCommitted reports whether a migration can no longer be rolled back, so that
-	// cancelling it would change nothing.
-	IsCommitted(context.Context, *v1alpha1.PodMigration) (bool, error)
 }
 
 // Options of the server. All are required but for Page, Rate and Burst.

@@ -124,6 +124,9 @@ type Handover struct {
 	// of a StatefulSet, the completion index of an indexed Job. Empty: any.
 	// +optional
 	Identity string `json:"identity,omitempty"`
+	// withdrawals counts how often the end of the original was begun and withdrawn.
+	// +optional
+	Withdrawals int32 `json:"withdrawals,omitempty"`
 }
 
 // CheckpointStep is what the controller asks of the node agents.

@@ -59,8 +59,9 @@ const (
 	// ReleasedAnnotation holds, on an original that its owner has released, what
 	// has to be restored when the migration is rolled back (JSON).
 	ReleasedAnnotation = GroupName + "/released"
-	// RollbackBarrierAnnotation holds the UID of the last migration that was rolled back.
-	// Writing it makes every older judgement of the pod void.
+	// RollbackBarrierAnnotation holds, on an original, the UID of the last migration that
+	// was rolled back, or withdrew an attempt to end the pod (UID/attempt). Writing it
+	// makes every older judgement of the pod void.
 	RollbackBarrierAnnotation = GroupName + "/rollback-barrier"
 	// RecreateAnnotation with the value "true" says that the controller of the
 	// pod creates a new one when the pod is gone, so that it may be moved. The
@@ -102,6 +103,8 @@ const (
 
 	// Finalizer keeps a PodMigration until what it created is removed, or handed over.
 	Finalizer = GroupName + "/cleanup"
+	// CheckpointFinalizer keeps a checkpoint claim as long as its migration needs it.
+	CheckpointFinalizer = GroupName + "/checkpoint"
 
 	// ProcessRuntimeClass is the RuntimeClass of pods whose processes can move: its
 	// handler is cmd/oci-runtime.

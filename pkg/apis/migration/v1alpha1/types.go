@@ -238,12 +238,21 @@ func (p Phase) IsFinished() bool {
 	return p == PhaseSucceeded || p == PhaseFailed || p == PhaseCancelled
 }
 
+// Step names one thing that has to be so before a migration goes further. Their order
+// is in docs/migration.md.
+//
+// +kubebuilder:validation:MaxLength=64
+type Step string
+
 // PodMigrationStatus is the memory of the controller.
 type PodMigrationStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// +optional
 	Phase Phase `json:"phase,omitempty"`
+	// step is what is being done, or waited for.
+	// +optional
+	Step Step `json:"step,omitempty"`
 	// message explains the phase in a sentence.
 	// +optional
 	Message string `json:"message,omitempty"`
@@ -313,12 +322,17 @@ const (
 	ConditionPlaced = "Placed"
 	// ConditionSealed: the checkpoint is committed, that is complete, and verified.
 	ConditionSealed = "Sealed"
+	// ConditionCommitted: the migration can only go forward, and a cancellation changes
+	// nothing. It is written before the first thing that cannot be undone. It becomes
+	// false again where that did not happen, and can no longer: the original is held by
+	// a budget, for example.
+	ConditionCommitted = "Committed"
 	// ConditionReleased: the containers of the replacement may start with the carried
-	// state. The migration is committed.
+	// state.
 	ConditionReleased = "Released"
 	// ConditionReplacementReady: the replacement is Ready.
 	ConditionReplacementReady = "ReplacementReady"
-	// ConditionHandedOver: the original is gone. The migration is committed.
+	// ConditionHandedOver: the original is gone.
 	ConditionHandedOver = "HandedOver"
 	// ConditionRolledBack: what the migration made has been removed.
 	ConditionRolledBack = "RolledBack"

@@ -54,17 +54,15 @@ func (b *builder) destinationFailed() (_ Decision, decided bool) {
 
 // isWarm reports whether everything is on the destination that can be there
 // while the original runs.
-func (b *builder) isWarm() bool {
-	d := b.destination()
+func (s *State) isWarm() bool {
+	d := s.destination()
 	return d != nil && (d.Phase == v1alpha1.DestinationWarm || d.Phase == v1alpha1.DestinationRestored)
 }
 
 // awaitWarm waits for the gate of the replacement and the first restoration.
-func (b *builder) awaitWarm(r *corev1.Pod) Decision {
-	if d, decided := b.destinationFailed(); decided {
-		return d
-	}
-	if d, decided := b.sourceFailed(); decided {
+func (b *builder) awaitWarm() Decision {
+	r := b.replacement()
+	if d, decided := b.cannotStart(r); decided {
 		return d
 	}
 	waiting := gateSince(r)
@@ -101,28 +99,25 @@ func gateSince(pod *corev1.Pod) *metav1.Time {
 	return nil
 }
 
-// imagesDiffer rolls back when the destination has another image than the original
-// under the same name: the programs in memory would not be those on disk. The
-// containers that pulled the images early tell.
-func (b *builder) imagesDiffer(r *corev1.Pod) (_ Decision, decided bool) {
-	if b.Migration.CheckpointMode() != v1alpha1.CheckpointProcess {
-		return Decision{}, false
-	}
-	pulled := map[string]string{}
+// differingImage says which image the destination has another one of under the same
+// name: the programs in memory would not be those on disk. The containers that pulled
+// the images early tell. "" when all are the same.
+func differingImage(s *State) string {
+	r, pulled := s.replacement(), map[string]string{}
 	for _, c := range r.Spec.InitContainers {
-		for _, s := range r.Status.InitContainerStatuses {
-			if s.Name == c.Name && v1alpha1.IsGateContainer(c.Name) && s.ImageID != "" {
-				pulled[c.Image] = s.ImageID
+		for _, status := range r.Status.InitContainerStatuses {
+			if status.Name == c.Name && v1alpha1.IsGateContainer(c.Name) && status.ImageID != "" {
+				pulled[c.Image] = status.ImageID
 			}
 		}
 	}
-	for _, s := range slices.Concat(b.Pod.Status.InitContainerStatuses, b.Pod.Status.ContainerStatuses) {
-		image := imageOf(b.Pod, s.Name)
-		if there := pulled[image]; slices.Contains(b.Migration.Status.Checkpoint.Processes, s.Name) && there != "" && s.ImageID != "" && there != s.ImageID {
-			return b.processesNotMovable(ReasonImageDiffers, fmt.Sprintf("container %s runs image %s as %s, and node %s has %s", s.Name, image, s.ImageID, r.Spec.NodeName, there)), true
+	for _, status := range slices.Concat(s.Pod.Status.InitContainerStatuses, s.Pod.Status.ContainerStatuses) {
+		image := imageOf(s.Pod, status.Name)
+		if there := pulled[image]; slices.Contains(s.Migration.Status.Checkpoint.Processes, status.Name) && there != "" && status.ImageID != "" && there != status.ImageID {
+			return fmt.Sprintf("container %s runs image %s as %s, and node %s has %s", status.Name, image, status.ImageID, r.Spec.NodeName, there)
 		}
 	}
-	return Decision{}, false
+	return ""
 }
 
 func imageOf(pod *corev1.Pod, container string) string {
@@ -154,16 +149,16 @@ func (b *builder) lastCopy() string {
 // long: the original is then thawed. The agent's own bound does not hold when an
 // agent dies, and the deadline of the migration is far.
 func (b *builder) awaitFrozen(what string) Decision {
-	if d, decided := b.frozenTooLong(what); decided {
+	if d, decided := b.tooLongFrozen(what); decided {
 		return d
 	}
 	left := b.Migration.Spec.Checkpoint.MaxFreeze() - b.since(v1alpha1.ConditionSealed)
 	return b.wait(min(b.untilDeadline(), max(shortPoll, left)), "%s", what)
 }
 
-// frozenTooLong rolls back when the original was frozen for too long, for a seal
+// tooLongFrozen rolls back when the original was frozen for too long, for a seal
 // or, once there is one, for what comes after it.
-func (b *builder) frozenTooLong(what string) (_ Decision, decided bool) {
+func (b *builder) tooLongFrozen(what string) (_ Decision, decided bool) {
 	limit := b.Migration.Spec.Checkpoint.MaxFreeze()
 	if !b.carries() || b.Migration.CheckpointMode() == v1alpha1.CheckpointLive || b.since(v1alpha1.ConditionSealed) < limit {
 		return Decision{}, false
@@ -171,13 +166,16 @@ func (b *builder) frozenTooLong(what string) (_ Decision, decided bool) {
 	return b.beginRollback(ReasonFrozenTooLong, fmt.Sprintf("not done within spec.checkpoint.maxFreezeSeconds, %s of being frozen: %s", limit, what)), true
 }
 
-// markReleased lets the replacement continue with the state. This one write commits
-// the migration.
-func (b *builder) markReleased(s *v1alpha1.SourceReport) Decision {
-	times := &b.newStatus().Times
+// release lets the replacement continue with the state. This one write commits the
+// migration, where it is not committed.
+func (b *builder) release() Decision {
+	s, times := b.source(), &b.newStatus().Times
 	times.Stopped, times.Sealed, times.Released = s.FrozenAt, s.SealedAt, b.microNow()
 	b.newStatus().Checkpoint.Step = v1alpha1.StepRelease
 	b.condition(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed, fmt.Sprintf("%d bytes in %d files, manifest %s", s.Bytes, s.Files, s.ManifestDigest))
+	if !b.IsCommitted() {
+		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonReleased, "the replacement continues with the carried state")
+	}
 	b.condition(v1alpha1.ConditionReleased, metav1.ConditionTrue, ReasonReleased, "the replacement continues with the carried state")
 	b.say("replacement %s continues with the carried state", b.Migration.Status.Replacement.Name)
 	b.event(false, b.replacement(), ReasonReleased, fmt.Sprintf("Pod %s stopped, its state (%d bytes in %d files) is verified on node %s", b.Migration.Spec.PodName, s.Bytes, s.Files, b.Migration.Status.Replacement.NodeName))
@@ -186,8 +184,11 @@ func (b *builder) markReleased(s *v1alpha1.SourceReport) Decision {
 
 // isReplacementReady reports whether a released replacement is ready. To the kubelet
 // restored processes that are still stopped are Ready where nothing probes them.
-func (b *builder) isReplacementReady(r *corev1.Pod) bool {
-	c := b.Migration.Status.Checkpoint
+func (s *State) isReplacementReady() bool {
+	r, c := s.replacement(), s.Migration.Status.Checkpoint
+	if r == nil {
+		return false
+	}
 	if c != nil && len(c.Processes) > 0 && (c.Destination == nil || c.Destination.Phase != v1alpha1.DestinationReleased) {
 		return false
 	}

@@ -175,7 +175,9 @@ func TestCarryingState(t *testing.T) {
 			with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), DeleteCarrier, handing, "", ""}, v1alpha1.StepRelease},
 		{row{"released: evict", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
 			with(func(s *scene) { s.Replacement, s.Carrier = readyReplacement().Obj(), nil }), Evict, handing, "", ""}, v1alpha1.StepRelease},
-		{row{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), DiscardReplacement, handing, "", ""}, v1alpha1.StepRelease},
+		{row{"released: the replacement may still run", released().with(func(s *scene) { deleting(s.Replacement) }), NoAction, handing, "", "is not touched before it is gone from node b"}, v1alpha1.StepRelease},
+		{row{"released: the replacement is gone for certain", released().with(func(s *scene) { s.Replacement = nil }), NoAction, handing, ReasonReplacementDeleted, "the original continues from where it was frozen"}, v1alpha1.StepAbort},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if d := checkRow(t, golden, test.row); d.Status.Checkpoint.Step != test.step {
@@ -228,17 +230,19 @@ func TestRollbackWaitsForTheThaw(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		scene  *scene
-		action ActionType
+		action v1alpha1.Step
 		says   string
 	}{
-		"frozen":        {rolling(), NoAction, "to thaw pod train"},
-		"thawed":        {rolling().source(v1alpha1.SourceThawed, 3), SetRollbackBarrier, ""},
-		"node is dead":  {rolling().with(func(s *scene) { s.SourceDown = time.Hour }), SetRollbackBarrier, ""},
-		"pod is gone":   {rolling().with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
-		"never stopped": {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }), SetRollbackBarrier, ""},
+		"frozen":                               {rolling().behindBarrier(), NoAction, "to thaw pod train"},
+		"thawed":                               {rolling().behindBarrier().source(v1alpha1.SourceThawed, 3), DeleteClaim, ""},
+		"node is dead":                         {rolling().behindBarrier().with(func(s *scene) { s.SourceDown = time.Hour }), DeleteClaim, ""},
+		"first of all":                         {rolling(), SetRollbackBarrier, ""},
+		"pod is gone":                          {rolling().source(v1alpha1.SourceCopied, 2).with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
+		"pod is gone, and its state is sealed": {rolling().with(func(s *scene) { s.Pod = nil }), NoAction, "kept on claim checkpoint"},
+		"never stopped":                        {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }).behindBarrier(), DeleteClaim, ""},
 	} {
-		if d := next(t, test.scene.State); d.Action.Type != test.action || !strings.Contains(d.Status.Message, test.says) {
-			t.Errorf("%s: action %q (%s), want %q", name, d.Action.Type, d.Status.Message, test.action)
+		if d := next(t, test.scene.State); taken(d) != test.action || !strings.Contains(d.Status.Message, test.says) {
+			t.Errorf("%s: action %q (%s), want %q", name, taken(d), d.Status.Message, test.action)
 		}
 	}
 }
@@ -288,8 +292,8 @@ func TestRollbackLeavesPodsOfDeadNodes(t *testing.T) {
 		t.Errorf("phase %s: %s, want Failed with the pod that is left", d.Status.Phase, d.Status.Message)
 	}
 	alive := rollingBack(ReasonTimedOut).with(dying).with(func(s *scene) { s.Replacement.DeletionTimestamp, s.DestinationDown = nil, time.Hour })
-	if d := next(t, alive.State); d.Action.Type != DeleteReplacement {
-		t.Errorf("action %q, want the replacement removed first", d.Action.Type)
+	if d := next(t, alive.State); taken(d) != DiscardReplacement {
+		t.Errorf("action %q, want the replacement removed first", taken(d))
 	}
 }
 
@@ -332,24 +336,27 @@ func TestReplicaSetTakesTheReplacement(t *testing.T) {
 			s.Owner.ReplicaSet, s.Replacement, s.Migration.Status.Replacement.UID = nil, nil, ""
 		}), NoAction, placing, owners.RefusalOwnerGone, "is gone"},
 		{"the original is marked", adopting(handing), MarkOriginal, handing, "", ""},
-		{"the replacement is offered", markedOriginal(), OfferReplacement, handing, "", ""},
-		{"offered", adopted(), NoAction, handing, "", ""},
+		{"commit", markedOriginal(), Commit, handing, "", ""},
+		{"the replacement is offered", markedOriginal().committed(), OfferReplacement, handing, "", ""},
+		{"offered by a controller that was believed dead", adopted(), NoAction, handing, "", ""},
+		{"offered", adopted().committed(), NoAction, handing, "", ""},
 		{"the ReplicaSet has not acted", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered), NoAction, handing, "", "waiting for ReplicaSet web-1"},
 		{"it wants one more by now", adopted().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), Evict, handing, "", ""},
 		{"the ReplicaSet deleted it for another replacement", adopting(handing).with(func(s *scene) { s.Pod = nil }).
 			set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferReplacement, handing, "", ""},
-		{"cancelled too late", adopted().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", ""},
-		{"the ReplicaSet is gone", markedOriginal().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, "", ""},
+			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferLate, handing, "", ""},
+		{"cancelled before it was offered", markedOriginal().committed().with(func(s *scene) { s.Migration.Spec.Cancel = true }), WithdrawEviction, handing, "", ""},
+		{"cancelled too late", adopted().committed().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", ""},
+		{"the ReplicaSet is gone", markedOriginal().committed().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, "", ""},
 		{"rolled back: the mark goes", markedOriginal().set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).with(func(s *scene) { s.Replacement = nil }), SetRollbackBarrier, handing, "", ""},
 	})
 	created := adopting(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" })
-	made := next(t, created.State).Action.Pod
+	made := podOf(next(t, created.State))
 	if made == nil || made.Labels["app"] != "web" || made.Labels["pod-template-hash"] != "" {
 		t.Errorf("the replacement is %v, want one that its Service finds and its ReplicaSet does not count", made)
 	}
-	if offered := next(t, markedOriginal().State).Action; offered.Becomes.Labels["pod-template-hash"] != "1" || offered.Evicts.UID != "uid-train" {
-		t.Errorf("offered %v for %v", offered.Becomes.Labels, offered.Evicts)
+	if offered := becomesOf(next(t, markedOriginal().committed().State)); offered.Labels["pod-template-hash"] != "1" {
+		t.Errorf("offered with labels %v", offered.Labels)
 	}
 }
 

@@ -9,63 +9,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
-
-// ActionType names what the executor can do.
-type ActionType string
-
-// Actions, in the order in which a migration that goes well needs them, then
-// those of a rollback.
-const (
-	NoAction                  ActionType = ""
-	AddFinalizer              ActionType = "AddFinalizer"
-	AskBudget                 ActionType = "AskBudget"
-	MeasureBefore             ActionType = "MeasureBefore"
-	CreateClaim               ActionType = "CreateClaim"
-	CreateCarrier             ActionType = "CreateCarrier"
-	CreatePlaceholder         ActionType = "CreatePlaceholder"
-	CreateReplacement         ActionType = "CreateReplacement"
-	ProbeWebhook              ActionType = "ProbeWebhook"
-	ReleaseOriginal           ActionType = "ReleaseOriginal"
-	OrphanClaim               ActionType = "OrphanClaim"
-	KeepPreviousClaim         ActionType = "KeepPreviousClaim"
-	DeleteCarrier             ActionType = "DeleteCarrier"
-	CheckEviction             ActionType = "CheckEviction"
-	MarkOriginal              ActionType = "MarkOriginal"
-	OfferReplacement          ActionType = "OfferReplacement"
-	Evict                     ActionType = "Evict"
-	ProbeWebhookAndRemoveHold ActionType = "ProbeWebhookAndRemoveHold"
-	DeletePlainPod            ActionType = "DeletePlainPod"
-	NominateReplacement       ActionType = "NominateReplacement"
-	DeletePlaceholder         ActionType = "DeletePlaceholder"
-	RemoveSchedulingGate      ActionType = "RemoveSchedulingGate"
-	AdoptClaim                ActionType = "AdoptClaim"
-	MeasureAfter              ActionType = "MeasureAfter"
-	DiscardPod                ActionType = "DiscardPod"
-	ReadoptOriginal           ActionType = "ReadoptOriginal"
-	SetRollbackBarrier        ActionType = "SetRollbackBarrier"
-	DeleteReplacement         ActionType = "DeleteReplacement"
-	DeleteClaim               ActionType = "DeleteClaim"
-	RemoveFinalizer           ActionType = "RemoveFinalizer"
-	DeleteMigration           ActionType = "DeleteMigration"
-)
-
-// Action is one thing to do, with the object that it is done to or that it creates.
-type Action struct {
-	Type ActionType
-	Pod  *corev1.Pod
-	// Becomes is what the pod is changed into.
-	Becomes *corev1.Pod
-	// Evicts is the pod that goes in consequence: the Eviction API is asked first.
-	Evicts *corev1.Pod
-	// Probe is created in a dry run first: the admission webhook must turn it into
-	// a replacement.
-	Probe *corev1.Pod
-	Claim *corev1.PersistentVolumeClaim
-}
 
 // Decision is what to do next, and what to write down afterwards.
 type Decision struct {
+	// Step is the step that is taken; "" where there is nothing left to do.
+	Step v1alpha1.Step
+	// Action is nil where the step only waits, or writes something down.
 	Action Action
 	Status v1alpha1.PodMigrationStatus
 	Events []Event
@@ -123,26 +74,36 @@ func (b *builder) wait(d time.Duration, format string, args ...any) Decision {
 	return b.decision
 }
 
+// untilDeadline is how long to wait for a watch before looking again. Beyond
+// the deadline only a migration without a way back waits, and it has time.
+func (b *builder) untilDeadline() time.Duration {
+	left := b.deadline().Sub(b.Now)
+	if left <= 0 {
+		return longPoll
+	}
+	return max(shortPoll, min(left, longPoll))
+}
+
 func (b *builder) say(format string, args ...any) {
 	b.newStatus().Message = fmt.Sprintf(format, args...)
 }
 
 func (b *builder) condition(kind string, status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&b.newStatus().Conditions, metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: cut(message, maxConditionMessage),
+		Type: kind, Status: status, Reason: reason, Message: pods.Truncate(message, maxConditionMessage),
 		ObservedGeneration: b.Migration.Generation, LastTransitionTime: metav1.NewTime(b.Now),
 	})
 }
 
 func (b *builder) event(warning bool, pod *corev1.Pod, reason, message string) {
-	b.decision.Events = append(b.decision.Events, Event{Warning: warning, Reason: reason, Message: cut(message, maxEventNote), Pod: pod})
+	b.decision.Events = append(b.decision.Events, Event{Warning: warning, Reason: reason, Message: pods.Truncate(message, maxEventNote), Pod: pod})
 }
 
 func (b *builder) microNow() *metav1.MicroTime { t := metav1.NewMicroTime(b.Now); return &t }
 
 // finish writes the final phase.
 func (b *builder) finish(phase v1alpha1.Phase, message string) Decision {
-	b.newStatus().Phase = phase
+	b.newStatus().Phase, b.newStatus().Step = phase, ""
 	b.newStatus().Times.Finished = b.microNow()
 	b.say("%s", message)
 	return b.decision
@@ -153,10 +114,3 @@ const (
 	maxConditionMessage = 32768
 	maxEventNote        = 1024
 )
-
-func cut(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	return s[:limit-3] + "..."
-}

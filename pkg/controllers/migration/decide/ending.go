@@ -7,31 +7,53 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
-// complete cleans up after a replacement that is ready, measures it, and ends.
-func (b *builder) complete(r *corev1.Pod) Decision {
-	if c := b.carrier(); c != nil && c.DeletionTimestamp == nil {
-		return b.do(Action{Type: DeleteCarrier, Pod: c})
-	}
-	if p := b.placeholder(); p != nil && p.DeletionTimestamp == nil {
-		return b.do(Action{Type: DeletePlaceholder, Pod: p})
-	}
-	if c := b.keptClaim(); c != nil && b.ownsClaim() && !isOwnedByPod(c.OwnerReferences, r) {
-		return b.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
-	}
-	if b.newStatus().After == nil {
-		if b.Migration.DeletionTimestamp == nil && r.Status.Phase != corev1.PodSucceeded {
-			return b.do(Action{Type: MeasureAfter, Pod: r})
-		}
-		b.markMeasured(r, nil)
-	}
-	return b.succeed(r)
+// ending are the steps after a replacement is ready, and the original gone.
+var ending = []step{
+	{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier},
+	{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision { return b.do(DeleteObject{b.placeholder()}) }},
+	{name: AdoptClaim, done: claimHasOwner, action: (*builder).adoptClaim},
+	{name: MeasureAfter, done: func(s *State) bool { return s.Migration.Status.After != nil || isNotMeasured(s) }, action: func(b *builder) Decision {
+		return b.do(MeasurePod{b.replacement()})
+	}, settle: (*builder).measuredAfter},
+	{name: Succeed, action: (*builder).succeed},
 }
 
-func (b *builder) succeed(r *corev1.Pod) Decision {
+// isNotMeasured reports whether nobody waits for a measurement of the replacement.
+func isNotMeasured(s *State) bool {
+	return s.Migration.DeletionTimestamp != nil || s.replacement().Status.Phase == corev1.PodSucceeded
+}
+
+// claimHasOwner reports whether the checkpoint claim is as it should be once it has been
+// used: without the finalizer of the migration, and owned by the replacement, as its
+// policy says. One that a migration did not create is left alone.
+func claimHasOwner(s *State) bool {
+	c := s.keptClaim()
+	if c == nil {
+		return true
+	}
+	isOwned := !s.ownsClaim() || isOwnedByPod(c.OwnerReferences, s.replacement())
+	return c.DeletionTimestamp != nil && !hasClaimFinalizer(c) || isOwned && !hasClaimFinalizer(c)
+}
+
+func (b *builder) adoptClaim() Decision {
+	c := withoutClaimFinalizer(b.keptClaim())
+	if b.ownsClaim() {
+		c = withOwner(c, b.replacement())
+	}
+	return b.do(ChangeObject{b.keptClaim(), c})
+}
+
+func (b *builder) succeed() Decision {
+	r := b.replacement()
+	if b.newStatus().After == nil {
+		b.markMeasured(r, nil)
+	}
 	message := fmt.Sprintf("moved from node %s to node %s as pod %s", b.Migration.Status.Original.NodeName, r.Spec.NodeName, r.Name)
 	if freed := freedRequests(b.newStatus().Before, b.newStatus().After); freed != "" {
 		message += "; requests freed: " + freed
@@ -49,94 +71,158 @@ func (b *builder) measureUntil() time.Time {
 	return gone.Add(b.Limits.MeasureTimeout)
 }
 
-// replacementFailed handles a recorded replacement that is gone, going or failed.
-func (b *builder) replacementFailed(r *corev1.Pod) (_ Decision, decided bool) {
-	recorded := b.Migration.Status.Replacement
-	var reason, message string
-	switch {
-	case r == nil || r.UID != recorded.UID:
-		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by another client", recorded.Name)
-	case r.Status.Phase == corev1.PodFailed:
-		reason, message = ReasonReplacementFailed, fmt.Sprintf("replacement %s failed on node %s: %s", r.Name, r.Spec.NodeName, podFailure(r))
-	case r.DeletionTimestamp != nil:
-		reason, message = ReasonReplacementDeleted, fmt.Sprintf("replacement %s is being deleted by another client", recorded.Name)
-	default:
-		return Decision{}, false
-	}
-	if !b.IsCommitted() {
-		return b.beginRollback(reason, message), true
-	}
-	// Nothing can be rolled back; removing what is left would only lose more.
-	return b.failPermanently(reason, message+" after the original had gone"), true
-}
-
-// failPermanently ends a migration that can neither continue nor be rolled back. A
-// claim with the only copy of the state is kept. Any other shares the fate of the
-// replacement, as its policy says.
+// failPermanently ends a migration that can neither continue nor be rolled back. What
+// it made is removed, but a claim with the only copy of the state is kept. Any other
+// shares the fate of the replacement, as its policy says.
 func (b *builder) failPermanently(reason, message string) Decision {
+	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
+	return b.walk(failing)
+}
+
+var failing = []step{
+	{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier},
+	{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision { return b.do(DeleteObject{b.placeholder()}) }},
+	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},
+	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() != nil }, done: claimHasOwner, action: (*builder).adoptClaim},
+	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && s.ownsClaim() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: (*builder).deleteClaim},
+	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && !s.ownsClaim() }, done: func(s *State) bool { return s.claim() == nil || !hasClaimFinalizer(s.claim()) }, action: func(b *builder) Decision {
+		return b.do(ChangeObject{b.claim(), withoutClaimFinalizer(b.claim())})
+	}},
+	{name: FinishFailed, action: (*builder).finishFailed},
+}
+
+func (b *builder) finishFailed() Decision {
+	var reason, message string
+	for _, c := range b.newStatus().Conditions {
+		if c.Type == v1alpha1.ConditionReplacementReady {
+			reason, message = c.Reason, c.Message
+		}
+	}
 	if b.holdsOnlyCopy() {
-		return b.failKeepingClaim(reason, message)
-	}
-	if c, r := b.keptClaim(), b.replacement(); c != nil && c.DeletionTimestamp == nil && b.ownsClaim() {
-		if r == nil && b.claim() == nil {
-			return b.finishFailed(reason, message)
-		}
-		if r == nil {
-			return b.do(Action{Type: DeleteClaim, Claim: c})
-		}
-		if !isOwnedByPod(c.OwnerReferences, r) {
-			return b.do(Action{Type: AdoptClaim, Pod: r, Claim: c})
-		}
-	}
-	return b.finishFailed(reason, message)
-}
-
-// holdsOnlyCopy reports whether state was sealed that no replacement continues with.
-// The original has ended by then.
-func (s *State) holdsOnlyCopy() bool {
-	return s.carries() && s.isTrue(v1alpha1.ConditionSealed) && !s.isTrue(v1alpha1.ConditionReleased)
-}
-
-// failKeepingClaim fails, whatever the reclaim policy says, with a claim that no pod
-// owns: deleting a pod, which is what a user does next, would delete the claim.
-func (b *builder) failKeepingClaim(reason, message string) Decision {
-	name, claim := b.Migration.Status.CheckpointClaim, b.keptClaim()
-	switch {
-	case claim == nil:
-		return b.finishFailed(reason, fmt.Sprintf("%s; claim %s, which held what was carried, no longer exists", message, name))
-	case claim.DeletionTimestamp != nil:
-		return b.finishFailed(reason, fmt.Sprintf("%s; claim %s, which holds what was carried, is being deleted by another client", message, name))
-	}
-	for _, o := range claim.OwnerReferences {
-		if o.Kind == "Pod" {
-			owner := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Namespace, Name: o.Name, UID: o.UID}}
-			return b.do(Action{Type: OrphanClaim, Pod: owner, Claim: claim})
-		}
-	}
-	return b.finishFailed(reason, fmt.Sprintf("%s; what was carried is kept on claim %s", message, name))
-}
-
-func (b *builder) finishFailed(reason, message string) Decision {
-	if c := b.carrier(); c != nil && c.DeletionTimestamp == nil {
-		return b.do(Action{Type: DeleteCarrier, Pod: c})
+		message += "; " + b.keptCopy()
 	}
 	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
 	b.event(true, nil, reason, message)
 	return b.finish(v1alpha1.PhaseFailed, message)
 }
 
-// keptClaim is the checkpoint claim, created or brought along by the pod.
-func (b *builder) keptClaim() *corev1.PersistentVolumeClaim {
-	if c := b.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
-		return b.Claim
-	}
-	return b.claim()
+// holdsOnlyCopy reports whether state was sealed that no replacement continues with,
+// and the original has ended.
+func (s *State) holdsOnlyCopy() bool {
+	return s.carries() && (s.isTrue(v1alpha1.ConditionSealed) || isSealedBySource(s)) && !s.isTrue(v1alpha1.ConditionReleased) && s.originalEnding()
 }
 
-func (b *builder) ownsClaim() bool {
-	return b.Migration.Spec.Checkpoint.ReclaimPolicy != v1alpha1.ClaimRetain
+// isClaimKept reports whether no pod owns the claim: deleting a pod, which is what a
+// user does next, would delete it. A claim that is being deleted keeps its finalizer.
+func isClaimKept(s *State) bool {
+	c := s.keptClaim()
+	return c == nil || !slices.ContainsFunc(c.OwnerReferences, isPodReference) && (c.DeletionTimestamp != nil || !hasClaimFinalizer(c))
+}
+
+func isPodReference(o metav1.OwnerReference) bool { return o.Kind == "Pod" && o.APIVersion == "v1" }
+
+func (b *builder) keepClaim() Decision {
+	kept := b.keptClaim().DeepCopy()
+	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, isPodReference)
+	if kept.DeletionTimestamp == nil {
+		kept = withoutClaimFinalizer(kept)
+	}
+	return b.do(ChangeObject{b.keptClaim(), kept})
+}
+
+// keptCopy says where the only copy of the state is.
+func (b *builder) keptCopy() string {
+	name, claim := b.Migration.Status.CheckpointClaim, b.Claim
+	switch {
+	case claim == nil:
+		return fmt.Sprintf("claim %s, which held what was carried, no longer exists", name)
+	case claim.DeletionTimestamp != nil:
+		return fmt.Sprintf("claim %s, which holds what was carried, is being deleted by another client: finalizer %s keeps it until you have copied its content and remove the finalizer", name, v1alpha1.CheckpointFinalizer)
+	}
+	return fmt.Sprintf("what was carried is kept on claim %s", name)
+}
+
+// isClaimDeleted reports whether a claim of the migration is gone, or about to be: its
+// deletion waits for the last user (kubernetes.io/pvc-protection).
+func isClaimDeleted(c *corev1.PersistentVolumeClaim) bool {
+	return c == nil || c.DeletionTimestamp != nil && !hasClaimFinalizer(c)
+}
+
+// deleteClaim deletes the claim of the migration, then lets it go.
+func (b *builder) deleteClaim() Decision {
+	c := b.claim()
+	if c.DeletionTimestamp == nil {
+		return b.do(DeleteObject{c})
+	}
+	return b.do(ChangeObject{c, withoutClaimFinalizer(c)})
+}
+
+func hasClaimFinalizer(c *corev1.PersistentVolumeClaim) bool {
+	return slices.Contains(c.Finalizers, v1alpha1.CheckpointFinalizer)
+}
+
+func withoutClaimFinalizer(c *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
+	free := c.DeepCopy()
+	free.Finalizers = slices.DeleteFunc(free.Finalizers, func(f string) bool { return f == v1alpha1.CheckpointFinalizer })
+	return free
+}
+
+// withOwner is a claim that goes when the pod goes, and not before.
+func withOwner(c *corev1.PersistentVolumeClaim, pod *corev1.Pod) *corev1.PersistentVolumeClaim {
+	owned := c.DeepCopy()
+	if !isOwnedByPod(c.OwnerReferences, pod) {
+		owned.OwnerReferences = append(owned.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID})
+	}
+	return owned
+}
+
+// withoutOwner is a claim that outlives a pod.
+func withoutOwner(c *corev1.PersistentVolumeClaim, pod types.UID) *corev1.PersistentVolumeClaim {
+	kept := c.DeepCopy()
+	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod })
+	return kept
+}
+
+// keptClaim is the checkpoint claim: created by this migration, or by an earlier one of
+// the pod. It is nil where a user has made it: that claim is never owned or deleted.
+func (s *State) keptClaim() *corev1.PersistentVolumeClaim {
+	if c := s.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
+		if s.Claim == nil || s.Claim.Labels[v1alpha1.MigrationUIDLabel] == "" {
+			return nil
+		}
+		return s.Claim
+	}
+	return s.claim()
+}
+
+func (s *State) ownsClaim() bool {
+	return s.Migration.Spec.Checkpoint.ReclaimPolicy != v1alpha1.ClaimRetain
 }
 
 func isOwnedByPod(owners []metav1.OwnerReference, pod *corev1.Pod) bool {
 	return slices.ContainsFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
+}
+
+// measuredAfter waits for a sample that is about the replacement alone: its whole
+// window lies after the replacement was ready.
+func (b *builder) measuredAfter(r Result) (Decision, error) {
+	from := b.newStatus().Times.ReplacementReady
+	if from != nil && r.Sample.startedAfter(from.Time) {
+		b.markMeasured(b.replacement(), r.Sample)
+		return b.decision, nil
+	}
+	if until := b.measureUntil(); b.Now.Before(until) {
+		return b.wait(min(PollInterval, until.Sub(b.Now)), "the original is gone, waiting for a measurement of the replacement"), nil
+	}
+	b.markMeasured(b.replacement(), nil)
+	return b.decision, nil
+}
+
+func (b *builder) markMeasured(replacement *corev1.Pod, sample *Sample) {
+	b.newStatus().After = record(pods.Requests(replacement), sample)
+	if sample == nil {
+		b.condition(v1alpha1.ConditionMeasured, metav1.ConditionFalse, ReasonUnavailable, fmt.Sprintf("no measurement of the replacement came within %s", b.Limits.MeasureTimeout))
+		return
+	}
+	b.condition(v1alpha1.ConditionMeasured, metav1.ConditionTrue, ReasonMeasured, "measured by metrics.k8s.io")
 }

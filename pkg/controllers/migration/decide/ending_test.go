@@ -30,8 +30,14 @@ func recreatedPlain(s *scene) *scene {
 	ofStatefulSet(s).with(replacementPending(ReasonWebhookAnswers))
 	plain := siblingOf(s, "train", 0)
 	plain.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-	s.Pod, s.Replacement, s.Siblings = nil, nil, []corev1.Pod{*plain}
+	s.Pod, s.Replacement, s.Placeholder, s.Siblings = nil, nil, nil, []corev1.Pod{*plain}
 	return s
+}
+
+// releasedAndGone is a scene in which the replacement has the state, and the original is
+// gone.
+func releasedAndGone() *scene {
+	return released().set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver).with(func(s *scene) { s.Pod, s.Carrier = nil, nil })
 }
 
 func ownedBy(pods ...string) func(*scene) {
@@ -64,11 +70,19 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 		{"brought along by the pod", create().with(replacementGone).with(func(s *scene) {
 			s.Migration.Status.Checkpoint.ClaimReused, s.Claim.Labels = true, nil
 		}), NoAction, failed, "", kept},
-		{"owned by the replacement: not any more", create().with(corrupt).with(ownedBy("train-r")), OrphanClaim, handing, "", ""},
-		{"owned by a replacement that is gone", create().with(replacementGone).with(ownedBy("train-r")), OrphanClaim, handing, "", ""},
+		{"owned by the replacement: not any more", create().with(corrupt).with(ownedBy("train-r")), KeepClaim, handing, "", ""},
+		{"owned by a replacement that is gone", create().with(replacementGone).with(ownedBy("train-r")), KeepClaim, handing, "", ""},
 		{"owned by something else too", create().with(replacementGone).with(func(s *scene) {
 			s.Claim.OwnerReferences = []metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Study", Name: "s", UID: "study"}}
 		}), NoAction, failed, "", kept},
+		{"the placeholder goes", create().with(replacementGone).with(func(s *scene) {
+			s.Placeholder = fixture.MakePod("placeholder").Label(v1alpha1.MigrationUIDLabel, "m").Node("b").Phase(corev1.PodRunning).Obj()
+		}), DeletePlaceholder, handing, "", ""},
+		{"the finalizer goes", create().with(replacementGone).with(func(s *scene) { s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer} }), KeepClaim, handing, "", ""},
+		{"the finalizer stays on a claim that is being deleted", create().with(replacementGone).with(func(s *scene) {
+			s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
+			deleting(s.Claim)
+		}), NoAction, failed, "", "finalizer migration.ai-storage/checkpoint keeps it"},
 		{"the carrier goes", create().with(replacementGone).with(func(s *scene) {
 			s.Carrier = fixture.MakePod("carrier").Label(v1alpha1.MigrationUIDLabel, "m").Node("a").Phase(corev1.PodRunning).Obj()
 		}), DeleteCarrier, handing, "", ""},
@@ -79,25 +93,25 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 		{"nothing was carried: the claim goes", recreatedPlain(stopFirst(in(handing), v1alpha1.MethodRecreate).set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)), DeleteClaim, handing, "", ""},
 		{"nothing was carried, and the claim is gone", recreatedPlain(stopFirst(in(handing), v1alpha1.MethodRecreate).set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)).
 			with(func(s *scene) { s.Claim = nil }), NoAction, failed, "", "and has started"},
-		{"not sealed: the claim holds no complete copy", create().with(replacementGone).set(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing), DeleteClaim, handing, "", ""},
-		{"released: the claim goes with the replacement", released().with(replacementGone), DeleteClaim, handing, "", ""},
-		{"released: the failed replacement has the claim", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""},
-		{"released and retained: the claim stays", released().with(replacementGone).with(func(s *scene) {
+		{"not sealed: the claim holds no complete copy", create().with(replacementGone).source(v1alpha1.SourceCopied, 2).set(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing), DeleteClaim, handing, "", ""},
+		{"released: the claim goes with the replacement", releasedAndGone().with(replacementGone), DeleteClaim, handing, "", ""},
+		{"released: the failed replacement has the claim", releasedAndGone().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""},
+		{"released and retained: the claim stays", releasedAndGone().with(replacementGone).with(func(s *scene) {
 			s.Carrier, s.Migration.Spec.Checkpoint.ReclaimPolicy = nil, v1alpha1.ClaimRetain
 		}), NoAction, failed, "", "after the original had gone"},
 	})
 }
 
-// The owners are dropped one after the other; then the migration ends.
+// No pod owns the claim any more, and no finalizer of the migration keeps it.
 func TestFailingDropsEveryPodThatOwnsTheClaim(t *testing.T) {
 	s := sealedAndGone(v1alpha1.MethodCreate).with(func(s *scene) { s.Replacement = nil }).with(ownedBy("train", "train-r"))
-	for _, want := range []string{"uid-train", "uid-train-r"} {
-		a := next(t, s.State).Action
-		if a.Type != OrphanClaim || string(a.Pod.UID) != want {
-			t.Fatalf("action %s for pod %v, want the claim without its owner %s", a.Type, a.Pod, want)
-		}
-		s.Claim.OwnerReferences = s.Claim.OwnerReferences[1:]
+	s.Claim.Finalizers = []string{"kubernetes.io/pvc-protection", v1alpha1.CheckpointFinalizer}
+	d := next(t, s.State)
+	change, isChange := d.Action.(ChangeObject)
+	if d.Step != KeepClaim || !isChange || len(change.To.GetOwnerReferences()) > 0 || len(change.To.GetFinalizers()) != 1 {
+		t.Fatalf("step %s, action %+v, want the claim without owners and without our finalizer", d.Step, d.Action)
 	}
+	s.Claim = change.To.(*corev1.PersistentVolumeClaim)
 	if d := next(t, s.State); d.Status.Phase != v1alpha1.PhaseFailed {
 		t.Errorf("phase %s, want it to have failed", d.Status.Phase)
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -84,22 +85,25 @@ func (g *golden) finish(t *testing.T) {
 // describe writes a decision down, as what it changes.
 func describe(s State, d Decision) string {
 	var out strings.Builder
-	if a := d.Action; a.Type != NoAction {
-		fmt.Fprintf(&out, "action: %s\n", a.Type)
-		describeObject(&out, "pod", s, a.Pod, nil)
-		describeObject(&out, "becomes", s, a.Becomes, a.Pod)
-		describeObject(&out, "evicts", s, a.Evicts, nil)
-		describeObject(&out, "probe", s, a.Probe, nil)
-		if a.Claim != nil && (a.Claim == s.Claim || a.Claim == s.PreviousClaim) {
-			fmt.Fprintf(&out, "  claim: %s, which exists\n", a.Claim.Name)
-		} else if a.Claim != nil {
-			fmt.Fprintf(&out, "  claim:\n%s", changes("    ", nil, a.Claim))
+	if d.Step != "" {
+		fmt.Fprintf(&out, "step: %s\n", d.Step)
+	}
+	if d.Action != nil {
+		fmt.Fprintf(&out, "action: %s\n", strings.TrimPrefix(fmt.Sprintf("%T", d.Action), "decide."))
+		object, becomes, probe := objects(d.Action)
+		describeObject(&out, "object", s, object, nil)
+		describeObject(&out, "becomes", s, becomes, object)
+		if probe != nil {
+			describeObject(&out, "probe", s, probe, nil)
 		}
 	}
 	if d.Wait != 0 {
 		fmt.Fprintf(&out, "wait: %v\n", d.Wait)
 	}
-	if status := changes("  ", s.Migration.Status, d.Status); status != "" {
+	// The step is shown once.
+	decided := *d.Status.DeepCopy()
+	decided.Step = s.Migration.Status.Step
+	if status := changes("  ", s.Migration.Status, decided); status != "" {
 		out.WriteString("status:\n" + status)
 	}
 	for _, e := range d.Events {
@@ -115,16 +119,19 @@ func describe(s State, d Decision) string {
 	return out.String()
 }
 
-func describeObject(out *strings.Builder, what string, s State, pod, from *corev1.Pod) {
-	isSibling := slices.ContainsFunc(s.Siblings, func(p corev1.Pod) bool { return pod != nil && p.UID == pod.UID })
+func describeObject(out *strings.Builder, what string, s State, object, from Object) {
+	if object == nil || reflect.ValueOf(object).IsNil() {
+		return
+	}
+	known := []any{s.Pod, s.Replacement, s.Carrier, s.Placeholder, s.Claim, s.PreviousClaim, s.Migration}
+	isSibling := slices.ContainsFunc(s.Siblings, func(p corev1.Pod) bool { return p.UID == object.GetUID() })
 	switch {
-	case pod == nil:
 	case from != nil:
-		fmt.Fprintf(out, "  %s:\n%s", what, changes("    ", from, pod))
-	case isSibling, slices.Contains([]*corev1.Pod{s.Pod, s.Replacement, s.Carrier, s.Placeholder}, pod):
-		fmt.Fprintf(out, "  %s: %s (UID %s), which exists\n", what, pod.Name, pod.UID)
+		fmt.Fprintf(out, "  %s:\n%s", what, changes("    ", from, object))
+	case isSibling, slices.Contains(known, any(object)):
+		fmt.Fprintf(out, "  %s: %s (UID %s), which exists\n", what, object.GetName(), object.GetUID())
 	default:
-		fmt.Fprintf(out, "  %s:\n%s", what, changes("    ", nil, pod))
+		fmt.Fprintf(out, "  %s:\n%s", what, changes("    ", nil, object))
 	}
 }
 

@@ -38,7 +38,7 @@ func TestNext(t *testing.T) {
 			s.Migration.Status.Phase, s.Replacement = preparing, nil
 			deleting(s.Claim)
 		}), NoAction, preparing, "", "waiting for the old claim"},
-		{"prepare: old replacement", in(placing).with(func(s *scene) { s.Migration.Status.Phase = preparing }), DeleteReplacement, preparing, "", ""},
+		{"prepare: old replacement", in(placing).with(func(s *scene) { s.Migration.Status.Phase = preparing }), RemoveLeftovers, preparing, "", ""},
 		{"prepare: old replacement goes", in(placing).with(func(s *scene) { s.Migration.Status.Phase = preparing; deleting(s.Replacement) }), NoAction, preparing, "", "waiting for replacement"},
 		{"prepare: original gone", in(preparing).with(func(s *scene) { s.Pod = nil }), NoAction, preparing, ReasonOriginalDeleted, ""},
 		{"prepare: another pod of its name", in(preparing).with(func(s *scene) { s.Pod.UID = "other" }), NoAction, preparing, ReasonOriginalDeleted, ""},
@@ -114,7 +114,8 @@ func TestNext(t *testing.T) {
 			cancel(s)
 		}), NoAction, placing, "", "waiting for scheduler"},
 
-		{"hand over: evict", in(handing), Evict, handing, "", ""},
+		{"hand over: commit", in(handing), Commit, handing, "", ""},
+		{"hand over: evict", in(handing).committed(), Evict, handing, "", ""},
 		{"hand over: replacement is no longer ready", in(handing).with(func(s *scene) { s.Replacement = readyReplacement().Ready(false).Obj() }), NoAction, handing, "", "not evicting the original"},
 		{"hand over: replacement gone", in(handing).with(func(s *scene) { s.Replacement = nil }), NoAction, handing, ReasonReplacementDeleted, ""},
 		{"hand over: a container finished", in(handing).with(func(s *scene) {
@@ -122,13 +123,36 @@ func TestNext(t *testing.T) {
 		}), NoAction, preparing, "", "rebuilt"},
 		{"hand over: blocked until the timeout", in(handing).with(func(s *scene) { s.Migration.Status.Times.Started = ago(600 * time.Second) }), NoAction, handing, ReasonTimedOut, ""},
 		{"hand over: cancelled before the eviction", in(handing).with(cancel), NoAction, handing, ReasonCancelled, ""},
-		{"hand over: cancelled after the eviction", in(handing).with(func(s *scene) { cancel(s); deleting(s.Pod) }), NoAction, handing, "", "waiting for pod train to end"},
-		{"hand over: timeout after the eviction", in(handing).with(func(s *scene) {
+		{"hand over: cancelled when committed, and not yet evicted", in(handing).committed().with(cancel), WithdrawEviction, handing, "", ""},
+		{"hand over: the eviction is withdrawn", in(handing).committed().with(cancel).behindBarrier(), NoAction, handing, "", ""},
+		{"hand over: timeout when committed", in(handing).committed().with(func(s *scene) { s.Migration.Status.Times.Started = ago(600 * time.Second) }), WithdrawEviction, handing, "", ""},
+		{"hand over: the original finished when committed", in(handing).committed().with(func(s *scene) { s.Pod.Status.Phase = corev1.PodSucceeded }), WithdrawEviction, handing, "", ""},
+		{"hand over: a container finished when committed", in(handing).committed().with(func(s *scene) {
+			s.Pod = fixture.MakePod("train").Node("a").RestartPolicy("Never").Container("batch", fixture.Exited(0)).Container("serve", fixture.Exited(0)).Obj()
+		}), WithdrawEviction, handing, "", ""},
+		{"hand over: the replacement is lost when committed", in(handing).committed().with(func(s *scene) { s.Replacement = nil }), WithdrawEviction, handing, "", ""},
+		{"hand over: a budget holds the original after all", in(handing).committed().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonEvictionBlocked), WithdrawEviction, handing, "", ""},
+		{"hand over: another attempt", in(handing).behindBarrier().with(func(s *scene) { s.Migration.Status.Handover.Withdrawals = 1 }), Commit, handing, "", ""},
+		{"hand over: an older attempt was withdrawn by another controller", in(handing).committed().behindBarrier(), NoAction, handing, "", ""},
+		{"hand over: cancelled after the eviction", in(handing).committed().with(func(s *scene) { cancel(s); deleting(s.Pod) }), NoAction, handing, "", "waiting for pod train to end"},
+		{"hand over: timeout after the eviction", in(handing).committed().with(func(s *scene) {
 			s.Migration.Status.Times.Started = ago(time.Hour)
 			deleting(s.Pod)
 		}), NoAction, handing, "", "waiting for pod train to end"},
-		{"hand over: gone", in(handing).with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "the original is gone"},
-		{"hand over: its name is another pod's", in(handing).with(func(s *scene) { s.Pod.UID = "other" }), NoAction, handing, "", "the original is gone"},
+		{"hand over: gone", in(handing).committed().with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "the original is gone"},
+		{"hand over: deleted by another client before it was committed", in(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"hand over: a finalizer of another controller keeps what has ended", in(handing).committed().with(func(s *scene) {
+			deleting(s.Pod)
+			s.Pod.Finalizers, s.Pod.Status.Phase = []string{"example.com/keep"}, corev1.PodFailed
+			for i := range s.Pod.Status.ContainerStatuses {
+				s.Pod.Status.ContainerStatuses[i].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137}}
+			}
+		}), NoAction, handing, "", "the original is gone"},
+		{"hand over: it has failed, and a container still runs", in(handing).committed().with(func(s *scene) {
+			deleting(s.Pod)
+			s.Pod.Finalizers, s.Pod.Status.Phase = []string{"example.com/keep"}, corev1.PodFailed
+		}), NoAction, handing, "", "waiting for pod train to end"},
+		{"hand over: its name is another pod's", in(handing).committed().with(func(s *scene) { s.Pod.UID = "other" }), NoAction, handing, "", "the original is gone"},
 		{"hand over: earlier claim", in(handing).with(func(s *scene) {
 			s.PreviousClaim = fixture.MakeClaim("old", corev1.ReadWriteOnce)
 			s.PreviousClaim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train"}}
@@ -157,8 +181,9 @@ func TestNext(t *testing.T) {
 		{"after: replacement and claim gone", handedOver().with(func(s *scene) { s.Replacement, s.Claim = nil, nil }), NoAction, failed, "", "after the original had gone"},
 		{"after: measured", handedOver().with(func(s *scene) { s.Migration.Status.After = record(pods.Requests(s.Replacement), nil) }), NoAction, succeeded, "", "requests freed: cpu 900m"},
 
-		{"roll back: replacement", rollingBack(ReasonUnschedulable), DeleteReplacement, placing, "", ""},
-		{"roll back: replacement goes", rollingBack(ReasonUnschedulable).with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, "", ""},
+		{"roll back: older judgements are void before anything is removed", rollingBack(ReasonUnschedulable), SetRollbackBarrier, placing, "", ""},
+		{"roll back: replacement", rollingBack(ReasonUnschedulable).behindBarrier(), DiscardReplacement, placing, "", ""},
+		{"roll back: replacement goes", rollingBack(ReasonUnschedulable).behindBarrier().with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, "", ""},
 		{"roll back: not the pod of another client", barrierSet(ReasonNameTaken).with(func(s *scene) { s.Replacement = replacementPod().Obj(); s.Replacement.Labels = nil }), DeleteClaim, placing, "", ""},
 		{"roll back: older judgements are void", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement = nil }), SetRollbackBarrier, placing, "", ""},
 		{"roll back: no replacement was ever made", rollingBack(ReasonUnschedulable).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), DeleteClaim, placing, "", ""},
@@ -168,6 +193,26 @@ func TestNext(t *testing.T) {
 		{"roll back: cancelled", barrierSet(ReasonCancelled).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonCancelled, "why"},
 		{"roll back: finished original", barrierSet(ReasonOriginalFinished).with(func(s *scene) { s.Claim = nil }), NoAction, cancelled, ReasonOriginalFinished, "why"},
 
+		{"roll back: the claim goes when its finalizer is removed", barrierSet(ReasonUnschedulable).with(func(s *scene) {
+			deleting(s.Claim)
+			s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
+		}), DeleteClaim, placing, "", ""},
+		{"place: the claim is deleted by another client", in(placing).with(func(s *scene) {
+			deleting(s.Claim)
+			s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
+		}), NoAction, placing, ReasonClaimDeleted, "claim checkpoint was deleted"},
+		{"place: the claim is gone", in(placing).with(func(s *scene) { s.Claim = nil }), NoAction, placing, ReasonClaimDeleted, "claim checkpoint was deleted"},
+		{"place: there is no claim, and needs to be none", in(placing).with(func(s *scene) { s.Claim, s.Migration.Status.CheckpointClaim = nil, "" }), NoAction, placing, "", "waiting for scheduler"},
+		{"prepare: nothing to keep on a claim", in(preparing).with(func(s *scene) {
+			s.Migration.Status.Before, s.Migration.Status.CheckpointClaim = record(nil, nil), ""
+		}), NoAction, placing, "", "left out: batch"},
+		{"place: another controller gates the replacement", in(placing).with(func(s *scene) {
+			s.Replacement = unscheduled(30 * time.Second).Obj()
+			s.Replacement.Status.Conditions[0].Reason = corev1.PodReasonSchedulingGated
+			s.Replacement.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "kueue.x-k8s.io/admission"}}
+		}), NoAction, placing, ReasonUnschedulable, "scheduling gate kueue.x-k8s.io/admission"},
+
+		{"end: a pod that was made late", in(succeeded).with(func(s *scene) { s.Strays = []corev1.Pod{*replacementPod().Obj()} }), DeleteStray, succeeded, "", ""},
 		{"end: the record needs no protection", in(succeeded), RemoveFinalizer, succeeded, "", ""},
 		{"end: nothing to do", in(succeeded).with(unprotected), NoAction, succeeded, "", ""},
 		{"end: deleted", in(failed).with(remove), RemoveFinalizer, failed, "", ""},

@@ -12,32 +12,56 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// pending checks the request, then asks for a place in the budget.
-func (b *builder) pending() Decision {
+// pending are the steps until a migration is accepted.
+var pending = []step{
+	{name: CheckRequest, done: func(s *State) bool { return refuseRequest(s) == nil }, action: func(b *builder) Decision {
+		if b.Pod != nil {
+			b.newStatus().Containers = containers.Judge(b.Pod, containers.PolicyOf(b.Migration)).Containers
+		}
+		return b.reject(refuseRequest(b.State))
+	}, record: func(b *builder) {
+		b.newStatus().Containers = containers.Judge(b.Pod, containers.PolicyOf(b.Migration)).Containers
+		b.newStatus().Phase = v1alpha1.PhasePending
+	}},
+	{name: AwaitOwner, done: func(s *State) bool { return owners.InFlight(s.Owner) == "" }, action: func(b *builder) Decision {
+		return b.waitForOwner(owners.InFlight(b.Owner))
+	}},
+	{name: AskBudget, action: func(b *builder) Decision { return b.do(TakePlace{b.Pod}) }, settle: (*builder).budgetAnswered},
+}
+
+// refuseRequest returns why the pod cannot be moved as requested; nil when it can.
+func refuseRequest(s *State) *containers.Refusal {
 	for _, rule := range requestRules {
-		if r := rule(b.State); r != nil {
-			return b.reject(r)
+		if r := rule(s); r != nil {
+			return r
 		}
 	}
-	verdicts, refusal := containers.Assess(b.Pod, containers.PolicyOf(b.Migration), b.Claims)
-	b.newStatus().Containers = verdicts.Containers
-	if refusal != nil {
-		return b.reject(refusal)
+	verdicts, r := containers.Assess(s.Pod, containers.PolicyOf(s.Migration), s.Claims)
+	if r != nil {
+		return r
 	}
-	if r := owners.Refuse(b.Pod, b.Owner); r != nil {
-		return b.reject(r)
+	if r := owners.Refuse(s.Pod, s.Owner); r != nil {
+		return r
 	}
-	if r := checkpointPossible(b.State, verdicts); r != nil {
-		return b.reject(r)
+	if r := checkpointPossible(s, verdicts); r != nil {
+		return r
 	}
-	if _, r := plannedMode(b.State, verdicts); r != nil && b.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {
-		return b.reject(r)
+	if _, r := plannedMode(s, verdicts); r != nil && s.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {
+		return r
 	}
-	b.newStatus().Phase = v1alpha1.PhasePending
-	if reason := owners.InFlight(b.Owner); reason != "" {
-		return b.waitForOwner(reason)
+	return nil
+}
+
+// budgetAnswered accepts the migration once the budget has a place for it.
+func (b *builder) budgetAnswered(r Result) (Decision, error) {
+	if r.Err != nil {
+		return b.decision, r.Err
 	}
-	return b.do(Action{Type: AskBudget, Pod: b.Pod})
+	if r.Admitted {
+		return b.accept(), nil
+	}
+	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForBudget, r.Reason)
+	return b.wait(PollInterval, "waiting for a place in the budget: %s", r.Reason), nil
 }
 
 // reject ends a migration that has changed nothing.
@@ -97,9 +121,12 @@ func (b *builder) acceptCheckpoint(root string, verdicts containers.Verdicts, mo
 	if stay != nil {
 		checkpoint.FallbackReason = stay.Message
 	}
-	b.newStatus().CheckpointClaim = containers.ClaimName(root, uid, created)
-	if reused := b.reusedClaim(); reused != "" {
+	switch reused := b.reusedClaim(); {
+	case reused != "":
 		b.newStatus().CheckpointClaim, checkpoint.ClaimReused = reused, true
+	case checkpoint.Carries() || b.Migration.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain:
+		// One that is to be kept was asked for, whether or not there is something to carry.
+		b.newStatus().CheckpointClaim = containers.ClaimName(root, uid, created)
 	}
 	if checkpoint.Carries() {
 		checkpoint.Carrier = &v1alpha1.PodReference{Name: containers.CarrierName(root, uid, created), NodeName: b.Pod.Spec.NodeName}

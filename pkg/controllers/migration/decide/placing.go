@@ -3,9 +3,11 @@ package decide
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -15,86 +17,94 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// placing creates the replacement and watches it until it is ready.
-func (b *builder) placing() Decision {
-	if !b.IsCommitted() {
-		if d, decided := b.beforeHandover(); decided {
-			return d
-		}
-	}
-	if b.stopsFirst() && !b.IsCommitted() {
-		if d, decided := b.holdPlace(); decided {
-			return d
-		}
-	}
-	r := b.replacement()
-	if recorded := b.Migration.Status.Replacement; recorded.UID == "" {
-		switch {
-		case b.method() == v1alpha1.MethodRecreate:
-			return b.beginStop()
-		case b.method() == v1alpha1.MethodRelease && !b.IsCommitted():
-			return b.releaseOriginal(r)
-		}
-		return b.createReplacement(r)
-	} else if d, decided := b.replacementFailed(r); decided {
-		return d
-	}
-	if b.stopsFirst() {
-		return b.beginStop()
-	}
-	if r.Spec.NodeName == "" {
-		return b.unplaced(r)
-	}
-	if wrong := wrongNode(b.Migration, r); wrong != nil && !b.IsCommitted() {
-		return b.beginRollback(wrong.Reason, wrong.Message)
-	}
-	if !b.isTrue(v1alpha1.ConditionPlaced) {
+// placingStartFirst are the steps of a replacement that starts beside its original.
+var placingStartFirst = slices.Concat(findReplacement, []step{
+	{name: PlaceReplacement, done: isPlaced, record: (*builder).recordPlace, action: (*builder).unplacedReplacement},
+	{name: WarmReplacement, applies: (*State).carries, done: (*State).isWarm, action: (*builder).awaitWarm},
+	{name: CompareImages, applies: movesProcesses, done: func(s *State) bool { return differingImage(s) == "" }, action: func(b *builder) Decision {
+		return b.processesNotMovable(ReasonImageDiffers, differingImage(b.State))
+	}},
+	{name: StartReplacement, applies: carriesNothing, done: func(s *State) bool { return isReady(s.replacement()) }, action: (*builder).startReplacement},
+	{name: BeginHandover, action: (*builder).beginHandover},
+})
+
+// placingStopFirst are the steps of a replacement that starts when its original has
+// ended: a placeholder holds its place.
+var placingStopFirst = slices.Concat(holdPlace, findReplacement, []step{
+	{name: BeginHandover, action: (*builder).beginStop},
+})
+
+// findReplacement are the steps until there is a replacement: created by the
+// migration, or by the owner of the original. Where the owner recreates the pod
+// only when it is gone, there is none before the handover.
+var findReplacement = []step{
+	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return b.recordReplacement(b.replacement()) }},
+	{name: CheckOwner, applies: isToRelease, done: mayRelease, action: (*builder).checkOwner},
+	{name: AnnounceReplacement, applies: isToRelease, done: isAnnounced, action: (*builder).announceReplacement},
+	{name: ProbeWebhook, applies: isToRelease, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: b.probe()}) }, settle: (*builder).webhookProbed},
+	{name: ReleaseOriginal, applies: isToRelease, done: func(s *State) bool { return owners.IsReleased(s.original()) }, action: (*builder).releaseOriginal},
+	{name: AwaitOwnersPod, applies: isToRelease, action: (*builder).awaitOwnersPod},
+	{name: CreateReplacement, applies: isToCreate, action: (*builder).createReplacement, settle: (*builder).replacementCreated},
+}
+
+func isRecorded(s *State) bool     { return s.Migration.Status.Replacement.UID != "" }
+func hasReplacement(s *State) bool { return s.replacement() != nil }
+func carriesNothing(s *State) bool { return !s.carries() }
+func isPlaced(s *State) bool       { return s.replacement().Spec.NodeName != "" }
+
+// isToCreate reports whether the migration has to create the replacement itself.
+func isToCreate(s *State) bool {
+	return !isRecorded(s) && !owners.NeedsWebhook(s.method())
+}
+
+// isToRelease reports whether the owner has to create the replacement beside the
+// original.
+func isToRelease(s *State) bool {
+	return !isRecorded(s) && s.method() == v1alpha1.MethodRelease && s.original() != nil
+}
+
+// recordPlace writes down where the replacement was placed.
+func (b *builder) recordPlace() {
+	if r := b.replacement(); !b.isTrue(v1alpha1.ConditionPlaced) || b.newStatus().Replacement.NodeName != r.Spec.NodeName {
 		b.markPlaced(r)
 	}
+}
+
+func (b *builder) unplacedReplacement() Decision { return b.unplaced(b.replacement()) }
+
+// startReplacement waits until the replacement is ready.
+func (b *builder) startReplacement() Decision {
+	r := b.replacement()
 	if d, decided := b.cannotStart(r); decided {
 		return d
 	}
-	if b.carries() {
-		if !b.isWarm() {
-			return b.awaitWarm(r)
-		}
-		if d, decided := b.imagesDiffer(r); decided {
-			return d
-		}
-		b.beginHandover()
-		b.say("the first copy is restored on node %s, handing over", r.Spec.NodeName)
-		return b.decision
-	}
-	if !isReady(r) {
-		return b.wait(b.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
-	}
-	b.beginHandover()
-	b.markReplacementReady(r)
-	return b.decision
+	return b.wait(b.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 }
 
-func (b *builder) beginHandover() {
+// beginHandover begins to replace the original.
+func (b *builder) beginHandover() Decision {
+	r := b.replacement()
 	b.newStatus().Phase = v1alpha1.PhaseHandingOver
 	b.newStatus().Times.HandingOver = b.microNow()
+	if b.carries() {
+		b.say("the first copy is restored on node %s, handing over", r.Spec.NodeName)
+	} else {
+		b.markReplacementReady(r)
+	}
+	return b.decision
 }
 
 // beginStop begins the handover of a migration whose original has to stop.
 func (b *builder) beginStop() Decision {
-	b.beginHandover()
+	b.newStatus().Phase = v1alpha1.PhaseHandingOver
+	b.newStatus().Times.HandingOver = b.microNow()
 	b.say("the place on node %s is held, handing over", b.newStatus().Placeholder.NodeName)
 	return b.decision
 }
 
-func (b *builder) createReplacement(existing *corev1.Pod) Decision {
-	switch {
-	case existing != nil:
-		return b.markCreated(existing)
-	case b.Replacement != nil:
+func (b *builder) createReplacement() Decision {
+	if b.Replacement != nil {
 		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
-	case b.IsCommitted():
-		// Another client evicted the original, and the replacement was deleted before
-		// it was recorded.
-		return b.failPermanently(ReasonReplacementDeleted, "the original and its replacement were both deleted by other clients")
 	}
 	pod, err := containers.BuildReplacement(b.Pod, b.storedVerdicts(), b.replacementOptions())
 	if err != nil {
@@ -106,7 +116,33 @@ func (b *builder) createReplacement(existing *corev1.Pod) Decision {
 		}
 		pod = owners.Unmatched(pod, b.Owner)
 	}
-	return b.do(Action{Type: CreateReplacement, Pod: pod})
+	return b.do(CreateObject{pod})
+}
+
+func (b *builder) replacementCreated(r Result) (Decision, error) {
+	return b.created(r, ReasonReplacementRejected, "the replacement")
+}
+
+// created reads the answer to the creation of an object. One that exists already is
+// looked at with the next state: it may be of another client. refused is the reason
+// of a rollback when the API server does not admit the object.
+func (b *builder) created(r Result, refused, what string) (Decision, error) {
+	switch {
+	case r.Err == nil && r.Created != nil && b.decision.Step == CreateReplacement:
+		return b.markCreated(r.Created), nil
+	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
+		return b.decision, nil
+	case isRejected(r.Err):
+		return b.beginRollback(refused, what+" was refused: "+r.Err.Error()), nil
+	default:
+		return b.decision, r.Err
+	}
+}
+
+// isRejected reports whether the API server will say the same next time: the
+// object is invalid, a quota or an admission rule is against it.
+func isRejected(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
 func (b *builder) replacementOptions() containers.ReplacementOptions {
@@ -175,11 +211,15 @@ func (b *builder) unplaced(r *corev1.Pod) Decision {
 		return b.wait(b.untilDeadline(), "waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
 	}
 	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, cmp.Or(scheduled.Reason, ReasonUnschedulable), scheduled.Message)
-	if scheduled.Reason != corev1.PodReasonUnschedulable || r.Status.NominatedNodeName != "" ||
+	gates := foreignGates(r)
+	if scheduled.Reason != corev1.PodReasonUnschedulable && gates == "" || r.Status.NominatedNodeName != "" ||
 		b.IsCommitted() || b.volumeIsComing(scheduled.Message) {
 		return b.wait(b.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
 	}
 	why := scheduled.Message
+	if gates != "" {
+		why = fmt.Sprintf("another controller holds it with %s; %s", gates, why)
+	}
 	if b.Migration.CheckpointMode() == v1alpha1.CheckpointProcess {
 		why += fmt.Sprintf(" (its processes can only be restored on nodes with the label %s=true, by their node agents)", v1alpha1.ProcessNodeLabel)
 	}
@@ -188,6 +228,20 @@ func (b *builder) unplaced(r *corev1.Pod) Decision {
 		return b.wait(min(givesUpAt.Sub(b.Now), b.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
 	}
 	return b.beginRollback(ReasonUnschedulable, "the scheduler found no place for the replacement: "+why)
+}
+
+// foreignGates names the scheduling gates of other controllers; "" when there is none.
+func foreignGates(pod *corev1.Pod) string {
+	var names []string
+	for _, gate := range pod.Spec.SchedulingGates {
+		if gate.Name != v1alpha1.WaitForOriginalGate {
+			names = append(names, gate.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "scheduling gate " + strings.Join(names, ", ")
 }
 
 // unboundClaim is how plugin VolumeBinding says that a claim of binding mode
@@ -212,47 +266,63 @@ func wrongNode(m *v1alpha1.PodMigration, r *corev1.Pod) *containers.Refusal {
 	return nil
 }
 
-// holdPlace creates the placeholder of a migration that stops first, and waits
-// until it runs.
-func (b *builder) holdPlace() (_ Decision, decided bool) {
-	p, recorded, updated := b.placeholder(), b.Migration.Status.Placeholder, b.newStatus().Placeholder
-	switch {
-	case recorded.UID == "" && b.Placeholder != nil && p == nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Placeholder.Name)), true
-	case recorded.UID == "" && p == nil:
-		return b.createPlaceholder()
-	case p == nil || p.UID != recorded.UID && recorded.UID != "" || p.DeletionTimestamp != nil:
-		return b.beginRollback(ReasonPlaceholderDeleted, fmt.Sprintf("placeholder %s was deleted by another client", recorded.Name)), true
-	case recorded.UID == "":
-		updated.UID = p.UID
-		b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonPlaceholderCreated, "waiting for the scheduler to find a place")
-		b.say("waiting for scheduler %s to place %s, which holds the place of the replacement", v1alpha1.SchedulerName, p.Name)
-		return b.decision, true
-	case p.Spec.NodeName == "":
-		return b.unplaced(p), true
-	}
-	if wrong := wrongNode(b.Migration, p); wrong != nil {
-		return b.beginRollback(wrong.Reason, wrong.Message), true
-	}
-	if recorded.NodeName == "" {
-		updated.NodeName = p.Spec.NodeName
-		b.newStatus().Times.Placed = b.microNow()
-		b.condition(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced, fmt.Sprintf("placeholder %s holds the place on node %s", p.Name, p.Spec.NodeName))
-		b.event(false, b.original(), ReasonPlaced, fmt.Sprintf("Placeholder %s holds a place on node %s", p.Name, p.Spec.NodeName))
-	}
-	if p.Status.Phase != corev1.PodRunning {
-		if d, decided := b.cannotStart(p); decided {
-			return d, true
-		}
-		return b.wait(b.untilDeadline(), "waiting for placeholder %s on node %s: %s", p.Name, p.Spec.NodeName, startProgress(p)), true
-	}
-	return Decision{}, false
+// holdPlace are the steps of the pod that holds the place of the replacement. While
+// the original continues they are looked at again and again.
+var holdPlace = []step{
+	{name: CreatePlaceholder, done: func(s *State) bool { return s.placeholder() != nil && isPlaceholderRecorded(s) }, action: (*builder).createPlaceholder, settle: (*builder).placeholderCreated},
+	{name: PlacePlaceholder, done: isPlaceHeld, record: (*builder).recordPlaceholder, action: (*builder).placePlaceholder},
 }
 
-func (b *builder) createPlaceholder() (_ Decision, decided bool) {
+func isPlaceholderRecorded(s *State) bool { return s.Migration.Status.Placeholder.UID != "" }
+
+// isPlaceHeld reports whether the placeholder runs on a node that the replacement may use.
+func isPlaceHeld(s *State) bool {
+	p := s.placeholder()
+	return p.Spec.NodeName != "" && wrongNode(s.Migration, p) == nil && p.Status.Phase == corev1.PodRunning
+}
+
+// recordPlaceholder writes down where the place is held.
+func (b *builder) recordPlaceholder() {
+	p := b.placeholder()
+	if b.Migration.Status.Placeholder.NodeName != "" {
+		return
+	}
+	b.newStatus().Placeholder.NodeName = p.Spec.NodeName
+	b.newStatus().Times.Placed = b.microNow()
+	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced, fmt.Sprintf("placeholder %s holds the place on node %s", p.Name, p.Spec.NodeName))
+	b.event(false, b.original(), ReasonPlaced, fmt.Sprintf("Placeholder %s holds a place on node %s", p.Name, p.Spec.NodeName))
+}
+
+// placePlaceholder waits until the placeholder runs.
+func (b *builder) placePlaceholder() Decision {
+	p := b.placeholder()
+	if p.Spec.NodeName == "" {
+		return b.unplaced(p)
+	}
+	if wrong := wrongNode(b.Migration, p); wrong != nil {
+		return b.beginRollback(wrong.Reason, wrong.Message)
+	}
+	b.recordPlaceholder()
+	if d, decided := b.cannotStart(p); decided {
+		return d
+	}
+	return b.wait(b.untilDeadline(), "waiting for placeholder %s on node %s: %s", p.Name, p.Spec.NodeName, startProgress(p))
+}
+
+// createPlaceholder creates the placeholder, and writes its UID down.
+func (b *builder) createPlaceholder() Decision {
+	if p := b.placeholder(); p != nil {
+		b.newStatus().Placeholder.UID = p.UID
+		b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonPlaceholderCreated, "waiting for the scheduler to find a place")
+		b.say("waiting for scheduler %s to place %s, which holds the place of the replacement", v1alpha1.SchedulerName, p.Name)
+		return b.decision
+	}
+	if b.Placeholder != nil {
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Placeholder.Name))
+	}
 	replacement, err := containers.BuildReplacement(b.Pod, b.storedVerdicts(), b.replacementOptions())
 	if err != nil {
-		return b.beginRollback(ReasonReplacementRejected, err.Error()), true
+		return b.beginRollback(ReasonReplacementRejected, err.Error())
 	}
 	var volumes []*corev1.PersistentVolume
 	for _, v := range replacement.Spec.Volumes {
@@ -263,6 +333,9 @@ func (b *builder) createPlaceholder() (_ Decision, decided bool) {
 			volumes = append(volumes, volume)
 		}
 	}
-	placeholder := containers.BuildPlaceholder(replacement, b.newStatus().Placeholder.Name, cmp.Or(b.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)
-	return b.do(Action{Type: CreatePlaceholder, Pod: placeholder}), true
+	return b.do(CreateObject{containers.BuildPlaceholder(replacement, b.newStatus().Placeholder.Name, cmp.Or(b.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)})
+}
+
+func (b *builder) placeholderCreated(r Result) (Decision, error) {
+	return b.created(r, ReasonReplacementRejected, "the placeholder")
 }

@@ -13,91 +13,128 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// preparing decides the containers, measures the original and creates the claim.
-// A migration returns here when containers have changed.
-func (b *builder) preparing() Decision {
-	if r := refuseOriginal(b.State); r != nil {
-		return b.beginRollback(r.Reason, r.Message)
-	}
-	if d, decided := b.timedOut(); decided {
-		return d
-	}
-	if d, decided := b.nodeDown(); decided {
-		return d
-	}
+// preparing are the steps that decide the containers, measure the original, and copy
+// its state while it runs. A migration returns here when containers have changed.
+var preparing = []step{
+	{name: RemoveLeftovers, done: func(s *State) bool { return s.replacement() == nil && s.placeholder() == nil }, action: (*builder).removeLeftovers},
+	{name: JudgeContainers, done: func(s *State) bool { return refuseContainers(s) == nil }, record: (*builder).recordContainers, action: func(b *builder) Decision {
+		r := refuseContainers(b.State)
+		return b.beginRollback(lateRefusal(r.Reason), r.Message)
+	}},
+	{name: CheckProcesses, applies: movesProcesses, done: func(s *State) bool { return refuseMemory(s) == nil }, record: (*builder).recordProcesses, action: func(b *builder) Decision {
+		r := refuseMemory(b.State)
+		return b.processesNotMovable(r.Reason, r.Message)
+	}},
+	{name: MeasureBefore, done: func(s *State) bool { return s.Migration.Status.Before != nil }, action: func(b *builder) Decision {
+		return b.do(MeasurePod{b.Pod})
+	}, settle: (*builder).measuredBefore},
+	{name: MeasureCheckpoint, applies: (*State).carries, done: func(s *State) bool { return s.source() != nil }, action: (*builder).measureCheckpoint},
+	{name: CreateClaim, applies: (*State).needsClaim, done: hasClaim, action: (*builder).createClaim, settle: (*builder).claimCreated},
+	{name: CreateCarrier, applies: (*State).carries, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionCopied) || s.carrier() != nil }, action: (*builder).createCarrier, settle: (*builder).carrierCreated},
+	{name: CopyCheckpoint, applies: (*State).carries, done: isCopied, record: (*builder).recordCopied, action: (*builder).copyCheckpoint},
+	{name: FinishPreparing, action: (*builder).finishPreparing},
+}
+
+// removeLeftovers removes what was made for containers that have changed since.
+func (b *builder) removeLeftovers() Decision {
 	if r := b.replacement(); r != nil {
 		if r.DeletionTimestamp == nil {
-			return b.do(Action{Type: DeleteReplacement, Pod: r})
+			return b.do(DeleteObject{r})
 		}
 		return b.wait(PollInterval, "waiting for replacement %s to end, to build another one", r.Name)
 	}
-	if p := b.placeholder(); p != nil {
-		if p.DeletionTimestamp == nil {
-			return b.do(Action{Type: DeletePlaceholder, Pod: p})
-		}
-		return b.wait(shortPoll, "waiting for placeholder %s to end, to create another one", p.Name)
+	p := b.placeholder()
+	if p.DeletionTimestamp == nil {
+		return b.do(DeleteObject{p})
 	}
+	return b.wait(shortPoll, "waiting for placeholder %s to end, to create another one", p.Name)
+}
+
+func refuseContainers(s *State) *containers.Refusal {
+	_, r := containers.Assess(s.Pod, containers.PolicyOf(s.Migration), s.Claims)
+	return r
+}
+
+func (b *builder) recordContainers() {
 	if p := b.newStatus().Placeholder; p != nil {
 		*p = v1alpha1.PodReference{Name: p.Name}
 	}
 	*b.newStatus().Replacement = v1alpha1.PodReference{Name: b.Migration.Status.Replacement.Name}
-	verdicts, refusal := containers.Assess(b.Pod, containers.PolicyOf(b.Migration), b.Claims)
-	if refusal != nil {
-		return b.beginRollback(lateRefusal(refusal.Reason), refusal.Message)
+	b.newStatus().Containers = containers.Judge(b.Pod, containers.PolicyOf(b.Migration)).Containers
+}
+
+func movesProcesses(s *State) bool { return s.Migration.CheckpointMode() == v1alpha1.CheckpointProcess }
+
+// refuseMemory returns why the memory of the processes cannot be carried any more.
+func refuseMemory(s *State) *containers.Refusal {
+	return containers.RefuseProcesses(s.Pod, containers.Judge(s.Pod, containers.PolicyOf(s.Migration)))
+}
+
+func (b *builder) recordProcesses() {
+	b.newStatus().Checkpoint.Processes = containers.MovingProcesses(containers.Judge(b.Pod, containers.PolicyOf(b.Migration)))
+}
+
+// measuredBefore takes the sample only if it is of this pod: metrics go by
+// name, and an earlier pod may have had it.
+func (b *builder) measuredBefore(r Result) (Decision, error) {
+	sample := r.Sample
+	if start := b.Pod.Status.StartTime; start != nil && !sample.startedAfter(start.Time) {
+		sample = nil
 	}
-	b.newStatus().Containers = verdicts.Containers
-	if d, decided := b.recheckProcesses(verdicts); decided {
-		return d
-	}
-	if b.newStatus().Before == nil {
-		return b.do(Action{Type: MeasureBefore, Pod: b.Pod})
-	}
-	if b.carries() {
-		if d, decided := b.measureCheckpoint(); decided {
-			return d
-		}
-	}
-	if d, decided := b.createClaim(); decided {
-		return d
-	}
-	if b.carries() {
-		if d, decided := b.copyCheckpoint(); decided {
-			return d
-		}
-	}
+	b.newStatus().Before = record(originalRequests(b.Pod), sample)
+	return b.decision, nil
+}
+
+// finishPreparing begins to look for a place.
+func (b *builder) finishPreparing() Decision {
+	sentence := stripSentence(containers.Judge(b.Pod, containers.PolicyOf(b.Migration)))
 	b.newStatus().Phase = v1alpha1.PhasePlacing
 	b.newStatus().Times.Prepared = b.microNow()
-	b.condition(v1alpha1.ConditionPrepared, metav1.ConditionTrue, ReasonPrepared, stripSentence(verdicts))
-	b.say("placing a replacement: %s", stripSentence(verdicts))
-	b.event(false, b.Pod, ReasonPrepared, fmt.Sprintf("Prepared the move of pod %s: %s", b.Pod.Name, stripSentence(verdicts)))
+	b.condition(v1alpha1.ConditionPrepared, metav1.ConditionTrue, ReasonPrepared, sentence)
+	b.say("placing a replacement: %s", sentence)
+	b.event(false, b.Pod, ReasonPrepared, fmt.Sprintf("Prepared the move of pod %s: %s", b.Pod.Name, sentence))
 	return b.decision
 }
 
-// createClaim creates the checkpoint claim, unless the pod brought one along.
-func (b *builder) createClaim() (_ Decision, decided bool) {
-	if c := b.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
-		return b.checkReusedClaim()
+// hasClaim reports whether there is a claim that can be used.
+func hasClaim(s *State) bool {
+	c := s.claim()
+	if s.Migration.Status.Checkpoint.ClaimReused {
+		return s.Claim != nil && s.Claim.DeletionTimestamp == nil && !s.isTooSmall()
 	}
-	switch {
-	case b.Claim == nil:
-		return b.do(Action{Type: CreateClaim, Claim: buildClaim(b.State)}), true
-	case b.claim() == nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("claim %s exists and was not created by this migration", b.Claim.Name)), true
-	case b.Claim.DeletionTimestamp != nil:
-		return b.wait(PollInterval, "waiting for the old claim %s to be deleted", b.Claim.Name), true
-	}
-	return Decision{}, false
+	return c != nil && c.DeletionTimestamp == nil
 }
 
-func (b *builder) checkReusedClaim() (_ Decision, decided bool) {
+// createClaim creates the checkpoint claim, unless the pod brought one along.
+func (b *builder) createClaim() Decision {
+	switch {
+	case b.Migration.Status.Checkpoint.ClaimReused:
+		return b.refuseReusedClaim()
+	case b.Claim == nil:
+		return b.do(CreateObject{buildClaim(b.State)})
+	case b.claim() == nil:
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("claim %s exists and was not created by this migration", b.Claim.Name))
+	}
+	return b.wait(PollInterval, "waiting for the old claim %s to be deleted", b.Claim.Name)
+}
+
+func (b *builder) claimCreated(r Result) (Decision, error) {
+	return b.created(r, ReasonClaimRejected, "the checkpoint claim")
+}
+
+func (b *builder) refuseReusedClaim() Decision {
+	name := b.Migration.Status.CheckpointClaim
 	if b.Claim == nil || b.Claim.DeletionTimestamp != nil {
-		return b.beginRollback(ReasonClaimRejected, fmt.Sprintf("claim %s, which the pod brought along, no longer exists", b.Migration.Status.CheckpointClaim)), true
+		return b.beginRollback(ReasonClaimRejected, fmt.Sprintf("claim %s, which the pod brought along, no longer exists", name))
 	}
 	capacity, needed := b.Claim.Status.Capacity[corev1.ResourceStorage], claimSize(b.State)
-	if b.carries() && !capacity.IsZero() && capacity.Cmp(needed) < 0 {
-		return b.beginRollback(ReasonClaimTooSmall, fmt.Sprintf("claim %s, which the pod brought along, has %s, and %s are needed", b.Claim.Name, capacity.String(), needed.String())), true
-	}
-	return Decision{}, false
+	return b.beginRollback(ReasonClaimTooSmall, fmt.Sprintf("claim %s, which the pod brought along, has %s, and %s are needed", name, capacity.String(), needed.String()))
+}
+
+// isTooSmall reports whether a claim that the pod brought along cannot hold its state.
+func (s *State) isTooSmall() bool {
+	capacity := s.Claim.Status.Capacity[corev1.ResourceStorage]
+	return s.carries() && !capacity.IsZero() && capacity.Cmp(claimSize(s)) < 0
 }
 
 // defaultClaimSize is used where the API server did not fill in the default.
@@ -118,6 +155,8 @@ func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 				v1alpha1.MigrationUIDLabel: string(s.Migration.UID),
 			},
 			Annotations: map[string]string{v1alpha1.OriginalPodLabel: root},
+			// It may be the only copy of the state: whoever deletes it has to wait.
+			Finalizers: []string{v1alpha1.CheckpointFinalizer},
 		},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes:      []corev1.PersistentVolumeAccessMode{spec.ClaimAccessMode()},
@@ -162,77 +201,82 @@ func lateRefusal(reason string) string {
 }
 
 // measureCheckpoint asks the agent of the source node how much there is to carry.
-func (b *builder) measureCheckpoint() (_ Decision, decided bool) {
+func (b *builder) measureCheckpoint() Decision {
 	updated := b.newStatus().Checkpoint
 	if updated.Step == "" {
 		updated.Step = v1alpha1.StepMeasure
 		b.condition(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonMeasuring, "the node agent measures the volumes")
 		b.say("asking the node agent of %s how much is to be carried", b.Migration.Status.Original.NodeName)
-		return b.decision, true
+		return b.decision
 	}
-	if d, decided := b.sourceFailed(); decided {
-		return d, true
-	}
-	if b.source() == nil {
-		return b.awaitAgent(b.Migration.Status.Original.NodeName, b.since(v1alpha1.ConditionCopied)), true
-	}
-	return Decision{}, false
+	return b.awaitAgent(b.Migration.Status.Original.NodeName, b.since(v1alpha1.ConditionCopied))
 }
 
-// copyCheckpoint creates the carrier and waits for a complete copy, while the pod runs.
-func (b *builder) copyCheckpoint() (_ Decision, decided bool) {
-	updated := b.newStatus().Checkpoint
-	if b.isTrue(v1alpha1.ConditionCopied) {
-		return Decision{}, false
-	}
-	carrier := b.carrier()
+// createCarrier creates the pod that mounts the claim on the source node.
+func (b *builder) createCarrier() Decision {
+	recorded := b.newStatus().Checkpoint.Carrier
 	switch {
-	case carrier == nil && b.Carrier != nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Carrier.Name)), true
-	case carrier == nil && updated.Carrier.UID != "":
-		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", updated.Carrier.Name)), true
-	case carrier == nil:
-		return b.do(Action{Type: CreateCarrier, Pod: containers.BuildCarrier(b.Pod, updated.Carrier.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)}), true
-	case updated.Carrier.UID != carrier.UID || updated.Step == v1alpha1.StepMeasure:
+	case b.Carrier != nil:
+		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Carrier.Name))
+	case recorded.UID != "":
+		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", recorded.Name))
+	}
+	return b.do(CreateObject{containers.BuildCarrier(b.Pod, recorded.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)})
+}
+
+func (b *builder) carrierCreated(r Result) (Decision, error) {
+	return b.created(r, ReasonCheckpointFailed, "the pod that mounts the checkpoint claim")
+}
+
+// isCopied reports whether a complete copy was made, while the pod runs.
+func isCopied(s *State) bool {
+	if s.isTrue(v1alpha1.ConditionCopied) {
+		return true
+	}
+	c, carrier, report := s.Migration.Status.Checkpoint, s.carrier(), s.source()
+	return carrier != nil && c.Carrier.UID == carrier.UID && c.Step == v1alpha1.StepCopy && report != nil && report.Phase == v1alpha1.SourceCopied
+}
+
+func (b *builder) recordCopied() {
+	if s := b.source(); !b.isTrue(v1alpha1.ConditionCopied) {
+		b.newStatus().Times.Copied = b.microNow()
+		b.condition(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied, fmt.Sprintf("%d bytes in %d files, %d passes", s.Bytes, s.Files, s.Pass))
+	}
+}
+
+// copyCheckpoint waits for a complete copy, while the pod runs.
+func (b *builder) copyCheckpoint() Decision {
+	updated, carrier := b.newStatus().Checkpoint, b.carrier()
+	if updated.Carrier.UID != carrier.UID || updated.Step == v1alpha1.StepMeasure {
 		updated.Carrier.UID, updated.Step = carrier.UID, v1alpha1.StepCopy
 		b.condition(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying, "the node agent copies the volumes while the pod runs")
 		b.say("copying %d bytes while the pod runs", updated.Source.Bytes)
-		return b.decision, true
+		return b.decision
 	}
-	if d, decided := b.sourceFailed(); decided {
-		return d, true
-	}
-	if s := b.source(); s != nil && s.Phase == v1alpha1.SourceCopied {
-		b.newStatus().Times.Copied = b.microNow()
-		b.condition(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied, fmt.Sprintf("%d bytes in %d files, %d passes", s.Bytes, s.Files, s.Pass))
-		return Decision{}, false
-	}
-	return b.awaitCopy(carrier), true
+	return b.awaitCopy(carrier)
 }
 
+// awaitCopy waits for the copy, and rolls back when the carrier cannot start: its node
+// may be full, or its image out of reach.
 func (b *builder) awaitCopy(carrier *corev1.Pod) Decision {
-	if carrier.Status.Phase != corev1.PodRunning {
-		if scheduled := pods.Condition(carrier, corev1.PodScheduled); scheduled != nil && scheduled.Status == corev1.ConditionFalse {
-			return b.wait(b.untilDeadline(), "the carrier cannot be placed on node %s: %s", b.Migration.Status.Original.NodeName, scheduled.Message)
-		}
-		return b.wait(b.untilDeadline(), "waiting for carrier %s to mount claim %s: %s", carrier.Name, b.Migration.Status.CheckpointClaim, startProgress(carrier))
+	if carrier.Status.Phase == corev1.PodRunning {
+		s := b.source()
+		return b.wait(b.untilDeadline(), "copying while the pod runs: pass %d, %d bytes in %d files", s.Pass, s.Bytes, s.Files)
 	}
-	s := b.source()
-	return b.wait(b.untilDeadline(), "copying while the pod runs: pass %d, %d bytes in %d files", s.Pass, s.Bytes, s.Files)
-}
-
-// recheckProcesses looks again at a pod whose processes are to move: before the
-// first attempt, and before another one.
-func (b *builder) recheckProcesses(v containers.Verdicts) (_ Decision, decided bool) {
-	updated := b.newStatus().Checkpoint
-	if updated == nil || updated.Mode != v1alpha1.CheckpointProcess {
-		return Decision{}, false
+	node := b.Migration.Status.Original.NodeName
+	scheduled := pods.Condition(carrier, corev1.PodScheduled)
+	switch {
+	case carrier.DeletionTimestamp != nil, hasEnded(carrier):
+		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was ended by another client: %s", carrier.Name, podFailure(carrier)))
+	case scheduled == nil:
+	case scheduled.Status == corev1.ConditionFalse && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.UnschedulableGrace && !b.volumeIsComing(scheduled.Message):
+		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s, which has to mount claim %s on node %s, finds no place there: %s", carrier.Name, b.Migration.Status.CheckpointClaim, node, scheduled.Message))
+	case scheduled.Status == corev1.ConditionFalse:
+		return b.wait(b.untilDeadline(), "the carrier cannot be placed on node %s: %s", node, scheduled.Message)
+	case startFailure(carrier) != "" && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.StartGrace:
+		return b.beginRollback(ReasonCannotStart, fmt.Sprintf("carrier %s cannot start on node %s: %s", carrier.Name, node, startFailure(carrier)))
 	}
-	if r := containers.RefuseProcesses(b.Pod, v); r != nil {
-		return b.processesNotMovable(r.Reason, r.Message), true
-	}
-	updated.Processes = containers.MovingProcesses(v)
-	return Decision{}, false
+	return b.wait(b.untilDeadline(), "waiting for carrier %s to mount claim %s: %s", carrier.Name, b.Migration.Status.CheckpointClaim, startProgress(carrier))
 }
 
 // processesNotMovable ends the attempt to move processes. The original is thawed, and

@@ -61,6 +61,10 @@ const (
 	// ReasonContainersChanged: a container of the original finished or started,
 	// so the replacement has to be rebuilt.
 	ReasonContainersChanged = "ContainersChanged"
+	// ReasonEvicting: the original is about to be evicted. ReasonWithdrawn: it was, and is
+	// not any more.
+	ReasonEvicting  = "Evicting"
+	ReasonWithdrawn = "Withdrawn"
 	// ReasonEvictionBlocked: a PodDisruptionBudget holds the original.
 	ReasonEvictionBlocked = "EvictionBlocked"
 	// ReasonDisrupted: another client evicted the original while its replacement came up.
@@ -77,6 +81,7 @@ const (
 
 	ReasonNameTaken           = "NameTaken"
 	ReasonClaimRejected       = "ClaimRejected"
+	ReasonClaimDeleted        = "ClaimDeleted"
 	ReasonReplacementRejected = "ReplacementRejected"
 	ReasonUnschedulable       = "Unschedulable"
 	ReasonLandedOnSource      = "LandedOnSource"

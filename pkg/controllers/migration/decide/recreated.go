@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -23,18 +24,18 @@ const (
 	recreateInterval = 100 * time.Millisecond
 )
 
-// announceReplacement announces that the owner's next pod is to become the replacement, and
-// asks whether the admission webhook would see to it.
-func (b *builder) announceReplacement() (_ Decision, decided bool) {
-	if !b.isTrue(v1alpha1.ConditionReplacementPending) {
-		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonAnnounced, "the next pod of the owner is to become the replacement")
-		b.say("asking whether the admission webhook answers")
-		return b.decision, true
-	}
-	if b.conditionReason(v1alpha1.ConditionReplacementPending) == ReasonAnnounced {
-		return b.do(Action{Type: ProbeWebhook, Pod: b.probe()}), true
-	}
-	return Decision{}, false
+// announceReplacement announces that the owner's next pod is to become the replacement.
+func (b *builder) announceReplacement() Decision {
+	b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonAnnounced, "the next pod of the owner is to become the replacement")
+	b.say("asking whether the admission webhook answers")
+	return b.decision
+}
+
+func isAnnounced(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementPending) }
+
+// webhookAnswers reports whether the webhook has answered since it was announced.
+func webhookAnswers(s *State) bool {
+	return isAnnounced(s) && s.conditionReason(v1alpha1.ConditionReplacementPending) != ReasonAnnounced
 }
 
 // probe is a pod like the next one of the owner. It is created in a dry run only.
@@ -71,13 +72,16 @@ func (b *builder) probe() *corev1.Pod {
 }
 
 // webhookProbed continues when the webhook has turned the probe into a replacement.
+// A probe that is refused would be again, and the pod of the owner as well.
 func (b *builder) webhookProbed(r Result) (Decision, error) {
-	if r.Err == nil && r.Admitted {
+	why := "it did not change a pod"
+	switch {
+	case r.Err == nil && r.Admitted:
 		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonWebhookAnswers, "the admission webhook turns the next pod of the owner into the replacement")
 		return b.decision, nil
-	}
-	why := "it did not change a pod"
-	if r.Err != nil {
+	case isRejected(r.Err) && !b.IsCommitted():
+		return b.beginRollback(ReasonReplacementRejected, "the next pod of the owner would be refused: "+r.Err.Error()), nil
+	case r.Err != nil:
 		why = r.Err.Error()
 	}
 	if waited := b.since(v1alpha1.ConditionReplacementPending); waited > webhookGrace && !b.IsCommitted() {
@@ -86,43 +90,49 @@ func (b *builder) webhookProbed(r Result) (Decision, error) {
 	return b.wait(probeInterval, "waiting for the admission webhook: %s", why), nil
 }
 
-// releaseOriginal removes the original from its owner, which then creates the
-// replacement.
-func (b *builder) releaseOriginal(existing *corev1.Pod) Decision {
-	o := b.original()
-	switch {
-	case existing != nil:
-		return b.recordReplacement(existing)
-	case b.Replacement != nil:
+// mayRelease reports whether the owner is at rest, so that it creates one pod, the
+// replacement, when the original is released.
+func mayRelease(s *State) bool {
+	return owners.IsReleased(s.original()) || s.Replacement == nil && owners.Refuse(s.original(), s.Owner) == nil && owners.InFlight(s.Owner) == ""
+}
+
+// checkOwner ends a migration whose owner can create no replacement any more, and
+// waits while it is not at rest.
+func (b *builder) checkOwner() Decision {
+	if b.Replacement != nil {
 		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
 	}
-	if !owners.IsReleased(o) {
-		if r := owners.Refuse(o, b.Owner); r != nil {
-			return b.beginRollback(r.Reason, r.Message)
-		}
-		if why := owners.InFlight(b.Owner); why != "" {
-			return b.wait(shortPoll, "waiting: %s", why)
-		}
+	if r := owners.Refuse(b.original(), b.Owner); r != nil {
+		return b.beginRollback(r.Reason, r.Message)
 	}
-	if d, decided := b.announceReplacement(); decided {
-		return d
+	return b.wait(shortPoll, "waiting: %s", owners.InFlight(b.Owner))
+}
+
+// releaseOriginal removes the original from its owner, which then creates the
+// replacement.
+func (b *builder) releaseOriginal() Decision {
+	o := b.original()
+	released, err := owners.Released(o, b.Owner)
+	if err != nil {
+		return b.beginRollback(ReasonReplacementRejected, err.Error())
 	}
-	if !owners.IsReleased(o) {
-		released, err := owners.Released(o, b.Owner)
-		if err != nil {
-			return b.beginRollback(ReasonReplacementRejected, err.Error())
-		}
-		return b.do(Action{Type: ReleaseOriginal, Pod: o, Becomes: released})
-	}
+	return b.do(ChangeObject{o, released})
+}
+
+// awaitOwnersPod waits for the owner to create the replacement beside the original.
+func (b *builder) awaitOwnersPod() Decision {
 	if plain := b.plainPod(); plain != nil {
 		return b.beginRollback(ReasonWebhookMissed, fmt.Sprintf("%s %s created pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
 	}
 	return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
 }
 
-// recordReplacement records the pod of the owner that has become the replacement.
+// recordReplacement records a replacement that exists: the pod of the owner that has
+// become it, or one that was created before a crash.
 func (b *builder) recordReplacement(r *corev1.Pod) Decision {
-	b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonReplacementRecorded, fmt.Sprintf("pod %s has become the replacement", r.Name))
+	if owners.NeedsWebhook(b.method()) {
+		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonReplacementRecorded, fmt.Sprintf("pod %s has become the replacement", r.Name))
+	}
 	return b.markCreated(r)
 }
 
@@ -154,7 +164,16 @@ func (b *builder) awaitRecreated() Decision {
 		return b.failPermanently(ReasonWebhookMissed, fmt.Sprintf("pod %s was recreated by its owner while the admission webhook did not answer, and has started", plain.Name))
 	}
 	b.event(true, plain, ReasonWebhookMissed, fmt.Sprintf("Deleting pod %s, which was created while the admission webhook did not answer, before it starts", plain.Name))
-	return b.do(Action{Type: DeletePlainPod, Pod: plain})
+	b.wait(recreateInterval, "deleting pod %s before it starts: the admission webhook did not answer when it was created", plain.Name)
+	return b.do(DeleteObject{plain})
+}
+
+// plainPodDeleted looks for the next pod of the owner.
+func (b *builder) plainPodDeleted(r Result) (Decision, error) {
+	if apierrors.IsNotFound(r.Err) || apierrors.IsConflict(r.Err) {
+		return b.decision, nil
+	}
+	return b.decision, r.Err
 }
 
 func hasStarted(pod *corev1.Pod) bool {

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
@@ -26,36 +26,104 @@ func (b *builder) beginRollback(reason, message string) Decision {
 	return b.decision
 }
 
-// rollback deletes what the migration created, and finishes.
-func (b *builder) rollback() Decision {
-	if d, decided := b.readopt(); decided {
-		return d
+// undoing removes what the migration created, and finishes. The barrier comes
+// first: what an older leader has prepared to do to the original fails from then on.
+var undoing = []step{
+	{name: SetRollbackBarrier, applies: hadPlace, done: func(s *State) bool {
+		o := s.original()
+		return s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o) && !hasHoldFinalizer(o)
+	}, action: (*builder).setBarrier, settle: (*builder).barrierSet},
+	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return b.discard(b.rival()) }},
+	{name: ReadoptOriginal, applies: isReleased, action: (*builder).readoptOriginal},
+	{name: DiscardReplacement, applies: replacementMayEnd, action: (*builder).removeReplacement},
+	{name: DeleteCarrier, applies: func(s *State) bool { return s.mayEnd(s.carrier(), s.SourceDown) }, action: func(b *builder) Decision { return b.removeMade(b.carrier()) }},
+	{name: DeletePlaceholder, applies: func(s *State) bool { return s.mayEnd(s.placeholder(), s.DestinationDown) }, action: func(b *builder) Decision { return b.removeMade(b.placeholder()) }},
+	{name: AwaitThaw, done: isThawedOrGone, action: func(b *builder) Decision {
+		return b.wait(shortPoll, "waiting for the node agent of %s to thaw pod %s", b.source().Node, b.original().Name)
+	}},
+	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},
+	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: (*builder).deleteClaim},
+	{name: FinishRollback, action: (*builder).finishRollback},
+}
+
+// hadPlace reports whether a replacement, or a placeholder, may ever have been made:
+// nothing was done to the original before.
+func hadPlace(s *State) bool {
+	status := &s.Migration.Status
+	return status.Replacement != nil && status.Replacement.UID != "" || status.Placeholder != nil && status.Placeholder.UID != "" ||
+		s.original() != nil && (owners.HasLowestDeletionCost(s.original()) || hasHoldFinalizer(s.original()) || owners.IsReleased(s.original()))
+}
+
+// setBarrier writes the barrier on the original, and takes every other mark off.
+func (b *builder) setBarrier() Decision {
+	o := b.original()
+	return b.do(ChangeObject{o, withRollbackBarrier(o, b.barrier())})
+}
+
+// barrierSet looks again, whatever has happened to the original meanwhile.
+func (b *builder) barrierSet(r Result) (Decision, error) {
+	if apierrors.IsNotFound(r.Err) {
+		return b.decision, nil
 	}
-	if r := b.replacement(); r != nil && !b.isOnDeadNode(r, b.DestinationDown) {
-		return b.removeReplacement(r)
+	return b.decision, r.Err
+}
+
+// isReleased reports whether the original has to return to its owner.
+func isReleased(s *State) bool { return originalRuns(s) && owners.IsReleased(s.original()) }
+
+// rival is a pod that the owner could prefer to the original when that returns; nil when
+// there is none. It goes first, without being counted as failed.
+func (s *State) rival() *corev1.Pod {
+	// The original is released only after the migration was prepared.
+	since := s.Now
+	if prepared := s.Migration.Status.Times.Prepared; prepared != nil {
+		since = prepared.Time
 	}
-	for _, made := range []struct {
-		pod    *corev1.Pod
-		down   time.Duration
-		remove ActionType
-	}{{b.carrier(), b.SourceDown, DeleteCarrier}, {b.placeholder(), b.DestinationDown, DeletePlaceholder}} {
-		if made.pod == nil || b.isOnDeadNode(made.pod, made.down) {
-			continue
+	for i := range s.Siblings {
+		if rival := &s.Siblings[i]; owners.IsRival(rival, s.original(), s.Migration.UID, since) {
+			return rival
 		}
-		if made.pod.DeletionTimestamp == nil {
-			return b.do(Action{Type: made.remove, Pod: made.pod})
-		}
-		b.decision.Wait = shortPoll
-		return b.decision
 	}
-	if d, decided := b.unmarkOriginal(); decided {
-		return d
+	return nil
+}
+
+func (b *builder) readoptOriginal() Decision {
+	restored, err := owners.Restored(b.original())
+	if err != nil {
+		return b.wait(PollInterval, "the original cannot be returned to its owner: %v", err)
 	}
-	// Its deletion waits for the last user (kubernetes.io/pvc-protection).
-	if c := b.claim(); c != nil && c.DeletionTimestamp == nil {
-		return b.do(Action{Type: DeleteClaim, Claim: c})
+	return b.do(ChangeObject{b.original(), restored})
+}
+
+// mayEnd reports whether a pod is there that can end: its node answers.
+func (s *State) mayEnd(pod *corev1.Pod, down time.Duration) bool {
+	return pod != nil && !s.isOnDeadNode(pod, down)
+}
+
+func replacementMayEnd(s *State) bool { return s.mayEnd(s.replacement(), s.DestinationDown) }
+
+func (b *builder) removeMade(pod *corev1.Pod) Decision {
+	if pod.DeletionTimestamp == nil {
+		return b.do(DeleteObject{pod})
 	}
+	b.decision.Wait = shortPoll
+	return b.decision
+}
+
+// isThawedOrGone reports whether the original runs as before, or nothing can be done
+// about it.
+func isThawedOrGone(s *State) bool {
+	report := s.source()
+	wasFrozen := s.conditionReason(v1alpha1.ConditionSealed) != ""
+	return s.originalEnding() || !wasFrozen || s.SourceDown != 0 || report == nil ||
+		report.Phase == v1alpha1.SourceThawed || report.Phase == v1alpha1.SourceFailed
+}
+
+func (b *builder) finishRollback() Decision {
 	reason, message := b.conditionReason(v1alpha1.ConditionRolledBack), b.rollbackMessage()+b.leftOnDeadNodes()
+	if b.holdsOnlyCopy() {
+		message += "; " + b.keptCopy()
+	}
 	b.condition(v1alpha1.ConditionRolledBack, metav1.ConditionTrue, reason, message)
 	phase := v1alpha1.PhaseFailed
 	if isCancellation(reason) {
@@ -72,8 +140,8 @@ func (b *builder) rollback() Decision {
 // isOnDeadNode reports whether a pod that was removed cannot end, since its node
 // does not answer. Kubernetes ends it when the node is back, or removed, and nobody
 // has to wait for that: where state is carried, its gate is closed.
-func (b *builder) isOnDeadNode(pod *corev1.Pod, down time.Duration) bool {
-	return pod.DeletionTimestamp != nil && pod.Spec.NodeName != "" && down > b.Limits.AgentGrace
+func (s *State) isOnDeadNode(pod *corev1.Pod, down time.Duration) bool {
+	return pod.DeletionTimestamp != nil && pod.Spec.NodeName != "" && down > s.Limits.AgentGrace
 }
 
 // leftOnDeadNodes names the pods that end only when their node is back.
@@ -86,33 +154,10 @@ func (b *builder) leftOnDeadNodes() (sentence string) {
 	return sentence
 }
 
-// readopt returns a released original to its owner. A pod that the
-// owner could prefer to it goes first, without being counted as failed.
-func (b *builder) readopt() (_ Decision, decided bool) {
-	o := b.original()
-	if o == nil || o.DeletionTimestamp != nil || !owners.IsReleased(o) {
-		return Decision{}, false
-	}
-	// It is released only after the migration was prepared.
-	since := b.Now
-	if prepared := b.Migration.Status.Times.Prepared; prepared != nil {
-		since = prepared.Time
-	}
-	for i := range b.Siblings {
-		if rival := &b.Siblings[i]; owners.IsRival(rival, o, b.Migration.UID, since) {
-			return b.discard(rival), true
-		}
-	}
-	restored, err := owners.Restored(o)
-	if err != nil {
-		return b.wait(PollInterval, "the original cannot be returned to its owner: %v", err), true
-	}
-	return b.do(Action{Type: ReadoptOriginal, Pod: o, Becomes: restored}), true
-}
-
 // removeReplacement waits for the owner to remove a pod that is one too many, and
 // does it otherwise.
-func (b *builder) removeReplacement(r *corev1.Pod) Decision {
+func (b *builder) removeReplacement() Decision {
+	r := b.replacement()
 	if r.DeletionTimestamp != nil {
 		b.decision.Wait = PollInterval
 		return b.decision
@@ -122,31 +167,12 @@ func (b *builder) removeReplacement(r *corev1.Pod) Decision {
 
 func (b *builder) discard(pod *corev1.Pod) Decision {
 	if discarded := owners.Discarded(pod); len(discarded.Finalizers) < len(pod.Finalizers) {
-		return b.do(Action{Type: DiscardPod, Pod: pod, Becomes: discarded})
+		return b.do(ChangeObject{pod, discarded})
 	}
-	return b.do(Action{Type: DeleteReplacement, Pod: pod})
+	return b.do(DeleteObject{pod})
 }
 
-// unmarkOriginal makes sure that the original runs as before: it is thawed,
-// and no mark is left. The barrier changes its resourceVersion, so that every
-// write fails that a controller which is believed dead has prepared.
-func (b *builder) unmarkOriginal() (_ Decision, decided bool) {
-	o := b.original()
-	if o == nil || o.DeletionTimestamp != nil {
-		return Decision{}, false
-	}
-	wasFrozen := b.conditionReason(v1alpha1.ConditionSealed) != ""
-	if s := b.source(); wasFrozen && b.SourceDown == 0 && s != nil && s.Phase != v1alpha1.SourceThawed && s.Phase != v1alpha1.SourceFailed {
-		return b.wait(shortPoll, "waiting for the node agent of %s to thaw pod %s", s.Node, o.Name), true
-	}
-	replacementExisted := b.Migration.Status.Replacement != nil && b.Migration.Status.Replacement.UID != ""
-	if replacementExisted && o.Annotations[v1alpha1.RollbackBarrierAnnotation] != string(b.Migration.UID) || owners.HasLowestDeletionCost(o) || hasHoldFinalizer(o) {
-		return b.do(Action{Type: SetRollbackBarrier, Pod: o, Becomes: withRollbackBarrier(o, b.Migration.UID)}), true
-	}
-	return Decision{}, false
-}
-
-func withRollbackBarrier(original *corev1.Pod, migration types.UID) *corev1.Pod {
+func withRollbackBarrier(original *corev1.Pod, barrier string) *corev1.Pod {
 	pod := withoutHoldFinalizer(original)
 	if owners.HasLowestDeletionCost(original) {
 		pod = owners.WithoutDeletionCost(pod)
@@ -154,7 +180,7 @@ func withRollbackBarrier(original *corev1.Pod, migration types.UID) *corev1.Pod 
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
-	pod.Annotations[v1alpha1.RollbackBarrierAnnotation] = string(migration)
+	pod.Annotations[v1alpha1.RollbackBarrierAnnotation] = barrier
 	return pod
 }
 

@@ -1,95 +1,77 @@
 package decide
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// handingOver carries state over, evicts the original and, once it is gone,
-// measures and finishes.
-func (b *builder) handingOver() Decision {
-	if b.stopsFirst() {
-		if b.IsCommitted() {
-			return b.stopped()
+// handOverStartFirst are the steps of a handover to a replacement that runs beside its
+// original. With state to carry the release of the replacement commits the migration,
+// else what ends the original.
+var handOverStartFirst = slices.Concat(carryOver, []step{
+	{name: AwaitReady, done: isReadyOrLate, action: (*builder).awaitReady},
+	{name: DeleteCarrier, applies: originalRuns, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier},
+	{name: KeepPreviousClaim, applies: originalRuns, done: keepsNoPreviousClaim, action: func(b *builder) Decision {
+		return b.do(ChangeObject{b.PreviousClaim, withOwner(b.PreviousClaim, b.replacement())})
+	}},
+	{name: MarkOriginal, applies: offersReplacement, done: func(s *State) bool { return owners.HasLowestDeletionCost(s.original()) }, action: func(b *builder) Decision {
+		o := b.original()
+		return b.do(ChangeObject{o, owners.WithLowestDeletionCost(o)})
+	}},
+	commit,
+	{name: OfferReplacement, applies: offersReplacement, action: func(b *builder) Decision {
+		r := b.replacement()
+		return b.do(ChangeObject{r, owners.Adopted(r, b.Owner)})
+	}, settle: (*builder).offered},
+	{name: AwaitAdoption, applies: awaitsAdoption, done: func(s *State) bool {
+		return s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonOffered && s.since(v1alpha1.ConditionHandedOver) >= adoptionGrace
+	}, action: (*builder).awaitAdoption},
+	evict,
+	{name: AwaitOriginalGone, done: (*State).originalEnded, action: func(b *builder) Decision {
+		return b.wait(PollInterval, "replacement %s takes over; waiting for pod %s to end", b.Migration.Status.Replacement.Name, b.original().Name)
+	}},
+	{name: HandOver, done: isHandedOver, action: (*builder).handOver},
+	{name: AwaitTakeover, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) }, action: (*builder).awaitTakeover},
+	{name: OfferLate, applies: (*State).adopts, done: func(s *State) bool { return s.Owner.ReplicaSet == nil || s.isOffered(s.replacement()) }, action: func(b *builder) Decision {
+		// The ReplicaSet has released the original for the replacement of another pod,
+		// whose original is now the one too many.
+		r := b.replacement()
+		return b.do(ChangeObject{r, owners.Adopted(r, b.Owner)})
+	}},
+}, ending)
+
+// carryOver are the steps that give the replacement its state, while the original is
+// frozen.
+var carryOver = []step{
+	{name: CheckEviction, applies: isToSeal, done: isSealAsked, action: (*builder).checkEviction, settle: (*builder).evictionChecked},
+	{name: SealCheckpoint, applies: isToSeal, done: isSealedBySource, action: func(b *builder) Decision { return b.awaitFrozen(b.lastCopy()) }},
+	{name: RestoreCheckpoint, applies: isToSeal, action: func(b *builder) Decision {
+		if isRestoredByDestination(b.State) {
+			return b.release()
 		}
-		return b.stopping()
-	}
-	if !b.IsCommitted() {
-		if d, decided := b.beforeHandover(); decided {
-			return d
-		}
-		if d, decided := b.replacementFailed(b.replacement()); decided {
-			return d
-		}
-		if d, decided := b.carryState(); decided {
-			return d
-		}
-	}
-	o := b.original()
-	if o == nil || o.DeletionTimestamp != nil {
-		return b.takeOver()
-	}
-	return b.evictOriginal(o)
+		return b.awaitFrozen(fmt.Sprintf("restoring and verifying the checkpoint on node %s", b.Migration.Status.Replacement.NodeName))
+	}},
 }
 
-// carryState carries state over at the handover. Nothing is decided when the
-// replacement has its state, or has none to wait for.
-func (b *builder) carryState() (_ Decision, decided bool) {
-	c := b.Migration.Status.Checkpoint
-	if !b.carries() || b.isTrue(v1alpha1.ConditionReleased) {
-		return Decision{}, false
-	}
-	if d, decided := b.sourceFailed(); decided {
-		return d, true
-	}
-	if d, decided := b.destinationFailed(); decided {
-		return d, true
-	}
-	if c.Step == v1alpha1.StepCopy {
-		// A frozen pod is disrupted: the budgets have a say in that too.
-		return b.do(Action{Type: CheckEviction, Pod: b.Pod}), true
-	}
-	s, d := b.source(), b.destination()
-	if s == nil || s.Phase != v1alpha1.SourceSealed {
-		return b.awaitFrozen(b.lastCopy()), true
-	}
-	if d == nil || d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {
-		return b.awaitFrozen(fmt.Sprintf("restoring and verifying the checkpoint on node %s", b.Migration.Status.Replacement.NodeName)), true
-	}
-	return b.markReleased(s), true
-}
+// commit writes down that the original is about to end, where nothing has committed
+// the migration yet and the Eviction API would evict the original. An original that
+// ends by another client needs none.
+var commit = step{name: Commit, applies: originalRuns, done: (*State).IsCommitted, action: (*builder).checkEviction, settle: (*builder).committed}
 
-// evictOriginal evicts the original, or has its ReplicaSet delete it, once the
-// replacement is ready.
-func (b *builder) evictOriginal(o *corev1.Pod) Decision {
-	r := b.replacement()
-	if d, decided := b.replacementFailed(r); decided {
-		return d
-	}
-	if !b.isReplacementReady(r) {
-		return b.wait(readyPoll, "replacement %s is not ready, not evicting the original: %s", r.Name, startProgress(r))
-	}
-	if !b.isTrue(v1alpha1.ConditionReplacementReady) {
-		b.markReplacementReady(r)
-		return b.decision
-	}
-	if c := b.carrier(); c != nil && c.DeletionTimestamp == nil {
-		return b.do(Action{Type: DeleteCarrier, Pod: c})
-	}
-	if keepsPreviousClaim(b.PreviousClaim, o, r) {
-		return b.do(Action{Type: KeepPreviousClaim, Pod: r, Claim: b.PreviousClaim})
-	}
-	if !b.adopts() {
-		return b.do(Action{Type: Evict, Pod: o})
-	}
-	return b.offerToReplicaSet(o, r)
-}
+// evict ends the original.
+var evict = step{name: Evict, done: func(s *State) bool { return !originalRuns(s) }, action: func(b *builder) Decision {
+	return b.do(EvictPod{Pod: b.original()})
+}, settle: (*builder).evicted}
 
 const (
 	// readyPoll is how often a replacement is looked at that was ready, or had its
@@ -105,58 +87,176 @@ const (
 	evictionBackoff = 4
 )
 
-// offerToReplicaSet has the ReplicaSet take the replacement for the original. The budgets
-// are asked first, though one more pod than wanted is running at that moment.
-func (b *builder) offerToReplicaSet(o, r *corev1.Pod) Decision {
-	switch {
-	case b.Owner.ReplicaSet == nil:
-		// Nobody counts the pod any more.
-		return b.do(Action{Type: Evict, Pod: o})
-	case owners.IsAdopted(r, b.Owner):
-		if b.conditionReason(v1alpha1.ConditionHandedOver) != ReasonOffered {
-			b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered, "the ReplicaSet has the replacement, and deletes the original")
-			return b.decision
-		}
-		if left := adoptionGrace - b.since(v1alpha1.ConditionHandedOver); left > 0 {
-			return b.wait(min(left, shortPoll), "waiting for ReplicaSet %s to delete pod %s", b.Owner.ReplicaSet.Name, o.Name)
-		}
-		// It wants one pod more by now: the original is still the one to go.
-		return b.do(Action{Type: Evict, Pod: o})
-	case !owners.HasLowestDeletionCost(o):
-		return b.do(Action{Type: MarkOriginal, Pod: o, Becomes: owners.WithLowestDeletionCost(o)})
-	}
-	return b.do(Action{Type: OfferReplacement, Pod: r, Becomes: owners.Adopted(r, b.Owner), Evicts: o})
+// isToSeal reports whether state is still to be carried over.
+func isToSeal(s *State) bool { return s.carries() && !s.isTrue(v1alpha1.ConditionReleased) }
+
+func isSealAsked(s *State) bool {
+	return s.Migration.Status.Checkpoint.Step != v1alpha1.StepCopy
 }
 
-// takeOver finishes a migration whose original is going or gone.
-func (b *builder) takeOver() Decision {
+func isSealedBySource(s *State) bool {
+	report := s.source()
+	return report != nil && report.Phase == v1alpha1.SourceSealed
+}
+
+// isRestoredByDestination reports whether exactly what was sealed is restored.
+func isRestoredByDestination(s *State) bool {
+	source, d := s.source(), s.destination()
+	return source != nil && d != nil && d.Phase == v1alpha1.DestinationRestored && d.Pass == source.Pass
+}
+
+func isHandedOver(s *State) bool { return s.isTrue(v1alpha1.ConditionHandedOver) }
+
+// originalEnding reports whether the original is going or gone.
+func (s *State) originalEnding() bool {
+	o := s.original()
+	return o == nil || o.DeletionTimestamp != nil
+}
+
+// originalRuns reports whether the original has to be ended.
+func originalRuns(s *State) bool { return !s.originalEnding() }
+
+// offersReplacement reports whether the ReplicaSet of the original is to take the
+// replacement, and delete the original.
+func offersReplacement(s *State) bool {
+	return originalRuns(s) && s.adopts() && s.Owner.ReplicaSet != nil && !s.isOffered(s.replacement())
+}
+
+func awaitsAdoption(s *State) bool {
+	return originalRuns(s) && s.adopts() && s.Owner.ReplicaSet != nil && s.isOffered(s.replacement())
+}
+
+// isReadyOrLate reports whether the original may go: the replacement is ready, and it is
+// written down. Where the original goes anyway there is nothing to wait for.
+func isReadyOrLate(s *State) bool {
+	isWritten, isReady := s.isTrue(v1alpha1.ConditionReplacementReady), s.isReplacementReady()
+	if s.originalEnding() {
+		return isWritten || !isReady
+	}
+	return isWritten && isReady
+}
+
+// isLeaving reports whether a pod needs no deletion.
+func isLeaving(pod *corev1.Pod) bool { return pod == nil || pod.DeletionTimestamp != nil }
+
+func (b *builder) deleteCarrier() Decision { return b.do(DeleteObject{b.carrier()}) }
+
+// checkEviction asks whether the budgets would let the original go. A frozen pod is
+// disrupted as well.
+func (b *builder) checkEviction() Decision { return b.do(EvictPod{Pod: b.Pod, DryRun: true}) }
+
+// evictionChecked continues when the Eviction API would evict the original.
+func (b *builder) evictionChecked(r Result) (Decision, error) {
+	if r.Err == nil {
+		return b.beginSeal(), nil
+	}
+	return b.notEvicted(r)
+}
+
+// committed commits the migration when the Eviction API would evict the original.
+func (b *builder) committed(r Result) (Decision, error) {
+	if r.Err != nil {
+		return b.notEvicted(r)
+	}
+	b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonEvicting, "the original is about to be evicted")
+	b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonEvicting, "the original is about to be evicted")
+	b.say("evicting pod %s", b.Pod.Name)
+	return b.decision, nil
+}
+
+// awaitReady waits until the replacement is ready, and writes it down.
+func (b *builder) awaitReady() Decision {
 	r := b.replacement()
-	if !b.isTrue(v1alpha1.ConditionReplacementReady) && r != nil && b.isReplacementReady(r) {
+	if b.isReplacementReady() {
 		b.markReplacementReady(r)
 		return b.decision
 	}
-	if o := b.original(); o != nil {
-		return b.wait(PollInterval, "replacement %s takes over; waiting for pod %s to end", b.Migration.Status.Replacement.Name, o.Name)
+	return b.wait(readyPoll, "replacement %s is not ready, not evicting the original: %s", r.Name, startProgress(r))
+}
+
+// offered waits for the ReplicaSet to have seen the replacement.
+func (b *builder) offered(r Result) (Decision, error) {
+	if r.Err != nil && !apierrors.IsNotFound(r.Err) {
+		return b.decision, r.Err
 	}
-	if !b.isTrue(v1alpha1.ConditionHandedOver) {
-		b.newStatus().Times.OriginalGone = b.microNow()
-		b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver, "the original is gone")
-		b.event(false, b.replacement(), ReasonHandedOver, fmt.Sprintf("Pod %s is gone, replacement %s has taken over", b.Migration.Spec.PodName, b.Migration.Status.Replacement.Name))
-		b.say("the original is gone, measuring the replacement")
+	return b.decision, nil
+}
+
+// awaitAdoption waits for the ReplicaSet to delete the original. When it wants one
+// pod more by then, the original is still the one to go.
+func (b *builder) awaitAdoption() Decision {
+	if b.conditionReason(v1alpha1.ConditionHandedOver) != ReasonOffered {
+		b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered, "the ReplicaSet has the replacement, and deletes the original")
 		return b.decision
 	}
-	if d, decided := b.replacementFailed(r); decided {
-		return d
+	left := adoptionGrace - b.since(v1alpha1.ConditionHandedOver)
+	return b.wait(min(left, shortPoll), "waiting for ReplicaSet %s to delete pod %s", b.Owner.ReplicaSet.Name, b.original().Name)
+}
+
+// handOver writes down that the original is gone.
+func (b *builder) handOver() Decision {
+	b.newStatus().Times.OriginalGone = b.microNow()
+	b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver, "the original is gone")
+	b.event(false, b.replacement(), ReasonHandedOver, fmt.Sprintf("Pod %s is gone, replacement %s has taken over", b.Migration.Spec.PodName, b.Migration.Status.Replacement.Name))
+	b.say("the original is gone, measuring the replacement")
+	return b.decision
+}
+
+// awaitTakeover waits for a replacement that was not ready when its original went.
+func (b *builder) awaitTakeover() Decision {
+	r := b.replacement()
+	if r.Spec.NodeName == "" {
+		return b.unplaced(r)
 	}
-	if !b.isTrue(v1alpha1.ConditionReplacementReady) {
-		return b.wait(PollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
+	return b.wait(PollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
+}
+
+// evicted reads the answer of the Eviction API: 429 when a budget holds the
+// pod, 500 when several budgets match it, a conflict when the pod has changed
+// since it was judged.
+func (b *builder) evicted(r Result) (Decision, error) {
+	if r.Err == nil {
+		return b.wait(PollInterval, "evicted pod %s, waiting for it to end", b.Pod.Name), nil
 	}
-	if b.adopts() && b.Owner.ReplicaSet != nil && !owners.IsAdopted(r, b.Owner) {
-		// The ReplicaSet has released the original for the replacement of another
-		// pod, whose original is now the one too many.
-		return b.do(Action{Type: OfferReplacement, Pod: r, Becomes: owners.Adopted(r, b.Owner)})
+	return b.notEvicted(r)
+}
+
+func (b *builder) notEvicted(r Result) (Decision, error) {
+	switch {
+	case apierrors.IsNotFound(r.Err), apierrors.IsConflict(r.Err):
+		return b.decision, nil
+	case apierrors.IsTooManyRequests(r.Err), isSeveralBudgets(r.Err), isRejected(r.Err):
+		message := "the original may not be evicted now: " + evictionMessage(r.Err)
+		if b.conditionReason(v1alpha1.ConditionHandedOver) != ReasonEvictionBlocked {
+			b.event(true, b.Pod, ReasonEvictionBlocked, message)
+		}
+		b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonEvictionBlocked, message)
+		return b.wait(b.evictionWait(), "%s", message), nil
+	default:
+		return b.decision, r.Err
 	}
-	return b.complete(r)
+}
+
+// internalServerError is the code of HTTP; a pure package does not import net/http.
+const internalServerError = 500
+
+// isSeveralBudgets recognises the eviction API's answer for a pod that more
+// than one PodDisruptionBudget covers: code 500 without a reason.
+func isSeveralBudgets(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && status.Status().Code == internalServerError
+}
+
+// evictionMessage adds the causes, which name the budget and its numbers.
+func evictionMessage(err error) string {
+	message := err.Error()
+	var status apierrors.APIStatus
+	if errors.As(err, &status) && status.Status().Details != nil {
+		for _, cause := range status.Status().Details.Causes {
+			message += " " + cause.Message
+		}
+	}
+	return message
 }
 
 // evictionWait grows with the time that the handover has been blocked, from
@@ -173,11 +273,10 @@ func (b *builder) evictionWait() time.Duration {
 	return wait
 }
 
-// keepsPreviousClaim reports whether the checkpoint claim of the migration
-// before would be collected together with the original. The replacement does
-// not mount it; what an application wrote there is kept for as long as the
-// replacement lives.
-func keepsPreviousClaim(claim *corev1.PersistentVolumeClaim, original, replacement *corev1.Pod) bool {
-	return claim != nil && claim.DeletionTimestamp == nil &&
-		isOwnedByPod(claim.OwnerReferences, original) && !isOwnedByPod(claim.OwnerReferences, replacement)
+// keepsNoPreviousClaim reports whether no checkpoint claim of the migration before
+// would be collected together with the original. The replacement does not mount it;
+// what an application wrote there is kept for as long as the replacement lives.
+func keepsNoPreviousClaim(s *State) bool {
+	c := s.PreviousClaim
+	return c == nil || c.DeletionTimestamp != nil || !isOwnedByPod(c.OwnerReferences, s.original()) || isOwnedByPod(c.OwnerReferences, s.replacement())
 }

@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,6 +50,9 @@ type State struct {
 	// CarriesProcesses reports whether the node of the pod can dump processes. Only read
 	// while Pending.
 	CarriesProcesses bool
+	// Strays are pods that carry the mark of a finished migration, and that it did not
+	// leave: a controller that was believed dead made them late.
+	Strays []corev1.Pod
 	// Limits bound the waiting.
 	Limits Limits
 }
@@ -168,37 +173,47 @@ func (s *State) WantsStop() bool {
 	return s.Migration.Spec.Cancel || s.Migration.DeletionTimestamp != nil
 }
 
-// IsCommitted reports whether a migration can no longer be rolled back. Where the
-// original stops first that is when it is ending, and its state, if any, is sealed.
-// Else, with state carried, it is when the replacement was released with it. Else it
-// is when the original is lost to this migration: evicted by us, which can only be
-// after the phase HandingOver was written down, or by another client while a
-// replacement existed; or about to be deleted by its ReplicaSet.
-func (s *State) IsCommitted() bool {
-	if s.isTrue(v1alpha1.ConditionHandedOver) || s.isTrue(v1alpha1.ConditionReleased) || s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonDisrupted {
-		return true
-	}
-	if s.stopsFirst() {
-		o := s.original()
-		return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil) &&
-			(!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) && (s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending))
-	}
-	if s.carries() {
-		return false
-	}
-	if s.isOffered() {
-		return true
-	}
-	o := s.original()
-	return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && (o == nil || o.DeletionTimestamp != nil)
-}
+// IsCommitted reports whether a migration can only go forward.
+func (s *State) IsCommitted() bool { return s.isTrue(v1alpha1.ConditionCommitted) }
 
 // isOffered reports whether the replacement was offered to the ReplicaSet, which
 // then deletes the original.
-func (s *State) isOffered() bool {
-	r := s.replacement()
-	return s.adopts() && r != nil && s.Owner.ReplicaSet != nil && s.Migration.Status.Phase == v1alpha1.PhaseHandingOver && owners.IsAdopted(r, s.Owner)
+func (s *State) isOffered(r *corev1.Pod) bool {
+	return s.adopts() && s.Owner.ReplicaSet != nil && owners.IsAdopted(r, s.Owner)
 }
+
+// barrier is what the annotation of the original holds once this attempt to end it is
+// withdrawn, or rolled back.
+func (s *State) barrier() string {
+	h := s.Migration.Status.Handover
+	if h == nil || h.Withdrawals == 0 {
+		return string(s.Migration.UID)
+	}
+	return fmt.Sprintf("%s/%d", s.Migration.UID, h.Withdrawals)
+}
+
+func (s *State) hasBarrier() bool {
+	o := s.original()
+	return o != nil && o.Annotations[v1alpha1.RollbackBarrierAnnotation] == s.barrier()
+}
+
+// originalEnded reports whether the original no longer runs: it is gone, or its
+// containers have ended and nothing but finalizers of others keeps the object. The
+// name, and a claim of one node, are free only when it is gone.
+func (s *State) originalEnded() bool {
+	o := s.original()
+	if o == nil {
+		return true
+	}
+	if s.keepsName() || o.DeletionTimestamp == nil || len(o.Finalizers) == 0 || hasHoldFinalizer(o) || !hasEnded(o) {
+		return false
+	}
+	return !slices.ContainsFunc(slices.Concat(o.Status.InitContainerStatuses, o.Status.ContainerStatuses), func(c corev1.ContainerStatus) bool { return c.State.Running != nil })
+}
+
+// needsClaim reports whether the migration has a checkpoint claim: where state is
+// carried, where the pod brought one along, and where one was asked for.
+func (s *State) needsClaim() bool { return s.Migration.Status.CheckpointClaim != "" }
 
 // carries reports whether state is carried to the replacement.
 func (s *State) carries() bool {
@@ -215,6 +230,14 @@ func (s *State) adopts() bool {
 func (s *State) stopsFirst() bool {
 	h := s.Migration.Status.Handover
 	return h != nil && h.Order == v1alpha1.OrderStopFirst
+}
+
+// order is the order of the handover; StartFirst before there is one.
+func (s *State) order() v1alpha1.HandoverOrder {
+	if s.stopsFirst() {
+		return v1alpha1.OrderStopFirst
+	}
+	return v1alpha1.OrderStartFirst
 }
 
 func (s *State) method() v1alpha1.ReplacementMethod {

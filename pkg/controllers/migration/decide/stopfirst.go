@@ -5,125 +5,158 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// stopping ends the original, whose replacement can start only then. What can be
-// done and checked before is.
-func (b *builder) stopping() Decision {
-	if d, decided := b.beforeHandover(); decided {
-		return d
-	}
-	if b.Migration.Status.Replacement.UID != "" {
-		if d, decided := b.replacementFailed(b.replacement()); decided {
-			return d
+// handOverStopFirst are the steps of a handover whose original ends before its replacement
+// starts. What can be done and checked before it ends is.
+var handOverStopFirst = slices.Concat([]step{
+	{name: PlacePlaceholder, applies: isUncommitted, done: isPlaceHeld, action: (*builder).placePlaceholder},
+	{name: CheckEviction, applies: isToSealFirst, done: isSealAsked, action: (*builder).checkEviction, settle: (*builder).evictionChecked},
+	{name: SealCheckpoint, applies: isToSealFirst, action: (*builder).sealBeforeStop},
+	{name: AnnounceReplacement, applies: isToHold, done: isAnnounced, action: (*builder).announceReplacement},
+	{name: ProbeWebhook, applies: isToHold, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: b.probe()}) }, settle: (*builder).webhookProbed},
+	{name: HoldOriginal, applies: isToHold, done: func(s *State) bool { return hasHoldFinalizer(s.original()) }, action: func(b *builder) Decision {
+		// Its owner creates the next pod as soon as this one is gone. The finalizer keeps
+		// it until the webhook was asked once more.
+		o := b.original()
+		return b.do(ChangeObject{o, withHoldFinalizer(o)})
+	}},
+	{name: DeleteCarrier, applies: isUncommitted, done: func(s *State) bool { return s.carrier() == nil }, action: (*builder).removeCarrier},
+	{name: OrphanClaim, applies: originalRuns, done: keepsOwnClaim, action: func(b *builder) Decision {
+		return b.do(ChangeObject{b.PreviousClaim, withoutOwner(b.PreviousClaim, b.original().UID)})
+	}},
+	commit,
+	evict,
+	{name: RemoveHold, applies: func(s *State) bool { o := s.original(); return o != nil && hasHoldFinalizer(o) && hasEnded(o) }, action: func(b *builder) Decision {
+		o := b.original()
+		b.recordStop(o)
+		return b.do(ProbeAdmission{Probe: b.probe(), From: o, To: withoutHoldFinalizer(o)})
+	}, settle: (*builder).holdRemoved},
+	{name: AwaitOriginalGone, done: (*State).originalEnded, action: (*builder).awaitOriginalGone},
+	{name: HandOver, done: isHandedOver, action: (*builder).handOverStopped},
+	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return b.recordReplacement(b.replacement()) }},
+	{name: AwaitRecreated, done: isRecorded, action: (*builder).awaitRecreated, settle: (*builder).plainPodDeleted},
+	{name: DeleteCarrier, applies: isReplacementGated, done: func(s *State) bool { return s.carrier() == nil }, action: (*builder).removeCarrier},
+	{name: NominateReplacement, applies: isReplacementGated, done: isNominated, action: func(b *builder) Decision {
+		// The scheduler keeps the place for the nominated pod.
+		r := b.replacement()
+		nominated := r.DeepCopy()
+		nominated.Status.NominatedNodeName = b.placeholder().Spec.NodeName
+		return b.do(ChangeStatus{r, nominated})
+	}},
+	{name: DeletePlaceholder, applies: isReplacementGated, done: func(s *State) bool { return s.placeholder() == nil }, action: (*builder).removePlaceholder},
+	{name: RemoveSchedulingGate, applies: isReplacementGated, action: func(b *builder) Decision {
+		r := b.replacement()
+		opened := r.DeepCopy()
+		opened.Spec.SchedulingGates = slices.DeleteFunc(opened.Spec.SchedulingGates, func(g corev1.PodSchedulingGate) bool { return g.Name == v1alpha1.WaitForOriginalGate })
+		return b.do(ChangeObject{r, opened})
+	}},
+	{name: PlaceReplacement, done: isPlaceRecorded, action: (*builder).placeReplacement},
+	{name: RestoreCheckpoint, applies: isToSeal, action: func(b *builder) Decision {
+		if isRestoredByDestination(b.State) {
+			return b.release()
 		}
-	}
-	if d, decided := b.holdPlace(); decided {
-		return d
-	}
-	if d, decided := b.sealBeforeStop(); decided {
-		return d
-	}
-	if d, decided := b.frozenTooLong("ending the original: " + b.Migration.Status.Message); decided {
-		return d
-	}
-	o := b.original()
-	if b.method() == v1alpha1.MethodRecreate {
-		if d, decided := b.announceReplacement(); decided {
-			return d
-		}
-		// Its owner creates the next pod as soon as this one is gone. The finalizer
-		// keeps it until the webhook was asked once more.
-		if !hasHoldFinalizer(o) {
-			return b.do(Action{Type: MarkOriginal, Pod: o, Becomes: withHoldFinalizer(o)})
-		}
-	}
-	if c := b.carrier(); c != nil {
-		return b.removeCarrier(c)
-	}
-	if c := b.PreviousClaim; c != nil && c.DeletionTimestamp == nil && isOwnedByPod(c.OwnerReferences, o) {
-		return b.do(Action{Type: OrphanClaim, Pod: o, Claim: c})
-	}
-	return b.do(Action{Type: Evict, Pod: o})
+		r := b.replacement()
+		return b.wait(PollInterval, "restoring and verifying the checkpoint on node %s: %s", r.Spec.NodeName, startProgress(r))
+	}},
+	{name: StartReplacement, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) && isReady(s.replacement()) }, action: (*builder).startStopped},
+}, ending)
+
+func isUncommitted(s *State) bool { return !s.IsCommitted() && originalRuns(s) }
+
+// isToSealFirst reports whether the last copy is still to be made. Only a seal that is
+// in the status lets the original end.
+func isToSealFirst(s *State) bool {
+	return s.carries() && !s.isTrue(v1alpha1.ConditionSealed) && isUncommitted(s)
 }
 
-func (b *builder) removeCarrier(c *corev1.Pod) Decision {
+// isToHold reports whether the owner of the original recreates it: the next pod is
+// announced, and the original kept until the webhook answers.
+func isToHold(s *State) bool { return s.method() == v1alpha1.MethodRecreate && isUncommitted(s) }
+
+// keepsOwnClaim reports whether no claim that the pod brought along would be collected
+// with it.
+func keepsOwnClaim(s *State) bool {
+	c := s.PreviousClaim
+	return c == nil || c.DeletionTimestamp != nil || !isOwnedByPod(c.OwnerReferences, s.original())
+}
+
+func isReplacementGated(s *State) bool { return isGated(s.replacement()) }
+
+// isNominated reports whether the place that is held is kept for the replacement.
+func isNominated(s *State) bool {
+	p := s.placeholder()
+	return p == nil || p.Spec.NodeName == "" || s.replacement().Status.NominatedNodeName == p.Spec.NodeName
+}
+
+func isPlaceRecorded(s *State) bool {
+	r := s.replacement()
+	return r.Spec.NodeName != "" && s.Migration.Status.Replacement.NodeName == r.Spec.NodeName
+}
+
+func (b *builder) removeCarrier() Decision {
+	c := b.carrier()
 	if c.DeletionTimestamp == nil {
-		return b.do(Action{Type: DeleteCarrier, Pod: c})
+		return b.deleteCarrier()
 	}
 	return b.wait(shortPoll, "waiting for carrier %s to unmount claim %s", c.Name, b.Migration.Status.CheckpointClaim)
 }
 
-// sealBeforeStop makes the last copy. Only a seal that is in the status lets the
-// original end.
-func (b *builder) sealBeforeStop() (_ Decision, decided bool) {
-	if !b.carries() || b.isTrue(v1alpha1.ConditionSealed) {
-		return Decision{}, false
+func (b *builder) removePlaceholder() Decision {
+	p := b.placeholder()
+	if p.DeletionTimestamp == nil {
+		return b.do(DeleteObject{p})
 	}
-	if d, decided := b.sourceFailed(); decided {
-		return d, true
-	}
-	if b.newStatus().Checkpoint.Step == v1alpha1.StepCopy {
-		return b.do(Action{Type: CheckEviction, Pod: b.Pod}), true
-	}
+	return b.wait(shortPoll, "waiting for placeholder %s to end", p.Name)
+}
+
+// sealBeforeStop waits for the last copy, and writes down that it is verified.
+func (b *builder) sealBeforeStop() Decision {
 	s := b.source()
-	if s == nil || s.Phase != v1alpha1.SourceSealed {
-		return b.awaitFrozen(b.lastCopy()), true
+	if !isSealedBySource(b.State) {
+		return b.awaitFrozen(b.lastCopy())
 	}
 	times := &b.newStatus().Times
 	times.Stopped, times.Sealed = s.FrozenAt, s.SealedAt
 	b.condition(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed, fmt.Sprintf("%d bytes in %d files, manifest %s", s.Bytes, s.Files, s.ManifestDigest))
 	b.say("the last copy is verified, ending pod %s", b.Pod.Name)
-	return b.decision, true
+	return b.decision
 }
 
-// stopped brings the replacement up, once the original has ended or is about to.
-func (b *builder) stopped() Decision {
-	if o := b.original(); o != nil {
-		return b.awaitOriginalGone(o)
+// holdRemoved waits while the webhook does not answer: the original has ended,
+// and its owner must not create a plain pod instead of the replacement.
+func (b *builder) holdRemoved(r Result) (Decision, error) {
+	switch name := b.Pod.Name; {
+	case r.Err == nil && r.Admitted, apierrors.IsNotFound(r.Err):
+		return b.decision, nil
+	case apierrors.IsConflict(r.Err):
+		return b.decision, r.Err
+	case r.Err != nil:
+		return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook: %s", name, r.Err.Error()), nil //nolint:nilerr // the message has it
+	default:
+		return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook, which does not change pods yet", name), nil
 	}
-	if !b.isTrue(v1alpha1.ConditionHandedOver) {
-		times := &b.newStatus().Times
-		times.OriginalGone = b.microNow()
-		if times.Stopped == nil {
-			times.Stopped = b.microNow()
-		}
-		b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver, "the original is gone")
-		b.say("the original is gone, its replacement may start")
-		return b.decision
-	}
-	r, recorded := b.replacement(), b.Migration.Status.Replacement
-	switch {
-	case recorded.UID == "" && r != nil:
-		return b.recordReplacement(r)
-	case recorded.UID == "" && b.method() == v1alpha1.MethodRecreate:
-		return b.awaitRecreated()
-	case recorded.UID == "":
-		return b.failPermanently(ReasonReplacementDeleted, "the replacement was deleted by another client before the original ended")
-	}
-	if d, decided := b.replacementFailed(r); decided {
-		return d
-	}
-	if isGated(r) {
-		return b.removeSchedulingGate(r)
-	}
-	return b.followReplacement(r)
 }
 
-// awaitOriginalGone waits for the original to end. The hold finalizer is removed when
-// its containers have ended and the webhook answers.
-func (b *builder) awaitOriginalGone(o *corev1.Pod) Decision {
-	hasEnded := o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed
-	if hasEnded && b.newStatus().Times.Stopped == nil {
+// awaitOriginalGone waits for the original to end.
+func (b *builder) awaitOriginalGone() Decision {
+	o := b.original()
+	b.recordStop(o)
+	if hasEnded(o) && len(o.Finalizers) > 0 {
+		return b.wait(PollInterval, "waiting for pod %s to be gone: it has ended, and is kept by finalizer %s", o.Name, o.Finalizers[0])
+	}
+	return b.wait(PollInterval, "waiting for pod %s to end", o.Name)
+}
+
+// recordStop writes down when the original ended.
+func (b *builder) recordStop(o *corev1.Pod) {
+	if hasEnded(o) && b.newStatus().Times.Stopped == nil {
 		b.newStatus().Times.Stopped = lastEnd(o)
 	}
-	if !hasHoldFinalizer(o) || !hasEnded {
-		return b.wait(PollInterval, "waiting for pod %s to end", o.Name)
-	}
-	return b.do(Action{Type: ProbeWebhookAndRemoveHold, Pod: o, Becomes: withoutHoldFinalizer(o), Probe: b.probe()})
 }
 
 // lastEnd is when the last container of a pod ended.
@@ -141,55 +174,36 @@ func lastEnd(pod *corev1.Pod) *metav1.MicroTime {
 	return &at
 }
 
-// removeSchedulingGate gives the place that was held to the replacement: the
-// scheduler keeps it for the nominated pod, and the placeholder is deleted.
-func (b *builder) removeSchedulingGate(r *corev1.Pod) Decision {
-	if c := b.carrier(); c != nil {
-		return b.removeCarrier(c)
+// handOverStopped writes down that the original is gone.
+func (b *builder) handOverStopped() Decision {
+	times := &b.newStatus().Times
+	times.OriginalGone = b.microNow()
+	if times.Stopped == nil {
+		times.Stopped = b.microNow()
 	}
-	if p := b.placeholder(); p != nil {
-		switch {
-		case p.Spec.NodeName != "" && r.Status.NominatedNodeName != p.Spec.NodeName:
-			nominated := r.DeepCopy()
-			nominated.Status.NominatedNodeName = p.Spec.NodeName
-			return b.do(Action{Type: NominateReplacement, Pod: r, Becomes: nominated})
-		case p.DeletionTimestamp == nil:
-			return b.do(Action{Type: DeletePlaceholder, Pod: p})
-		}
-		return b.wait(shortPoll, "waiting for placeholder %s to end", p.Name)
-	}
-	opened := r.DeepCopy()
-	opened.Spec.SchedulingGates = slices.DeleteFunc(opened.Spec.SchedulingGates, func(g corev1.PodSchedulingGate) bool { return g.Name == v1alpha1.WaitForOriginalGate })
-	return b.do(Action{Type: RemoveSchedulingGate, Pod: r, Becomes: opened})
+	b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver, "the original is gone")
+	b.say("the original is gone, its replacement may start")
+	return b.decision
 }
 
-// followReplacement waits until the committed replacement is ready.
-func (b *builder) followReplacement(r *corev1.Pod) Decision {
+// placeReplacement waits for the scheduler, and writes down what it found.
+func (b *builder) placeReplacement() Decision {
+	r := b.replacement()
 	if r.Spec.NodeName == "" {
 		return b.unplaced(r)
 	}
-	if b.newStatus().Replacement.NodeName != r.Spec.NodeName {
-		b.markPlaced(r)
-		return b.decision
-	}
-	if b.carries() && !b.isTrue(v1alpha1.ConditionReleased) {
-		s, d := b.source(), b.destination()
-		if d != nil && d.Phase == v1alpha1.DestinationFailed {
-			return b.failPermanently(ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message))
-		}
-		if s == nil || d == nil || d.Phase != v1alpha1.DestinationRestored || d.Pass != s.Pass {
-			return b.wait(PollInterval, "restoring and verifying the checkpoint on node %s: %s", r.Spec.NodeName, startProgress(r))
-		}
-		return b.markReleased(s)
-	}
+	b.markPlaced(r)
+	return b.decision
+}
+
+// startStopped waits until the replacement is ready, and writes it down.
+func (b *builder) startStopped() Decision {
+	r := b.replacement()
 	if !isReady(r) {
 		return b.wait(PollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
-	if !b.isTrue(v1alpha1.ConditionReplacementReady) {
-		b.markReplacementReady(r)
-		return b.decision
-	}
-	return b.complete(r)
+	b.markReplacementReady(r)
+	return b.decision
 }
 
 func isGated(pod *corev1.Pod) bool {

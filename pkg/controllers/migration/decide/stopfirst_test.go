@@ -134,7 +134,8 @@ func TestStopFirst(t *testing.T) {
 		{"place: held and created", create(placing), NoAction, handing, "", "node b is held"},
 		{"place: drained by another client", create(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
 
-		{"stop: nothing is carried", create(handing), Evict, handing, "", ""},
+		{"stop: commit", create(handing), Commit, handing, "", ""},
+		{"stop: nothing is carried", create(handing).committed(), Evict, handing, "", ""},
 		{"stop: cancelled before", create(handing).with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""},
 		{"stop: the claim of an earlier move must stay", create(handing).with(func(s *scene) {
 			s.PreviousClaim = fixture.MakeClaim("old", corev1.ReadWriteOnce)
@@ -147,15 +148,19 @@ func TestStopFirst(t *testing.T) {
 		{"stop: killed by another client before the seal", stateful().step(v1alpha1.StepSeal).with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""},
 		{"stop: the carrier leaves the claim", sealed(), DeleteCarrier, handing, "", ""},
 		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to unmount claim"},
-		{"stop: evict what is sealed", sealed().with(func(s *scene) { s.Carrier = nil }), Evict, handing, "", ""},
+		{"stop: commit what is sealed", sealed().with(func(s *scene) { s.Carrier = nil }), Commit, handing, "", ""},
+		{"stop: evict what is sealed", sealed().committed().with(func(s *scene) { s.Carrier = nil }), Evict, handing, "", ""},
 		{"stop: what is sealed may not be evicted for long", sealed().with(func(s *scene) {
 			s.Carrier, s.Now, s.Migration.Status.Message = nil, t0.Add(61*time.Second), "the original may not be evicted now"
 		}), NoAction, handing, ReasonFrozenTooLong, "may not be evicted"},
 		{"stop: timeout while sealed", sealed().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""},
 
-		{"stopped: ending", create(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, "", "to end"},
-		{"stopped: cancelled too late", create(handing).with(func(s *scene) { deleting(s.Pod); s.Migration.Spec.Cancel = true }), NoAction, handing, "", "to end"},
-		{"stopped: gone", create(handing).with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "may start"},
+		{"stop: evicted by another client when nothing is carried", create(handing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, handing, "", "its replacement continues"},
+		{"stop: evicted by another client when it is sealed", sealed().with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, handing, "", "its replacement continues"},
+		{"stop: deleted by a user when it is sealed", sealed().with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"stopped: ending", create(handing).committed().with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, "", "to end"},
+		{"stopped: cancelled too late", create(handing).committed().with(func(s *scene) { deleting(s.Pod); s.Migration.Spec.Cancel = true }), NoAction, handing, "", "to end"},
+		{"stopped: gone", create(handing).committed().with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "may start"},
 		{"stopped: the place is kept for it", create(handing).with(gone), NominateReplacement, handing, "", ""},
 		{"stopped: the placeholder leaves", create(handing).with(gone).with(func(s *scene) { s.Replacement.Status.NominatedNodeName = "b" }), DeletePlaceholder, handing, "", ""},
 		{"stopped: the placeholder is ending", create(handing).with(gone).with(func(s *scene) {
@@ -169,10 +174,10 @@ func TestStopFirst(t *testing.T) {
 		{"stopped: an older pass is restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 2).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
 		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "continues with the carried state"},
 		{"stopped: corrupt", sealed().with(gone).with(started).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseFailed, "", "kept on claim checkpoint"},
-		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement), DeleteClaim, handing, "", ""},
+		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement).with(func(s *scene) { s.Placeholder = nil }), DeleteClaim, handing, "", ""},
 		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
 
-		{"roll back: the placeholder goes", rollingBack(ReasonTimedOut).with(func(s *scene) { stopFirst(s, v1alpha1.MethodCreate); s.Replacement = nil }), DeletePlaceholder, placing, "", ""},
+		{"roll back: the placeholder goes", rollingBack(ReasonTimedOut).with(func(s *scene) { stopFirst(s, v1alpha1.MethodCreate); s.Replacement = nil }).behindBarrier(), DeletePlaceholder, placing, "", ""},
 		{"roll back: the hold finalizer is removed", barrierSet(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), SetRollbackBarrier, placing, "", ""},
 	})
 }
@@ -199,21 +204,21 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "4")}
 		}), NoAction, placing, "", "waiting for Job job"},
 		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
-		{"evict what was released", releasedByJob(ofJob(in(handing))), Evict, handing, "", ""},
+		{"evict what was released", releasedByJob(ofJob(in(handing))).committed(), Evict, handing, "", ""},
 		{"the replacement does not fit any more", releasedByJob(job()).with(func(s *scene) {
 			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
 		}), NoAction, placing, ReasonContainersChanged, ""},
 
-		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))), ReadoptOriginal, placing, "", ""},
-		{"roll back: one that may run goes first, uncounted", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).with(func(s *scene) {
+		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier(), ReadoptOriginal, placing, "", ""},
+		{"roll back: one that may run goes first, uncounted", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) {
 			rival := siblingOf(s, "train-r", 0)
 			rival.Labels, rival.Spec.NodeName, rival.Finalizers = map[string]string{v1alpha1.MigrationUIDLabel: "m"}, "b", []string{batchv1.JobTrackingFinalizer}
 			s.Siblings = []corev1.Pod{*rival}
-		}), DiscardPod, placing, "", ""},
-		{"roll back: the replacement is not counted as failed", ofJob(rollingBack(ReasonTimedOut)).with(func(s *scene) {
+		}), DiscardRival, placing, "", ""},
+		{"roll back: the replacement is not counted as failed", ofJob(rollingBack(ReasonTimedOut)).behindBarrier().with(func(s *scene) {
 			s.Replacement.Finalizers = []string{batchv1.JobTrackingFinalizer}
-		}), DiscardPod, placing, "", ""},
-		{"roll back: and goes", ofJob(rollingBack(ReasonTimedOut)), DeleteReplacement, placing, "", ""},
+		}), DiscardReplacement, placing, "", ""},
+		{"roll back: and goes", ofJob(rollingBack(ReasonTimedOut)).behindBarrier(), DiscardReplacement, placing, "", ""},
 	})
 }
 
@@ -233,27 +238,28 @@ func TestStatefulSetRecreatesThePod(t *testing.T) {
 		{"the place is held", set(placing), NoAction, handing, "", "is held"},
 		{"announce", set(handing), NoAction, handing, "", "asking whether"},
 		{"ask the webhook", set(handing).with(replacementPending(ReasonAnnounced)), ProbeWebhook, handing, "", ""},
-		{"hold the original", set(handing).with(replacementPending(ReasonWebhookAnswers)), MarkOriginal, handing, "", ""},
-		{"evict", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod) }), Evict, handing, "", ""},
+		{"hold the original", set(handing).with(replacementPending(ReasonWebhookAnswers)), HoldOriginal, handing, "", ""},
+		{"commit", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod) }), Commit, handing, "", ""},
+		{"evict", set(handing).committed().with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod) }), Evict, handing, "", ""},
 		{"deleted by another client before it was announced", set(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
-		{"ending", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
-		{"ended: the webhook is asked again", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(ended), ProbeWebhookAndRemoveHold, handing, "", ""},
+		{"ending", set(handing).committed().with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
+		{"ended: the webhook is asked again", set(handing).committed().with(replacementPending(ReasonWebhookAnswers)).with(ended), RemoveHold, handing, "", ""},
 		{"gone", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone), NoAction, handing, "", "waiting for StatefulSet set"},
 		{"created without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
-		}), DeletePlainPod, handing, "", ""},
+		}), AwaitRecreated, handing, "", ""},
 		{"created without the webhook, for another pod of the set", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train-1", 0)}
 		}), NoAction, handing, "", "waiting for StatefulSet set"},
 		{"created without the webhook, and started", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			plain := siblingOf(s, "train", 0)
 			plain.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-			s.Siblings, s.Claim = []corev1.Pod{*plain}, nil
+			s.Siblings, s.Claim, s.Placeholder = []corev1.Pod{*plain}, nil, nil
 		}), NoAction, v1alpha1.PhaseFailed, "", "and has started"},
 		{"created without the webhook, and an init container has run", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			plain := siblingOf(s, "train", 0)
 			plain.Status.InitContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}}
-			s.Siblings, s.Claim = []corev1.Pod{*plain}, nil
+			s.Siblings, s.Claim, s.Placeholder = []corev1.Pod{*plain}, nil, nil
 		}), NoAction, v1alpha1.PhaseFailed, "", "and has started"},
 		{"recorded", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) { s.Replacement = gatedReplacement().Obj() }), NoAction, handing, "", "waiting for scheduler"},
 	})
@@ -261,7 +267,7 @@ func TestStatefulSetRecreatesThePod(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	s := ofStatefulSet(stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodRecreate)).with(replacementPending(ReasonAnnounced))
-	probe := next(t, s.State).Action.Pod
+	_, _, probe := objects(next(t, s.State).Action)
 	if probe.Name != "train-probe" || probe.Annotations[v1alpha1.ProbeAnnotation] != "m" || metav1.GetControllerOf(probe).UID != "set" {
 		t.Errorf("the probe is %+v", probe.ObjectMeta)
 	}
@@ -315,7 +321,7 @@ func TestOrder(t *testing.T) {
 		"restart asked for":  {in(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 		"with shared state":  {carrying(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 	} {
-		d, err := settleDecision(t, test.scene.State, Decision{Action: Action{Type: AskBudget}}, Result{Admitted: true})
+		d, err := settleDecision(t, test.scene.State, Decision{Step: AskBudget, Action: TakePlace{test.scene.Pod}}, Result{Admitted: true})
 		if h := d.Status.Handover; err != nil || h == nil || h.Order != test.order || !strings.Contains(h.Reason, test.says) {
 			t.Errorf("%s: %+v, error %v, want %s for %q", name, h, err, test.order, test.says)
 		} else if (d.Status.Placeholder != nil) != (h.Order == v1alpha1.OrderStopFirst) {

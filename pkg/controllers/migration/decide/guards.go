@@ -1,0 +1,413 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+)
+
+// guard is what comes before the steps. It decides nothing where it does not apply.
+type guard func(*builder) (_ Decision, decided bool)
+
+// guards are asked in this order; the first that decides counts.
+var guards = []guard{
+	finished, unprotected, rollsBack, cancelledWhilePending,
+	withdrawsEviction, losesReplacement,
+	disruptedOriginal, stopped,
+}
+
+// stops are what ends or restarts a migration that is not committed.
+var stops = []guard{
+	cancelled, originalUnfit, timedOut, nodeDown, containersChanged, claimDeleted,
+	replacementFailed, placedWrong, placeholderFailed, agentFailed, frozenTooLong,
+}
+
+// finished cleans up after a migration, and removes its record when its time is over.
+func finished(b *builder) (Decision, bool) {
+	if !b.Migration.Status.Phase.IsFinished() {
+		return Decision{}, false
+	}
+	return b.walk(finishing), true
+}
+
+// finishing has no step that waits: the record of what is finished can be deleted at
+// any time, also when no controller runs.
+var finishing = []step{
+	{name: DeleteStray, done: func(s *State) bool { return len(s.Strays) == 0 }, action: func(b *builder) Decision {
+		return b.do(DeleteObject{&b.Strays[0]})
+	}},
+	{name: RemoveFinalizer, done: func(s *State) bool { return !slices.Contains(s.Migration.Finalizers, v1alpha1.Finalizer) }, action: func(b *builder) Decision {
+		unprotected := b.Migration.DeepCopy()
+		unprotected.Finalizers = slices.DeleteFunc(unprotected.Finalizers, func(f string) bool { return f == v1alpha1.Finalizer })
+		return b.do(ChangeObject{b.Migration, unprotected})
+	}},
+	{name: DeleteMigration, applies: hasTimeToLive, action: func(b *builder) Decision {
+		if left := b.expires().Sub(b.Now); left > 0 {
+			b.decision.Wait = left
+			return b.decision
+		}
+		return b.do(DeleteObject{b.Migration})
+	}},
+}
+
+func hasTimeToLive(s *State) bool {
+	m := s.Migration
+	return m.DeletionTimestamp == nil && m.Spec.TTLSecondsAfterFinished != nil && m.Status.Times.Finished != nil
+}
+
+// expires is when the record of a finished migration is removed.
+func (s *State) expires() time.Time {
+	return s.Migration.Status.Times.Finished.Add(time.Duration(*s.Migration.Spec.TTLSecondsAfterFinished) * time.Second)
+}
+
+// unprotected adds the finalizer before anything else is done.
+func unprotected(b *builder) (Decision, bool) {
+	m := b.Migration
+	if slices.Contains(m.Finalizers, v1alpha1.Finalizer) {
+		return Decision{}, false
+	}
+	if m.DeletionTimestamp != nil {
+		return b.decision, true
+	}
+	return b.walk(protecting), true
+}
+
+var protecting = []step{{name: AddFinalizer, action: func(b *builder) Decision {
+	protected := b.Migration.DeepCopy()
+	protected.Finalizers = append(protected.Finalizers, v1alpha1.Finalizer)
+	return b.do(ChangeObject{b.Migration, protected})
+}}}
+
+func rollsBack(b *builder) (Decision, bool) {
+	if !b.isRollingBack() {
+		return Decision{}, false
+	}
+	return b.walk(undoing), true
+}
+
+// isAccepted reports whether a migration has begun.
+func (s *State) isAccepted() bool {
+	phase := s.Migration.Status.Phase
+	return phase != "" && phase != v1alpha1.PhasePending
+}
+
+func (s *State) isHandingOver() bool { return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver }
+
+func cancelledWhilePending(b *builder) (Decision, bool) {
+	if b.isAccepted() || !b.WantsStop() {
+		return Decision{}, false
+	}
+	message := b.cancelMessage()
+	b.event(false, nil, ReasonCancelled, message)
+	return b.finish(v1alpha1.PhaseCancelled, message), true
+}
+
+func (b *builder) cancelMessage() string {
+	if b.Migration.DeletionTimestamp != nil {
+		return "cancelled because the PodMigration is being deleted"
+	}
+	return "cancelled on request"
+}
+
+// stopped asks what ends or restarts a migration that is not committed.
+func stopped(b *builder) (Decision, bool) {
+	if !b.isAccepted() || b.IsCommitted() {
+		return Decision{}, false
+	}
+	return b.firstOf(stops)
+}
+
+func (b *builder) firstOf(list []guard) (Decision, bool) {
+	for _, guard := range list {
+		if d, decided := guard(b); decided {
+			return d, true
+		}
+	}
+	return Decision{}, false
+}
+
+func cancelled(b *builder) (Decision, bool) {
+	if !b.WantsStop() {
+		return Decision{}, false
+	}
+	return b.beginRollback(ReasonCancelled, b.cancelMessage()), true
+}
+
+// disruptedOriginal commits a migration whose original is evicted by another client, where the
+// replacement is the only copy that is left: it needs no state, or the state is sealed.
+func disruptedOriginal(b *builder) (Decision, bool) {
+	o := b.original()
+	if r := b.replacement(); !b.IsCommitted() && b.isHandingOver() && r != nil && b.isOffered(r) {
+		// By a controller that was believed dead: the ReplicaSet deletes the original.
+		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonOffered, "the ReplicaSet has the replacement, and deletes the original")
+		return b.decision, true
+	}
+	if b.IsCommitted() || !b.isAccepted() || o == nil || !isDisrupted(o) || !b.survivesOriginal() {
+		return Decision{}, false
+	}
+	message := fmt.Sprintf("pod %s is being evicted by another client; its replacement continues", o.Name)
+	b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonDisrupted, message)
+	b.event(true, o, ReasonDisrupted, message)
+	b.say("%s", message)
+	return b.decision, true
+}
+
+// survivesOriginal reports whether the migration can go on without its original.
+func (s *State) survivesOriginal() bool {
+	switch {
+	case s.stopsFirst():
+		// The owner must not create a pod before it is announced.
+		return s.isHandingOver() && (!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) &&
+			(s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending) && s.original() != nil && hasHoldFinalizer(s.original()))
+	case s.carries():
+		return false
+	}
+	return s.replacement() != nil
+}
+
+// originalUnfit rolls back when the original can no longer be moved.
+func originalUnfit(b *builder) (Decision, bool) {
+	if r := refuseOriginal(b.State); r != nil {
+		return b.beginRollback(r.Reason, r.Message), true
+	}
+	return Decision{}, false
+}
+
+// refuseOriginal returns why the original can no longer be moved; nil while it can.
+func refuseOriginal(s *State) *containers.Refusal {
+	o := s.original()
+	switch {
+	case o == nil:
+		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s was deleted by another client", s.Migration.Spec.PodName)}
+	case o.Status.Phase == corev1.PodSucceeded:
+		return &containers.Refusal{Reason: ReasonOriginalFinished, Message: fmt.Sprintf("pod %s finished its work where it was", o.Name)}
+	case o.DeletionTimestamp != nil:
+		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s is being deleted by another client", o.Name)}
+	case o.Status.Phase == corev1.PodFailed:
+		return &containers.Refusal{Reason: ReasonOriginalFailed, Message: fmt.Sprintf("pod %s failed by itself: %s", o.Name, podFailure(o))}
+	}
+	return nil
+}
+
+func timedOut(b *builder) (Decision, bool) {
+	if b.Now.Before(b.deadline()) {
+		return Decision{}, false
+	}
+	message := fmt.Sprintf("not done within %d s", b.Migration.Spec.TimeoutSeconds)
+	if last := b.Migration.Status.Message; last != "" {
+		message += "; last: " + last
+	}
+	return b.beginRollback(ReasonTimedOut, message), true
+}
+
+// nodeDown rolls back when a node is not Ready that is needed: that of the
+// replacement, and that of the original while something of it has to be copied or
+// to end. The deadline would come much later, and all that time a pod may be frozen.
+func nodeDown(b *builder) (Decision, bool) {
+	node, down := b.DestinationNode(), b.DestinationDown
+	if down <= b.Limits.AgentGrace && (b.carries() || b.stopsFirst()) {
+		node, down = b.Migration.Status.Original.NodeName, b.SourceDown
+	}
+	if node == "" || down <= b.Limits.AgentGrace {
+		return Decision{}, false
+	}
+	return b.beginRollback(ReasonNodeNotReady, fmt.Sprintf("node %s has not been Ready for more than %s", node, b.Limits.AgentGrace)), true
+}
+
+// containersChanged restarts the preparation when a container of the original has
+// finished or started since it was judged. While it is prepared it is judged anyway.
+func containersChanged(b *builder) (Decision, bool) {
+	if b.Migration.Status.Phase == v1alpha1.PhasePreparing || containers.Judge(b.original(), containers.PolicyOf(b.Migration)).SameContainers(b.storedVerdicts()) {
+		return Decision{}, false
+	}
+	return b.restartPreparation(ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true
+}
+
+// claimDeleted rolls back when the claim is deleted that the migration made: its
+// finalizer keeps it until then.
+func claimDeleted(b *builder) (Decision, bool) {
+	c := b.claim()
+	isLost := c == nil && b.Claim == nil && b.needsClaim() && b.Migration.Status.Phase != v1alpha1.PhasePreparing
+	if !isLost && (c == nil || c.DeletionTimestamp == nil || !slices.Contains(c.Finalizers, v1alpha1.CheckpointFinalizer)) {
+		return Decision{}, false
+	}
+	return b.beginRollback(ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client", b.Migration.Status.CheckpointClaim)), true
+}
+
+// replacementFailed rolls back when a recorded replacement is gone, going or failed.
+func replacementFailed(b *builder) (Decision, bool) {
+	if b.Migration.Status.Phase == v1alpha1.PhasePreparing || b.Migration.Status.Replacement.UID == "" {
+		return Decision{}, false
+	}
+	reason, message := b.replacementLoss()
+	if reason == "" {
+		return Decision{}, false
+	}
+	return b.beginRollback(reason, message), true
+}
+
+// replacementLoss says why the recorded replacement can no longer take over; "" while
+// it can.
+func (s *State) replacementLoss() (reason, message string) {
+	r, recorded := s.replacement(), s.Migration.Status.Replacement
+	switch {
+	case r == nil || r.UID != recorded.UID:
+		return ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by another client", recorded.Name)
+	case r.Status.Phase == corev1.PodFailed:
+		return ReasonReplacementFailed, fmt.Sprintf("replacement %s failed on node %s: %s", r.Name, r.Spec.NodeName, podFailure(r))
+	case r.DeletionTimestamp != nil:
+		return ReasonReplacementDeleted, fmt.Sprintf("replacement %s is being deleted by another client", recorded.Name)
+	}
+	return "", ""
+}
+
+// placedWrong rolls back when the replacement was placed where it may not be.
+func placedWrong(b *builder) (Decision, bool) {
+	r := b.replacement()
+	if b.Migration.Status.Phase == v1alpha1.PhasePreparing || r == nil || r.Spec.NodeName == "" {
+		return Decision{}, false
+	}
+	if wrong := wrongNode(b.Migration, r); wrong != nil {
+		return b.beginRollback(wrong.Reason, wrong.Message), true
+	}
+	return Decision{}, false
+}
+
+// placeholderFailed rolls back when the place that was held is lost.
+func placeholderFailed(b *builder) (Decision, bool) {
+	recorded := b.Migration.Status.Placeholder
+	if b.Migration.Status.Phase == v1alpha1.PhasePreparing || !b.stopsFirst() || recorded == nil || recorded.UID == "" {
+		return Decision{}, false
+	}
+	p := b.placeholder()
+	if p != nil && p.UID == recorded.UID && p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodFailed {
+		return Decision{}, false
+	}
+	return b.beginRollback(ReasonPlaceholderDeleted, fmt.Sprintf("placeholder %s was deleted by another client", recorded.Name)), true
+}
+
+// agentFailed rolls back when a node agent has failed, or continues without the memory
+// of the processes.
+func agentFailed(b *builder) (Decision, bool) {
+	if !b.carries() || b.Migration.Status.Checkpoint.Step == "" {
+		return Decision{}, false
+	}
+	return b.firstOf([]guard{(*builder).sourceFailed, (*builder).destinationFailed})
+}
+
+// frozenTooLong rolls back when a sealed original that has to stop first was frozen for
+// too long. Where it continues until then, the steps tell what is waited for.
+func frozenTooLong(b *builder) (Decision, bool) {
+	if !b.stopsFirst() || !b.isHandingOver() || !b.isTrue(v1alpha1.ConditionSealed) {
+		return Decision{}, false
+	}
+	return b.tooLongFrozen("ending the original: " + b.Migration.Status.Message)
+}
+
+// withdrawsEviction takes back that the original is to end, where something speaks
+// against it and it has not begun to. The barrier comes first: an eviction that an
+// older leader has prepared fails from then on.
+func withdrawsEviction(b *builder) (Decision, bool) {
+	if !b.isAccepted() {
+		return Decision{}, false
+	}
+	if b.hasBarrier() {
+		return b.walk(withdrawing), true
+	}
+	if !b.canWithdraw() {
+		return Decision{}, false
+	}
+	_, isStopped := newBuilder(b.State).firstOf(stops)
+	if isStopped || b.conditionReason(v1alpha1.ConditionHandedOver) == ReasonEvictionBlocked {
+		return b.walk(withdrawing), true
+	}
+	return Decision{}, false
+}
+
+// canWithdraw reports whether a committed migration can still be undone: the original
+// runs, and no replacement has begun to work in its place.
+func (s *State) canWithdraw() bool {
+	o, r := s.original(), s.replacement()
+	return s.IsCommitted() && s.conditionReason(v1alpha1.ConditionCommitted) != ReasonDisrupted && o != nil && o.DeletionTimestamp == nil &&
+		!s.isTrue(v1alpha1.ConditionReleased) && (r == nil || !s.isOffered(r))
+}
+
+var withdrawing = []step{
+	{name: WithdrawEviction, done: (*State).hasBarrier, action: (*builder).setBarrier},
+	{name: WithdrawEviction, action: func(b *builder) Decision {
+		b.newStatus().Handover.Withdrawals++
+		why := "what was prepared to end the original is void"
+		if b.conditionReason(v1alpha1.ConditionHandedOver) == ReasonEvictionBlocked {
+			why = b.Migration.Status.Message
+		}
+		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionFalse, ReasonWithdrawn, why)
+		b.decision.Wait = b.evictionWait()
+		return b.decision
+	}},
+}
+
+// losesReplacement ends a committed migration whose replacement is lost.
+func losesReplacement(b *builder) (Decision, bool) {
+	if !b.IsCommitted() || b.Migration.Status.Phase == v1alpha1.PhasePreparing {
+		return Decision{}, false
+	}
+	reason, message := b.committedLoss()
+	if reason == "" {
+		return Decision{}, false
+	}
+	o := b.original()
+	switch {
+	case o == nil || b.isTrue(v1alpha1.ConditionHandedOver) || isDisrupted(o) && o.Status.Phase == corev1.PodFailed:
+		if reason != ReasonRestoreFailed {
+			message += " after the original had gone"
+		}
+		return b.failPermanently(reason, message), true
+	case o.DeletionTimestamp == nil:
+		return b.walk(returning), true
+	}
+	return b.wait(PollInterval, "%s; waiting for pod %s to end", message, o.Name), true
+}
+
+// committedLoss says why a committed migration has lost its replacement; "" while it
+// has one, or expects one.
+func (s *State) committedLoss() (reason, message string) {
+	if s.Migration.Status.Replacement.UID == "" {
+		if s.replacement() != nil || s.method() == v1alpha1.MethodRecreate && s.stopsFirst() {
+			return "", ""
+		}
+		return ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by another client", s.Migration.Status.Replacement.Name)
+	}
+	if reason, message = s.replacementLoss(); reason != "" {
+		return reason, message
+	}
+	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() && !s.isTrue(v1alpha1.ConditionReleased) {
+		return ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)
+	}
+	return "", ""
+}
+
+// returning returns to an original that runs, or is frozen, and whose replacement is
+// lost. While that may still work, on a node that does not answer, two copies would be
+// worse than a pause.
+var returning = []step{
+	{name: DiscardReplacement, done: func(s *State) bool { r := s.replacement(); return r == nil || r.DeletionTimestamp != nil }, action: func(b *builder) Decision {
+		return b.discard(b.replacement())
+	}},
+	{name: AwaitReplacementGone, done: func(s *State) bool { return s.replacement() == nil }, action: func(b *builder) Decision {
+		r := b.replacement()
+		return b.wait(PollInterval, "replacement %s is ending; pod %s is not touched before it is gone from node %s for certain", r.Name, b.Migration.Spec.PodName, r.Spec.NodeName)
+	}},
+	{name: ReturnToOriginal, action: func(b *builder) Decision {
+		reason, message := b.committedLoss()
+		if b.isTrue(v1alpha1.ConditionReleased) {
+			message += "; the original continues from where it was frozen, what the replacement did since is lost"
+		}
+		return b.beginRollback(reason, message)
+	}},
+}
