@@ -24,11 +24,10 @@ import (
 func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*decide.State, error) {
 	// A copy: the action and the status are written to m.
 	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage}
-	var err error
 	if m.Status.Phase.IsFinished() {
-		s.Strays, err = r.strays(ctx, m)
-		return s, err
+		return s, r.gatherStrays(ctx, s)
 	}
+	var err error
 	if s.Pod, err = read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{}); err != nil {
 		return nil, err
 	}
@@ -49,25 +48,38 @@ func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*dec
 	return s, err
 }
 
-// strays finds, in the cache, the pods that carry the mark of a finished migration and
-// were created after its end: by a controller that was believed dead.
-func (r *reconciler) strays(ctx context.Context, m *v1alpha1.PodMigration) ([]corev1.Pod, error) {
-	if m.Status.Original == nil || m.Status.Times.Finished == nil {
-		return nil, nil
+// gatherStrays finds what was created for a finished migration after its end: by a
+// controller that was believed dead. It, or its successor, comes here afterwards.
+func (r *reconciler) gatherStrays(ctx context.Context, s *decide.State) error {
+	m := s.Migration
+	if m.Status.Original == nil || m.Status.Times.Finished == nil || s.Now.After(m.Status.Times.Finished.Add(lateness)) {
+		return nil
 	}
-	list := &metav1.PartialObjectMetadataList{}
-	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
-	if err := r.client.List(ctx, list, client.InNamespace(m.Namespace), client.MatchingLabels{v1alpha1.MigrationUIDLabel: string(m.UID)}); err != nil {
-		return nil, err
+	references := []*v1alpha1.PodReference{m.Status.Replacement, m.Status.Placeholder}
+	if m.Status.Checkpoint != nil {
+		references = append(references, m.Status.Checkpoint.Carrier)
 	}
-	var strays []corev1.Pod
-	for i := range list.Items {
-		pod := &list.Items[i]
-		if isStray(m, pod) && pod.DeletionTimestamp == nil {
-			strays = append(strays, corev1.Pod{ObjectMeta: pod.ObjectMeta})
+	for _, reference := range references {
+		if reference == nil {
+			continue
+		}
+		pod, err := read(ctx, r.live, m.Namespace, reference.Name, &corev1.Pod{})
+		if err != nil {
+			return err
+		}
+		if pod != nil && pod.DeletionTimestamp == nil && isStray(m, pod) {
+			s.Strays = append(s.Strays, *pod)
 		}
 	}
-	return strays, nil
+	if m.Status.CheckpointClaim == "" || m.Status.Checkpoint.ClaimReused {
+		return nil
+	}
+	claim, err := read(ctx, r.live, m.Namespace, m.Status.CheckpointClaim, &corev1.PersistentVolumeClaim{})
+	// A claim that was kept may have been created in the very second of the end.
+	if err == nil && claim != nil && wasMadeLate(m, claim) && claim.CreationTimestamp.After(m.Status.Times.Finished.Time) {
+		s.StrayClaim = claim
+	}
+	return err
 }
 
 // lateness is how long after the end of a migration a controller that was believed dead
@@ -75,12 +87,18 @@ func (r *reconciler) strays(ctx context.Context, m *v1alpha1.PodMigration) ([]co
 // connections. A user may create a pod of that name and with that mark again later.
 const lateness = 10 * time.Minute
 
+// wasMadeLate reports whether an object with the mark of a migration was created after
+// its end. Moments of creation are stored in whole seconds.
+func wasMadeLate(m *v1alpha1.PodMigration, object metav1.Object) bool {
+	finished, created := m.Status.Times.Finished, object.GetCreationTimestamp().Time
+	return finished != nil && m.Status.Phase.IsFinished() && v1alpha1.OwnedBy(object.GetLabels(), m.UID) &&
+		!created.Before(finished.Truncate(time.Second)) && !created.After(finished.Add(lateness))
+}
+
 // isStray reports whether a pod was created for a migration that had finished, and would
-// have been removed with it. Moments of creation are stored in whole seconds.
+// have been removed with it.
 func isStray(m *v1alpha1.PodMigration, pod metav1.Object) bool {
-	finished, created := m.Status.Times.Finished, pod.GetCreationTimestamp().Time
-	if finished == nil || !m.Status.Phase.IsFinished() || !v1alpha1.OwnedBy(pod.GetLabels(), m.UID) ||
-		created.Before(finished.Truncate(time.Second)) || created.After(finished.Add(lateness)) {
+	if !wasMadeLate(m, pod) {
 		return false
 	}
 	is := func(reference *v1alpha1.PodReference) bool {

@@ -51,6 +51,12 @@ func carrying(phase v1alpha1.Phase) *scene {
 	})
 }
 
+// protected is a scene whose claim cannot be deleted under it.
+func (s *scene) protected() *scene {
+	s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
+	return s
+}
+
 // source and destination are reports of the node agents.
 func (s *scene) source(phase v1alpha1.SourcePhase, pass int32) *scene {
 	s.Migration.Status.Checkpoint.Source = &v1alpha1.SourceReport{Node: "a", Attempt: 1, Phase: phase, Pass: pass, Bytes: 100 << 20, Files: 7}
@@ -145,7 +151,10 @@ func TestCarryingState(t *testing.T) {
 		}), NoAction, preparing, "", "rebuilt"}, ""},
 		{row{"place: drained by another client", carrying(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""}, v1alpha1.StepAbort},
 
-		{row{"hand over: the budgets are asked before the pod is frozen", carrying(handing), CheckEviction, handing, "", ""}, v1alpha1.StepCopy},
+		{row{"hand over: the claim is protected before it becomes the only copy", carrying(handing).with(func(s *scene) {
+			s.Claim.Finalizers, s.Claim.OwnerReferences = nil, []metav1.OwnerReference{ownerReference(s.Migration)}
+		}), ProtectClaim, handing, "", ""}, v1alpha1.StepCopy},
+		{row{"hand over: the budgets are asked before the pod is frozen", carrying(handing).protected(), CheckEviction, handing, "", ""}, v1alpha1.StepCopy},
 		{row{"hand over: sealing", sealing(), NoAction, handing, "", "frozen for the last copy"}, v1alpha1.StepSeal},
 		{row{"hand over: sealed, not restored", sealing().source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
 		{row{"hand over: an older pass is restored", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 2), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
@@ -188,7 +197,7 @@ func TestCarryingState(t *testing.T) {
 }
 
 func TestSealWaitsForTheBudget(t *testing.T) {
-	s := carrying(v1alpha1.PhaseHandingOver)
+	s := carrying(v1alpha1.PhaseHandingOver).protected()
 	allowed, err := settle(t, s.State, Result{})
 	if err != nil || allowed.Status.Checkpoint.Step != v1alpha1.StepSeal {
 		t.Errorf("allowed: step %q, error %v, want Seal", allowed.Status.Checkpoint.Step, err)

@@ -38,12 +38,18 @@ func claimHasOwner(s *State) bool {
 		return true
 	}
 	isOwned := !s.ownsClaim() || isOwnedByPod(c.OwnerReferences, s.replacement())
-	return c.DeletionTimestamp != nil && !hasClaimFinalizer(c) || isOwned && !hasClaimFinalizer(c)
+	return isLetGo(s, c) && (c.DeletionTimestamp != nil || isOwned)
+}
+
+// isLetGo reports whether neither the finalizer nor the ownership of the migration is
+// on a claim.
+func isLetGo(s *State, c *corev1.PersistentVolumeClaim) bool {
+	return !hasClaimFinalizer(c) && !isOwnedBy(c.OwnerReferences, s.Migration.UID)
 }
 
 func (b *builder) adoptClaim() Decision {
-	c := withoutClaimFinalizer(b.keptClaim())
-	if b.ownsClaim() {
+	c := withoutOwner(withoutClaimFinalizer(b.keptClaim()), b.Migration.UID)
+	if b.ownsClaim() && c.DeletionTimestamp == nil {
 		c = withOwner(c, b.replacement())
 	}
 	return b.do(ChangeObject{b.keptClaim(), c})
@@ -85,8 +91,8 @@ var failing = []step{
 	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},
 	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() != nil }, done: claimHasOwner, action: (*builder).adoptClaim},
 	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && s.ownsClaim() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: (*builder).deleteClaim},
-	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && !s.ownsClaim() }, done: func(s *State) bool { return s.claim() == nil || !hasClaimFinalizer(s.claim()) }, action: func(b *builder) Decision {
-		return b.do(ChangeObject{b.claim(), withoutClaimFinalizer(b.claim())})
+	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && !s.ownsClaim() }, done: func(s *State) bool { return s.claim() == nil || isLetGo(s, s.claim()) }, action: func(b *builder) Decision {
+		return b.do(ChangeObject{b.claim(), withoutOwner(withoutClaimFinalizer(b.claim()), b.Migration.UID)})
 	}},
 	{name: FinishFailed, action: (*builder).finishFailed},
 }
@@ -116,14 +122,17 @@ func (s *State) holdsOnlyCopy() bool {
 // user does next, would delete it. A claim that is being deleted keeps its finalizer.
 func isClaimKept(s *State) bool {
 	c := s.keptClaim()
-	return c == nil || !slices.ContainsFunc(c.OwnerReferences, isPodReference) && (c.DeletionTimestamp != nil || !hasClaimFinalizer(c))
+	return c == nil || !slices.ContainsFunc(c.OwnerReferences, mayGo) && (c.DeletionTimestamp != nil || !hasClaimFinalizer(c))
 }
 
-func isPodReference(o metav1.OwnerReference) bool { return o.Kind == "Pod" && o.APIVersion == "v1" }
+// mayGo reports whether an owner goes with a pod, or with the record of a migration.
+func mayGo(o metav1.OwnerReference) bool {
+	return o.Kind == "Pod" && o.APIVersion == "v1" || o.Kind == "PodMigration" && o.APIVersion == v1alpha1.SchemeGroupVersion.String()
+}
 
 func (b *builder) keepClaim() Decision {
 	kept := b.keptClaim().DeepCopy()
-	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, isPodReference)
+	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, mayGo)
 	if kept.DeletionTimestamp == nil {
 		kept = withoutClaimFinalizer(kept)
 	}
@@ -157,6 +166,22 @@ func (b *builder) deleteClaim() Decision {
 	return b.do(ChangeObject{c, withoutClaimFinalizer(c)})
 }
 
+// isClaimProtected reports whether the claim may become the only copy of the state:
+// whoever deletes it has to wait, and it does not go with the record of the migration.
+func isClaimProtected(s *State) bool {
+	c := s.keptClaim()
+	return c == nil || hasClaimFinalizer(c) && !isOwnedBy(c.OwnerReferences, s.Migration.UID)
+}
+
+func (b *builder) protectClaim() Decision {
+	c := b.keptClaim()
+	protected := withoutOwner(c, b.Migration.UID)
+	if !hasClaimFinalizer(protected) {
+		protected.Finalizers = append(protected.Finalizers, v1alpha1.CheckpointFinalizer)
+	}
+	return b.do(ChangeObject{c, protected})
+}
+
 func hasClaimFinalizer(c *corev1.PersistentVolumeClaim) bool {
 	return slices.Contains(c.Finalizers, v1alpha1.CheckpointFinalizer)
 }
@@ -176,11 +201,15 @@ func withOwner(c *corev1.PersistentVolumeClaim, pod *corev1.Pod) *corev1.Persist
 	return owned
 }
 
-// withoutOwner is a claim that outlives a pod.
-func withoutOwner(c *corev1.PersistentVolumeClaim, pod types.UID) *corev1.PersistentVolumeClaim {
+// withoutOwner is a claim that outlives an owner.
+func withoutOwner(c *corev1.PersistentVolumeClaim, owner types.UID) *corev1.PersistentVolumeClaim {
 	kept := c.DeepCopy()
-	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == pod })
+	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == owner })
 	return kept
+}
+
+func isOwnedBy(owners []metav1.OwnerReference, uid types.UID) bool {
+	return slices.ContainsFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == uid })
 }
 
 // keptClaim is the checkpoint claim: created by this migration, or by an earlier one of

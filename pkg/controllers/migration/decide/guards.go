@@ -42,6 +42,12 @@ var finishing = []step{
 	{name: DeleteStray, done: func(s *State) bool { return len(s.Strays) == 0 }, action: func(b *builder) Decision {
 		return b.do(DeleteObject{&b.Strays[0]})
 	}},
+	{name: DeleteStrayClaim, done: func(s *State) bool { return s.StrayClaim == nil || isClaimDeleted(s.StrayClaim) }, action: func(b *builder) Decision {
+		if b.StrayClaim.DeletionTimestamp == nil {
+			return b.do(DeleteObject{b.StrayClaim})
+		}
+		return b.do(ChangeObject{b.StrayClaim, withoutClaimFinalizer(b.StrayClaim)})
+	}},
 	{name: RemoveFinalizer, done: func(s *State) bool { return !slices.Contains(s.Migration.Finalizers, v1alpha1.Finalizer) }, action: func(b *builder) Decision {
 		unprotected := b.Migration.DeepCopy()
 		unprotected.Finalizers = slices.DeleteFunc(unprotected.Finalizers, func(f string) bool { return f == v1alpha1.Finalizer })
@@ -229,12 +235,11 @@ func containersChanged(b *builder) (Decision, bool) {
 	return b.restartPreparation(ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true
 }
 
-// claimDeleted rolls back when the claim is deleted that the migration made: its
-// finalizer keeps it until then.
+// claimDeleted rolls back when the claim that the migration made is deleted.
 func claimDeleted(b *builder) (Decision, bool) {
 	c := b.claim()
-	isLost := c == nil && b.Claim == nil && b.needsClaim() && b.Migration.Status.Phase != v1alpha1.PhasePreparing
-	if !isLost && (c == nil || c.DeletionTimestamp == nil || !slices.Contains(c.Finalizers, v1alpha1.CheckpointFinalizer)) {
+	isMissing := b.Claim == nil && b.needsClaim() && b.Migration.Status.Phase != v1alpha1.PhasePreparing
+	if !isMissing && (c == nil || c.DeletionTimestamp == nil) {
 		return Decision{}, false
 	}
 	return b.beginRollback(ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client", b.Migration.Status.CheckpointClaim)), true

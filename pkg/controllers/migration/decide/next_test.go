@@ -34,10 +34,11 @@ func TestNext(t *testing.T) {
 		{"prepare: claim of another client", in(placing).with(func(s *scene) {
 			s.Migration.Status.Phase, s.Replacement, s.Claim.Labels = preparing, nil, nil
 		}), NoAction, preparing, ReasonNameTaken, "claim checkpoint exists"},
-		{"prepare: old claim goes", in(placing).with(func(s *scene) {
+		{"prepare: the claim is deleted by another client", in(placing).with(func(s *scene) {
 			s.Migration.Status.Phase, s.Replacement = preparing, nil
 			deleting(s.Claim)
-		}), NoAction, preparing, "", "waiting for the old claim"},
+		}), NoAction, preparing, ReasonClaimDeleted, "claim checkpoint was deleted"},
+		{"prepare: a replacement that a newer controller has made", in(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Migration.Status.Replacement.UID = preparing, "" }), NoAction, preparing, "", "looking again"},
 		{"prepare: old replacement", in(placing).with(func(s *scene) { s.Migration.Status.Phase = preparing }), RemoveLeftovers, preparing, "", ""},
 		{"prepare: old replacement goes", in(placing).with(func(s *scene) { s.Migration.Status.Phase = preparing; deleting(s.Replacement) }), NoAction, preparing, "", "waiting for replacement"},
 		{"prepare: original gone", in(preparing).with(func(s *scene) { s.Pod = nil }), NoAction, preparing, ReasonOriginalDeleted, ""},
@@ -213,6 +214,12 @@ func TestNext(t *testing.T) {
 		}), NoAction, placing, ReasonUnschedulable, "scheduling gate kueue.x-k8s.io/admission"},
 
 		{"end: a pod that was made late", in(succeeded).with(func(s *scene) { s.Strays = []corev1.Pod{*replacementPod().Obj()} }), DeleteStray, succeeded, "", ""},
+		{"end: a claim that was made late", in(failed).with(func(s *scene) { s.StrayClaim = s.Claim }), DeleteStrayClaim, failed, "", ""},
+		{"end: a claim that was made late, and is kept", in(failed).with(func(s *scene) {
+			s.StrayClaim = s.Claim
+			deleting(s.StrayClaim)
+			s.StrayClaim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
+		}), DeleteStrayClaim, failed, "", ""},
 		{"end: the record needs no protection", in(succeeded), RemoveFinalizer, succeeded, "", ""},
 		{"end: nothing to do", in(succeeded).with(unprotected), NoAction, succeeded, "", ""},
 		{"end: deleted", in(failed).with(remove), RemoveFinalizer, failed, "", ""},

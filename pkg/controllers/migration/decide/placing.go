@@ -333,7 +333,9 @@ func (b *builder) createPlaceholder() Decision {
 			volumes = append(volumes, volume)
 		}
 	}
-	return b.do(CreateObject{containers.BuildPlaceholder(replacement, b.newStatus().Placeholder.Name, cmp.Or(b.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)})
+	placeholder := containers.BuildPlaceholder(replacement, b.newStatus().Placeholder.Name, cmp.Or(b.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)
+	placeholder.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
+	return b.do(CreateObject{placeholder})
 }
 
 func (b *builder) placeholderCreated(r Result) (Decision, error) {

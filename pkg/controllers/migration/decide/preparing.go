@@ -35,19 +35,25 @@ var preparing = []step{
 	{name: FinishPreparing, action: (*builder).finishPreparing},
 }
 
-// removeLeftovers removes what was made for containers that have changed since.
+// removeLeftovers removes what was made for containers that have changed since, and is
+// recorded. What is not was made by a newer controller: this one is believed dead.
 func (b *builder) removeLeftovers() Decision {
-	if r := b.replacement(); r != nil {
-		if r.DeletionTimestamp == nil {
-			return b.do(DeleteObject{r})
+	for _, made := range []struct {
+		what     string
+		pod      *corev1.Pod
+		recorded *v1alpha1.PodReference
+	}{{"replacement", b.replacement(), b.Migration.Status.Replacement}, {"placeholder", b.placeholder(), b.Migration.Status.Placeholder}} {
+		switch {
+		case made.pod == nil:
+			continue
+		case made.recorded == nil || made.recorded.UID != made.pod.UID:
+			return b.wait(shortPoll, "%s %s was created since this was decided: looking again", made.what, made.pod.Name)
+		case made.pod.DeletionTimestamp == nil:
+			return b.do(DeleteObject{made.pod})
 		}
-		return b.wait(PollInterval, "waiting for replacement %s to end, to build another one", r.Name)
+		return b.wait(shortPoll, "waiting for %s %s to end, to create another one", made.what, made.pod.Name)
 	}
-	p := b.placeholder()
-	if p.DeletionTimestamp == nil {
-		return b.do(DeleteObject{p})
-	}
-	return b.wait(shortPoll, "waiting for placeholder %s to end, to create another one", p.Name)
+	return b.decision
 }
 
 func refuseContainers(s *State) *containers.Refusal {
@@ -155,8 +161,8 @@ func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 				v1alpha1.MigrationUIDLabel: string(s.Migration.UID),
 			},
 			Annotations: map[string]string{v1alpha1.OriginalPodLabel: root},
-			// It may be the only copy of the state: whoever deletes it has to wait.
-			Finalizers: []string{v1alpha1.CheckpointFinalizer},
+			// Until it holds something it goes with the migration.
+			OwnerReferences: []metav1.OwnerReference{ownerReference(s.Migration)},
 		},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes:      []corev1.PersistentVolumeAccessMode{spec.ClaimAccessMode()},
@@ -164,6 +170,11 @@ func buildClaim(s *State) *corev1.PersistentVolumeClaim {
 			Resources:        corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: claimSize(s)}},
 		},
 	}
+}
+
+// ownerReference makes an object go when the record of its migration goes.
+func ownerReference(m *v1alpha1.PodMigration) metav1.OwnerReference {
+	return metav1.OwnerReference{APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "PodMigration", Name: m.Name, UID: m.UID}
 }
 
 // Space on the claim beyond what was measured: the pod continues writing, and a
@@ -221,7 +232,9 @@ func (b *builder) createCarrier() Decision {
 	case recorded.UID != "":
 		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", recorded.Name))
 	}
-	return b.do(CreateObject{containers.BuildCarrier(b.Pod, recorded.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)})
+	carrier := containers.BuildCarrier(b.Pod, recorded.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)
+	carrier.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
+	return b.do(CreateObject{carrier})
 }
 
 func (b *builder) carrierCreated(r Result) (Decision, error) {
@@ -302,6 +315,13 @@ func (b *builder) restartPreparation(reason, message string) Decision {
 		return b.beginRollback(reason, message+", which is not possible with a pod that its owner created")
 	}
 	b.newStatus().Phase = v1alpha1.PhasePreparing
+	// Only what is recorded is removed.
+	if r := b.replacement(); r != nil {
+		b.newStatus().Replacement.UID = r.UID
+	}
+	if p := b.placeholder(); p != nil {
+		b.newStatus().Placeholder.UID = p.UID
+	}
 	times := &b.newStatus().Times
 	times.Prepared, times.Copied, times.Placed, times.HandingOver, times.ReplacementReady = nil, nil, nil, nil, nil
 	if b.carries() {

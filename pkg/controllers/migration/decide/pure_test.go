@@ -18,7 +18,7 @@ func copyOf(s State) State {
 	for _, pod := range []**corev1.Pod{&s.Pod, &s.Replacement, &s.Carrier, &s.Placeholder} {
 		*pod = (*pod).DeepCopy()
 	}
-	s.Claim, s.PreviousClaim = s.Claim.DeepCopy(), s.PreviousClaim.DeepCopy()
+	s.Claim, s.PreviousClaim, s.StrayClaim = s.Claim.DeepCopy(), s.PreviousClaim.DeepCopy(), s.StrayClaim.DeepCopy()
 	s.Owner.Reference, s.Owner.ReplicaSet, s.Owner.Deployment = s.Owner.Reference.DeepCopy(), s.Owner.ReplicaSet.DeepCopy(), s.Owner.Deployment.DeepCopy()
 	s.Owner.StatefulSet, s.Owner.Job = s.Owner.StatefulSet.DeepCopy(), s.Owner.Job.DeepCopy()
 	s.Budgets, s.Siblings, s.Others, s.Strays = slices.Clone(s.Budgets), slices.Clone(s.Siblings), slices.Clone(s.Others), slices.Clone(s.Strays)

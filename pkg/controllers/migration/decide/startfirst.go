@@ -53,6 +53,7 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 // carryOver are the steps that give the replacement its state, while the original is
 // frozen.
 var carryOver = []step{
+	{name: ProtectClaim, applies: isToSeal, done: func(s *State) bool { return isSealAsked(s) || isClaimProtected(s) }, action: (*builder).protectClaim},
 	{name: CheckEviction, applies: isToSeal, done: isSealAsked, action: (*builder).checkEviction, settle: (*builder).evictionChecked},
 	{name: SealCheckpoint, applies: isToSeal, done: isSealedBySource, action: func(b *builder) Decision { return b.awaitFrozen(b.lastCopy()) }},
 	{name: RestoreCheckpoint, applies: isToSeal, action: func(b *builder) Decision {

@@ -53,6 +53,8 @@ type State struct {
 	// Strays are pods that carry the mark of a finished migration, and that it did not
 	// leave: a controller that was believed dead made them late.
 	Strays []corev1.Pod
+	// StrayClaim is a checkpoint claim that was made late; nil when there is none.
+	StrayClaim *corev1.PersistentVolumeClaim
 	// Limits bound the waiting.
 	Limits Limits
 }

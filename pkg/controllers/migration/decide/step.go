@@ -58,6 +58,7 @@ const (
 	StartReplacement    v1alpha1.Step = "StartReplacement"
 	BeginHandover       v1alpha1.Step = "BeginHandover"
 
+	ProtectClaim      v1alpha1.Step = "ProtectClaim"
 	CheckEviction     v1alpha1.Step = "CheckEviction"
 	SealCheckpoint    v1alpha1.Step = "SealCheckpoint"
 	RestoreCheckpoint v1alpha1.Step = "RestoreCheckpoint"
@@ -100,10 +101,11 @@ const (
 	DeleteClaim        v1alpha1.Step = "DeleteClaim"
 	FinishRollback     v1alpha1.Step = "FinishRollback"
 
-	FinishFailed    v1alpha1.Step = "FinishFailed"
-	RemoveFinalizer v1alpha1.Step = "RemoveFinalizer"
-	DeleteStray     v1alpha1.Step = "DeleteStray"
-	DeleteMigration v1alpha1.Step = "DeleteMigration"
+	FinishFailed     v1alpha1.Step = "FinishFailed"
+	RemoveFinalizer  v1alpha1.Step = "RemoveFinalizer"
+	DeleteStray      v1alpha1.Step = "DeleteStray"
+	DeleteStrayClaim v1alpha1.Step = "DeleteStrayClaim"
+	DeleteMigration  v1alpha1.Step = "DeleteMigration"
 )
 
 // Next decides the next step of a migration. It is pure: the same state gives
@@ -199,3 +201,16 @@ var settleOf = func() map[v1alpha1.Step]func(*builder, Result) (Decision, error)
 	}
 	return found
 }()
+
+// Steps are the names of a table's steps, in order, each once.
+func Steps(table string) []v1alpha1.Step {
+	var names []v1alpha1.Step
+	for _, t := range Tables {
+		for _, s := range t.steps {
+			if t.Name == table && !slices.Contains(names, s.name) {
+				names = append(names, s.name)
+			}
+		}
+	}
+	return names
+}

@@ -15,6 +15,7 @@ import (
 // starts. What can be done and checked before it ends is.
 var handOverStopFirst = slices.Concat([]step{
 	{name: PlacePlaceholder, applies: isUncommitted, done: isPlaceHeld, action: (*builder).placePlaceholder},
+	{name: ProtectClaim, applies: isToSealFirst, done: func(s *State) bool { return isSealAsked(s) || isClaimProtected(s) }, action: (*builder).protectClaim},
 	{name: CheckEviction, applies: isToSealFirst, done: isSealAsked, action: (*builder).checkEviction, settle: (*builder).evictionChecked},
 	{name: SealCheckpoint, applies: isToSealFirst, action: (*builder).sealBeforeStop},
 	{name: AnnounceReplacement, applies: isToHold, done: isAnnounced, action: (*builder).announceReplacement},

@@ -141,7 +141,7 @@ func TestStopFirst(t *testing.T) {
 			s.PreviousClaim = fixture.MakeClaim("old", corev1.ReadWriteOnce)
 			s.PreviousClaim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train"}}
 		}), OrphanClaim, handing, "", ""},
-		{"stop: the budgets are asked before the pod is frozen", stateful(), CheckEviction, handing, "", ""},
+		{"stop: the budgets are asked before the pod is frozen", stateful().protected(), CheckEviction, handing, "", ""},
 		{"stop: sealing", stateful().step(v1alpha1.StepSeal), NoAction, handing, "", "frozen for the last copy"},
 		{"stop: sealed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "verified"},
 		{"stop: seal failed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""},
