@@ -22,10 +22,13 @@ const PauseImage = "registry.k8s.io/pause:3.10"
 
 // BuildPlaceholder returns the pod that holds the place of a replacement until
 // the original is gone: it requests the same resources (requests, without the
-// overhead of the runtime class) and host ports, goes where the replacement and its volumes may go, and does nothing. No Service and
-// no controller of the original finds it.
+// overhead of the runtime class) within the same limits, and the same host ports, goes
+// where the replacement and its volumes may go, and does nothing. No Service and no
+// controller of the original finds it.
 func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests corev1.ResourceList, volumes []*corev1.PersistentVolume) *corev1.Pod {
-	spec := replacement.Spec
+	spec := *replacement.Spec.DeepCopy()
+	// The placeholder has no labels of the pod.
+	ResolveLabelKeys(&spec, replacement.Labels)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: replacement.Namespace, Name: name,
@@ -38,14 +41,14 @@ func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests core
 		},
 		Spec: corev1.PodSpec{
 			SchedulerName: v1alpha1.SchedulerName, PriorityClassName: spec.PriorityClassName, RuntimeClassName: spec.RuntimeClassName,
-			NodeSelector: spec.NodeSelector, Tolerations: spec.Tolerations, Affinity: spec.Affinity.DeepCopy(),
+			NodeSelector: spec.NodeSelector, Tolerations: spec.Tolerations, Affinity: spec.Affinity,
 			TopologySpreadConstraints: spec.TopologySpreadConstraints, ImagePullSecrets: spec.ImagePullSecrets,
 			AutomountServiceAccountToken:  new(false),
 			EnableServiceLinks:            new(false),
 			TerminationGracePeriodSeconds: new(int64(0)),
 			Containers: []corev1.Container{{
 				Name: "placeholder", Image: image, Args: []string{"pause"}, SecurityContext: restricted(),
-				Resources: placeholderResources(requests), Ports: hostPorts(&spec),
+				Resources: placeholderResources(&spec, requests), Ports: hostPorts(&spec),
 			}},
 		},
 	}
@@ -58,16 +61,45 @@ func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests core
 	return pod
 }
 
-// placeholderResources are what the scheduler counts for the replacement. What
-// cannot be overcommitted must be limited too.
-func placeholderResources(requests corev1.ResourceList) corev1.ResourceRequirements {
-	limits := corev1.ResourceList{}
+// placeholderResources are what the scheduler counts for the replacement, and what it
+// is limited to: a quota on limits wants them of every pod. What cannot be overcommitted
+// must be limited.
+func placeholderResources(spec *corev1.PodSpec, requests corev1.ResourceList) corev1.ResourceRequirements {
+	limits := limitsOfAll(spec)
 	for name, amount := range requests {
-		if name != corev1.ResourceCPU && name != corev1.ResourceMemory && name != corev1.ResourceEphemeralStorage {
+		limit, limited := limits[name]
+		switch {
+		case name != corev1.ResourceCPU && name != corev1.ResourceMemory && name != corev1.ResourceEphemeralStorage:
 			limits[name] = amount
+		case limited:
+			limits[name] = atLeast(limit, amount)
 		}
 	}
 	return corev1.ResourceRequirements{Requests: requests, Limits: limits}
+}
+
+// limitsOfAll sums the limits of CPU, memory and ephemeral storage that every container
+// has, or takes them from the pod. A pod of which one container has no limit has none.
+func limitsOfAll(spec *corev1.PodSpec) corev1.ResourceList {
+	limits := corev1.ResourceList{}
+	sums := aggregate(spec, limitsOf)
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		all := true
+		eachContainer(spec, func(c *corev1.Container) {
+			_, limited := c.Resources.Limits[name]
+			all = all && limited
+		})
+		if all {
+			limits[name] = sums[name]
+		}
+		if spec.Resources == nil {
+			continue
+		}
+		if limit, limited := spec.Resources.Limits[name]; limited {
+			limits[name] = limit
+		}
+	}
+	return limits
 }
 
 func hostPorts(spec *corev1.PodSpec) []corev1.ContainerPort {
