@@ -1,10 +1,12 @@
 package containers
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -46,10 +48,7 @@ func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests core
 			AutomountServiceAccountToken:  new(false),
 			EnableServiceLinks:            new(false),
 			TerminationGracePeriodSeconds: new(int64(0)),
-			Containers: []corev1.Container{{
-				Name: "placeholder", Image: image, Args: []string{"pause"}, SecurityContext: restricted(),
-				Resources: placeholderResources(&spec, requests), Ports: hostPorts(&spec),
-			}},
+			Containers:                    placeholderContainers(&spec, image, requests),
 		},
 	}
 	if target := replacement.Labels[v1alpha1.TargetNodeLabel]; target != "" {
@@ -61,45 +60,78 @@ func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests core
 	return pod
 }
 
-// placeholderResources are what the scheduler counts for the replacement, and what it
-// is limited to: a quota on limits wants them of every pod. What cannot be overcommitted
-// must be limited.
-func placeholderResources(spec *corev1.PodSpec, requests corev1.ResourceList) corev1.ResourceRequirements {
-	limits := limitsOfAll(spec)
-	for name, amount := range requests {
-		limit, limited := limits[name]
-		switch {
-		case name != corev1.ResourceCPU && name != corev1.ResourceMemory && name != corev1.ResourceEphemeralStorage:
-			limits[name] = amount
-		case limited:
-			limits[name] = atLeast(limit, amount)
+// placeholderContainers request together what the scheduler counts for the replacement.
+// There is one for each container that runs all the time, with its requests and limits:
+// what a quota or a limit range accepts of that one it accepts of this one. What the pod
+// requests beyond the sum of these, as for an init container, is added to the first.
+func placeholderContainers(spec *corev1.PodSpec, image string, requests corev1.ResourceList) []corev1.Container {
+	shares := sharesOf(spec)
+	rest := requests.DeepCopy()
+	for _, share := range shares {
+		for name, amount := range share.Requests {
+			if left := less(rest[name], amount, resource.Quantity{}); left.Sign() > 0 {
+				rest[name] = left
+				continue
+			}
+			delete(rest, name)
 		}
 	}
-	return corev1.ResourceRequirements{Requests: requests, Limits: limits}
+	var made []corev1.Container
+	for i, share := range shares {
+		c := corev1.Container{Name: "placeholder", Image: image, Args: []string{"pause"}, SecurityContext: restricted(), Resources: share}
+		if i == 0 {
+			add(c.Resources.Requests, rest)
+			c.Ports = hostPorts(spec)
+		} else {
+			c.Name += fmt.Sprintf("-%d", i)
+		}
+		limitEnough(c.Resources)
+		made = append(made, c)
+	}
+	return made
 }
 
-// limitsOfAll sums the limits of CPU, memory and ephemeral storage that every container
-// has, or takes them from the pod. A pod of which one container has no limit has none.
-func limitsOfAll(spec *corev1.PodSpec) corev1.ResourceList {
-	limits := corev1.ResourceList{}
-	sums := aggregate(spec, limitsOf)
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
-		all := true
-		eachContainer(spec, func(c *corev1.Container) {
-			_, limited := c.Resources.Limits[name]
-			all = all && limited
-		})
-		if all {
-			limits[name] = sums[name]
-		}
-		if spec.Resources == nil {
-			continue
-		}
-		if limit, limited := spec.Resources.Limits[name]; limited {
-			limits[name] = limit
+// sharesOf are the requests and limits of the containers of a pod that run all the time,
+// or those of the pod where it has some of its own.
+func sharesOf(spec *corev1.PodSpec) []corev1.ResourceRequirements {
+	share := func(of *corev1.ResourceRequirements) corev1.ResourceRequirements {
+		share := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+		add(share.Requests, of.Requests)
+		add(share.Limits, of.Limits)
+		return share
+	}
+	if spec.Resources != nil {
+		return []corev1.ResourceRequirements{share(spec.Resources)}
+	}
+	var shares []corev1.ResourceRequirements
+	for i := range spec.InitContainers {
+		if c := &spec.InitContainers[i]; isSidecar(c) {
+			shares = append(shares, share(&c.Resources))
 		}
 	}
-	return limits
+	for i := range spec.Containers {
+		shares = append(shares, share(&spec.Containers[i].Resources))
+	}
+	return shares
+}
+
+// limitEnough raises limits to what is requested, and to what a program of the node agent
+// needs. What cannot be overcommitted must be limited to what is requested.
+func limitEnough(resources corev1.ResourceRequirements) {
+	for name, request := range resources.Requests {
+		limit, limited := resources.Limits[name]
+		switch {
+		case name != corev1.ResourceCPU && name != corev1.ResourceMemory && name != corev1.ResourceEphemeralStorage:
+			resources.Limits[name] = request.DeepCopy()
+		case limited:
+			resources.Limits[name] = atLeast(limit, request)
+		}
+	}
+	for name, least := range leastResources() {
+		if limit, limited := resources.Limits[name]; limited {
+			resources.Limits[name] = atLeast(limit, least)
+		}
+	}
 }
 
 func hostPorts(spec *corev1.PodSpec) []corev1.ContainerPort {

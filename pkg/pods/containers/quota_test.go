@@ -201,39 +201,53 @@ func TestHelpersFitIntoLimitRanges(t *testing.T) {
 		t.Fatal("the limit range gave no defaults: this test shows nothing")
 	}
 	all := helpers(t, admitted)
-	for _, kind := range []string{"replacement", "rewritten pod", "carrier"} {
-		create(t, accept(kind, all[kind]))
+	for kind, helper := range all {
+		create(t, accept(kind, helper))
 	}
 }
 
-func TestPlaceholderIsLimitedAsThePodIs(t *testing.T) {
+// The scheduler counts for the placeholder what it counts for the replacement, whatever
+// the containers are, and its limits are those of the pod.
+func TestPlaceholderRequestsWhatThePodRequests(t *testing.T) {
+	gpu := func(c *corev1.Container) {
+		c.Resources.Requests = corev1.ResourceList{"vendor.example/gpu": resource.MustParse("2"), "hugepages-2Mi": resource.MustParse("4Mi"), corev1.ResourceMemory: resource.MustParse("1Gi")}
+		c.Resources.Limits = c.Resources.Requests
+	}
 	for name, test := range map[string]struct {
-		pod  *PodBuilder
-		want corev1.ResourceList
+		pod    *PodBuilder
+		limits corev1.ResourceList
 	}{
-		"sums": {MakePod("p").Sidecar("s", Running(), resources("10m", "32Mi", "100m", "32Mi")).
-			Container("a", Running(), resources("1", "1Gi", "2", "2Gi")).Container("b", Running(), resources("1", "1Gi", "1", "1Gi")), Amounts("3100m", "3104Mi")},
+		"one":                   {MakePod("p").Container("a", Running(), resources("1", "1Gi", "2", "2Gi")), Amounts("2", "2Gi")},
+		"several and a sidecar": {MakePod("p").Sidecar("s", Running(), resources("10m", "32Mi", "100m", "32Mi")).Container("a", Running(), resources("1", "1Gi", "2", "2Gi")).Container("b", Running(), resources("1", "1Gi", "1", "1Gi")), Amounts("3100m", "3104Mi")},
+		"an init container that runs again": {MakePod("p").Init("i", Exited(0), capabilities("NET_ADMIN"), resources("3", "3Gi", "", "")).
+			Container("a", Running(), resources("1", "1Gi", "2", "2Gi")).Container("b", Running(), resources("500m", "1Gi", "1", "1Gi")), Amounts("3500m", "3Gi")},
 		"one has no limit of CPU": {MakePod("p").Container("a", Running(), resources("1", "1Gi", "2", "2Gi")).
-			Container("b", Running(), resources("1", "1Gi", "", "1Gi")), corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("3Gi")}},
-		"of the pod": {MakePod("p").Container("a", Running()).With(func(p *corev1.Pod) {
+			Container("b", Running(), resources("1", "1Gi", "", "1Gi")), Amounts("2", "3Gi")},
+		"of the pod": {MakePod("p").Container("a", Running()).Container("b", Running()).With(func(p *corev1.Pod) {
 			p.Spec.Resources = &corev1.ResourceRequirements{Requests: Amounts("1", "1Gi"), Limits: Amounts("2", "2Gi")}
 		}), Amounts("2", "2Gi")},
-		"devices": {MakePod("p").Container("a", Running(), func(c *corev1.Container) {
-			c.Resources.Requests = corev1.ResourceList{"vendor.example/gpu": resource.MustParse("2")}
-			c.Resources.Limits = c.Resources.Requests
-		}), corev1.ResourceList{"vendor.example/gpu": resource.MustParse("2")}},
-		"none": {MakePod("p").Container("a", Running(), resources("1", "1Gi", "", "")), nil},
+		"devices": {MakePod("p").Container("a", Running(), gpu).Container("b", Running(), gpu), corev1.ResourceList{
+			"vendor.example/gpu": resource.MustParse("4"), "hugepages-2Mi": resource.MustParse("8Mi"), corev1.ResourceMemory: resource.MustParse("2Gi")}},
+		"no limits":         {MakePod("p").Container("a", Running(), resources("1", "1Gi", "", "")), nil},
+		"nothing":           {MakePod("p").Container("a", Running()), nil},
+		"limits for little": {MakePod("p").Container("a", Running(), resources("1m", "4Mi", "5m", "8Mi")), Amounts("10m", "32Mi")},
 	} {
-		placeholder := helpers(t, test.pod.Node("a").Obj())["placeholder"]
-		got := placeholder.Spec.Containers[0].Resources.Limits
-		for resource, want := range test.want {
-			if amount := got[resource]; amount.Cmp(want) != 0 {
-				t.Errorf("%s: limit of %s is %s, want %s", name, resource, amount.String(), want.String())
+		t.Run(name, func(t *testing.T) {
+			all := helpers(t, test.pod.Node("a").Obj())
+			stored := create(t, all["placeholder"])
+			count := resourcehelper.PodResourcesOptions{}
+			equal := func(what string, got, want corev1.ResourceList) {
+				for resource := range want {
+					if amount, wanted := got[resource], want[resource]; amount.Cmp(wanted) != 0 {
+						t.Errorf("%s of %s: %s, want %s", what, resource, amount.String(), wanted.String())
+					}
+				}
+				if len(got) != len(want) {
+					t.Errorf("%s %v, want %v", what, got, want)
+				}
 			}
-		}
-		if len(got) != len(test.want) {
-			t.Errorf("%s: limits %v, want %v", name, got, test.want)
-		}
-		create(t, placeholder)
+			equal("requests", resourcehelper.PodRequests(stored, count), resourcehelper.PodRequests(all["replacement"], count))
+			equal("limits", resourcehelper.PodLimits(stored, count), test.limits)
+		})
 	}
 }
