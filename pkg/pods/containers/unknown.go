@@ -41,6 +41,29 @@ func KeepUnknownFields(stored map[string]any, original, replacement *corev1.Pod)
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": to["metadata"], "spec": spec}, nil
 }
 
+// RefuseUnknownVolumes refuses a pod with a volume of a kind that our types do not know, and
+// that a container which moves uses: to them it is a volume without a source, which counts
+// as an emptyDir, and nothing says whether its content goes along. Stored is the pod as
+// the API server returned it. It writes the source of an emptyDir out, so a volume that has
+// none here has another one there.
+func RefuseUnknownVolumes(stored map[string]any, pod *corev1.Pod, v Verdicts) *Refusal {
+	volumes, _ := partOf(stored, "spec")["volumes"].([]any)
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		user := userOf(pod, v, volume.Name)
+		if volume.VolumeSource != (corev1.VolumeSource{}) || user == "" || MayLose(pod, volume.Name) || i >= len(volumes) {
+			continue
+		}
+		object, _ := volumes[i].(map[string]any)
+		kinds := slices.Sorted(maps.Keys(object))
+		if kinds = slices.DeleteFunc(kinds, func(key string) bool { return key == "name" }); len(kinds) > 0 {
+			return &Refusal{RefusalVolumeNotCarried, fmt.Sprintf("container %s uses volume %s of kind %s, which is not known here. %s",
+				user, volume.Name, kinds[0], howToDiscard(volume.Name))}
+		}
+	}
+	return nil
+}
+
 // asObject writes a pod as JSON does. Numbers are int64 or float64, as they are in
 // objects that the API machinery decodes.
 func asObject(pod *corev1.Pod) (map[string]any, error) {

@@ -3,6 +3,7 @@ package containers_test
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -236,5 +237,89 @@ func TestUnknownFieldsOfAnotherPodAreRefused(t *testing.T) {
 	}
 	if _, err := containers.KeepUnknownFields(map[string]any{"metadata": map[string]any{"uid": "uid-web"}}, pod, pod.DeepCopy()); err == nil {
 		t.Error("an object without a spec is not noticed")
+	}
+}
+
+func TestVolumesOfAnUnknownKindAreRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		change  func(text string) string
+		refused bool
+	}{
+		"all are known": {func(text string) string { return text }, false},
+		"one is not": {func(text string) string {
+			return strings.Replace(text, `"emptyDir": {"mode"`, `"cloudDir": {"mode"`, 1)
+		}, true},
+		"of a container that stays behind": {func(text string) string {
+			return strings.Replace(text, `"results", "future": "results", "emptyDir"`, `"results", "cloudDir"`, 1)
+		}, false},
+		"may be lost": {func(text string) string {
+			return strings.Replace(strings.Replace(text, `"emptyDir": {"mode"`, `"cloudDir": {"mode"`, 1),
+				`"labels"`, `"annotations": {"`+v1alpha1.DiscardableVolumesAnnotation+`": "scratch"}, "labels"`, 1)
+		}, false},
+		"no source at all": {func(text string) string {
+			return strings.Replace(text, `"future": "scratch", "emptyDir": {"mode": "0700", "sizeLimit": "1Gi"}`, `"name": "scratch"`, 1)
+		}, false},
+	} {
+		stored, pod := decode(t, test.change(fromTheFuture))
+		r := containers.RefuseUnknownVolumes(stored, pod, containers.Judge(pod, containers.Policy{}))
+		if (r != nil) != test.refused {
+			t.Errorf("%s: refusal %+v", name, r)
+		}
+		if r != nil && (r.Reason != containers.RefusalVolumeNotCarried || !strings.Contains(r.Message, "container serve uses volume scratch of kind cloudDir")) {
+			t.Errorf("%s: refusal %+v", name, r)
+		}
+	}
+}
+
+// Whatever is stripped and added: what our types know is what was built, and what they do
+// not know stays where its element stays.
+func TestUnknownFieldsOfRandomPods(t *testing.T) {
+	built := 0
+	for seed := range uint64(300) {
+		pod := randomPod(rand.New(rand.NewPCG(seed, 2)))
+		stored := normalized(t, pod)
+		spec := stored["spec"].(map[string]any)
+		marked := map[string]bool{}
+		for _, list := range []string{"initContainers", "containers", "volumes"} {
+			elements, _ := spec[list].([]any)
+			for _, element := range elements {
+				object := element.(map[string]any)
+				object["future"] = list + object["name"].(string)
+				marked[object["future"].(string)] = true
+			}
+		}
+		v := containers.Judge(pod, containers.Policy{})
+		o := options
+		o.GateImage = "agent:1"
+		replacement, err := containers.BuildReplacement(pod, v, o)
+		if err != nil {
+			continue
+		}
+		got, err := containers.KeepUnknownFields(stored, pod, replacement)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		built++
+		for _, list := range []string{"initContainers", "containers", "volumes"} {
+			elements, _ := at(t, got, "spec", list).([]any)
+			for _, element := range elements {
+				object := element.(map[string]any)
+				if mark := list + object["name"].(string); marked[mark] != (object["future"] == mark) {
+					t.Fatalf("seed %d: %s has the field %v", seed, mark, object["future"])
+				}
+			}
+		}
+		text, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, known := decode(t, string(text))
+		known.TypeMeta = replacement.TypeMeta
+		if diff := cmp.Diff(normalized(t, replacement), normalized(t, known)); diff != "" {
+			t.Fatalf("seed %d: not what was built (-want +got):\n%s", seed, diff)
+		}
+	}
+	if built < 100 {
+		t.Errorf("only %d replacements were built", built)
 	}
 }
