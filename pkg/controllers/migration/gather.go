@@ -9,6 +9,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -325,13 +326,27 @@ func (r *reconciler) claims(ctx context.Context, pod *corev1.Pod, another string
 		if claim == nil || claim.Spec.VolumeName == "" {
 			continue
 		}
-		if bound[name], err = read(ctx, r.live, "", claim.Spec.VolumeName, &corev1.PersistentVolume{}); err != nil {
+		if bound[name], err = r.volume(ctx, claim.Spec.VolumeName); err != nil {
 			return nil, err
 		}
 	}
 	return func(name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {
 		return found[name], bound[name]
 	}, nil
+}
+
+// volume reads a volume; nil when it does not exist. Of one on a path of its node the class
+// may say that every node has the same path.
+func (r *reconciler) volume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
+	volume, err := read(ctx, r.live, "", name, &corev1.PersistentVolume{})
+	if err != nil || volume == nil || volume.Spec.HostPath == nil || volume.Spec.StorageClassName == "" {
+		return volume, err
+	}
+	class, err := read(ctx, r.live, "", volume.Spec.StorageClassName, &storagev1.StorageClass{})
+	if err != nil {
+		return nil, err
+	}
+	return containers.WithSharedPath(volume, class), nil
 }
 
 // read gets an object; the zero T when it does not exist.

@@ -9,11 +9,11 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// moveAffinity returns the affinity of the pod with the requirement to avoid
-// the source, and to use the target when there is one. Terms are alternatives,
-// so every one of them gets the requirement.
-func moveAffinity(pod *corev1.Pod, source, targetNode string) *corev1.Affinity {
-	affinity := pod.Spec.Affinity.DeepCopy()
+// moveAffinity returns an affinity with the requirement to avoid the source, and to use
+// the target when there is one; what an earlier migration of the pod required is gone.
+// Terms are alternatives, so every one of them gets the requirement.
+func moveAffinity(of *corev1.Affinity, pod *corev1.Pod, source, targetNode string) *corev1.Affinity {
+	affinity := of.DeepCopy()
 	if affinity == nil {
 		affinity = &corev1.Affinity{}
 	}

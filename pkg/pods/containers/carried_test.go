@@ -68,8 +68,9 @@ func TestCarriedVolumes(t *testing.T) {
 // The gate comes before everything else, pulls each image once, and is gone
 // when the pod moves again.
 func TestGateOfAReplacement(t *testing.T) {
-	pod := MakePod("p").Node("a").Volume("v", EmptyDir()).Sidecar("log", Running()).Container("main", Running(), Mount("v", "/v")).
-		Container("other", Running()).With(func(p *corev1.Pod) {
+	guaranteed := resources("100m", "64Mi", "100m", "64Mi")
+	pod := MakePod("p").Node("a").Volume("v", EmptyDir()).Sidecar("log", Running(), guaranteed).Container("main", Running(), Mount("v", "/v"), guaranteed).
+		Container("other", Running(), guaranteed).With(func(p *corev1.Pod) {
 		p.Spec.InitContainers[0].Image, p.Spec.Containers[0].Image, p.Spec.Containers[1].Image = "log:1", "main:1", "main:1"
 		p.Status.QOSClass = corev1.PodQOSGuaranteed
 	}).Obj()

@@ -16,8 +16,7 @@ func CarrierName(root string, migration types.UID, created time.Time) string {
 }
 
 // BuildCarrier returns the pod that mounts the checkpoint claim on the node of
-// the original, so that the node agent can reach it there. It does nothing, and
-// requests nothing but to be there.
+// the original, so that the node agent can reach it there. It does nothing.
 func BuildCarrier(original *corev1.Pod, name, claim string, migration types.UID, image string) *corev1.Pod {
 	root := RootName(original)
 	return &corev1.Pod{
@@ -45,7 +44,7 @@ func BuildCarrier(original *corev1.Pod, name, claim string, migration types.UID,
 			TerminationGracePeriodSeconds: new(int64(1)),
 			ImagePullSecrets:              original.Spec.ImagePullSecrets,
 			Containers: []corev1.Container{{
-				Name: "carrier", Image: image, Args: []string{"pause"}, SecurityContext: restricted(),
+				Name: "carrier", Image: image, Args: []string{"pause"}, SecurityContext: restricted(), Resources: carrierResources(original),
 				VolumeMounts: []corev1.VolumeMount{{Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath}},
 			}},
 			Volumes: []corev1.Volume{{
@@ -56,4 +55,22 @@ func BuildCarrier(original *corev1.Pod, name, claim string, migration types.UID,
 			}},
 		},
 	}
+}
+
+// carrierResources are few, and both requested and limited, so that the carrier passes a
+// quota on either. Where the original names no CPU or memory the namespace has no such
+// quota, and the carrier requests nothing: its node may be full.
+func carrierResources(original *corev1.Pod) corev1.ResourceRequirements {
+	named := original.Spec.Resources != nil
+	eachContainer(&original.Spec, func(c *corev1.Container) {
+		for _, list := range []corev1.ResourceList{c.Resources.Requests, c.Resources.Limits} {
+			_, cpu := list[corev1.ResourceCPU]
+			_, memory := list[corev1.ResourceMemory]
+			named = named || cpu || memory
+		}
+	})
+	if !named {
+		return corev1.ResourceRequirements{}
+	}
+	return corev1.ResourceRequirements{Requests: leastResources(), Limits: leastResources()}
 }

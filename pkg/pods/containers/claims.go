@@ -12,12 +12,19 @@ import (
 // RefuseClaims returns the first persistent volume of a kept container that the
 // replacement could not use at all.
 func RefuseClaims(pod *corev1.Pod, v Verdicts, claims ClaimLookup) *Refusal {
-	for name := range claimsOf(pod, v) {
-		switch claim, pv := claims(name); {
-		case claim == nil:
+	return RefuseClaimsAmong(pod, v, claims, nil)
+}
+
+// RefuseClaimsAmong does the same where the nodes of the cluster are known: it also finds
+// volumes that only the source node reaches by a label of a storage driver.
+func RefuseClaimsAmong(pod *corev1.Pod, v Verdicts, claims ClaimLookup, nodes []*corev1.Node) *Refusal {
+	for name, volume := range claimsOf(pod, v) {
+		claim, pv := claims(name)
+		if claim == nil {
 			return &Refusal{RefusalClaimNotFound, fmt.Sprintf("the pod uses claim %s, which does not exist", name)}
-		case pv != nil && pv.Spec.Local != nil:
-			return &Refusal{RefusalLocalVolume, fmt.Sprintf("claim %s is a local disk of the node", name)}
+		}
+		if r := localVolume(pod, volume.Name, claim, pv, nodes); r != nil {
+			return r
 		}
 	}
 	return nil

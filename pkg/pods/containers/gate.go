@@ -22,14 +22,15 @@ const gateUser = 65532
 // until its state is restored. Meanwhile they have every image pulled, by the
 // kubelet and with the pod's own secrets: an image that cannot be pulled is
 // found while the original still works.
-func addGate(spec *corev1.PodSpec, image string, qos corev1.PodQOSClass) {
+func addGate(spec *corev1.PodSpec, image string) {
+	resources := gateResources(spec)
 	spec.Volumes = append(spec.Volumes, corev1.Volume{
 		Name: v1alpha1.GateVolumeName, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
 	})
 	own := func(name string, arguments ...string) corev1.Container {
 		return corev1.Container{
 			Name: name, Image: image, Args: append([]string{"gate"}, arguments...),
-			SecurityContext: restricted(), Resources: gateResources(qos),
+			SecurityContext: restricted(), Resources: *resources.DeepCopy(),
 			VolumeMounts: []corev1.VolumeMount{{Name: v1alpha1.GateVolumeName, MountPath: v1alpha1.GateMountPath}},
 		}
 	}
@@ -38,7 +39,7 @@ func addGate(spec *corev1.PodSpec, image string, qos corev1.PodQOSClass) {
 	eachContainer(spec, func(c *corev1.Container) {
 		if !seen[c.Image] {
 			seen[c.Image] = true
-			gate = append(gate, warm(c, len(seen)-1, qos))
+			gate = append(gate, warm(c, len(seen)-1, resources))
 		}
 	})
 	wait := own(v1alpha1.GateContainer, "wait", path.Join(v1alpha1.GateMountPath, v1alpha1.GateOpenFile))
@@ -47,27 +48,74 @@ func addGate(spec *corev1.PodSpec, image string, qos corev1.PodQOSClass) {
 }
 
 // warm runs our program in the image of a container, and ends at once.
-func warm(c *corev1.Container, number int, qos corev1.PodQOSClass) corev1.Container {
+func warm(c *corev1.Container, number int, resources corev1.ResourceRequirements) corev1.Container {
 	return corev1.Container{
 		Name: fmt.Sprintf("%s%d", v1alpha1.GateWarmContainerPrefix, number), Image: c.Image, ImagePullPolicy: c.ImagePullPolicy,
-		Command: []string{gateProgram, "gate", "warm"}, SecurityContext: c.SecurityContext.DeepCopy(), Resources: gateResources(qos),
+		Command: []string{gateProgram, "gate", "warm"}, SecurityContext: c.SecurityContext.DeepCopy(), Resources: *resources.DeepCopy(),
 		VolumeMounts: []corev1.VolumeMount{{Name: v1alpha1.GateVolumeName, MountPath: v1alpha1.GateMountPath, ReadOnly: true}},
 	}
 }
 
-// gateResources keep the quality of service of the pod. Init containers need
-// no room beside the containers that come after them.
-func gateResources(qos corev1.PodQOSClass) corev1.ResourceRequirements {
-	small := corev1.ResourceList{
+// leastResources let a program of the node agent start and do little.
+func leastResources() corev1.ResourceList {
+	return corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("32Mi"),
 	}
-	switch qos {
-	case corev1.PodQOSGuaranteed:
-		return corev1.ResourceRequirements{Requests: small, Limits: small.DeepCopy()}
-	case corev1.PodQOSBurstable:
-		return corev1.ResourceRequirements{Requests: small}
+}
+
+// gateResources are the CPU and memory of a container of the pod: of the one that may
+// use the most memory. So the gate passes the quotas and limit ranges that the container
+// passes, the pod keeps its quality of service, and, since init containers run before the
+// others, it requests no more than without a gate. A container that has less than the
+// gate needs is raised to that.
+func gateResources(spec *corev1.PodSpec) corev1.ResourceRequirements {
+	var of *corev1.Container
+	for i := range spec.Containers {
+		c := &spec.Containers[i]
+		if of == nil || mostMemory(c, of) {
+			of = c
+		}
 	}
-	return corev1.ResourceRequirements{}
+	resources := corev1.ResourceRequirements{}
+	if of == nil {
+		return resources
+	}
+	least := leastResources()
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		request, requests := of.Resources.Requests[name]
+		limit, limits := of.Resources.Limits[name]
+		if limits && limit.Cmp(least[name]) < 0 && spec.Resources == nil {
+			if requests && request.Cmp(limit) == 0 {
+				request = least[name]
+			}
+			limit = least[name]
+		}
+		if requests {
+			set(&resources.Requests, name, request)
+		}
+		if limits {
+			set(&resources.Limits, name, limit)
+		}
+	}
+	return resources
+}
+
+// mostMemory reports whether a container may use more memory than another one. Without
+// a limit it may use all.
+func mostMemory(c, than *corev1.Container) bool {
+	limit, limited := c.Resources.Limits[corev1.ResourceMemory]
+	other, otherLimited := than.Resources.Limits[corev1.ResourceMemory]
+	if !limited || !otherLimited {
+		return !limited && otherLimited
+	}
+	return limit.Cmp(other) > 0
+}
+
+func set(list *corev1.ResourceList, name corev1.ResourceName, amount resource.Quantity) {
+	if *list == nil {
+		*list = corev1.ResourceList{}
+	}
+	(*list)[name] = amount.DeepCopy()
 }
 
 // restricted is what Pod Security Standards demand at most.

@@ -1,10 +1,12 @@
 package containers
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -22,10 +24,13 @@ const PauseImage = "registry.k8s.io/pause:3.10"
 
 // BuildPlaceholder returns the pod that holds the place of a replacement until
 // the original is gone: it requests the same resources (requests, without the
-// overhead of the runtime class) and host ports, goes where the replacement and its volumes may go, and does nothing. No Service and
-// no controller of the original finds it.
+// overhead of the runtime class) within the same limits, and the same host ports, goes
+// where the replacement and its volumes may go, and does nothing. No Service and no
+// controller of the original finds it.
 func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests corev1.ResourceList, volumes []*corev1.PersistentVolume) *corev1.Pod {
-	spec := replacement.Spec
+	spec := *replacement.Spec.DeepCopy()
+	// The placeholder has no labels of the pod.
+	ResolveLabelKeys(&spec, replacement.Labels)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: replacement.Namespace, Name: name,
@@ -38,15 +43,12 @@ func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests core
 		},
 		Spec: corev1.PodSpec{
 			SchedulerName: v1alpha1.SchedulerName, PriorityClassName: spec.PriorityClassName, RuntimeClassName: spec.RuntimeClassName,
-			NodeSelector: spec.NodeSelector, Tolerations: spec.Tolerations, Affinity: spec.Affinity.DeepCopy(),
+			NodeSelector: spec.NodeSelector, Tolerations: spec.Tolerations, Affinity: spec.Affinity,
 			TopologySpreadConstraints: spec.TopologySpreadConstraints, ImagePullSecrets: spec.ImagePullSecrets,
 			AutomountServiceAccountToken:  new(false),
 			EnableServiceLinks:            new(false),
 			TerminationGracePeriodSeconds: new(int64(0)),
-			Containers: []corev1.Container{{
-				Name: "placeholder", Image: image, Args: []string{"pause"}, SecurityContext: restricted(),
-				Resources: placeholderResources(requests), Ports: hostPorts(&spec),
-			}},
+			Containers:                    placeholderContainers(&spec, image, requests),
 		},
 	}
 	if target := replacement.Labels[v1alpha1.TargetNodeLabel]; target != "" {
@@ -58,16 +60,78 @@ func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests core
 	return pod
 }
 
-// placeholderResources are what the scheduler counts for the replacement. What
-// cannot be overcommitted must be limited too.
-func placeholderResources(requests corev1.ResourceList) corev1.ResourceRequirements {
-	limits := corev1.ResourceList{}
-	for name, amount := range requests {
-		if name != corev1.ResourceCPU && name != corev1.ResourceMemory && name != corev1.ResourceEphemeralStorage {
-			limits[name] = amount
+// placeholderContainers request together what the scheduler counts for the replacement.
+// There is one for each container that runs all the time, with its requests and limits:
+// what a quota or a limit range accepts of that one it accepts of this one. What the pod
+// requests beyond the sum of these, as for an init container, is added to the first.
+func placeholderContainers(spec *corev1.PodSpec, image string, requests corev1.ResourceList) []corev1.Container {
+	shares := sharesOf(spec)
+	rest := requests.DeepCopy()
+	for _, share := range shares {
+		for name, amount := range share.Requests {
+			if left := less(rest[name], amount, resource.Quantity{}); left.Sign() > 0 {
+				rest[name] = left
+				continue
+			}
+			delete(rest, name)
 		}
 	}
-	return corev1.ResourceRequirements{Requests: requests, Limits: limits}
+	var made []corev1.Container
+	for i, share := range shares {
+		c := corev1.Container{Name: "placeholder", Image: image, Args: []string{"pause"}, SecurityContext: restricted(), Resources: share}
+		if i == 0 {
+			add(c.Resources.Requests, rest)
+			c.Ports = hostPorts(spec)
+		} else {
+			c.Name += fmt.Sprintf("-%d", i)
+		}
+		limitEnough(c.Resources)
+		made = append(made, c)
+	}
+	return made
+}
+
+// sharesOf are the requests and limits of the containers of a pod that run all the time,
+// or those of the pod where it has some of its own.
+func sharesOf(spec *corev1.PodSpec) []corev1.ResourceRequirements {
+	share := func(of *corev1.ResourceRequirements) corev1.ResourceRequirements {
+		share := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+		add(share.Requests, of.Requests)
+		add(share.Limits, of.Limits)
+		return share
+	}
+	if spec.Resources != nil {
+		return []corev1.ResourceRequirements{share(spec.Resources)}
+	}
+	var shares []corev1.ResourceRequirements
+	for i := range spec.InitContainers {
+		if c := &spec.InitContainers[i]; isSidecar(c) {
+			shares = append(shares, share(&c.Resources))
+		}
+	}
+	for i := range spec.Containers {
+		shares = append(shares, share(&spec.Containers[i].Resources))
+	}
+	return shares
+}
+
+// limitEnough raises limits to what is requested, and to what a program of the node agent
+// needs. What cannot be overcommitted must be limited to what is requested.
+func limitEnough(resources corev1.ResourceRequirements) {
+	for name, request := range resources.Requests {
+		limit, limited := resources.Limits[name]
+		switch {
+		case name != corev1.ResourceCPU && name != corev1.ResourceMemory && name != corev1.ResourceEphemeralStorage:
+			resources.Limits[name] = request.DeepCopy()
+		case limited:
+			resources.Limits[name] = atLeast(limit, request)
+		}
+	}
+	for name, least := range leastResources() {
+		if limit, limited := resources.Limits[name]; limited {
+			resources.Limits[name] = atLeast(limit, least)
+		}
+	}
 }
 
 func hostPorts(spec *corev1.PodSpec) []corev1.ContainerPort {

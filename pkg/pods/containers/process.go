@@ -93,13 +93,8 @@ func runtimeClass(pod *corev1.Pod) *Refusal {
 }
 
 func hostNamespaces(pod *corev1.Pod) *Refusal {
-	for _, namespace := range []struct {
-		field string
-		used  bool
-	}{{"hostNetwork", pod.Spec.HostNetwork}, {"hostPID", pod.Spec.HostPID}, {"hostIPC", pod.Spec.HostIPC}} {
-		if namespace.used {
-			return &Refusal{RefusalHostNamespace, fmt.Sprintf("the pod uses %s: its processes are tied to what is on the node", namespace.field)}
-		}
+	if used := hostNamespacesOf(&pod.Spec); len(used) > 0 {
+		return &Refusal{RefusalHostNamespace, fmt.Sprintf("the pod uses %s: its processes are tied to what is on the node", used[0])}
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ const (
 	RefusalLocalVolume       = "LocalVolume"
 	RefusalClaimNotShareable = "ClaimNotShareable"
 	RefusalClaimNotFound     = "ClaimNotFound"
+	RefusalInitContainers    = "InitContainerUnknown"
+	RefusalSandbox           = "SandboxedVolumes"
 )
 
 // Refusal says why a pod cannot be moved.
@@ -84,7 +86,7 @@ var podRules = []func(*corev1.Pod) *Refusal{
 
 // verdictRules also read which containers would move.
 var verdictRules = []func(*corev1.Pod, Verdicts) *Refusal{
-	nothingRemains, checkpointPathTaken, gatePathTaken, referenced, hostPath, hugePages, finishedWork, volumeNotCarried,
+	initContainerNames, nothingRemains, checkpointPathTaken, gatePathTaken, referenced, hostPath, hugePages, finishedWork, volumeNotCarried,
 	inlineDisk, resourceClaim,
 }
 
@@ -164,11 +166,18 @@ func hostPath(pod *corev1.Pod, v Verdicts) *Refusal {
 		if volume.HostPath == nil || mayGo[volume.Name] {
 			continue
 		}
-		if user := userOf(pod, v, volume.Name); user != "" {
+		if user := userOf(pod, v.withoutRunsAgain(), volume.Name); user != "" {
 			return &Refusal{RefusalHostPath, fmt.Sprintf("container %s uses %s of its node through volume %s. %s", user, volume.HostPath.Path, volume.Name, howToDiscard(volume.Name))}
 		}
 	}
 	return nil
+}
+
+// withoutRunsAgain leaves out the init containers that run again from their beginning:
+// what they write to a node they write to the next one, too.
+func (v Verdicts) withoutRunsAgain() Verdicts {
+	v.Containers = slices.DeleteFunc(slices.Clone(v.Containers), func(c v1alpha1.ContainerVerdict) bool { return c.Reason == ReasonInitRunsAgain })
+	return v
 }
 
 // finishedWork refuses when a finished container left its product where a kept

@@ -20,7 +20,8 @@ const serviceAccountVolumePrefix = "kube-api-access-"
 
 // ReplacementOptions name what a replacement is bound to.
 type ReplacementOptions struct {
-	// Name of the replacement; empty for a pod that is only imagined.
+	// Name of the replacement; empty for a pod that is only imagined. Nothing is added to
+	// that one at its creation, so it keeps what the API server added to the original.
 	Name string
 	// MigrationUID marks the migration that owns the replacement.
 	MigrationUID types.UID
@@ -37,6 +38,9 @@ type ReplacementOptions struct {
 	// WaitForOriginal keeps the replacement out of the scheduler's queue until
 	// WaitForOriginalGate is taken from it.
 	WaitForOriginal bool
+	// DropAnnotationPrefixes are those of annotations that say something of the original
+	// alone, beside the known ones.
+	DropAnnotationPrefixes []string
 	// SourceNode, OriginalUID and Root are those of the original. BuildReplacement
 	// takes them from the pod, Rewrite does not see that.
 	SourceNode  string
@@ -69,18 +73,22 @@ func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev
 	o.SourceNode, o.OriginalUID, o.Root = pod.Spec.NodeName, pod.UID, RootName(pod)
 	spec := stripped(pod, v, recreated(pod))
 	clearAssigned(spec)
+	if o.Name != "" {
+		clearAdmitted(spec, pod.Labels)
+	}
 	replacement := &corev1.Pod{ObjectMeta: inheritedMeta(pod, o), Spec: *spec}
-	takeOver(replacement, pod, v, o, pod.Status.QOSClass)
+	takeOver(replacement, pod, v, o)
 	return replacement, nil
 }
 
 // takeOver makes a pod, of which the containers that stay behind are gone, the
 // replacement: with the checkpoint, the gates, the place and the marks. It has
 // everything else from the pod that it was made of.
-func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions, quality corev1.PodQOSClass) {
+func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions) {
 	spec := &replacement.Spec
 	markReplacement(&replacement.ObjectMeta, of, v, o)
-	spec.Affinity = moveAffinity(of, o.SourceNode, o.TargetNode)
+	dropMarksOfStripped(replacement.Annotations, v)
+	spec.Affinity = moveAffinity(spec.Affinity, of, o.SourceNode, o.TargetNode)
 	spec.SchedulerName = v1alpha1.SchedulerName
 	if o.WaitForOriginal {
 		spec.SchedulingGates = append(spec.SchedulingGates, corev1.PodSchedulingGate{Name: v1alpha1.WaitForOriginalGate})
@@ -89,7 +97,7 @@ func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions, qua
 		mountCheckpoint(spec, o.ClaimName)
 	}
 	if o.GateImage != "" {
-		addGate(spec, o.GateImage, quality)
+		addGate(spec, o.GateImage)
 	}
 }
 
@@ -194,21 +202,6 @@ func eachContainer(spec *corev1.PodSpec, visit func(*corev1.Container)) {
 	}
 }
 
-// annotationsOfTheOriginal say something of the original alone. Of those that
-// network plugins write, some are read back: with them the replacement would
-// be given the address that the original still has.
-var annotationsOfTheOriginal = []string{
-	// kubectl apply would read it as the replacement's.
-	corev1.LastAppliedConfigAnnotation,
-	v1alpha1.ReclaimedAnnotation,
-	"k8s.v1.cni.cncf.io/network-status",
-	// OVN-Kubernetes and Kube-OVN read theirs back.
-	"k8s.ovn.org/pod-networks",
-	"ovn.kubernetes.io/allocated", "ovn.kubernetes.io/routed",
-	"ovn.kubernetes.io/ip_address", "ovn.kubernetes.io/mac_address",
-	"cni.projectcalico.org/containerID", "cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs",
-}
-
 // inheritedMeta keeps the labels, so that Services continue to match, and the
 // annotations. An owner that is no controller stays an owner: the replacement
 // must go when it goes.
@@ -225,7 +218,8 @@ func inheritedMeta(pod *corev1.Pod, o ReplacementOptions) metav1.ObjectMeta {
 			meta.OwnerReferences = append(meta.OwnerReferences, owner)
 		}
 	}
-	for _, key := range slices.Concat(annotationsOfTheOriginal, marksOfEarlierMigrations) {
+	dropMarks(&meta, o.DropAnnotationPrefixes)
+	for _, key := range marksOfEarlierMigrations {
 		delete(meta.Annotations, key)
 	}
 	return meta

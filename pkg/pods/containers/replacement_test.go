@@ -176,23 +176,6 @@ func TestReplacementAvoidsItsSource(t *testing.T) {
 	}
 }
 
-func TestAddressesOfTheOriginalStayWithIt(t *testing.T) {
-	pod := MakePod("p").Node("a").Container("main", Running()).
-		Annotation("k8s.ovn.org/pod-networks", `{"default":{"ip_addresses":["10.1.0.5/23"]}}`).
-		Annotation("ovn.kubernetes.io/allocated", "true").Annotation("ovn.kubernetes.io/ip_address", "10.1.0.5").
-		Annotation("cni.projectcalico.org/podIP", "10.1.0.5/32").
-		Annotation("k8s.v1.cni.cncf.io/networks", "macvlan").Obj()
-	got := build(t, pod, containers.ReplacementOptions{}).Annotations
-	for key, value := range got {
-		if strings.Contains(value, "10.1.0.5") || key == "ovn.kubernetes.io/allocated" {
-			t.Errorf("the replacement has annotation %s=%s of the original", key, value)
-		}
-	}
-	if got["k8s.v1.cni.cncf.io/networks"] != "macvlan" {
-		t.Error("the networks that the pod requests are lost")
-	}
-}
-
 func TestSecondMigration(t *testing.T) {
 	first := build(t, MakePod("p").Node("a").Annotation(v1alpha1.DiscardableVolumesAnnotation, v1alpha1.CheckpointVolumeName).
 		Container("main", Running()).Obj(),

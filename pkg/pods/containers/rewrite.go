@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // LeftOutAnnotation lists, on a replacement that has a controller, the containers
@@ -36,6 +35,7 @@ func Rewrite(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev1.Pod, er
 	if err := rewritable(pod, v, o); err != nil {
 		return nil, fmt.Errorf("pod %s/%s%s cannot take over: %w", pod.Namespace, pod.Name, pod.GenerateName, err)
 	}
+	v = keepWhatRunsAgain(pod, v)
 	replacement := pod.DeepCopy()
 	if replacement.Name == "" {
 		replacement.Name = o.Name
@@ -45,7 +45,7 @@ func Rewrite(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev1.Pod, er
 	if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == "StatefulSet" {
 		keepClaims(&replacement.Spec, pod)
 	}
-	takeOver(replacement, pod, v, o, pods.ComputeQOS(&pod.Spec))
+	takeOver(replacement, pod, v, o)
 	return replacement, nil
 }
 

@@ -227,7 +227,7 @@ func TestGateKeepsTheQualityOfService(t *testing.T) {
 		"Burstable":  {func(*corev1.Container) {}, true, false},
 		"Guaranteed": {both, true, true},
 		"BestEffort": {func(c *corev1.Container) { c.Resources = corev1.ResourceRequirements{} }, false, false},
-		"no memory":  {func(c *corev1.Container) { both(c); delete(c.Resources.Limits, corev1.ResourceMemory) }, true, false},
+		"no memory":  {func(c *corev1.Container) { both(c); delete(c.Resources.Limits, corev1.ResourceMemory) }, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := fixture.MakePod("p").Container("serve", fixture.Running(), fixture.Requests("500m", "64Mi"), test.change).Obj()

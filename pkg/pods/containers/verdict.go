@@ -23,8 +23,10 @@ const (
 	ReasonWaitingForInit       = "WaitingForInit"
 	ReasonInitCompleted        = "InitCompleted"
 	ReasonInitResultNotCarried = "InitResultNotCarried"
-	ReasonSidecar              = "Sidecar"
-	ReasonEphemeral            = "Ephemeral"
+	// ReasonInitRunsAgain: the container may have changed more than volumes.
+	ReasonInitRunsAgain = "InitRunsAgain"
+	ReasonSidecar       = "Sidecar"
+	ReasonEphemeral     = "Ephemeral"
 	// ReasonGate: the container was added by an earlier migration.
 	ReasonGate = "MigrationGate"
 	// ReasonLeftOutBefore: an earlier migration left the container out. The
@@ -175,6 +177,10 @@ func (j *judge) initContainer(c *corev1.Container) v1alpha1.ContainerVerdict {
 	case f.state == v1alpha1.StateCompleted && j.restartAll:
 		v.Reason, v.Message = ReasonMayRestart, "finished with exit code 0, but a restart rule of the pod may run all containers again"
 	case f.state == v1alpha1.StateCompleted:
+		if why := runsAgain(j.pod, c); why != "" {
+			v.Reason, v.Message = ReasonInitRunsAgain, runsAgainMessage(why)
+			break
+		}
 		v.ShouldMigrate, v.Reason, v.Message = false, ReasonInitCompleted, "finished its initialisation: left out, it does not run again"
 	case f.state == v1alpha1.StateWaiting && !f.hasRun:
 		v.Reason, v.Message = ReasonWaitingForInit, "its turn has not come yet"

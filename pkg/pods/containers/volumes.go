@@ -141,12 +141,29 @@ func containerOf(pod *corev1.Pod, name string) *corev1.Container {
 
 // discardable returns the volumes that the author of the pod can do without.
 func discardable(pod *corev1.Pod) map[string]bool {
+	return namesIn(pod, v1alpha1.DiscardableVolumesAnnotation, autoscalerVolumesAnnotation)
+}
+
+// namesIn returns what the lists in annotations of a pod name.
+func namesIn(pod *corev1.Pod, keys ...string) map[string]bool {
 	names := map[string]bool{}
-	for _, key := range []string{v1alpha1.DiscardableVolumesAnnotation, autoscalerVolumesAnnotation} {
-		for name := range strings.SplitSeq(pod.Annotations[key], ",") {
-			if name = strings.TrimSpace(name); name != "" {
-				names[name] = true
-			}
+	for _, key := range keys {
+		for _, name := range listOf(pod, key) {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+// listOf returns the names in an annotation of a pod, as they are written.
+func listOf(pod *corev1.Pod, key string) []string { return splitNames(pod.Annotations[key]) }
+
+// splitNames reads names that are separated by commas.
+func splitNames(text string) []string {
+	var names []string
+	for name := range strings.SplitSeq(text, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
 		}
 	}
 	return names

@@ -8,6 +8,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
 // hashLabels tell the ReplicaSets of one rollout apart. Nothing else selects by
@@ -30,10 +32,15 @@ func adoptionLabel(rs *appsv1.ReplicaSet) string {
 }
 
 // Unmatched returns the replacement without the label by which the ReplicaSet
-// would count it at once.
+// would count it at once. Selectors that take the value of this label have it written
+// out: the API server does not find it on the pod.
 func Unmatched(replacement *corev1.Pod, o Owner) *corev1.Pod {
 	kept := replacement.DeepCopy()
-	delete(kept.Labels, adoptionLabel(o.ReplicaSet))
+	key := adoptionLabel(o.ReplicaSet)
+	if value, has := kept.Labels[key]; has {
+		containers.ResolveLabelKeys(&kept.Spec, map[string]string{key: value})
+	}
+	delete(kept.Labels, key)
 	return kept
 }
 

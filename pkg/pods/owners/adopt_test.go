@@ -1,11 +1,13 @@
 package owners_test
 
 import (
+	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -33,6 +35,28 @@ func TestAdoption(t *testing.T) {
 				t.Errorf("labels %v, want %v", again.Labels, pod.Labels)
 			}
 		})
+	}
+}
+
+// The API server does not find the label that is left out, and would leave its value out
+// of the selectors that take it from there: pods of all revisions would be counted.
+func TestSelectorsKnowTheLabelThatIsLeftOut(t *testing.T) {
+	o := replicaSetOwner(func(rs *appsv1.ReplicaSet) {
+		rs.Spec.Selector.MatchLabels = map[string]string{"app": "web", "pod-template-hash": "abc"}
+	})
+	pod := podOf(nil, func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "web", "pod-template-hash": "abc"}
+		p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, MatchLabelKeys: []string{"pod-template-hash", "app"},
+		}}
+	})
+	got := owners.Unmatched(pod, o).Spec.TopologySpreadConstraints[0]
+	want := []metav1.LabelSelectorRequirement{{Key: "pod-template-hash", Operator: metav1.LabelSelectorOpIn, Values: []string{"abc"}}}
+	if !equality.Semantic.DeepEqual(got.LabelSelector.MatchExpressions, want) || !slices.Equal(got.MatchLabelKeys, []string{"app"}) {
+		t.Errorf("selector %v with keys %v, want %v with the other key", got.LabelSelector, got.MatchLabelKeys, want)
+	}
+	if before := pod.Spec.TopologySpreadConstraints[0]; len(before.MatchLabelKeys) != 2 || len(before.LabelSelector.MatchExpressions) > 0 {
+		t.Errorf("the pod that was given is changed: %+v", before)
 	}
 }
 

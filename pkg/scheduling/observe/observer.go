@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	policylisters "k8s.io/client-go/listers/policy/v1"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/klog/v2"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
 	"k8s.io/utils/clock"
@@ -30,6 +31,7 @@ type Observer struct {
 	budgets    policylisters.PodDisruptionBudgetLister
 	claims     corelisters.PersistentVolumeClaimLister
 	volumes    corelisters.PersistentVolumeLister
+	classes    storagelisters.StorageClassLister
 	live       client.Reader
 	metrics    metricsclient.MetricsV1beta1Interface
 	prometheus *Prometheus
@@ -47,6 +49,7 @@ func NewObserver(factory informers.SharedInformerFactory, live client.Reader, me
 		budgets: factory.Policy().V1().PodDisruptionBudgets().Lister(),
 		claims:  factory.Core().V1().PersistentVolumeClaims().Lister(),
 		volumes: factory.Core().V1().PersistentVolumes().Lister(),
+		classes: factory.Storage().V1().StorageClasses().Lister(),
 		live:    live,
 		metrics: metrics,
 		clock:   clock,
@@ -105,7 +108,11 @@ func (o *Observer) claimLookup(namespace string) containers.ClaimLookup {
 		if err != nil {
 			return claim, nil
 		}
-		return claim, volume
+		class, err := o.classes.Get(volume.Spec.StorageClassName)
+		if err != nil {
+			return claim, volume
+		}
+		return claim, containers.WithSharedPath(volume, class)
 	}
 }
 

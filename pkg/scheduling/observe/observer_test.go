@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +18,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	controllerfake "sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -79,5 +81,19 @@ func TestObserverAsksPrometheusInstead(t *testing.T) {
 	observation, err := observer.Observe(t.Context())
 	if err != nil || len(observation.NodeMetrics) != 11 {
 		t.Errorf("%v, %d measurements", err, len(observation.NodeMetrics))
+	}
+}
+
+// The class of a volume says for all of its volumes that every node has the same path.
+func TestObserverReadsWhatClassesSayOfTheirVolumes(t *testing.T) {
+	claim := fixture.MakeClaim("data", corev1.ReadWriteOnce)
+	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: claim.Spec.VolumeName}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "shared"}}
+	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "shared", Annotations: map[string]string{v1alpha1.SharedPathAnnotation: "true"}}}
+	factory := informers.NewSharedInformerFactory(fake.NewClientset(claim, volume, class), 0)
+	observer := NewObserver(factory, nil, nil, clocktesting.NewFakePassiveClock(now))
+	factory.Start(t.Context().Done())
+	factory.WaitForCacheSync(t.Context().Done())
+	if _, got := observer.claimLookup("default")("data"); got == nil || got.Annotations[v1alpha1.SharedPathAnnotation] != "true" {
+		t.Errorf("volume %+v", got)
 	}
 }

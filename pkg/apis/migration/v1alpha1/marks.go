@@ -34,6 +34,17 @@ const (
 	// DiscardableVolumesAnnotation lists, separated by commas, volumes of a pod
 	// whose content may be lost when the pod moves. The author of the pod sets it.
 	DiscardableVolumesAnnotation = GroupName + "/discardable-volumes"
+	// RerunInitContainersAnnotation lists, separated by commas, init containers of a
+	// pod that run again in its replacement though they have finished. The author of
+	// the pod sets it.
+	RerunInitContainersAnnotation = GroupName + "/rerun-init-containers"
+	// SkipInitContainersAnnotation lists init containers that do not run again though
+	// they may have changed more than volumes. The author of the pod sets it.
+	SkipInitContainersAnnotation = GroupName + "/skip-init-containers"
+	// SharedPathAnnotation with the value "true" on a PersistentVolume, on its claim or
+	// on its StorageClass says that the path of the volume holds the same files on every
+	// node, as that of a cluster file system does. Whoever provides the volume sets it.
+	SharedPathAnnotation = GroupName + "/shared-path"
 	// ExcludeAnnotation with the value "true" keeps the rebalancing loop away
 	// from a pod. A migration that a user requests is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"
