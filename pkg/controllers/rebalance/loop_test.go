@@ -205,6 +205,10 @@ func TestCycleDropsStaleMoves(t *testing.T) {
 			pod.Status.Phase = corev1.PodSucceeded
 			must(t, w.Status().Update(t.Context(), pod))
 		}},
+		{"excluded meanwhile", func(t *testing.T, w *world, pod *corev1.Pod) {
+			metav1.SetMetaDataAnnotation(&pod.ObjectMeta, "karpenter.sh/do-not-disrupt", "true")
+			must(t, w.Update(t.Context(), pod))
+		}},
 		{"destination cordoned", func(t *testing.T, w *world, _ *corev1.Pod) {
 			for _, name := range []string{"cool", "cold"} {
 				node := &corev1.Node{}

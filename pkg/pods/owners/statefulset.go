@@ -58,8 +58,12 @@ func partition(set *appsv1.StatefulSet) int32 {
 }
 
 // refuseRevision refuses a pod of which the next one would be of another revision,
-// unless a rollout is about to replace the pod anyway: for that InFlight waits.
+// unless a rollout is about to replace the pod anyway, or the controller has yet to
+// look at a change: for that InFlight waits.
 func refuseRevision(pod *corev1.Pod, set *appsv1.StatefulSet) *containers.Refusal {
+	if set.Status.ObservedGeneration < set.Generation {
+		return nil
+	}
 	own, next := revisionOf(pod, set), nextRevision(set, ordinalOf(pod.Name, set))
 	switch {
 	case own == next:

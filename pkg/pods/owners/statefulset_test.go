@@ -68,6 +68,7 @@ func TestAMoveKeepsTheRevision(t *testing.T) {
 	}{
 		"OnDelete, updated":                          {updating(onDelete, nil, 1), "db-0", "r2", false},
 		"OnDelete, older":                            {updating(onDelete, nil, 1), "db-0", "r1", true},
+		"OnDelete, was not looked at":                {updating(onDelete, nil, 1, func(s *appsv1.StatefulSet) { s.Generation = 2 }), "db-0", "r1", false},
 		"OnDelete, unlabelled, all are updated":      {updating(onDelete, nil, 3), "db-0", "", false},
 		"OnDelete, unlabelled, who knows":            {updating(onDelete, nil, 1), "db-0", "", true},
 		"below the partition":                        {updating(rolling, new(int32(2)), 1), "db-1", "r1", false},
