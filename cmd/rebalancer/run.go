@@ -33,6 +33,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 	"github.com/ai-storage/orchestrator/pkg/controllers/rebalance"
 	"github.com/ai-storage/orchestrator/pkg/controllers/reclaim"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/simulation"
 	"github.com/ai-storage/orchestrator/pkg/server/admission"
@@ -194,7 +195,7 @@ func metricsOptions(o *options, certificate certificateSource) server.Options {
 func setUpReclaim(ctx context.Context, mgr ctrl.Manager, configuration *load.Configuration, factory informers.SharedInformerFactory) error {
 	err := reclaim.SetupWithManager(ctx, mgr, reclaim.Options{
 		Pods: factory.Core().V1().Pods(), Enabled: configuration.Rebalance.Reclaim.Enabled,
-		SchedulerName: v1alpha1.SchedulerName, Excluded: observe.Excluded, Registerer: metrics.Registry,
+		SchedulerName: v1alpha1.SchedulerName, Excluded: owners.Excluded, Registerer: metrics.Registry,
 	})
 	if err != nil {
 		return fmt.Errorf("setting up reclaim in place: %w", err)
@@ -245,7 +246,10 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 	if err != nil {
 		return nil, nil, fmt.Errorf("setting up the simulation: %w", err)
 	}
-	observer := observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{})
+	observer, err := observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{})
+	if err != nil {
+		return nil, nil, err
+	}
 	if options := rebalance.PrometheusOptions(configuration.Rebalance); options != nil {
 		prometheus, err := observe.NewPrometheus(*options)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
 )
 
@@ -14,7 +15,7 @@ var systemUse = [2]int64{200, 512 << 20}
 
 // Observation is the world as the informers and the metrics API show it.
 func (w *World) Observation() *observe.Observation {
-	observation := &observe.Observation{At: w.At, Nodes: w.Nodes, Pods: w.Pods, Claims: noClaims}
+	observation := &observe.Observation{At: w.At, Nodes: w.Nodes, Pods: w.Pods, Claims: noClaims, Owner: fixture.OwnerOf}
 	stamp, window := metav1.NewTime(w.At), metav1.Duration{Duration: 20 * time.Second}
 	used := make(map[string][2]int64, len(w.Nodes))
 	observation.PodMetrics = make([]metricsv1beta1.PodMetrics, 0, len(w.Pods))

@@ -17,6 +17,7 @@ import (
 var sources = map[string]string{
 	"pkg/controllers/migration/decide/reasons.go": "Reason",
 	"pkg/pods/containers/refusal.go":              "Refusal",
+	"pkg/pods/containers/shared.go":               "Refusal",
 	"pkg/pods/owners/refuse.go":                   "Refusal",
 	"pkg/controllers/reclaim/reconciler.go":       "Reason",
 }

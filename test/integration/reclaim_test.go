@@ -24,7 +24,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 	"github.com/ai-storage/orchestrator/pkg/controllers/reclaim"
-	"github.com/ai-storage/orchestrator/pkg/scheduling/observe"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
 // reclaimer runs the reclaim controller for the world's namespace, with the
@@ -52,7 +52,7 @@ func (w *world) startReclaimer(enabled bool, registry *prometheus.Registry) (sto
 	ctx, cancel := context.WithCancel(w.t.Context())
 	w.must(reclaim.SetupWithManager(ctx, mgr, reclaim.Options{
 		Pods: factory.Core().V1().Pods(), Enabled: enabled, SchedulerName: v1alpha1.SchedulerName,
-		Excluded:  observe.Excluded,
+		Excluded:  owners.Excluded,
 		Namespace: w.namespace, Registerer: registry,
 	}))
 	factory.Start(ctx.Done())

@@ -21,14 +21,14 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// startControllers runs the Job and ReplicaSet controllers of Kubernetes.
+// startControllers runs the Job, ReplicaSet and StatefulSet controllers of Kubernetes.
 func startControllers(t *testing.T) {
 	t.Helper()
 	program := filepath.Join("..", "..", "bin", "kube-controller-manager")
 	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
 		program = filepath.Join(assets, "kube-controller-manager")
 	}
-	command := exec.CommandContext(t.Context(), program, "--kubeconfig="+kubeconfig(t), "--controllers=job-controller,replicaset-controller",
+	command := exec.CommandContext(t.Context(), program, "--kubeconfig="+kubeconfig(t), "--controllers=job-controller,replicaset-controller,statefulset-controller",
 		"--leader-elect=false", "--secure-port=0", "--v=1")
 	if err := command.Start(); err != nil {
 		t.Fatalf("starting %s: run make bin/kube-controller-manager: %v", program, err)

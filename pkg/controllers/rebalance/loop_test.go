@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -60,7 +61,7 @@ func (yes) Remove(*corev1.Pod) error                                            
 
 func newWorld(t *testing.T, pods int) *world {
 	t.Helper()
-	observation := &observe.Observation{At: noon, Claims: func(string) containers.ClaimLookup { return nil }}
+	observation := &observe.Observation{At: noon, Claims: func(string) containers.ClaimLookup { return nil }, Owner: fixture.OwnerOf}
 	usage := map[string]int64{"overutilized": 0, "cool": 0, "cold": 0}
 	amounts := func(milliCPU int64) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milliCPU, resource.DecimalSI), corev1.ResourceMemory: resource.MustParse("1Gi")}
@@ -203,6 +204,10 @@ func TestCycleDropsStaleMoves(t *testing.T) {
 		{"finished meanwhile", func(t *testing.T, w *world, pod *corev1.Pod) {
 			pod.Status.Phase = corev1.PodSucceeded
 			must(t, w.Status().Update(t.Context(), pod))
+		}},
+		{"excluded meanwhile", func(t *testing.T, w *world, pod *corev1.Pod) {
+			metav1.SetMetaDataAnnotation(&pod.ObjectMeta, "karpenter.sh/do-not-disrupt", "true")
+			must(t, w.Update(t.Context(), pod))
 		}},
 		{"destination cordoned", func(t *testing.T, w *world, _ *corev1.Pod) {
 			for _, name := range []string{"cool", "cold"} {

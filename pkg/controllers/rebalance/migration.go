@@ -13,6 +13,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/planner"
 )
 
@@ -33,6 +34,8 @@ func (l *Loop) validate(ctx context.Context, move *planner.Move, pod *corev1.Pod
 		return "the pod runs on node " + pod.Spec.NodeName, nil
 	case pods.IsTerminal(pod):
 		return "the pod has finished", nil
+	case owners.Excluded(pod) != "":
+		return owners.Excluded(pod), nil
 	}
 	node := &corev1.Node{}
 	err = l.Live.Get(ctx, client.ObjectKey{Name: move.To}, node)

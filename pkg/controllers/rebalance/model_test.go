@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/config"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
@@ -122,7 +123,7 @@ func (m *model) Observe(ctx context.Context) (*observe.Observation, error) {
 		return nil, err
 	}
 	observation := &observe.Observation{At: m.clock.Now(), Nodes: m.nodes, Migrations: migrations.Items,
-		NodeMetrics: m.nodeMetrics, PodMetrics: m.podMetrics, Claims: m.claimLookup}
+		NodeMetrics: m.nodeMetrics, PodMetrics: m.podMetrics, Claims: m.claimLookup, Owner: fixture.OwnerOf}
 	for _, pod := range m.pods {
 		observation.Pods = append(observation.Pods, pod.object)
 	}

@@ -18,5 +18,11 @@
 // another pod once the original is gone; the admission webhook turns that into the
 // replacement.
 //
+// What the owner's spec says counts before what we would like: whether its pods may
+// overlap (StopsFirst), of which revision the next one is (Refuse), whether it makes
+// one at all (Suspended, Ended, NoNextPod), and whether it manages a pod that is given
+// back to it (Abandons). Marks on the pod tell who must not be disturbed (Excluded)
+// and who works together with others (NeedsOptIn).
+//
 // The package must not call an API server, read a clock or log.
 package owners

@@ -68,21 +68,6 @@ func jobInFlight(job *batchv1.Job) string {
 	return ""
 }
 
-// statefulSetInFlight lets one pod of a StatefulSet move at a time: while one is
-// away or not Ready, the StatefulSet makes or updates no other.
-func statefulSetInFlight(set *appsv1.StatefulSet) string {
-	wanted, s := replicas(set.Spec.Replicas), set.Status
-	switch {
-	case s.ObservedGeneration < set.Generation, s.UpdateRevision != s.CurrentRevision:
-		return fmt.Sprintf("a rollout of StatefulSet %s is in flight: %d of %d pods are of the new kind", set.Name, s.UpdatedReplicas, s.Replicas)
-	case s.Replicas != wanted:
-		return fmt.Sprintf("StatefulSet %s is being scaled: it has %d pods and wants %d", set.Name, s.Replicas, wanted)
-	case s.ReadyReplicas < wanted:
-		return fmt.Sprintf("only %d of %d pods of StatefulSet %s are Ready: one at a time may be away", s.ReadyReplicas, wanted, set.Name)
-	}
-	return ""
-}
-
 // replicas is 1 where nothing is said: the default of apps/v1, and that of the
 // parallelism in batch/v1.
 func replicas(wanted *int32) int32 {

@@ -76,18 +76,6 @@ func Method(o Owner, order v1alpha1.HandoverOrder) v1alpha1.ReplacementMethod {
 	return v1alpha1.MethodRecreate
 }
 
-// StopsFirst returns why the original has to end before the owner makes another
-// pod; "" when both may exist.
-func StopsFirst(o Owner) string {
-	switch KindOf(o.Reference) {
-	case KindStatefulSet:
-		return "the name is the identity of a pod of a StatefulSet: there cannot be two"
-	case KindOther, KindDaemonSet:
-		return o.Reference.Kind + " " + o.Reference.Name + " makes another pod only when this one is gone"
-	}
-	return ""
-}
-
 // NeedsWebhook reports whether the owner makes the replacement, so that the
 // admission webhook has to turn the owner's pod into it.
 func NeedsWebhook(method v1alpha1.ReplacementMethod) bool {

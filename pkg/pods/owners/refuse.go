@@ -8,7 +8,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
@@ -23,6 +22,12 @@ const (
 	RefusalOwnerStopped  = "OwnerSuspended"
 	// RefusalOwnerCounts: the owner would count the move, or no longer count the pod.
 	RefusalOwnerCounts = "OwnerCountsPods"
+	// RefusalOwnerScaled: the owner wants fewer pods, and this one is not among them.
+	RefusalOwnerScaled = "OwnerScaledDown"
+	// RefusalOwnerUpdates: the owner's next pod would be of another revision.
+	RefusalOwnerUpdates = "OwnerUpdatesPods"
+	// RefusalGroup: a controller counts the pods of a group, and deletes one too many.
+	RefusalGroup = "PodGroupCounted"
 )
 
 // RefuseKind returns why pods of this kind of controller are not moved; nil when
@@ -30,6 +35,10 @@ const (
 func RefuseKind(pod *corev1.Pod) *containers.Refusal {
 	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
 		return refuse(RefusalOwner, "the pod is static: its node's kubelet runs it from a file")
+	}
+	if group := kueueGroupOf(pod); group != "" {
+		return refuse(RefusalGroup, "the pod is one of Kueue's pod group %s (%s): a replacement would be one pod more than the group has, and Kueue deletes what is too much. "+
+			"Delete the group and create it again, or have Kueue admit the workload as a whole: a Job, JobSet or other kind that it knows, with the label kueue.x-k8s.io/queue-name", group, kueueGroup)
 	}
 	switch reference := metav1.GetControllerOf(pod); KindOf(reference) {
 	case KindDaemonSet:
@@ -52,34 +61,18 @@ func Refuse(pod *corev1.Pod, o Owner) *containers.Refusal {
 	if r := RefuseKind(pod); r != nil || o.Reference == nil {
 		return r
 	}
+	if r := ended(o, Identity(pod, o)); r != nil {
+		return r
+	}
 	switch KindOf(o.Reference) {
 	case KindReplicaSet:
-		if o.ReplicaSet == nil || isGone(o, o.ReplicaSet) {
-			return gone(o)
-		}
 		return refuseReplicaSet(o.ReplicaSet)
 	case KindJob:
-		if o.Job == nil || isGone(o, o.Job) {
-			return gone(o)
-		}
 		return refuseJob(pod, o.Job)
 	case KindStatefulSet:
-		if o.StatefulSet == nil || isGone(o, o.StatefulSet) {
-			return gone(o)
-		}
+		return refuseRevision(pod, o.StatefulSet)
 	}
 	return nil
-}
-
-func isGone(o Owner, found interface {
-	GetUID() types.UID
-	GetDeletionTimestamp() *metav1.Time
-}) bool {
-	return found.GetUID() != o.Reference.UID || found.GetDeletionTimestamp() != nil
-}
-
-func gone(o Owner) *containers.Refusal {
-	return refuse(RefusalOwnerGone, "%s %s, to which the pod belongs, is gone or being deleted", o.Reference.Kind, o.Reference.Name)
 }
 
 func refuseReplicaSet(rs *appsv1.ReplicaSet) *containers.Refusal {
@@ -93,10 +86,8 @@ func refuseReplicaSet(rs *appsv1.ReplicaSet) *containers.Refusal {
 // the release could not be undone without the Job counting a failure.
 func refuseJob(pod *corev1.Pod, job *batchv1.Job) *containers.Refusal {
 	switch {
-	case job.Spec.Suspend != nil && *job.Spec.Suspend:
-		return refuse(RefusalOwnerStopped, "Job %s is suspended: it deletes its pods itself", job.Name)
-	case isEnding(job):
-		return refuse(RefusalOwnerFinished, "Job %s has finished, or is about to: it makes no more pods", job.Name)
+	case isSuspended(job):
+		return refuse(RefusalOwnerStopped, "%s", suspended(job))
 	case job.Spec.ManagedBy != nil && *job.Spec.ManagedBy != batchv1.JobControllerName:
 		return refuse(RefusalOwner, "Job %s is managed by %s, not by Kubernetes' own controller", job.Name, *job.Spec.ManagedBy)
 	case !slices.Contains(pod.Finalizers, batchv1.JobTrackingFinalizer):
@@ -113,16 +104,6 @@ func refuseJob(pod *corev1.Pod, job *batchv1.Job) *containers.Refusal {
 		return refuse(RefusalOwnerCounts, "index %s of Job %s has failed before, which its next pod would not know", pod.Annotations[batchv1.JobCompletionIndexAnnotation], job.Name)
 	}
 	return nil
-}
-
-func isEnding(job *batchv1.Job) bool {
-	return slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
-		switch c.Type {
-		case batchv1.JobComplete, batchv1.JobFailed, batchv1.JobSuccessCriteriaMet, batchv1.JobFailureTarget:
-			return c.Status == corev1.ConditionTrue
-		}
-		return false
-	})
 }
 
 func selectsByUID(job *batchv1.Job) bool {

@@ -100,9 +100,17 @@ func TestRefuse(t *testing.T) {
 		"ReplicaSet is being ended": {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.DeletionTimestamp = &now }), nil, owners.RefusalOwnerGone},
 		"ReplicaSet of expressions": {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.Spec.Selector.MatchLabels = nil }), nil, owners.RefusalOwnerSelector},
 
-		"StatefulSet":               {statefulSetOwner(asIs), nil, ""},
-		"StatefulSet is gone":       {without(statefulSetOwner(asIs)), nil, owners.RefusalOwnerGone},
-		"StatefulSet was recreated": {statefulSetOwner(func(s *appsv1.StatefulSet) { s.UID = "new" }), nil, owners.RefusalOwnerGone},
+		"StatefulSet":                {statefulSetOwner(asIs), nil, ""},
+		"StatefulSet is gone":        {without(statefulSetOwner(asIs)), nil, owners.RefusalOwnerGone},
+		"StatefulSet was recreated":  {statefulSetOwner(func(s *appsv1.StatefulSet) { s.UID = "new" }), nil, owners.RefusalOwnerGone},
+		"StatefulSet is scaled to 0": {statefulSetOwner(func(s *appsv1.StatefulSet) { s.Spec.Replicas = new(int32(0)) }), func(p *corev1.Pod) { p.Name = "db-0" }, owners.RefusalOwnerScaled},
+		"Deployment is scaled to 0":  {deploymentOwner(func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(0)) }), nil, owners.RefusalOwnerScaled},
+
+		"Kueue's group":                   {owners.Owner{}, labelled("kueue.x-k8s.io/pod-group-name", "g"), owners.RefusalGroup},
+		"Kueue's group, by annotation":    {owners.Owner{}, annotated("kueue.x-k8s.io/pod-group-name", "g"), owners.RefusalGroup},
+		"Kueue's group, of a StatefulSet": {statefulSetOwner(asIs), labelled("kueue.x-k8s.io/pod-group-name", "g"), owners.RefusalGroup},
+		"Kueue's queue":                   {owners.Owner{}, labelled("kueue.x-k8s.io/queue-name", "q"), ""},
+		"another gang, on request":        {replicaSetOwner(asIs), labelled("scheduling.x-k8s.io/pod-group", "g"), ""},
 	})
 }
 
@@ -135,13 +143,6 @@ func TestRefuseJob(t *testing.T) {
 }
 
 func TestInFlight(t *testing.T) {
-	deployment := func(change func(*appsv1.Deployment)) owners.Owner {
-		o := replicaSetOwner(asIs)
-		o.Deployment = &appsv1.Deployment{ObjectMeta: meta("web"), Spec: appsv1.DeploymentSpec{Replicas: new(int32(2))},
-			Status: appsv1.DeploymentStatus{Replicas: 2, UpdatedReplicas: 2}}
-		change(o.Deployment)
-		return o
-	}
 	now := metav1.Now()
 	for name, test := range map[string]struct {
 		owner owners.Owner
@@ -152,11 +153,11 @@ func TestInFlight(t *testing.T) {
 		"ReplicaSet is scaled":         {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.Status.Replicas = 1 }), true},
 		"ReplicaSet was not looked at": {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.Generation = 2 }), true},
 		"ReplicaSet wants one":         {replicaSetOwner(func(rs *appsv1.ReplicaSet) { rs.Spec.Replicas, rs.Status.Replicas = nil, 1 }), false},
-		"Deployment":                   {deployment(asIs), false},
-		"Deployment is being deleted":  {deployment(func(d *appsv1.Deployment) { d.DeletionTimestamp = &now }), true},
-		"Deployment was not looked at": {deployment(func(d *appsv1.Deployment) { d.Generation = 2 }), true},
-		"Deployment is rolled out":     {deployment(func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 1 }), true},
-		"Deployment is scaled":         {deployment(func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(3)) }), true},
+		"Deployment":                   {deploymentOwner(asIs), false},
+		"Deployment is being deleted":  {deploymentOwner(func(d *appsv1.Deployment) { d.DeletionTimestamp = &now }), true},
+		"Deployment was not looked at": {deploymentOwner(func(d *appsv1.Deployment) { d.Generation = 2 }), true},
+		"Deployment is rolled out":     {deploymentOwner(func(d *appsv1.Deployment) { d.Status.UpdatedReplicas = 1 }), true},
+		"Deployment is scaled":         {deploymentOwner(func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(3)) }), true},
 
 		"Job":                    {jobOwner(asIs), false},
 		"Job misses a pod":       {jobOwner(func(j *batchv1.Job) { j.Status.Active = 1 }), true},
@@ -171,9 +172,11 @@ func TestInFlight(t *testing.T) {
 
 		"StatefulSet":                   {statefulSetOwner(asIs), false},
 		"StatefulSet was not looked at": {statefulSetOwner(func(s *appsv1.StatefulSet) { s.Generation = 2 }), true},
-		"StatefulSet is rolled out":     {statefulSetOwner(func(s *appsv1.StatefulSet) { s.Status.UpdateRevision = "r2" }), true},
-		"StatefulSet is scaled":         {statefulSetOwner(func(s *appsv1.StatefulSet) { s.Status.Replicas = 2 }), true},
-		"StatefulSet with one away":     {statefulSetOwner(func(s *appsv1.StatefulSet) { s.Status.ReadyReplicas = 2 }), true},
+		"StatefulSet is rolled out": {statefulSetOwner(func(s *appsv1.StatefulSet) {
+			s.Status.UpdateRevision, s.Spec.UpdateStrategy.Type = "r2", appsv1.RollingUpdateStatefulSetStrategyType
+		}), true},
+		"StatefulSet is scaled":     {statefulSetOwner(func(s *appsv1.StatefulSet) { s.Status.Replicas = 2 }), true},
+		"StatefulSet with one away": {statefulSetOwner(func(s *appsv1.StatefulSet) { s.Status.ReadyReplicas = 2 }), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if reason := owners.InFlight(test.owner); (reason != "") != test.waits {

@@ -26,6 +26,9 @@ type Record struct {
 type Change struct {
 	Original corev1.ResourceRequirements `json:"original"`
 	Resized  corev1.ResourceRequirements `json:"resized"`
+	// Before is there from before the resize until after it, and is what was found: a
+	// crash in between leaves Before or Resized.
+	Before *corev1.ResourceRequirements `json:"before,omitempty"`
 	// TookMilli marks a running container, of which a thousandth of a CPU was taken
 	// so that the kubelet looks at its pod again.
 	TookMilli bool `json:"tookMilli,omitempty"`
@@ -97,19 +100,51 @@ func Original(pod *corev1.Pod) (*corev1.Pod, error) {
 	return pod, nil
 }
 
-// Explains reports whether resources are what this change, half done or done,
-// makes of the original: no other client has set them.
+// Explains reports whether resources are what this change, about to be done or done,
+// makes of the original. All else another client has set: also the original, once the
+// change is done.
 func (c Change) Explains(found corev1.ResourceRequirements) bool {
-	within := func(found, least, most corev1.ResourceList) bool {
-		for name := range most {
-			amount, is := found[name]
-			if !is || amount.Cmp(least[name]) < 0 || amount.Cmp(most[name]) > 0 {
+	return c.matches(found, c.Resized) || c.Before != nil && c.matches(found, *c.Before)
+}
+
+// matches compares the amounts that may change.
+func (c Change) matches(found, wanted corev1.ResourceRequirements) bool {
+	same := func(names, found, wanted corev1.ResourceList) bool {
+		for name := range names {
+			if amount, is := found[name]; !is || amount.Cmp(wanted[name]) != 0 {
 				return false
 			}
 		}
 		return true
 	}
-	return within(found.Requests, c.Resized.Requests, c.Original.Requests) && within(found.Limits, c.Resized.Limits, c.Original.Limits)
+	return same(c.Original.Requests, found.Requests, wanted.Requests) && same(c.Original.Limits, found.Limits, wanted.Limits)
+}
+
+// Pending returns the change as it is written down before resources are resized to
+// what is wanted. Where they are so already, there is nothing pending.
+func (c Change) Pending(found, wanted corev1.ResourceRequirements) Change {
+	c.Resized, c.Before = c.named(wanted), nil
+	if !c.matches(found, wanted) {
+		c.Before = new(c.named(found))
+	}
+	return c
+}
+
+// named returns of resources the amounts that may change.
+func (c Change) named(resources corev1.ResourceRequirements) corev1.ResourceRequirements {
+	pick := func(names, from corev1.ResourceList) corev1.ResourceList {
+		if names == nil {
+			return nil
+		}
+		picked := corev1.ResourceList{}
+		for name := range names {
+			if amount, is := from[name]; is {
+				picked[name] = amount.DeepCopy()
+			}
+		}
+		return picked
+	}
+	return corev1.ResourceRequirements{Requests: pick(c.Original.Requests, resources.Requests), Limits: pick(c.Original.Limits, resources.Limits)}
 }
 
 // Set copies the amounts that are named into resources and leaves all others.

@@ -29,8 +29,8 @@ func resized(t *testing.T, now corev1.ResourceRequirements) *corev1.Pod {
 func TestOriginalRestoresOnlyWhatTheRecordExplains(t *testing.T) {
 	for name, test := range map[string]struct{ now, want string }{
 		"resized":                      {"1m", "900m"},
-		"half resized":                 {"300m", "900m"},
-		"not resized yet":              {"900m", "900m"},
+		"set in between by another":    {"300m", "300m"},
+		"restored by another client":   {"900m", "900m"},
 		"raised by another client":     {"2", "2"},
 		"without a request ever since": {"0", "0"},
 	} {
@@ -51,6 +51,29 @@ func TestOriginalRestoresOnlyWhatTheRecordExplains(t *testing.T) {
 				t.Errorf("the pod that was given has changed:\n%s", diff)
 			}
 		})
+	}
+}
+
+// While a resize is about to be done, a crash leaves what was found or what was
+// wanted, and nothing else.
+func TestOriginalOfAResizeThatIsPending(t *testing.T) {
+	for now, want := range map[string]string{"1m": "900m", "400m": "900m", "25m": "25m", "900m": "900m", "399m": "399m"} {
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "batch", Resources: cpu(now)}}}}
+		change := reclaimed.Change{Original: cpu("900m")}.Pending(cpu("400m"), cpu("1m"))
+		record := reclaimed.Record{Containers: map[string]reclaimed.Change{"batch": change}}
+		if err := record.Write(pod); err != nil {
+			t.Fatal(err)
+		}
+		original, err := reclaimed.Original(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(cpu(want), original.Spec.Containers[0].Resources); diff != "" {
+			t.Errorf("now %s (-want +got):\n%s", now, diff)
+		}
+	}
+	if done := (reclaimed.Change{Original: cpu("900m")}).Pending(cpu("1m"), cpu("1m")); done.Before != nil {
+		t.Errorf("a resize that is done is pending: %+v", done)
 	}
 }
 

@@ -13,8 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
@@ -144,6 +146,14 @@ func (s *source) observation(at time.Time) *Observation {
 	}
 	r.Claims = func(string) containers.ClaimLookup {
 		return func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return nil, nil }
+	}
+	// An owner is there, or it is gone.
+	isThere := s.below(4) > 0
+	r.Owner = func(pod *corev1.Pod) owners.Owner {
+		if isThere {
+			return fixture.OwnerOf(pod)
+		}
+		return owners.Owner{Reference: metav1.GetControllerOf(pod)}
 	}
 	return r
 }

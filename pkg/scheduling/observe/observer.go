@@ -22,7 +22,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
-// Observer reads a cluster: nodes, pods and disruption budgets from informers,
+// Observer reads a cluster: nodes, pods, their owners and disruption budgets from informers,
 // migrations past every cache, since budgets are counted from them,
 // measurements from the metrics API or from Prometheus, and NUMA nodes when asked to.
 type Observer struct {
@@ -32,6 +32,7 @@ type Observer struct {
 	claims     corelisters.PersistentVolumeClaimLister
 	volumes    corelisters.PersistentVolumeLister
 	classes    storagelisters.StorageClassLister
+	owners     ownerListers
 	live       client.Reader
 	metrics    metricsclient.MetricsV1beta1Interface
 	prometheus *Prometheus
@@ -41,8 +42,12 @@ type Observer struct {
 }
 
 // NewObserver registers its informers with the factory, which the caller starts.
-// The reader asks the API server itself.
-func NewObserver(factory informers.SharedInformerFactory, live client.Reader, metrics metricsclient.MetricsV1beta1Interface, clock clock.PassiveClock) *Observer {
+// The reader asks the API server itself. It fails when the factory was started before.
+func NewObserver(factory informers.SharedInformerFactory, live client.Reader, metrics metricsclient.MetricsV1beta1Interface, clock clock.PassiveClock) (*Observer, error) {
+	owners, err := newOwnerListers(factory)
+	if err != nil {
+		return nil, fmt.Errorf("preparing to watch the owners of pods: %w", err)
+	}
 	return &Observer{
 		nodes:   factory.Core().V1().Nodes().Lister(),
 		pods:    factory.Core().V1().Pods().Lister(),
@@ -51,9 +56,10 @@ func NewObserver(factory informers.SharedInformerFactory, live client.Reader, me
 		volumes: factory.Core().V1().PersistentVolumes().Lister(),
 		classes: factory.Storage().V1().StorageClasses().Lister(),
 		live:    live,
+		owners:  owners,
 		metrics: metrics,
 		clock:   clock,
-	}
+	}, nil
 }
 
 // MeasureWith asks Prometheus from now on, and not the metrics API.
@@ -63,7 +69,7 @@ func (o *Observer) MeasureWith(prometheus *Prometheus) { o.prometheus = promethe
 // stand in for measurements. A source of measurements that is down for a while
 // adds none to the observation, which is no reason to plan by other figures.
 func (o *Observer) Observe(ctx context.Context) (*Observation, error) {
-	observation := &Observation{Claims: o.claimLookup}
+	observation := &Observation{Claims: o.claimLookup, Owner: o.owners.owner}
 	var err error
 	if observation.Nodes, err = o.nodes.List(labels.Everything()); err != nil {
 		return nil, fmt.Errorf("listing nodes: %w", err)

@@ -18,12 +18,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
-// Annotations of others by which a pod's owner says that it must stay.
-const (
-	safeToEvictAnnotation      = "cluster-autoscaler.kubernetes.io/safe-to-evict"
-	preferNoEvictionAnnotation = "descheduler.alpha.kubernetes.io/prefer-no-eviction"
-)
-
 // podCheck is one pod with all that the rules look at.
 type podCheck struct {
 	pod         *corev1.Pod
@@ -31,6 +25,7 @@ type podCheck struct {
 	usage       *cluster.Usage
 	observation *Observation
 	history     migrationHistory
+	users       claimUsers
 	options     Options
 	// verdicts are those of the rule movable. They cost more than the rules
 	// before it, which most pods of a cluster do not pass.
@@ -43,6 +38,8 @@ var rules = []func(*podCheck) string{
 	optedIn,
 	notExcluded,
 	notMigrating,
+	allowedByOwner,
+	sharesNoClaim,
 	movable,
 	oldEnough,
 	belowPriorityCeiling,
@@ -51,7 +48,7 @@ var rules = []func(*podCheck) string{
 	measured,
 }
 
-func buildPod(pod *corev1.Pod, requests cluster.Resources, observation *Observation, history migrationHistory, options Options) *cluster.Pod {
+func buildPod(pod *corev1.Pod, requests cluster.Resources, observation *Observation, history migrationHistory, users claimUsers, options Options) *cluster.Pod {
 	usage := podUsage(pod, requests, observation, options)
 	key := cluster.PodKey{Namespace: pod.Namespace, Name: pod.Name}
 	p := &cluster.Pod{
@@ -60,7 +57,7 @@ func buildPod(pod *corev1.Pod, requests cluster.Resources, observation *Observat
 		Requests: requests, Measured: usage, Object: pod,
 	}
 	e := &podCheck{
-		pod: pod, key: key, usage: usage, observation: observation, history: history, options: options,
+		pod: pod, key: key, usage: usage, observation: observation, history: history, users: users, options: options,
 	}
 	for _, rule := range rules {
 		if p.Immovable = rule(e); p.Immovable != "" {
@@ -111,22 +108,7 @@ func optedIn(e *podCheck) string {
 	return ""
 }
 
-func notExcluded(e *podCheck) string { return Excluded(e.pod) }
-
-// Excluded says by which annotation the author of a pod keeps the rebalancer away
-// from it; empty when there is none.
-func Excluded(pod *corev1.Pod) string {
-	switch {
-	case pod.Annotations[v1alpha1.ExcludeAnnotation] == "true":
-		return "the pod is excluded by annotation " + v1alpha1.ExcludeAnnotation
-	case pod.Annotations[safeToEvictAnnotation] == "false":
-		return "the pod is excluded by annotation " + safeToEvictAnnotation
-	}
-	if _, set := pod.Annotations[preferNoEvictionAnnotation]; set {
-		return "the pod is excluded by annotation " + preferNoEvictionAnnotation
-	}
-	return ""
-}
+func notExcluded(e *podCheck) string { return owners.Excluded(e.pod) }
 
 func notMigrating(e *podCheck) string {
 	if e.history.migrating[e.key] {
@@ -160,13 +142,28 @@ func keepsMemory(e *podCheck) string {
 	return ""
 }
 
-func movable(e *podCheck) string {
-	if refusal := owners.RefuseKind(e.pod); refusal != nil {
+// allowedByOwner asks the owner what the controller of migrations will ask it, and
+// what the loop alone has to respect: it stops no pod, and takes none from its group.
+func allowedByOwner(e *podCheck) string {
+	owner := e.observation.Owner(e.pod)
+	if refusal := owners.Refuse(e.pod, owner); refusal != nil {
 		return refusal.Message
 	}
-	if why := owners.StopsFirst(owners.Owner{Reference: metav1.GetControllerOf(e.pod)}); why != "" {
+	if why := owners.StopsFirst(owner); why != "" {
 		return "the pod would have to stop before it moves: " + why
 	}
+	return owners.NeedsOptIn(e.pod, owner)
+}
+
+// sharesNoClaim keeps a pod on the node of those that use the same volume.
+func sharesNoClaim(e *podCheck) string {
+	if refusal := e.users.refusal(e.pod, e.observation.Claims); refusal != nil {
+		return refusal.Message
+	}
+	return ""
+}
+
+func movable(e *podCheck) string {
 	var refusal *containers.Refusal
 	e.verdicts, refusal = e.options.Assessments.judge(e.pod, e.options.policyOf(e.pod), e.observation.Claims(e.pod.Namespace))
 	switch {

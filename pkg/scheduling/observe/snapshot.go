@@ -13,6 +13,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
@@ -55,7 +56,10 @@ type Observation struct {
 	Pods    []*corev1.Pod
 	Budgets []*policyv1.PodDisruptionBudget
 	// Claims finds the claims of a namespace and the volumes they are bound to.
-	Claims     func(namespace string) containers.ClaimLookup
+	Claims func(namespace string) containers.ClaimLookup
+	// Owner finds the controller of a pod, and what controls that. Of a controller
+	// that does not exist the reference is there alone.
+	Owner      func(pod *corev1.Pod) owners.Owner
 	Migrations []v1alpha1.PodMigration
 	// NodeMetrics and PodMetrics may hold several measurements of one node or pod.
 	NodeMetrics []metricsv1beta1.NodeMetrics
@@ -74,13 +78,14 @@ func Build(observation *Observation, options Options) *cluster.Snapshot {
 	options.Assessments.begin()
 	history := newMigrationHistory(observation.Migrations)
 	placed := make([]*cluster.Pod, 0, len(observation.Pods))
+	users := claimUsersOf(observation.Pods)
 	requested := map[string]cluster.Resources{}
 	for _, pod := range observation.Pods {
 		if !pods.HoldsPlace(pod) {
 			continue
 		}
 		requests := options.Assessments.requests(pod)
-		placed = append(placed, buildPod(pod, requests, observation, history, options))
+		placed = append(placed, buildPod(pod, requests, observation, history, users, options))
 		if observation.usesRequests() {
 			requested[pod.Spec.NodeName] = requested[pod.Spec.NodeName].Add(requests)
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -16,8 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
 
@@ -74,6 +78,7 @@ func testObservation() *Observation {
 		Claims: func(string) containers.ClaimLookup {
 			return func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return nil, nil }
 		},
+		Owner: fixture.OwnerOf,
 		NodeMetrics: []metricsv1beta1.NodeMetrics{{
 			ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Timestamp: metav1.NewTime(now.Add(-10 * time.Second)),
 			Window: metav1.Duration{Duration: 15 * time.Second}, Usage: resources("3", "2Gi"),
@@ -147,6 +152,34 @@ func TestImmovable(t *testing.T) {
 	annotated := func(key, value string) func(*Observation) {
 		return func(r *Observation) { r.Pods[0].Annotations = map[string]string{key: value} }
 	}
+	job := func(change func(*batchv1.Job)) func(*Observation) {
+		return func(r *Observation) {
+			r.Pods[0].OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "sum", Controller: new(true)}}
+			r.Pods[0].Finalizers = []string{batchv1.JobTrackingFinalizer}
+			r.Owner = func(pod *corev1.Pod) owners.Owner {
+				o := fixture.OwnerOf(pod)
+				change(o.Job)
+				return o
+			}
+		}
+	}
+	claim := func(mode corev1.PersistentVolumeAccessMode, user string) func(*Observation) {
+		return func(r *Observation) {
+			spec := &r.Pods[0].Spec
+			spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+			spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+			if user != "" {
+				other := r.Pods[0].DeepCopy()
+				other.Name, other.UID = user, types.UID(user)
+				r.Pods = append(r.Pods, other)
+			}
+			r.Claims = func(string) containers.ClaimLookup {
+				return func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) {
+					return &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{mode}}}, nil
+				}
+			}
+		}
+	}
 	pdb := func(allowed int32, selector map[string]string) func(*Observation) {
 		return func(r *Observation) {
 			r.Budgets = []*policyv1.PodDisruptionBudget{{
@@ -183,9 +216,35 @@ func TestImmovable(t *testing.T) {
 		{"movable", func(*Observation) {}, "", nil},
 		{"other scheduler", func(r *Observation) { r.Pods[0].Spec.SchedulerName = "default-scheduler" }, "has not opted in", nil},
 		{"our veto", annotated(v1alpha1.ExcludeAnnotation, "true"), v1alpha1.ExcludeAnnotation, nil},
-		{"the autoscaler's veto", annotated(safeToEvictAnnotation, "false"), safeToEvictAnnotation, nil},
-		{"the autoscaler's consent", annotated(safeToEvictAnnotation, "true"), "", nil},
-		{"the descheduler's veto", annotated(preferNoEvictionAnnotation, ""), preferNoEvictionAnnotation, nil},
+		{"the autoscaler's veto", annotated("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"), "safe-to-evict", nil},
+		{"the autoscaler's consent", annotated("cluster-autoscaler.kubernetes.io/safe-to-evict", "true"), "", nil},
+		{"the descheduler's veto", annotated("descheduler.alpha.kubernetes.io/prefer-no-eviction", ""), "prefer-no-eviction", nil},
+		{"Karpenter's veto", annotated("karpenter.sh/do-not-disrupt", "true"), "karpenter.sh/do-not-disrupt", nil},
+		{"Karpenter's consent", annotated("karpenter.sh/do-not-disrupt", "false"), "", nil},
+		{"a Job of one worker", job(func(*batchv1.Job) {}), "", nil},
+		{"a Job that is gone", func(r *Observation) {
+			job(func(*batchv1.Job) {})(r)
+			r.Owner = func(pod *corev1.Pod) owners.Owner { return owners.Owner{Reference: metav1.GetControllerOf(pod)} }
+		}, "Job sum, to which the pod belongs, is gone", nil},
+		{"a Job that is suspended", job(func(j *batchv1.Job) { j.Spec.Suspend = new(true) }), "is suspended", nil},
+		{"a Job that wants one pod at a time", job(func(j *batchv1.Job) { j.Spec.PodReplacementPolicy = new(batchv1.Failed) }), "have to stop before it moves: Job sum wants one pod at a time", nil},
+		{"a Job of workers", job(func(j *batchv1.Job) { j.Spec.Parallelism = new(int32(2)) }), "2 workers", nil},
+		{"a Job of workers that opts in", func(r *Observation) {
+			job(func(j *batchv1.Job) { j.Spec.Parallelism = new(int32(2)) })(r)
+			annotated(v1alpha1.RebalanceAnnotation, "true")(r)
+		}, "", nil},
+		{"a member of a gang", func(r *Observation) { r.Pods[0].Labels["leaderworkerset.sigs.k8s.io/name"] = "serve" }, "leaderworkerset.sigs.k8s.io/name", nil},
+		{"a Deployment that recreates its pods", func(r *Observation) {
+			r.Pods[0].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Controller: new(true)}}
+			r.Owner = func(pod *corev1.Pod) owners.Owner {
+				o := fixture.OwnerOf(pod)
+				o.Deployment = &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Strategy: appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}}}
+				return o
+			}
+		}, "strategy Recreate", nil},
+		{"a claim that another pod uses", claim(corev1.ReadWriteOnce, "reader"), "pod reader on node n1 uses it too", nil},
+		{"a claim of its own", claim(corev1.ReadWriteOnce, ""), "two nodes cannot use it", nil},
+		{"a claim for many nodes that another pod uses", claim(corev1.ReadWriteMany, "reader"), "", nil},
 		{"DaemonSet", controlled("DaemonSet"), "DaemonSet", nil},
 		{"ReplicaSet", controlled("ReplicaSet"), "ReplicaSet", nil},
 		{"terminating", func(r *Observation) { r.Pods[0].DeletionTimestamp = new(metav1.NewTime(now)) }, "being deleted", nil},

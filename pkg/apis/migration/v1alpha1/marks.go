@@ -48,6 +48,12 @@ const (
 	// ExcludeAnnotation with the value "true" keeps the rebalancing loop away
 	// from a pod. A migration that a user requests is still carried out.
 	ExcludeAnnotation = GroupName + "/exclude"
+	// RebalanceAnnotation with the value "true" lets the rebalancing loop move a pod
+	// that it would skip for what the pod is to others: one of several workers of a
+	// Job, a member of a gang, or a pod of a Job that holds devices. The author of the
+	// pod sets it, in the template, and so says that the others bear the absence of one
+	// for the time of a move. ExcludeAnnotation prevails.
+	RebalanceAnnotation = GroupName + "/rebalance"
 
 	// ReclaimedAnnotation holds, on a pod of which finished containers were shrunk
 	// in place, what they requested (JSON, package reclaim/record).

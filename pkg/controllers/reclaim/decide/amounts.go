@@ -32,14 +32,14 @@ func least(name corev1.ResourceName) resource.Quantity {
 }
 
 // shrinkContainer returns how a finished container is resized. Before is the change that
-// was recorded for it, if any, whose original counts. It is not ok when
+// was recorded for it, where it is known, whose original counts. It is not ok when
 // nothing would become less.
-func shrinkContainer(c *corev1.Container, before reclaimed.Change, class corev1.PodQOSClass) (change reclaimed.Change, ok bool) {
+func shrinkContainer(c *corev1.Container, before reclaimed.Change, known bool, class corev1.PodQOSClass) (change reclaimed.Change, ok bool) {
 	if asksForRestart(c) {
 		return before, false
 	}
 	found := before.Original
-	if !before.TookMilli {
+	if !known {
 		found = amountsOf(c.Resources, class)
 	}
 	change.Original = found
@@ -111,6 +111,7 @@ func takeOneMilli(pod *corev1.Pod, keep *reclaimed.Record, class corev1.PodQOSCl
 			list[corev1.ResourceCPU] = cpu
 		}
 	}
+	reclaimed.Set(&chosen.Resources, change.Resized)
 	keep.Containers[chosen.Name] = change
 }
 

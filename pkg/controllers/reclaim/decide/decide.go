@@ -13,7 +13,9 @@ import (
 )
 
 // Decision is what to do about one pod, in this order: write Remember, resize,
-// write Keep. Doing it again, or after a crash in between, does no harm.
+// write Keep. Doing it again, or after a crash in between, does no harm. Remember says
+// of every change that is about to be made what is found, and Keep does not: so what
+// a crash has left is not taken for what another client has set.
 type Decision struct {
 	// Remember is the record that must be on the pod before it is resized.
 	Remember reclaimed.Record
@@ -127,7 +129,7 @@ func rollbackReason(pod *corev1.Pod, old reclaimed.Record, facts Facts) string {
 
 // rollBack gives back all that is still as we left it.
 func rollBack(pod *corev1.Pod, old reclaimed.Record, why string) Decision {
-	d := Decision{Remember: old, Keep: reclaimed.Record{Skipped: why}, Why: why}
+	d := Decision{Keep: reclaimed.Record{Skipped: why}, Why: why}
 	want := pod.DeepCopy()
 	for i := range want.Spec.Containers {
 		c := &want.Spec.Containers[i]
@@ -140,14 +142,54 @@ func rollBack(pod *corev1.Pod, old reclaimed.Record, why string) Decision {
 		reclaimed.Set(want.Spec.Resources, old.Pod.Original)
 	}
 	d.resizeTo(want, pod)
+	d.Remember = pending(pod, want, old, d.Keep)
+	d.Remember.Skipped = old.Skipped
 	return d
+}
+
+// pending is the record that must be on a pod before it becomes what is wanted: of
+// every change that is kept or undone, what is found and what will be. It leaves out
+// what was undone before, and leaves what another client has set as it is recorded,
+// since that is why.
+func pending(pod, want *corev1.Pod, old, keep reclaimed.Record) reclaimed.Record {
+	record := keep.Clone()
+	for i := range pod.Spec.Containers {
+		found, wanted := pod.Spec.Containers[i], want.Spec.Containers[i]
+		if change, kept := keep.Containers[found.Name]; kept {
+			record.Containers[found.Name] = change.Pending(found.Resources, wanted.Resources)
+		} else if change, undone := old.Containers[found.Name]; undone {
+			if c := undoing(change, found.Resources, wanted.Resources); c != nil {
+				record.Containers[found.Name] = *c
+			}
+		}
+	}
+	if pod.Spec.Resources == nil || want.Spec.Resources == nil {
+		return record
+	}
+	if keep.Pod != nil {
+		record.Pod = new(keep.Pod.Pending(*pod.Spec.Resources, *want.Spec.Resources))
+	} else if old.Pod != nil {
+		record.Pod = undoing(*old.Pod, *pod.Spec.Resources, *want.Spec.Resources)
+	}
+	return record
+}
+
+// undoing is the record of a change that is undone; nil when it has been.
+func undoing(change reclaimed.Change, found, wanted corev1.ResourceRequirements) *reclaimed.Change {
+	if !change.Explains(found) {
+		return &change
+	}
+	if change = change.Pending(found, wanted); change.Before == nil {
+		return nil
+	}
+	return &change
 }
 
 // restore gives containers that start again what they had. The running one, of which
 // a thousandth of a CPU was taken, follows when no container is shrunk any more.
 func restore(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) (Decision, bool) {
 	keep := old.Clone()
-	d := Decision{Remember: old}
+	var d Decision
 	want := pod.DeepCopy()
 	giveBack := func(wanted func(*corev1.Container, reclaimed.Change) bool) {
 		for i := range want.Spec.Containers {
@@ -167,9 +209,30 @@ func restore(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) (D
 		giveBack(func(*corev1.Container, reclaimed.Change) bool { return true })
 	}
 	sharePodLevel(want, &keep)
-	d.Keep = keep
+	settle(want, &keep)
+	d.Remember, d.Keep = pending(pod, want, old, keep), keep
 	d.resizeTo(want, pod)
 	return d, true
+}
+
+// settle records what is wanted as done. Of a container from which nothing is taken
+// any more, nothing is kept.
+func settle(want *corev1.Pod, keep *reclaimed.Record) {
+	for i := range want.Spec.Containers {
+		c := &want.Spec.Containers[i]
+		change, kept := keep.Containers[c.Name]
+		if !kept {
+			continue
+		}
+		if change = change.Pending(c.Resources, c.Resources); sameAmounts(change.Original, change.Resized) {
+			delete(keep.Containers, c.Name)
+		} else {
+			keep.Containers[c.Name] = change
+		}
+	}
+	if keep.Pod != nil && want.Spec.Resources != nil {
+		keep.Pod = new(keep.Pod.Pending(*want.Spec.Resources, *want.Spec.Resources))
+	}
 }
 
 func hasShrunk(r reclaimed.Record) bool {
@@ -199,29 +262,24 @@ func shrink(pod *corev1.Pod, old reclaimed.Record, finished map[string]bool) Dec
 		if !finished[c.Name] {
 			continue
 		}
-		change, known := keep.Containers[c.Name]
-		if !known || change.TookMilli {
-			var ok bool
-			if change, ok = shrinkContainer(c, change, class); !ok {
-				continue
-			}
-			keep.Containers[c.Name] = change
+		before, known := keep.Containers[c.Name]
+		change, ok := shrinkContainer(c, before, known, class)
+		if !ok {
+			continue
 		}
+		keep.Containers[c.Name] = change
 		// What a crash kept from being resized is so now.
 		if !sameAmounts(withAmounts(c.Resources, change.Resized), c.Resources) {
 			d.Shrunk = append(d.Shrunk, c.Name)
+			reclaimed.Set(&c.Resources, change.Resized)
 		}
 	}
 	if len(d.Shrunk) > 0 && pod.Status.Resources != nil {
 		takeOneMilli(want, &keep, class)
 	}
-	for i := range want.Spec.Containers {
-		if change, known := keep.Containers[want.Spec.Containers[i].Name]; known {
-			reclaimed.Set(&want.Spec.Containers[i].Resources, change.Resized)
-		}
-	}
 	sharePodLevel(want, &keep)
-	d.Remember, d.Keep = keep, keep
+	settle(want, &keep)
+	d.Remember, d.Keep = pending(pod, want, old, keep), keep
 	d.resizeTo(want, pod)
 	return d
 }

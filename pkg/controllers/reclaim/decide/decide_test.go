@@ -240,6 +240,12 @@ func TestWhatCannotBeResizedIsRolledBackAndSkipped(t *testing.T) {
 		{"another client resizes the container too", func(pod *corev1.Pod) {
 			pod.Spec.Containers[0].Resources.Requests = fixture.Amounts("2", "1Gi")
 		}, "2700m 1152Mi", "another client"},
+		{"another client raises what was shrunk", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].Resources.Requests = fixture.Amounts("25m", "1Mi")
+		}, "725m 129Mi", "another client"},
+		{"another client restores what was shrunk", func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].Resources.Requests = fixture.Amounts("900m", "64Mi")
+		}, "1600m 192Mi", "another client"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			pod := training().Obj()
@@ -255,6 +261,35 @@ func TestWhatCannotBeResizedIsRolledBackAndSkipped(t *testing.T) {
 				t.Error("it is tried again")
 			}
 		})
+	}
+}
+
+// A resizer that always sets its own amounts meets us once, and once more when a
+// crash has kept us from writing down that the container was shrunk.
+func TestTwoResizersDoNotAlternate(t *testing.T) {
+	for amount, limits := range map[string]corev1.ResourceList{"25m": fixture.Amounts("25m", "1Mi"), "the original": fixture.Amounts("900m", "64Mi")} {
+		for crash := range 4 {
+			pod := training().Obj()
+			resizes := 0
+			for range 10 {
+				d := decide(t, pod, true)
+				if d.Resized != nil {
+					resizes++
+				}
+				until := all
+				if resizes == 1 && d.Resized != nil {
+					until = crash
+				}
+				pod = apply(t, pod, d, until)
+				pod.Spec.Containers[0].Resources.Requests = limits.DeepCopy()
+			}
+			if most := 2; resizes > most {
+				t.Errorf("%s, crash after %d writes: %d resizes, want %d at most", amount, crash, resizes, most)
+			}
+			if record, err := reclaimed.Of(pod); err != nil || record.Skipped == "" || len(record.Containers) > 0 {
+				t.Errorf("%s, crash after %d writes: record %+v, error %v, want one that skips the pod", amount, crash, record, err)
+			}
+		}
 	}
 }
 

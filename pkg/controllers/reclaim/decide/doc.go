@@ -20,7 +20,9 @@
 //     that requests most gives up 1m.
 //
 // What was there before is recorded on the pod first, so that a crash loses
-// nothing. A container that starts again gets it back at once.
+// nothing. A container that starts again gets it back at once. Whoever else resizes a
+// container that we have resized, to whatever, is left to it: all that is ours is
+// restored, and the pod skipped.
 //
 // The package must not call an API server, read a clock or log.
 package decide
