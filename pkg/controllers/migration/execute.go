@@ -2,10 +2,15 @@ package migration
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -13,6 +18,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
 // executor does what is decided for one migration. It implements decide.API.
@@ -31,10 +37,45 @@ func copyOf(object decide.Object) client.Object {
 }
 
 // Create implements decide.API.
-func (x executor) Create(ctx context.Context, object decide.Object) (decide.Object, error) {
-	created := copyOf(object)
-	err := x.client.Create(ctx, created)
-	return created, err
+func (x executor) Create(ctx context.Context, object decide.Object, of *corev1.Pod) (decide.Object, error) {
+	pod, isPod := object.(*corev1.Pod)
+	if of == nil || !isPod {
+		created := copyOf(object)
+		err := x.client.Create(ctx, created)
+		return created, err
+	}
+	stored, err := readStored(ctx, x.live, of.Namespace, of.Name)
+	if err != nil {
+		return nil, fmt.Errorf("reading pod %s as it is stored: %w", of.Name, err)
+	}
+	if stored == nil || stored.GetResourceVersion() != of.ResourceVersion {
+		return nil, apierrors.NewConflict(corev1.Resource("pods"), of.Name, errors.New("it has changed since it was judged"))
+	}
+	fields, err := containers.KeepUnknownFields(stored.Object, of, pod)
+	if err != nil {
+		return nil, err
+	}
+	created := &unstructured.Unstructured{Object: fields}
+	if err := x.client.Create(ctx, created); err != nil {
+		return nil, err
+	}
+	return asPod(created)
+}
+
+// readStored reads a pod with all its fields; nil when there is none.
+func readStored(ctx context.Context, reader client.Reader, namespace, name string) (*unstructured.Unstructured, error) {
+	stored := &unstructured.Unstructured{}
+	stored.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	return read(ctx, reader, namespace, name, stored)
+}
+
+// asPod is what our types know of a stored pod.
+func asPod(stored *unstructured.Unstructured) (*corev1.Pod, error) {
+	pod := &corev1.Pod{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(stored.Object, pod); err != nil {
+		return nil, fmt.Errorf("reading pod %s/%s: %w", stored.GetNamespace(), stored.GetName(), err)
+	}
+	return pod, nil
 }
 
 // Change implements decide.API.

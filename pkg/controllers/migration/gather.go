@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,29 +25,68 @@ import (
 // gather reads all that Next looks at.
 func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*decide.State, error) {
 	// A copy: the action and the status are written to m.
-	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage}
+	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage, DropAnnotations: r.dropAnnotations}
 	if m.Status.Phase.IsFinished() {
 		return s, r.gatherStrays(ctx, s)
 	}
 	var err error
-	if s.Pod, err = read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{}); err != nil {
-		return nil, err
-	}
 	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
 		if err := r.gatherRequest(ctx, s); err != nil {
 			return nil, err
 		}
-	} else if err := r.gatherMade(ctx, s); err != nil {
-		return nil, err
+	} else {
+		if s.Pod, err = read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{}); err != nil {
+			return nil, err
+		}
+		if err := r.gatherMade(ctx, s); err != nil {
+			return nil, err
+		}
 	}
 	if s.Owner, err = r.owner(ctx, s); err != nil {
 		return nil, err
 	}
 	// The claims of the pod decide until there is a placeholder or a replacement.
 	if s.Pod != nil && (m.Status.Phase != v1alpha1.PhaseHandingOver) {
-		s.Claims, err = r.claims(ctx, s.Pod, m.Status.CheckpointClaim)
+		if s.Claims, err = r.claims(ctx, s.Pod, m.Status.CheckpointClaim); err != nil {
+			return nil, err
+		}
+	}
+	if s.Pod != nil && s.Stored != nil {
+		err = r.gatherVolumes(ctx, s)
 	}
 	return s, err
+}
+
+// gatherVolumes reads who else uses the claims of a pod, and which nodes reach its
+// volumes, where that can matter.
+func (r *reconciler) gatherVolumes(ctx context.Context, s *decide.State) error {
+	hasClaim, hasAffinity := false, false
+	for _, v := range s.Pod.Spec.Volumes {
+		if v.PersistentVolumeClaim == nil {
+			continue
+		}
+		hasClaim = true
+		if _, volume := s.Claims(v.PersistentVolumeClaim.ClaimName); volume != nil && volume.Spec.NodeAffinity != nil {
+			hasAffinity = true
+		}
+	}
+	if hasClaim {
+		list := &corev1.PodList{}
+		if err := r.live.List(ctx, list, client.InNamespace(s.Pod.Namespace)); err != nil {
+			return err
+		}
+		s.Neighbours = list.Items
+	}
+	if hasAffinity {
+		list := &corev1.NodeList{}
+		if err := r.live.List(ctx, list); err != nil {
+			return err
+		}
+		for i := range list.Items {
+			s.Nodes = append(s.Nodes, &list.Items[i])
+		}
+	}
+	return nil
 }
 
 // gatherStrays finds what was created for a finished migration after its end: by a
@@ -124,10 +164,23 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *decide.State) error {
 		}
 		s.TargetNodeExists = node != nil
 	}
-	if s.Pod == nil {
-		return nil
+	stored, err := readStored(ctx, r.live, m.Namespace, m.Spec.PodName)
+	if err != nil || stored == nil {
+		return err
 	}
-	var err error
+	if s.Pod, err = asPod(stored); err != nil {
+		return err
+	}
+	s.Stored = stored.Object
+	if class := s.Pod.Spec.RuntimeClassName; class != nil {
+		found, err := read(ctx, r.live, "", *class, &nodev1.RuntimeClass{})
+		if err != nil {
+			return err
+		}
+		if found != nil {
+			s.Handler = found.Handler
+		}
+	}
 	if s.Migration.Spec.Checkpoint.Mode == v1alpha1.CheckpointProcess {
 		if s.CarriesProcesses, err = r.carriesProcesses(ctx, s.Pod.Spec.NodeName); err != nil {
 			return err

@@ -42,6 +42,8 @@ type reconciler struct {
 	onStep    func(types.NamespacedName, string) error
 	// agentImage is the image of the node agent.
 	agentImage string
+	// dropAnnotations are prefixes of annotations that a replacement does not inherit.
+	dropAnnotations []string
 
 	// acceptance makes the acceptance of migrations serial, so that neither two
 	// migrations of one pod nor more than the budget pass.

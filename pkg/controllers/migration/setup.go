@@ -29,6 +29,7 @@ const (
 	DefaultMeasureTimeout     = 90 * time.Second
 	DefaultAgentGrace         = 30 * time.Second
 	DefaultStartGrace         = time.Minute
+	DefaultSettling           = 5 * time.Second
 	DefaultWorkers            = 16
 )
 
@@ -53,6 +54,13 @@ type Options struct {
 	// StartGrace is how long the kubelet may fail to start a container of the
 	// replacement before the migration is rolled back.
 	StartGrace time.Duration
+	// Settling is how long a replacement that nothing probes, and of which its owner says
+	// nothing (minReadySeconds), has to be Ready before its original may end. Docker Swarm
+	// watches a new task as long before it updates the next (--update-monitor).
+	Settling time.Duration
+	// DropAnnotationPrefixes are those of annotations that say something of the original
+	// alone, beside the known ones: a replacement does not inherit them.
+	DropAnnotationPrefixes []string
 	// AgentImage is the image of the node agent, which carries the content of
 	// emptyDirs; empty where there is none, and such pods are refused.
 	AgentImage string

@@ -26,19 +26,15 @@ func MinReady(o Owner) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// settlingTime is how long a pod without probes has to run. Docker Swarm watches a
-// new task as long before it updates the next (--update-monitor).
-const settlingTime = 5 * time.Second
-
 // SettlingTime is for how long a replacement has to be Ready before the original may
 // end: what its owner wants or, where the owner does not say and no probe tells
 // whether the pod works, a moment. A container without a probe is Ready once it has
 // started, also when it is about to fail.
-func SettlingTime(o Owner, replacement *corev1.Pod) time.Duration {
+func SettlingTime(o Owner, replacement *corev1.Pod, unprobed time.Duration) time.Duration {
 	if wanted := MinReady(o); wanted > 0 || isProbed(replacement) {
 		return wanted
 	}
-	return settlingTime
+	return unprobed
 }
 
 // isProbed reports whether a probe, or another client, has to say that the pod works

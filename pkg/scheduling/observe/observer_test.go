@@ -96,7 +96,10 @@ func TestObserverReadsWhatClassesSayOfTheirVolumes(t *testing.T) {
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: claim.Spec.VolumeName}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "shared"}}
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "shared", Annotations: map[string]string{v1alpha1.SharedPathAnnotation: "true"}}}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(claim, volume, class), 0)
-	observer := NewObserver(factory, nil, nil, clocktesting.NewFakePassiveClock(now))
+	observer, err := NewObserver(factory, nil, nil, clocktesting.NewFakePassiveClock(now))
+	if err != nil {
+		t.Fatal(err)
+	}
 	factory.Start(t.Context().Done())
 	factory.WaitForCacheSync(t.Context().Done())
 	if _, got := observer.claimLookup("default")("data"); got == nil || got.Annotations[v1alpha1.SharedPathAnnotation] != "true" {

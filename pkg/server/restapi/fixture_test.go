@@ -50,7 +50,6 @@ func (willing) Check(_ context.Context, m *v1alpha1.PodMigration) (migration.Pre
 	return migration.PreflightResult{Pod: &corev1.Pod{}}, nil
 }
 
-
 // newServer serves an API without a cluster. The functions may take the place of
 // what the API server does.
 func newServer(t *testing.T, functions interceptor.Funcs, change func(*Options)) *Server {

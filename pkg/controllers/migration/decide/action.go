@@ -16,8 +16,10 @@ type Object interface {
 
 // API is what actions do, and what they ask. Objects that are passed stay as they are.
 type API interface {
-	// Create returns the object as it was stored.
-	Create(ctx context.Context, object Object) (Object, error)
+	// Create returns the object as it was stored. A pod that was made of another one keeps
+	// the fields of that one that our types do not know, and is not created when that one
+	// has changed since it was judged; nil: it was not.
+	Create(ctx context.Context, object Object, copyOf *corev1.Pod) (Object, error)
 	// Change patches an object, unless it has changed since it was judged.
 	Change(ctx context.Context, from, to Object) error
 	// ChangePodStatus patches the status of a pod.
@@ -56,8 +58,12 @@ type Action interface {
 
 // The actions.
 type (
-	// CreateObject creates an object.
-	CreateObject struct{ Object Object }
+	// CreateObject creates an object. One that is made of a pod keeps the fields of that
+	// pod that our types do not know.
+	CreateObject struct {
+		Object Object
+		CopyOf *corev1.Pod
+	}
 	// ChangeObject changes an object from what was judged.
 	ChangeObject struct{ From, To Object }
 	// ChangeStatus changes the status of a pod.
@@ -80,7 +86,7 @@ type (
 
 // Do creates the object.
 func (a CreateObject) Do(ctx context.Context, api API) Result {
-	created, err := api.Create(ctx, a.Object)
+	created, err := api.Create(ctx, a.Object, a.CopyOf)
 	pod, _ := created.(*corev1.Pod)
 	if err != nil {
 		pod = nil

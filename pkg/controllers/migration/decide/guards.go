@@ -25,7 +25,7 @@ var guards = []guard{
 // stops are what ends or restarts a migration that is not committed.
 var stops = []guard{
 	cancelled, originalUnfit, timedOut, nodeDown, containersChanged, claimDeleted,
-	replacementFailed, placedWrong, placeholderFailed, agentFailed, frozenTooLong,
+	replacementFailed, placedWrong, injectedBeforeGate, placeholderFailed, agentFailed, frozenTooLong,
 }
 
 // finished cleans up after a migration, and removes its record when its time is over.
@@ -282,6 +282,20 @@ func placedWrong(b *builder) (Decision, bool) {
 		return b.beginRollback(wrong.Reason, wrong.Message), true
 	}
 	return Decision{}, false
+}
+
+// injectedBeforeGate rolls back when another client has put a container before the gate of
+// the replacement: it runs, and writes, while state is restored.
+func injectedBeforeGate(b *builder) (Decision, bool) {
+	r := b.replacement()
+	if b.Migration.Status.Phase == v1alpha1.PhasePreparing || !b.carries() || r == nil {
+		return Decision{}, false
+	}
+	name := containers.BeforeGate(r)
+	if name == "" {
+		return Decision{}, false
+	}
+	return b.beginRollback(ReasonReplacementRejected, fmt.Sprintf("replacement %s has container %s, which another client put before the gate: it would run while the state is restored", r.Name, name)), true
 }
 
 // placeholderFailed rolls back when the place that was held is lost.

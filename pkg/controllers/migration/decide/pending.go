@@ -40,8 +40,20 @@ func refuseRequest(s *State) *containers.Refusal {
 	if r != nil {
 		return r
 	}
-	if r := owners.Refuse(s.Pod, s.Owner); r != nil {
-		return r
+	for _, r := range []*containers.Refusal{
+		containers.RefuseClaimsAmong(s.Pod, verdicts, s.Claims, s.Nodes),
+		containers.SharedClaim(s.Pod, s.Neighbours, s.Claims),
+		containers.RefuseUnknownVolumes(s.Stored, s.Pod, verdicts),
+		owners.Refuse(s.Pod, s.Owner),
+	} {
+		if r != nil {
+			return r
+		}
+	}
+	if s.Migration.CheckpointMode().CarriesVolumes() {
+		if r := containers.RefuseSandbox(s.Pod, verdicts, s.Handler); r != nil {
+			return r
+		}
 	}
 	if r := checkpointPossible(s, verdicts); r != nil {
 		return r
@@ -143,7 +155,7 @@ func because(reason string) string {
 
 // requestRules check a request against what exists, the most telling first.
 var requestRules = []func(*State) *containers.Refusal{
-	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable, oneBudget, applicationHasClaim,
+	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable, oneBudget, applicationHasClaim, claimIsOurs,
 }
 
 func podExists(s *State) *containers.Refusal {
@@ -228,4 +240,19 @@ func applicationHasClaim(s *State) *containers.Refusal {
 	return &containers.Refusal{Reason: ReasonNoApplicationClaim, Message: fmt.Sprintf(
 		"spec.checkpoint.mode is Application, but pod %s has no claim to save to: give its template a claim as volume %s, mounted at %s, and name the claim in the annotation %s",
 		s.Pod.Name, v1alpha1.CheckpointVolumeName, v1alpha1.CheckpointMountPath, v1alpha1.CheckpointClaimAnnotation)}
+}
+
+// claimIsOurs refuses to carry the state of a pod whose checkpoint volume is a claim of a
+// user: it would be written into, and no other volume can have that name.
+func claimIsOurs(s *State) *containers.Refusal {
+	previous := containers.PreviousCheckpoint(s.Pod)
+	if previous == "" || !s.Migration.CheckpointMode().CarriesVolumes() || containers.MayLose(s.Pod, v1alpha1.CheckpointVolumeName) {
+		return nil
+	}
+	if claim, _ := s.Claims(previous); claim == nil || claim.Labels[v1alpha1.ComponentLabel] == v1alpha1.ComponentLabelValue {
+		return nil
+	}
+	return &containers.Refusal{Reason: ReasonClaimOfUser, Message: fmt.Sprintf(
+		"volume %s of pod %s is claim %s, which no migration made: no state is written into it. Use spec.checkpoint.mode Application, to which it belongs, or None",
+		v1alpha1.CheckpointVolumeName, s.Pod.Name, previous)}
 }

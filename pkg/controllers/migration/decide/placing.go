@@ -116,7 +116,7 @@ func (b *builder) createReplacement() Decision {
 		}
 		pod = owners.Unmatched(pod, b.Owner)
 	}
-	return b.do(CreateObject{pod})
+	return b.do(CreateObject{Object: pod, CopyOf: b.Pod})
 }
 
 func (b *builder) replacementCreated(r Result) (Decision, error) {
@@ -146,7 +146,9 @@ func isRejected(err error) bool {
 }
 
 func (b *builder) replacementOptions() containers.ReplacementOptions {
-	return ReplacementOptions(b.Migration, b.AgentImage)
+	o := ReplacementOptions(b.Migration, b.AgentImage)
+	o.DropAnnotationPrefixes = b.DropAnnotations
+	return o
 }
 
 // ReplacementOptions are what the replacement of an accepted migration is bound to.
@@ -211,14 +213,14 @@ func (b *builder) unplaced(r *corev1.Pod) Decision {
 		return b.wait(b.untilDeadline(), "waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
 	}
 	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, cmp.Or(scheduled.Reason, ReasonUnschedulable), scheduled.Message)
-	gates := foreignGates(r)
+	gates := strings.Join(owners.ForeignGates(r), ", ")
 	if scheduled.Reason != corev1.PodReasonUnschedulable && gates == "" || r.Status.NominatedNodeName != "" ||
 		b.IsCommitted() || b.volumeIsComing(scheduled.Message) {
 		return b.wait(b.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
 	}
 	why := scheduled.Message
 	if gates != "" {
-		why = fmt.Sprintf("another controller holds it with %s; %s", gates, why)
+		why = fmt.Sprintf("another controller holds it with scheduling gate %s; %s", gates, why)
 	}
 	if b.Migration.CheckpointMode() == v1alpha1.CheckpointProcess {
 		why += fmt.Sprintf(" (its processes can only be restored on nodes with the label %s=true, by their node agents)", v1alpha1.ProcessNodeLabel)
@@ -228,20 +230,6 @@ func (b *builder) unplaced(r *corev1.Pod) Decision {
 		return b.wait(min(givesUpAt.Sub(b.Now), b.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
 	}
 	return b.beginRollback(ReasonUnschedulable, "the scheduler found no place for the replacement: "+why)
-}
-
-// foreignGates names the scheduling gates of other controllers; "" when there is none.
-func foreignGates(pod *corev1.Pod) string {
-	var names []string
-	for _, gate := range pod.Spec.SchedulingGates {
-		if gate.Name != v1alpha1.WaitForOriginalGate {
-			names = append(names, gate.Name)
-		}
-	}
-	if len(names) == 0 {
-		return ""
-	}
-	return "scheduling gate " + strings.Join(names, ", ")
 }
 
 // unboundClaim is how plugin VolumeBinding says that a claim of binding mode
@@ -335,7 +323,7 @@ func (b *builder) createPlaceholder() Decision {
 	}
 	placeholder := containers.BuildPlaceholder(replacement, b.newStatus().Placeholder.Name, cmp.Or(b.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)
 	placeholder.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
-	return b.do(CreateObject{placeholder})
+	return b.do(CreateObject{Object: placeholder})
 }
 
 func (b *builder) placeholderCreated(r Result) (Decision, error) {

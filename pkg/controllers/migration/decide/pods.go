@@ -48,11 +48,6 @@ func isContainerReady(statuses []corev1.ContainerStatus, name string) bool {
 	return slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == name && s.Ready })
 }
 
-// hasEnded reports whether all containers of a pod have ended for good.
-func hasEnded(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
 // podFailure says why a pod failed: in its own words, or those of the first
 // container that did.
 func podFailure(pod *corev1.Pod) string {

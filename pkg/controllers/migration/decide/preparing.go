@@ -117,7 +117,7 @@ func (b *builder) createClaim() Decision {
 	case b.Migration.Status.Checkpoint.ClaimReused:
 		return b.refuseReusedClaim()
 	case b.Claim == nil:
-		return b.do(CreateObject{buildClaim(b.State)})
+		return b.do(CreateObject{Object: buildClaim(b.State)})
 	case b.claim() == nil:
 		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("claim %s exists and was not created by this migration", b.Claim.Name))
 	}
@@ -234,7 +234,7 @@ func (b *builder) createCarrier() Decision {
 	}
 	carrier := containers.BuildCarrier(b.Pod, recorded.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)
 	carrier.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
-	return b.do(CreateObject{carrier})
+	return b.do(CreateObject{Object: carrier})
 }
 
 func (b *builder) carrierCreated(r Result) (Decision, error) {
@@ -279,7 +279,7 @@ func (b *builder) awaitCopy(carrier *corev1.Pod) Decision {
 	node := b.Migration.Status.Original.NodeName
 	scheduled := pods.Condition(carrier, corev1.PodScheduled)
 	switch {
-	case carrier.DeletionTimestamp != nil, hasEnded(carrier):
+	case carrier.DeletionTimestamp != nil, pods.IsTerminal(carrier):
 		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was ended by another client: %s", carrier.Name, podFailure(carrier)))
 	case scheduled == nil:
 	case scheduled.Status == corev1.ConditionFalse && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.UnschedulableGrace && !b.volumeIsComing(scheduled.Message):

@@ -58,6 +58,8 @@ const (
 	ReasonWebhookMissed      = "WebhookMissed"
 	ReasonPlaceholderDeleted = "PlaceholderDeleted"
 
+	// ReasonOriginalEnded: the owner of the original has finished, or is gone.
+	ReasonOriginalEnded = "OriginalEnded"
 	// ReasonContainersChanged: a container of the original finished or started,
 	// so the replacement has to be rebuilt.
 	ReasonContainersChanged = "ContainersChanged"
@@ -76,8 +78,10 @@ const (
 	ReasonTargetNodeNotFound = "TargetNodeNotFound"
 	// ReasonNoApplicationClaim: the application has nowhere to save its state.
 	ReasonNoApplicationClaim = "NoApplicationClaim"
-	ReasonTargetIsSource     = "TargetIsSource"
-	ReasonAlreadyMigrating   = "AlreadyMigrating"
+	// ReasonClaimOfUser: state would have to be written into a claim of a user.
+	ReasonClaimOfUser      = "ClaimOfUser"
+	ReasonTargetIsSource   = "TargetIsSource"
+	ReasonAlreadyMigrating = "AlreadyMigrating"
 
 	ReasonNameTaken           = "NameTaken"
 	ReasonClaimRejected       = "ClaimRejected"

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
@@ -57,7 +58,9 @@ func (b *builder) probe() *corev1.Pod {
 	copied := func(of []corev1.Container, verdict v1alpha1.ContainerVerdict) []corev1.Container {
 		for _, c := range of {
 			if c.Name == verdict.Name {
-				return []corev1.Container{{Name: c.Name, Image: c.Image, Resources: c.Resources, SecurityContext: c.SecurityContext, RestartPolicy: c.RestartPolicy}}
+				// As policies of the cluster will see it, but for what it mounts.
+				c.VolumeMounts, c.VolumeDevices = nil, nil
+				return []corev1.Container{*c.DeepCopy()}
 			}
 		}
 		return nil
@@ -124,7 +127,15 @@ func (b *builder) awaitOwnersPod() Decision {
 	if plain := b.plainPod(); plain != nil {
 		return b.beginRollback(ReasonWebhookMissed, fmt.Sprintf("%s %s created pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
 	}
+	if r := b.noNextPod(); r != nil {
+		return b.beginRollback(r.Reason, r.Message)
+	}
 	return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
+}
+
+// noNextPod returns why the owner makes no replacement any more; nil when it does.
+func (s *State) noNextPod() *containers.Refusal {
+	return owners.NoNextPod(s.Owner, s.Migration.Status.Handover.Identity, s.Siblings)
 }
 
 // recordReplacement records a replacement that exists: the pod of the owner that has
@@ -158,6 +169,9 @@ func (b *builder) plainPod() *corev1.Pod {
 func (b *builder) awaitRecreated() Decision {
 	plain := b.plainPod()
 	switch {
+	case plain == nil && b.noNextPod() != nil:
+		r := b.noNextPod()
+		return b.failPermanently(r.Reason, r.Message)
 	case plain == nil:
 		return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
 	case hasStarted(plain):

@@ -34,6 +34,7 @@ var undoing = []step{
 		return s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o) && !hasHoldFinalizer(o)
 	}, action: (*builder).setBarrier, settle: (*builder).barrierSet},
 	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return b.discard(b.rival()) }},
+	{name: EndOriginal, applies: func(s *State) bool { return isReleased(s) && owners.Abandons(s.Owner) != "" }, action: (*builder).endOriginal},
 	{name: ReadoptOriginal, applies: isReleased, action: (*builder).readoptOriginal},
 	{name: DiscardReplacement, applies: replacementMayEnd, action: (*builder).removeReplacement},
 	{name: DeleteCarrier, applies: func(s *State) bool { return s.mayEnd(s.carrier(), s.SourceDown) }, action: func(b *builder) Decision { return b.removeMade(b.carrier()) }},
@@ -85,6 +86,14 @@ func (s *State) rival() *corev1.Pod {
 		}
 	}
 	return nil
+}
+
+// endOriginal ends an original that its owner would never look at again: nobody else would
+// end it.
+func (b *builder) endOriginal() Decision {
+	o, why := b.original(), owners.Abandons(b.Owner)
+	b.event(true, o, ReasonOriginalEnded, fmt.Sprintf("Deleting pod %s, as its owner would have: %s", o.Name, why))
+	return b.do(DeleteObject{o})
 }
 
 func (b *builder) readoptOriginal() Decision {

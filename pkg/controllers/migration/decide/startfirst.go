@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
@@ -134,7 +135,22 @@ func isReadyOrLate(s *State) bool {
 	if s.originalEnding() {
 		return isWritten || !isReady
 	}
-	return isWritten && isReady
+	return isWritten && isReady && s.settlesIn() == 0
+}
+
+// settlesIn is how long the replacement still has to be Ready before its original may
+// end.
+func (s *State) settlesIn() time.Duration {
+	r, settling := s.replacement(), time.Duration(0)
+	if !pods.IsTerminal(r) {
+		settling = owners.SettlingTime(s.Owner, r, s.Limits.Settling)
+	}
+	since := s.Migration.Status.Times.ReplacementReady
+	if c := pods.Condition(r, corev1.PodReady); since != nil && (c == nil || c.Status != corev1.ConditionTrue) {
+		// One of its containers has finished, so that it will never be Ready again.
+		return max(0, settling-s.Now.Sub(since.Time))
+	}
+	return owners.AvailableIn(r, settling, s.Now)
 }
 
 // isLeaving reports whether a pod needs no deletion.
@@ -168,9 +184,13 @@ func (b *builder) committed(r Result) (Decision, error) {
 // awaitReady waits until the replacement is ready, and writes it down.
 func (b *builder) awaitReady() Decision {
 	r := b.replacement()
-	if b.isReplacementReady() {
+	switch {
+	case b.isReplacementReady() && !b.isTrue(v1alpha1.ConditionReplacementReady):
 		b.markReplacementReady(r)
 		return b.decision
+	case b.isReplacementReady():
+		left := b.settlesIn()
+		return b.wait(min(left, readyPoll), "replacement %s is ready, and has to stay so for %s before the original is evicted", r.Name, left.Round(time.Second))
 	}
 	return b.wait(readyPoll, "replacement %s is not ready, not evicting the original: %s", r.Name, startProgress(r))
 }

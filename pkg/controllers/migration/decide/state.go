@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -41,6 +42,18 @@ type State struct {
 	SourceDown, DestinationDown time.Duration
 	// AgentImage is the image of the node agent; empty where there is none.
 	AgentImage string
+	// Stored is the pod as the API server has stored it, with fields that our types do not
+	// know. Only read while Pending.
+	Stored map[string]any
+	// Nodes are those of the cluster, where a volume of the pod says which nodes reach it;
+	// Handler is the runtime handler of the pod's RuntimeClass; Neighbours are the pods of
+	// the namespace, where the pod has claims. Only read while Pending.
+	Nodes      []*corev1.Node
+	Handler    string
+	Neighbours []corev1.Pod
+	// DropAnnotations are prefixes of annotations that say something of the original alone,
+	// beside the known ones.
+	DropAnnotations []string
 	// Claims finds the claims of the pod. Only read before the replacement exists.
 	Claims containers.ClaimLookup
 	// Others are the unfinished migrations of the namespace. Only read while Pending.
@@ -72,6 +85,9 @@ type Limits struct {
 	// StartGrace is how long a container may fail to be started, because its
 	// image cannot be pulled or its configuration is wrong.
 	StartGrace time.Duration
+	// Settling is how long a replacement that nothing probes has to be Ready before its
+	// original may end.
+	Settling time.Duration
 }
 
 // original returns the pod that was accepted; nil when it no longer exists.
@@ -207,7 +223,7 @@ func (s *State) originalEnded() bool {
 	if o == nil {
 		return true
 	}
-	if s.keepsName() || o.DeletionTimestamp == nil || len(o.Finalizers) == 0 || hasHoldFinalizer(o) || !hasEnded(o) {
+	if s.keepsName() || o.DeletionTimestamp == nil || len(o.Finalizers) == 0 || hasHoldFinalizer(o) || !pods.IsTerminal(o) {
 		return false
 	}
 	return !slices.ContainsFunc(slices.Concat(o.Status.InitContainerStatuses, o.Status.ContainerStatuses), func(c corev1.ContainerStatus) bool { return c.State.Running != nil })

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // handOverStopFirst are the steps of a handover whose original ends before its replacement
@@ -32,7 +33,7 @@ var handOverStopFirst = slices.Concat([]step{
 	}},
 	commit,
 	evict,
-	{name: RemoveHold, applies: func(s *State) bool { o := s.original(); return o != nil && hasHoldFinalizer(o) && hasEnded(o) }, action: func(b *builder) Decision {
+	{name: RemoveHold, applies: func(s *State) bool { o := s.original(); return o != nil && hasHoldFinalizer(o) && pods.IsTerminal(o) }, action: func(b *builder) Decision {
 		o := b.original()
 		b.recordStop(o)
 		return b.do(ProbeAdmission{Probe: b.probe(), From: o, To: withoutHoldFinalizer(o)})
@@ -147,7 +148,7 @@ func (b *builder) holdRemoved(r Result) (Decision, error) {
 func (b *builder) awaitOriginalGone() Decision {
 	o := b.original()
 	b.recordStop(o)
-	if hasEnded(o) && len(o.Finalizers) > 0 {
+	if pods.IsTerminal(o) && len(o.Finalizers) > 0 {
 		return b.wait(PollInterval, "waiting for pod %s to be gone: it has ended, and is kept by finalizer %s", o.Name, o.Finalizers[0])
 	}
 	return b.wait(PollInterval, "waiting for pod %s to end", o.Name)
@@ -155,7 +156,7 @@ func (b *builder) awaitOriginalGone() Decision {
 
 // recordStop writes down when the original ended.
 func (b *builder) recordStop(o *corev1.Pod) {
-	if hasEnded(o) && b.newStatus().Times.Stopped == nil {
+	if pods.IsTerminal(o) && b.newStatus().Times.Stopped == nil {
 		b.newStatus().Times.Stopped = lastEnd(o)
 	}
 }
