@@ -104,11 +104,11 @@ func (a *agent) work(key types.NamespacedName) {
 	if !has || due > a.w.now || a.down || a.m.off {
 		return
 	}
+	delete(a.due, key)
 	if a.running[key] != nil {
 		a.again[key] = true
 		return
 	}
-	delete(a.due, key)
 	var wait time.Duration
 	var err error
 	a.running[key] = a.w.spawn(a.name, 0, &a.w.agentCalls, func(*process) { wait, err = a.reconcile(key) }, func() {
