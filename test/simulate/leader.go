@@ -42,6 +42,8 @@ type leader struct {
 	failures   map[types.NamespacedName]int
 	process    *process
 	leads      bool
+	// away is until when it is being started again.
+	away moment
 	// lastSteps is how many reconciliations it still begins without the lease.
 	lastSteps int
 }
@@ -69,6 +71,7 @@ func (l *leader) reset() {
 func (l *leader) lead() {
 	l.leads = true
 	l.cached.relist()
+	l.queue, l.failures = map[types.NamespacedName]moment{}, map[types.NamespacedName]int{}
 	each(l.w.store, migrations, func(m *v1alpha1.PodMigration) { l.enqueue(keyOf(m), l.w.now) })
 }
 
@@ -165,13 +168,10 @@ func (l *leader) crash(back time.Duration) {
 		l.process.kill()
 		l.process = nil
 	}
-	led := l.leads
 	l.leads, l.lastSteps = false, 0
+	l.away = w.now + back
 	l.reset()
-	if led {
-		w.after(leaseDuration, w.elect)
-		w.after(back, w.elect)
-	}
+	w.after(leaseDuration, w.elect)
 }
 
 // stall suspends a replica. It loses the lease, and continues where it was.
@@ -190,18 +190,20 @@ func (l *leader) stall(d time.Duration, steps int) {
 	}
 }
 
-// elect gives the lease to a replica when none has it: one that does not stall.
+// elect gives the lease to a replica when none has it: one that neither stalls nor is
+// being started again.
 func (w *world) elect() {
 	if slices.ContainsFunc(w.leaders, func(l *leader) bool { return l.leads }) {
 		return
 	}
 	for _, l := range w.leaders {
-		if l.process == nil || !l.process.held {
+		if w.now >= l.away && (l.process == nil || !l.process.held) {
 			w.say(l.name, "leads")
 			l.lead()
 			return
 		}
 	}
+	w.after(time.Second, w.elect)
 }
 
 // skewedClock is the clock of a machine.
