@@ -67,6 +67,13 @@ func (a *agent) forget() {
 	a.running, a.due, a.again = map[types.NamespacedName]*process{}, map[types.NamespacedName]moment{}, map[types.NamespacedName]bool{}
 }
 
+// hold suspends what the agent does: it does not reach the API server.
+func (a *agent) hold(is bool) {
+	for _, p := range a.running {
+		p.held = is
+	}
+}
+
 // crash ends the agent; down keeps it so until start.
 func (a *agent) crash(down bool) {
 	for _, p := range a.running {
@@ -78,6 +85,7 @@ func (a *agent) crash(down bool) {
 
 func (a *agent) start() {
 	a.down = false
+	a.due = map[types.NamespacedName]moment{}
 	each(a.w.store, migrations, func(m *v1alpha1.PodMigration) { a.enqueue(keyOf(m), a.w.now) })
 }
 
@@ -101,7 +109,7 @@ func (a *agent) enqueue(key types.NamespacedName, at moment) {
 
 func (a *agent) work(key types.NamespacedName) {
 	due, has := a.due[key]
-	if !has || due > a.w.now || a.down || a.m.off {
+	if !has || due > a.w.now || a.down || a.m.isDown() {
 		return
 	}
 	delete(a.due, key)

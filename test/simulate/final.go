@@ -92,7 +92,7 @@ func (c *checker) finalClaims() {
 				return
 			}
 			c.violated(ItEnds, "claim %s is left, and its PodMigration is gone", claim.Name)
-		case m.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain && m.Status.Phase == v1alpha1.PhaseSucceeded:
+		case m.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain && m.Status.CheckpointClaim == claim.Name:
 		case strings.Contains(m.Status.Message, claim.Name):
 		default:
 			c.violated(ItEnds, "claim %s is left by PodMigration %s (%s), nothing owns it and no message names it", claim.Name, m.Name, m.Status.Phase)

@@ -204,15 +204,17 @@ func (c *checker) leaves(p *corev1.Pod, why string) {
 	if l.touched == "" {
 		l.touched = why
 	}
-	isOriginal, committed := false, false
+	isOriginal, committed, released := false, false, false
 	each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
 		if m.Status.Original != nil && m.Status.Original.UID == p.UID {
 			isOriginal = true
 			committed = committed || isCommitted(m)
 		}
+		// Who deletes the pod that works loses what it works at.
+		released = released || v1alpha1.OwnedBy(p.Labels, m.UID) && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReleased)
 	})
 	// A copy counts only once the migration goes by it.
-	if isOriginal && !committed || len(c.holders(l, p)) == 0 {
+	if released || isOriginal && !committed || len(c.holders(l, p)) == 0 {
 		c.excuse(l, why)
 	}
 }

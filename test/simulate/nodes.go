@@ -47,6 +47,7 @@ func (m *machine) goDown(off bool, back time.Duration) {
 		}
 	} else {
 		m.cut = true
+		m.agent.hold(true)
 	}
 	w.after(notReadyAfter, func() { m.becomeNotReady(since) })
 	w.after(notReadyAfter+evictAfter, func() { m.evictAll(since) })
@@ -136,6 +137,7 @@ func (m *machine) comeBack() {
 			i.writeRunning(true)
 		}
 	}
+	m.agent.hold(false)
 	m.agent.start()
 	m.wake(time.Millisecond)
 }

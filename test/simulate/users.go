@@ -209,6 +209,8 @@ func (w *world) deleteNamespace() {
 func (w *world) scaleOwner(to func(int32) int32, excuse string) {
 	if excuse != "" {
 		w.checks.excuseAll("the owner was " + excuse)
+	} else if w.scenario.own {
+		return // two pods on two nodes cannot share the claim
 	}
 	switch o := w.topOwner().(type) {
 	case *appsv1.Deployment:
