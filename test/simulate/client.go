@@ -49,15 +49,26 @@ func (w *world) call(verb string, effect func() error) error {
 		return fault.err()
 	}
 	var err error
-	w.as(p.name, func() { err = effect() })
+	actor := w.actorOf(p)
+	w.as(actor, func() { err = effect() })
 	if err != nil && w.traced && !apierrors.IsNotFound(err) {
-		w.say(p.name, "is answered to %s: %v", verb, err)
+		w.say(actor, "is answered to %s: %v", verb, err)
 	}
 	p.sleep(w.latency())
 	if fault != nil && fault.meet(w, p, verb, afterEffect) {
 		return fault.err()
 	}
 	return err
+}
+
+// actorOf names the actor of a process, and tells of a leader whether it still is one.
+func (w *world) actorOf(p *process) string {
+	for _, l := range w.leaders {
+		if l.process == p && !l.leads {
+			return p.name + " (stale)"
+		}
+	}
+	return p.name
 }
 
 // latency is that of one way to the API server.

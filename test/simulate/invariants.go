@@ -43,7 +43,11 @@ func (v *Violation) String() string {
 }
 
 // checker watches the promises.
-type checker struct{ w *world }
+type checker struct {
+	w *world
+	// deletedBy is who began the deletion of a pod.
+	deletedBy map[types.UID]string
+}
 
 func (c *checker) violated(invariant Invariant, format string, arguments ...any) {
 	if c.w.failure != nil {
@@ -67,6 +71,9 @@ func (c *checker) wrote(actor string, before, after client.Object) {
 	}
 	if claim, is := before.(*corev1.PersistentVolumeClaim); is && (after == nil || after.GetDeletionTimestamp() != nil && before.GetDeletionTimestamp() == nil) {
 		c.claimGoes(actor, claim)
+	}
+	if pod, is := before.(*corev1.Pod); is && pod.DeletionTimestamp == nil && (after == nil || after.GetDeletionTimestamp() != nil) {
+		c.deletedBy[pod.UID] = actor
 	}
 	if pod, is := after.(*corev1.Pod); is && before == nil {
 		c.w.work.lineageOf(pod)
@@ -159,7 +166,7 @@ func (c *checker) contentGone(i *instance) {
 	}
 	found := c.holders(l, i)
 	if len(found) == 0 {
-		c.violated(NothingLost, "with pod %s on %s the work %d of %s is gone, and nothing else has it", i.name, i.m.node, l.acknowledged, l.name)
+		c.violated(NothingLost, "with pod %s on %s, deleted by %s, the work %d of %s is gone, and nothing else has it", i.name, i.m.node, c.deletedBy[i.pod], l.acknowledged, l.name)
 		return
 	}
 	for _, where := range found {
@@ -203,6 +210,11 @@ func (c *checker) leaves(p *corev1.Pod, why string) {
 	}
 	if l.touched == "" {
 		l.touched = why
+	}
+	if c.w.scenario.owner == ownedJob {
+		// A Job counts it as a failure, and may end all its pods.
+		c.excuseAll(why)
+		return
 	}
 	isOriginal, committed, released := false, false, false
 	each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {

@@ -94,8 +94,10 @@ func (l *leader) observe(before, after client.Object) {
 		delay = l.w.between(time.Second, l.w.scenario.lateWatch)
 	}
 	if k == migrations {
-		l.w.after(delay, func() { l.cached.see(before, after) })
-		l.enqueue(keyOf(object), l.w.now+delay)
+		// A watch may be late, but not out of order.
+		l.cached.until = max(l.cached.until, l.w.now+delay)
+		l.w.at(l.cached.until, func() { l.cached.see(before, after) })
+		l.enqueue(keyOf(object), l.cached.until)
 		return
 	}
 	each(l.w.store, migrations, func(m *v1alpha1.PodMigration) {
@@ -227,6 +229,8 @@ func (noMetrics) Get(context.Context, string, metav1.GetOptions) (*metricsv1beta
 type cache struct {
 	w    *world
 	seen []*v1alpha1.PodMigration
+	// until is when the last event comes that is on its way.
+	until moment
 }
 
 func (c *cache) relist() {

@@ -92,7 +92,7 @@ func Run(o Options) Result {
 		jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
 	}
 	defer w.end()
-	w.checks, w.work = &checker{w}, newLedger(w)
+	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}}, newLedger(w)
 	w.webhook = newWebhook(w)
 	w.faults = newFaultPlan(w, drawn)
 	w.leaders = []*leader{newLeader(w, "leader-1", s.skews[0]), newLeader(w, "leader-2", s.skews[1])}

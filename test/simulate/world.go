@@ -124,7 +124,7 @@ func (w *world) say(actor, format string, arguments ...any) {
 	if !w.traced {
 		return
 	}
-	w.trace = append(w.trace, fmt.Sprintf("%9.3f %-14s %s", w.now.Seconds(), actor, fmt.Sprintf(format, arguments...)))
+	w.trace = append(w.trace, fmt.Sprintf("%9.3f %-16s %s", w.now.Seconds(), actor, fmt.Sprintf(format, arguments...)))
 }
 
 // as runs something in the name of an actor.
