@@ -115,7 +115,7 @@ func (c *checker) finalWork() {
 			works = works || p != nil && (p.Status.Phase == corev1.PodSucceeded || p.DeletionTimestamp == nil && isPodReady(p))
 		}
 		if !works {
-			c.violated(OneWorks, "nothing works at what %s did", l.name)
+			c.violated(OneWorks, "nothing works at what %s did, whose pods were deleted by %s", l.name, strings.Join(c.deleters(l), " and "))
 			continue
 		}
 		if l.mustKeep && l.excused == "" && l.acknowledged > 0 && len(c.holders(l, nil)) == 0 {
@@ -129,4 +129,14 @@ func (w *world) wasMoved(l *lineage) (moved bool) {
 		moved = moved || m.Status.Original != nil && w.work.ofPod[m.Status.Original.UID] == l
 	})
 	return moved
+}
+
+// deleters are who deleted the pods of a lineage.
+func (c *checker) deleters(l *lineage) (by []string) {
+	for _, uid := range l.pods {
+		if who := c.deletedBy[uid]; who != "" {
+			by = append(by, who)
+		}
+	}
+	return by
 }

@@ -96,7 +96,6 @@ func (i *instance) initialize() {
 	}
 	w := i.m.w
 	i.stage = gated
-	i.gateSince = w.now
 	w.as(i.m.actor, func() {
 		change(w, p, true, func(p *corev1.Pod) {
 			p.Status.StartTime = ptr.To(w.stamp())
@@ -143,7 +142,7 @@ func (i *instance) awaitGate() {
 // run starts the main containers.
 func (i *instance) run() {
 	w := i.m.w
-	i.change(func() { i.stage = running })
+	i.change(func() { i.stage, i.runs = running, true })
 	w.say(i.m.actor, "starts the containers of %s at work %d", i.name, i.volume)
 	i.writeRunning(false)
 	i.later(w.between(200*time.Millisecond, 3*time.Second), running, i.becomeReady)
@@ -228,7 +227,7 @@ func (i *instance) stop() {
 	}
 	w := i.m.w
 	wasRunning := i.ready
-	i.change(func() { i.stage, i.mounted, i.frozen = ended, nil, false })
+	i.change(func() { i.stage, i.mounted, i.frozen, i.runs = ended, nil, false, false })
 	w.say(i.m.actor, "has ended the containers of %s at work %d", i.name, i.volume)
 	i.reportEnd(wasRunning)
 }

@@ -43,12 +43,12 @@ type instance struct {
 	name      string
 	lineage   *lineage
 	stage     stage
-	// startedAt is of the current run of the main containers.
-	gateSince moment
 	// gateOpen is the file that lets the containers of a replacement start.
 	gateOpen bool
 	hasGate  bool
 	mounted  []types.UID
+	// runs: the main containers were started, and have not ended.
+	runs     bool
 	frozen   bool
 	killed   bool
 	restarts int32
@@ -60,7 +60,7 @@ type instance struct {
 
 // isWorking reports whether the main containers run and take steps.
 func (i *instance) isWorking() bool {
-	return i.lineage != nil && i.stage >= running && i.stage < ended && !i.frozen && !i.m.off
+	return i.lineage != nil && i.runs && i.stage < ended && !i.frozen && !i.m.off
 }
 
 // workInterval is what one step of the work of a container takes.

@@ -148,7 +148,7 @@ func (i *instance) reboot() {
 	case initializing, gated, running:
 		i.restarts++
 		i.ready = false
-		i.change(func() { i.stage = initializing })
+		i.change(func() { i.stage, i.runs = initializing, false })
 		i.later(i.m.w.between(time.Second, 3*time.Second), initializing, i.initialize)
 	case ending:
 		i.stop()

@@ -293,7 +293,7 @@ func (w *world) endContainers(p *corev1.Pod, fails bool) {
 	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways {
 		i.restarts++
 		i.ready = false
-		i.change(func() { i.stage = gated })
+		i.change(func() { i.stage, i.runs = gated, false })
 		i.writeRunning(false)
 		i.later(w.between(100*time.Millisecond, 2*time.Second), gated, i.run)
 		return
