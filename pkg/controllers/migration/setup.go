@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned/typed/metrics/v1beta1"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
@@ -77,13 +79,26 @@ type Options struct {
 // podIndex finds the migrations that a pod belongs to.
 const podIndex = "pod"
 
-// SetupWithManager adds the controller to a manager whose scheme knows
-// Kubernetes and v1alpha1.
-func SetupWithManager(mgr ctrl.Manager, o Options) error {
+// Environment is what a reconciler reads, writes and is timed by. All of it is needed.
+type Environment struct {
+	// Client writes; it finds migrations by the indexes of Index, in a cache that may
+	// be a moment behind.
+	Client client.Client
+	// Live reads from the API server.
+	Live     client.Reader
+	Recorder events.EventRecorder
+	Metrics  metricsclient.PodMetricsesGetter
+	Clock    clock.PassiveClock
+}
+
+// NewReconciler returns what takes the steps of migrations, without a manager and its
+// watches. Of the options Metrics and Workers are the manager's.
+func NewReconciler(e Environment, o Options) reconcile.Reconciler { return newReconciler(e, o) }
+
+func newReconciler(e Environment, o Options) *reconciler {
 	r := &reconciler{
-		client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
-		clock: clock.RealClock{}, onStep: o.OnStep,
-		agentImage: o.AgentImage, counted: NewMetrics(o.Registerer, mgr.GetClient()),
+		client: e.Client, live: e.Live, recorder: e.Recorder, metrics: e.Metrics, clock: e.Clock, onStep: o.OnStep,
+		agentImage: o.AgentImage, counted: NewMetrics(o.Registerer, e.Client),
 		limits: decide.Limits{
 			UnschedulableGrace: cmp.Or(o.UnschedulableGrace, DefaultUnschedulableGrace),
 			MeasureTimeout:     cmp.Or(o.MeasureTimeout, DefaultMeasureTimeout),
@@ -94,6 +109,12 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if o.Budget != nil {
 		r.admission = &admission{live: r.live, cached: r.client, limits: *o.Budget}
 	}
+	return r
+}
+
+// SetupWithManager adds the controller to a manager whose scheme knows
+// Kubernetes and v1alpha1.
+func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if o.Workers == 0 {
 		o.Workers = DefaultWorkers
 	}
@@ -104,7 +125,10 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		}
 		o.Metrics = metrics
 	}
-	r.metrics = o.Metrics
+	r := newReconciler(Environment{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder("ai-storage-rebalancer"),
+		Metrics: o.Metrics, Clock: clock.RealClock{},
+	}, o)
 	if err := Index(mgr); err != nil {
 		return err
 	}

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -34,6 +36,13 @@ type podHandler struct {
 	decoder    admission.Decoder
 	agentImage string
 	metrics    *Metrics
+}
+
+// NewHandler returns what answers the API server about one pod. live has no cache, its
+// scheme knows Kubernetes; agentImage is that of Options, a nil registerer registers no
+// metrics.
+func NewHandler(live client.Reader, scheme *runtime.Scheme, agentImage string, registerer prometheus.Registerer) admission.Handler {
+	return &podHandler{live: live, decoder: admission.NewDecoder(scheme), agentImage: agentImage, metrics: NewMetrics(registerer)}
 }
 
 // Handle rewrites the pod that a migration expects, and lets all others pass. A

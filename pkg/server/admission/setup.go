@@ -74,9 +74,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	server := webhook.NewServer(webhook.Options{Host: o.Host, Port: o.Port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 		c.GetCertificate, c.MinVersion = kept.Get, tls.VersionTLS12
 	}}})
-	server.Register(Path, &admission.Webhook{Handler: &podHandler{
-		live: mgr.GetAPIReader(), decoder: admission.NewDecoder(mgr.GetScheme()), agentImage: o.AgentImage, metrics: NewMetrics(o.Registerer),
-	}})
+	server.Register(Path, &admission.Webhook{Handler: NewHandler(mgr.GetAPIReader(), mgr.GetScheme(), o.AgentImage, o.Registerer)})
 	if err := mgr.Add(server); err != nil {
 		return fmt.Errorf("adding the webhook server: %w", err)
 	}

@@ -1,0 +1,480 @@
+package simulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
+)
+
+// agent is a node agent: the real decisions, and a model of what carries them out.
+type agent struct {
+	w      *world
+	m      *machine
+	name   string
+	client client.Client
+	// records are the pods that it has frozen, on the disk of the node.
+	records []frozenRecord
+	// writers are the migrations whose copies it knows; a crash loses them.
+	writers map[types.UID]int32
+	running map[types.NamespacedName]*process
+	due     map[types.NamespacedName]moment
+	again   map[types.NamespacedName]bool
+	down    bool
+}
+
+type frozenRecord struct {
+	key       types.NamespacedName
+	migration types.UID
+	pod       types.UID
+	attempt   int32
+}
+
+const (
+	lookAgain  = 300 * time.Millisecond
+	gcInterval = 5 * time.Second
+)
+
+// errNotWanted and errNoProcess are what the agent calls transient.
+var (
+	errNotWanted = errors.New("the migration no longer asks for it")
+	errNoProcess = errors.New("no process of it runs here")
+)
+
+func newAgent(m *machine) *agent {
+	a := &agent{w: m.w, m: m, name: "agent " + m.node}
+	a.client = &apiClient{w: m.w}
+	if m.w.plant != nil && m.w.plant.Client != nil {
+		a.client = m.w.plant.Client(m.w, a.client)
+	}
+	a.forget()
+	m.w.after(gcInterval, a.collect)
+	return a
+}
+
+func (a *agent) forget() {
+	a.writers = map[types.UID]int32{}
+	a.running, a.due, a.again = map[types.NamespacedName]*process{}, map[types.NamespacedName]moment{}, map[types.NamespacedName]bool{}
+}
+
+// hold suspends what the agent does: it does not reach the API server.
+func (a *agent) hold(is bool) {
+	for _, p := range a.running {
+		p.held = is
+	}
+}
+
+// crash ends the agent; down keeps it so until start.
+func (a *agent) crash(down bool) {
+	for _, p := range a.running {
+		p.kill()
+	}
+	a.forget()
+	a.down = down
+}
+
+func (a *agent) start() {
+	a.down = false
+	a.due = map[types.NamespacedName]moment{}
+	each(a.w.store, migrations, func(m *v1alpha1.PodMigration) { a.enqueue(keyOf(m), a.w.now) })
+}
+
+func (a *agent) observe(before, after client.Object) {
+	object := after
+	if object == nil {
+		object = before
+	}
+	if kindOf(object) == migrations {
+		a.enqueue(keyOf(object), a.w.now+a.w.between(time.Millisecond, 30*time.Millisecond))
+	}
+}
+
+func (a *agent) enqueue(key types.NamespacedName, at moment) {
+	if due, has := a.due[key]; has && due <= at {
+		return
+	}
+	a.due[key] = at
+	a.w.at(at, func() { a.work(key) })
+}
+
+func (a *agent) work(key types.NamespacedName) {
+	due, has := a.due[key]
+	if !has || due > a.w.now || a.down || a.m.isDown() {
+		return
+	}
+	delete(a.due, key)
+	if a.running[key] != nil {
+		a.again[key] = true
+		return
+	}
+	var wait time.Duration
+	var err error
+	a.running[key] = a.w.spawn(a.name, 0, &a.w.agentCalls, func(*process) { wait, err = a.reconcile(key) }, func() {
+		delete(a.running, key)
+		switch {
+		case apierrors.IsConflict(err):
+			wait = time.Millisecond
+		case errors.Is(err, errNotWanted), errors.Is(err, errNoProcess):
+			wait = lookAgain
+		case err != nil:
+			wait = time.Second
+		}
+		if a.again[key] {
+			delete(a.again, key)
+			a.enqueue(key, a.w.now)
+		}
+		if wait > 0 {
+			a.enqueue(key, a.w.now+wait)
+		}
+	})
+}
+
+func (a *agent) reconcile(key types.NamespacedName) (time.Duration, error) {
+	m := &v1alpha1.PodMigration{}
+	if err := a.client.Get(context.Background(), key, m); err != nil {
+		return 0, client.IgnoreNotFound(err)
+	}
+	s := m.Status
+	switch {
+	case s.Original != nil && s.Original.NodeName == a.m.node:
+		return a.serveSource(m)
+	case s.Replacement != nil && s.Replacement.NodeName == a.m.node:
+		return 0, a.serveDestination(m)
+	}
+	return 0, nil
+}
+
+func (a *agent) record(migration types.UID) *frozenRecord {
+	for i := range a.records {
+		if a.records[i].migration == migration {
+			return &a.records[i]
+		}
+	}
+	return nil
+}
+
+func (a *agent) serveSource(m *v1alpha1.PodMigration) (time.Duration, error) {
+	original := decide.Original{}
+	r := a.record(m.UID)
+	if r != nil {
+		original.FrozenIn = r.attempt
+		p, err := a.pod(m.Namespace, m.Status.Original)
+		if err != nil {
+			return 0, err
+		}
+		original.IsLeaving = p == nil || p.DeletionTimestamp != nil
+	}
+	pod := m.Status.Original.UID
+	task := decide.SourceTask(m, original)
+	if a.w.plant != nil && a.w.plant.SourceTask != nil {
+		task = a.w.plant.SourceTask(m, task)
+	}
+	switch task {
+	case decide.TaskMeasure:
+		return 0, a.measure(m)
+	case decide.TaskCopy:
+		return 0, a.copyWhileRunning(m)
+	case decide.TaskSeal:
+		return 0, a.seal(m, r != nil)
+	case decide.TaskReportAndThaw:
+		if err := a.report(m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceThawed }); err != nil {
+			return 0, err
+		}
+		a.unfreeze(m.UID, pod)
+	case decide.TaskThaw:
+		a.unfreeze(m.UID, pod)
+	case decide.TaskKill:
+		if i := a.m.instance(pod); i != nil {
+			i.killed = true
+			if i.stage == running {
+				i.stage = ending
+				i.awaitEnd(0, 0)
+			}
+		}
+		a.removeRecord(m.UID)
+	case decide.TaskKeepFrozen:
+		return lookAgain, nil
+	}
+	return 0, nil
+}
+
+func (a *agent) unfreeze(migration, pod types.UID) {
+	if i := a.m.instance(pod); i != nil && i.frozen {
+		i.change(func() { i.frozen = false })
+		a.w.say(a.name, "thaws %s", i.name)
+	}
+	a.removeRecord(migration)
+}
+
+func (a *agent) removeRecord(migration types.UID) {
+	a.records = slices.DeleteFunc(a.records, func(r frozenRecord) bool { return r.migration == migration })
+}
+
+func (a *agent) source(c *v1alpha1.CheckpointStatus) *v1alpha1.SourceReport {
+	if c.Source == nil || c.Source.Attempt != c.Attempt {
+		c.Source = &v1alpha1.SourceReport{Attempt: c.Attempt}
+	}
+	c.Source.Node = a.m.node
+	return c.Source
+}
+
+func (a *agent) measure(m *v1alpha1.PodMigration) error {
+	if err := a.while(m, a.w.between(10*time.Millisecond, time.Second)); err != nil {
+		return err
+	}
+	if i := a.m.instance(m.Status.Original.UID); i == nil || i.stage != running {
+		return errNoProcess
+	}
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		s := a.source(c)
+		s.Phase, s.Bytes, s.Files = v1alpha1.SourceMeasured, 1<<20, 1
+	})
+}
+
+// while takes time, and ends with errNotWanted when the work is not wanted any more.
+func (a *agent) while(m *v1alpha1.PodMigration, d time.Duration) error {
+	p := a.w.running
+	for d > 0 {
+		nap := min(d, lookAgain)
+		p.sleep(nap)
+		d -= nap
+		now := &v1alpha1.PodMigration{}
+		err := a.client.Get(context.Background(), keyOf(m), now)
+		if apierrors.IsNotFound(err) || err == nil && !decide.IsSame(m, now) {
+			return errNotWanted
+		}
+	}
+	return nil
+}
+
+// original is the pod to copy, and what is on the claim of the migration, once the
+// carrier has the claim on this node.
+func (a *agent) original(m *v1alpha1.PodMigration) (*instance, *copied, error) {
+	c := m.Status.Checkpoint
+	if c.Carrier == nil || c.Carrier.UID == "" {
+		return nil, nil, errNoProcess
+	}
+	carrier, i := a.m.instance(c.Carrier.UID), a.m.instance(m.Status.Original.UID)
+	if carrier == nil || carrier.stage != running || len(carrier.mounted) == 0 || i == nil || i.stage != running {
+		return nil, nil, errNoProcess
+	}
+	return i, a.w.work.copyFor(carrier.mounted[0], m.UID), nil
+}
+
+func (a *agent) copyWhileRunning(m *v1alpha1.PodMigration) error {
+	if err := a.while(m, a.w.between(50*time.Millisecond, a.w.scenario.copying)); err != nil {
+		return err
+	}
+	i, on, err := a.original(m)
+	if err != nil {
+		return err
+	}
+	if a.w.now < a.w.full {
+		return a.fail(m, v1alpha1.ReportNoSpace)
+	}
+	i.settle()
+	on.pass++
+	on.work, on.sealed = i.volume, false
+	a.writers[m.UID] = m.Status.Checkpoint.Attempt
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		s := a.source(c)
+		s.Phase, s.Pass, s.Bytes, s.Files = v1alpha1.SourceCopied, on.pass, 1<<20, 1
+	})
+}
+
+func (a *agent) fail(m *v1alpha1.PodMigration, reason string) error {
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		s := a.source(c)
+		s.Phase, s.Reason, s.Message = v1alpha1.SourceFailed, reason, reason
+	})
+}
+
+// seal freezes the pod and makes the last copy, within half of what a pod may be frozen.
+func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
+	pod := m.Status.Original.UID
+	if wasFrozen {
+		a.unfreeze(m.UID, pod)
+	}
+	if _, _, err := a.original(m); err != nil {
+		return err
+	}
+	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
+		return err
+	}
+	i, on, err := a.original(m)
+	if err != nil {
+		return err
+	}
+	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
+	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
+		a.records = append(a.records, frozenRecord{key: keyOf(m), migration: m.UID, pod: pod, attempt: m.Status.Checkpoint.Attempt})
+		i.change(func() { i.frozen = true })
+		a.w.say(a.name, "freezes %s at work %d", i.name, i.volume)
+		sealed.FrozenAt = a.microNow()
+	}
+	took := a.w.between(20*time.Millisecond, a.w.scenario.sealing)
+	limit := m.Spec.Checkpoint.MaxFreeze() / 2
+	if err := a.while(m, min(took, limit)); err != nil {
+		return err
+	}
+	if took > limit {
+		return a.fail(m, "FreezeTooLong")
+	}
+	i, on, err = a.original(m)
+	if err != nil {
+		return err
+	}
+	if a.w.now < a.w.full {
+		return a.fail(m, v1alpha1.ReportNoSpace)
+	}
+	i.settle()
+	on.pass++
+	on.work, on.sealed, on.digest = i.volume, true, fmt.Sprintf("sha256:%d", on.pass)
+	sealed.Pass, sealed.ManifestDigest, sealed.SealedAt = on.pass, on.digest, a.microNow()
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		report := *sealed
+		report.Attempt, report.Node = c.Attempt, a.m.node
+		c.Source = &report
+	})
+}
+
+func (a *agent) microNow() *metav1.MicroTime {
+	t := metav1.NewMicroTime(a.w.clock())
+	return &t
+}
+
+func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
+	task := decide.DestinationTask(m)
+	if a.w.plant != nil && a.w.plant.DestinationTask != nil {
+		task = a.w.plant.DestinationTask(m, task)
+	}
+	if task == decide.TaskNone {
+		return nil
+	}
+	p, err := a.pod(m.Namespace, m.Status.Replacement)
+	if err != nil || p == nil {
+		return err
+	}
+	i := a.m.instance(p.UID)
+	if i == nil {
+		return errNoProcess
+	}
+	switch task {
+	case decide.TaskRelease:
+		i.gateOpen = true
+		a.w.say(a.name, "opens the gate of %s", i.name)
+		return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+			if c.Destination != nil {
+				c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, a.microNow()
+			}
+		})
+	case decide.TaskWarmUp, decide.TaskRestore:
+		return a.restore(m, i, task)
+	}
+	return nil
+}
+
+func (a *agent) restore(m *v1alpha1.PodMigration, i *instance, task decide.Task) error {
+	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
+		return err
+	}
+	if i.stage != gated || i.gateOpen || len(i.mounted) == 0 {
+		return errNoProcess
+	}
+	on := a.checkpointOf(m, i)
+	report := &v1alpha1.DestinationReport{Node: a.m.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: i.pod, Phase: v1alpha1.DestinationWarm, Bytes: 1 << 20, Files: 1}
+	switch {
+	case task == decide.TaskWarmUp && (on == nil || on.pass == 0):
+		report.Phase, report.Reason = v1alpha1.DestinationRestoring, v1alpha1.ReportNoManifest
+	case task == decide.TaskWarmUp:
+		report.Pass = on.pass
+		i.volume = on.work
+	case on == nil || !on.sealed || on.digest != m.Status.Checkpoint.Source.ManifestDigest:
+		report.Phase, report.Reason, report.Message = v1alpha1.DestinationFailed, "Corrupt", "the checkpoint is not what was sealed"
+	default:
+		report.Phase, report.Pass, report.RestoredAt = v1alpha1.DestinationRestored, on.pass, a.microNow()
+		i.volume = on.work
+		a.w.say(a.name, "restores work %d into %s", on.work, i.name)
+	}
+	if err := a.reportLate(m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report }); err != nil {
+		return err
+	}
+	if report.Phase == v1alpha1.DestinationRestoring {
+		return errNoProcess
+	}
+	return nil
+}
+
+func (a *agent) checkpointOf(m *v1alpha1.PodMigration, i *instance) *copied {
+	for _, claim := range i.mounted {
+		if on := a.w.work.copyOf(claim, m.UID); on != nil {
+			return on
+		}
+	}
+	return nil
+}
+
+// report changes the status, unless the migration has changed since it was read.
+func (a *agent) report(m *v1alpha1.PodMigration, change func(*v1alpha1.CheckpointStatus)) error {
+	base := m.DeepCopy()
+	change(m.Status.Checkpoint)
+	err := a.client.Status().Patch(context.Background(), m, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+	if err != nil {
+		base.DeepCopyInto(m)
+	}
+	return err
+}
+
+// reportLate reports what took its time, as long as it is still wanted.
+func (a *agent) reportLate(m *v1alpha1.PodMigration, change func(*v1alpha1.CheckpointStatus)) error {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, lookAgain) {
+		now := &v1alpha1.PodMigration{}
+		err := a.client.Get(context.Background(), keyOf(m), now)
+		if apierrors.IsNotFound(err) || err == nil && !decide.IsSame(m, now) {
+			return errNotWanted
+		}
+		if err == nil {
+			err = a.report(now, change)
+		}
+		switch {
+		case err == nil:
+			now.DeepCopyInto(m)
+			return nil
+		case apierrors.IsNotFound(err):
+			return errNotWanted
+		}
+		a.w.running.sleep(pause)
+	}
+}
+
+func (a *agent) pod(namespace string, reference *v1alpha1.PodReference) (*corev1.Pod, error) {
+	p := &corev1.Pod{}
+	err := a.client.Get(context.Background(), types.NamespacedName{Namespace: namespace, Name: reference.Name}, p)
+	if apierrors.IsNotFound(err) || err == nil && p.UID != reference.UID {
+		return nil, nil
+	}
+	return p, err
+}
+
+// collect thaws pods whose migration is gone.
+func (a *agent) collect() {
+	a.w.after(gcInterval, a.collect)
+	if a.down || a.m.isDown() {
+		return
+	}
+	for _, r := range slices.Clone(a.records) {
+		if m := lookup[*v1alpha1.PodMigration](a.w.store, migrations, r.key.Namespace, r.key.Name); m == nil || m.UID != r.migration {
+			a.unfreeze(r.migration, r.pod)
+		}
+	}
+}

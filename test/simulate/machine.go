@@ -1,0 +1,206 @@
+package simulate
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// machine is a node: its kubelet, what runs on it, and its node agent.
+type machine struct {
+	w     *world
+	node  string
+	actor string
+	// cut: the API server is not reached, and what runs continues. off: nothing runs.
+	cut, off  bool
+	instances []*instance
+	agent     *agent
+	// downSince is when the kubelet was last heard of.
+	downSince moment
+	// waiting is set while a look at the node is due.
+	waiting bool
+}
+
+// stage is how far a pod is on its node.
+type stage int
+
+const (
+	mounting stage = iota
+	initializing
+	gated
+	running
+	ending
+	ended
+)
+
+// instance is a pod on its node.
+type instance struct {
+	m         *machine
+	pod       types.UID
+	namespace string
+	name      string
+	lineage   *lineage
+	stage     stage
+	// gateOpen is the file that lets the containers of a replacement start.
+	gateOpen bool
+	hasGate  bool
+	mounted  []types.UID
+	// runs: the main containers were started, and have not ended.
+	runs     bool
+	frozen   bool
+	killed   bool
+	restarts int32
+	// volume is what is on the emptyDirs, as of since.
+	volume int64
+	since  moment
+	ready  bool
+}
+
+// isWorking reports whether the main containers run and take steps.
+func (i *instance) isWorking() bool {
+	return i.lineage != nil && i.runs && i.stage < ended && !i.frozen && !i.m.off
+}
+
+// workInterval is what one step of the work of a container takes.
+const workInterval = 100 * time.Millisecond
+
+// settle counts the work until now.
+func (i *instance) settle() {
+	w := i.m.w
+	if i.isWorking() {
+		i.volume += int64((w.now - i.since) / workInterval)
+		i.since += (w.now - i.since) / workInterval * workInterval
+		i.lineage.acknowledged = max(i.lineage.acknowledged, i.volume)
+		return
+	}
+	i.since = w.now
+}
+
+// change lets something happen to an instance: what it worked at until then is counted.
+func (i *instance) change(edit func()) {
+	i.settle()
+	edit()
+	i.since = i.m.w.now
+	i.m.w.checks.workChanged(i)
+}
+
+func (m *machine) isDown() bool { return m.cut || m.off }
+
+func (m *machine) instance(pod types.UID) *instance {
+	for _, i := range m.instances {
+		if i.pod == pod {
+			return i
+		}
+	}
+	return nil
+}
+
+func (w *world) machine(node string) *machine {
+	for _, m := range w.machines {
+		if m.node == node {
+			return m
+		}
+	}
+	return nil
+}
+
+func (w *world) instance(pod types.UID) *instance {
+	for _, m := range w.machines {
+		if i := m.instance(pod); i != nil {
+			return i
+		}
+	}
+	return nil
+}
+
+// observe has the kubelet and the agent look at what was written.
+func (m *machine) observe(before, after client.Object) {
+	switch object := after.(type) {
+	case *corev1.Pod:
+		if object.Spec.NodeName == m.node {
+			m.wake(m.w.between(time.Millisecond, 50*time.Millisecond))
+		}
+	default:
+		if pod, is := before.(*corev1.Pod); is && after == nil && pod.Spec.NodeName == m.node {
+			m.wake(time.Millisecond)
+		}
+	}
+	m.agent.observe(before, after)
+}
+
+func (m *machine) wake(after time.Duration) {
+	if m.waiting {
+		return
+	}
+	m.waiting = true
+	m.w.after(after, func() {
+		m.waiting = false
+		m.sync()
+	})
+}
+
+// sync starts the pods that are new, and begins to end those that are deleted.
+func (m *machine) sync() {
+	if m.isDown() {
+		return
+	}
+	w := m.w
+	each(w.store, pods, func(p *corev1.Pod) {
+		if p.Spec.NodeName != m.node {
+			return
+		}
+		i := m.instance(p.UID)
+		switch {
+		case i == nil && isTerminal(p):
+			if p.DeletionTimestamp != nil {
+				m.finalize(p)
+			}
+		case i == nil && p.DeletionTimestamp != nil:
+			m.finalize(p)
+		case i == nil:
+			m.start(p)
+		case p.DeletionTimestamp != nil && i.stage < ending:
+			i.terminate(p)
+		case p.DeletionTimestamp != nil && i.stage == ended:
+			m.finalize(p)
+		}
+	})
+	for _, i := range append([]*instance(nil), m.instances...) {
+		if w.byUID[i.pod] == nil {
+			// Deleted by force, or with its node: the kubelet ends what it still runs.
+			i.stop()
+			m.drop(i)
+		}
+	}
+}
+
+func (m *machine) start(p *corev1.Pod) {
+	i := &instance{m: m, pod: p.UID, namespace: p.Namespace, name: p.Name, lineage: m.w.work.lineageOf(p), since: m.w.now}
+	for _, c := range p.Spec.InitContainers {
+		i.hasGate = i.hasGate || c.Name == gateContainer
+	}
+	m.instances = append(m.instances, i)
+	m.w.after(m.w.between(100*time.Millisecond, time.Second), i.mount)
+}
+
+// drop removes what a pod had on its node: its emptyDirs go.
+func (m *machine) drop(i *instance) {
+	for at, other := range m.instances {
+		if other == i {
+			m.instances = append(m.instances[:at:at], m.instances[at+1:]...)
+			break
+		}
+	}
+	m.w.checks.contentGone(i)
+}
+
+// finalize tells the API server that nothing of a pod runs any more.
+func (m *machine) finalize(p *corev1.Pod) {
+	zero, uid := int64(0), string(p.UID)
+	m.w.as(m.actor, func() { _ = m.w.delete(pods, p.Namespace, p.Name, preconditions{uid: &uid}, &zero, false) })
+	if i := m.instance(p.UID); i != nil {
+		m.drop(i)
+	}
+}

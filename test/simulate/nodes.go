@@ -1,0 +1,156 @@
+package simulate
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const nodeActor = "nodes"
+
+const (
+	// notReadyAfter is how long a kubelet may be silent before its node is not Ready,
+	// evictAfter how long pods stay then (the defaults of kube-controller-manager and of
+	// the admission plugin DefaultTolerationSeconds).
+	notReadyAfter = 50 * time.Second
+	evictAfter    = 300 * time.Second
+)
+
+func (w *world) addNode(name string, milli int64) {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{}}}
+	n.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milli, resource.DecimalSI)}
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: w.stamp()}}
+	w.as("setup", func() { _ = w.create(n, false) })
+	m := &machine{w: w, node: name, actor: "kubelet " + name}
+	m.agent = newAgent(m)
+	w.machines = append(w.machines, m)
+}
+
+// goDown cuts a machine off, or switches it off. It is back after a while.
+func (m *machine) goDown(off bool, back time.Duration) {
+	w := m.w
+	if m.isDown() {
+		return
+	}
+	m.downSince = w.now
+	since := w.now
+	if off {
+		for _, i := range m.instances {
+			i.change(func() {})
+		}
+		m.agent.crash(true)
+		m.off = true
+		for _, i := range m.instances {
+			i.change(func() { i.frozen = false })
+		}
+	} else {
+		m.cut = true
+		m.agent.hold(true)
+	}
+	w.after(notReadyAfter, func() { m.becomeNotReady(since) })
+	w.after(notReadyAfter+evictAfter, func() { m.evictAll(since) })
+	w.after(back, m.comeBack)
+}
+
+func (m *machine) becomeNotReady(since moment) {
+	if !m.isDown() || m.downSince != since {
+		return
+	}
+	w := m.w
+	w.as(nodeActor, func() {
+		m.setReady(corev1.ConditionUnknown)
+		each(w.store, pods, func(p *corev1.Pod) {
+			if p.Spec.NodeName == m.node && isPodReady(p) {
+				change(w, p, true, func(p *corev1.Pod) {
+					setPodCondition(p, corev1.PodReady, corev1.ConditionFalse, "NodeNotReady", w.stamp())
+				})
+			}
+		})
+	})
+}
+
+func (m *machine) setReady(status corev1.ConditionStatus) {
+	w := m.w
+	n := lookup[*corev1.Node](w.store, nodes, "", m.node)
+	if n == nil {
+		return
+	}
+	change(w, n, true, func(n *corev1.Node) {
+		for i := range n.Status.Conditions {
+			if c := &n.Status.Conditions[i]; c.Type == corev1.NodeReady && c.Status != status {
+				c.Status, c.LastTransitionTime = status, w.stamp()
+			}
+		}
+	})
+}
+
+// evictAll deletes the pods of a node that has been away for longer than they tolerate.
+func (m *machine) evictAll(since moment) {
+	if !m.isDown() || m.downSince != since {
+		return
+	}
+	w := m.w
+	w.as("taint-eviction", func() {
+		each(w.store, pods, func(p *corev1.Pod) {
+			if p.Spec.NodeName != m.node || p.DeletionTimestamp != nil || toleratesAll(p) {
+				return
+			}
+			w.checks.leaves(p, "its node was away for too long")
+			change(w, p, true, func(p *corev1.Pod) {
+				setPodCondition(p, corev1.DisruptionTarget, corev1.ConditionTrue, "DeletionByTaintManager", w.stamp())
+			})
+			_ = w.delete(pods, p.Namespace, p.Name, preconditions{}, nil, false)
+		})
+	})
+}
+
+func toleratesAll(p *corev1.Pod) bool {
+	for _, t := range p.Spec.Tolerations {
+		if t.Operator == corev1.TolerationOpExists && t.Key == "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) comeBack() {
+	w := m.w
+	wasOff := m.off
+	w.say(m.actor, "is back")
+	for _, i := range m.instances {
+		i.settle()
+	}
+	m.cut, m.off = false, false
+	for _, i := range m.instances {
+		i.since = w.now
+	}
+	if wasOff {
+		for _, i := range append([]*instance(nil), m.instances...) {
+			i.reboot()
+		}
+	}
+	w.as(nodeActor, func() { m.setReady(corev1.ConditionTrue) })
+	for _, i := range m.instances {
+		if i.stage == running && i.ready {
+			i.writeRunning(true)
+		}
+	}
+	m.agent.hold(false)
+	m.agent.start()
+	m.wake(time.Millisecond)
+}
+
+// reboot starts the containers of a pod again, from its volumes.
+func (i *instance) reboot() {
+	switch i.stage {
+	case initializing, gated, running:
+		i.restarts++
+		i.ready = false
+		i.change(func() { i.stage, i.runs = initializing, false })
+		i.later(i.m.w.between(time.Second, 3*time.Second), initializing, i.initialize)
+	case ending:
+		i.stop()
+	}
+}

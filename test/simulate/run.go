@@ -1,0 +1,161 @@
+package simulate
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
+)
+
+// Plant is a fault that is put between the product and the world, to see whether the
+// simulation finds it.
+type Plant struct {
+	Name string
+	// Client wraps the clients of controller and agents.
+	Client func(w *World, c client.Client) client.Client
+	// SourceTask and DestinationTask change what an agent does.
+	SourceTask      func(m *v1alpha1.PodMigration, task decide.Task) decide.Task
+	DestinationTask func(m *v1alpha1.PodMigration, task decide.Task) decide.Task
+}
+
+// World is the world of a run, as a Plant sees it.
+type World = world
+
+// Options of a run.
+type Options struct {
+	Seed uint64
+	// Only keeps the disturbances with these numbers; nil keeps all.
+	Only []int
+	// Trace writes down what happens.
+	Trace bool
+	Plant *Plant
+}
+
+// Statistic counts what a run was.
+type Statistic struct {
+	Steps, Calls, Reconciliations int
+	Simulated                     time.Duration
+	Drawn                         map[string]int
+	Ends                          map[string]int
+}
+
+func (s *Statistic) count(kind string) {
+	if s.Drawn == nil {
+		s.Drawn = map[string]int{}
+	}
+	s.Drawn[kind]++
+}
+
+// Result is what came of a run.
+type Result struct {
+	Seed         uint64
+	Scenario     string
+	Disturbances []Disturbance
+	Violation    *Violation
+	Trace        []string
+	Statistic    Statistic
+}
+
+// endBound is how long a migration may take beyond its timeout, when nothing interferes
+// any more; quiet is how long nothing happens before the end is judged.
+const (
+	endBound = 8 * time.Minute
+	quiet    = 2 * time.Minute
+)
+
+// Sources of random numbers of one seed. Dropping a disturbance changes no scenario.
+const (
+	scenarioSource = iota + 1
+	disturbanceSource
+	worldSource
+)
+
+// Run runs a seed.
+func Run(o Options) Result {
+	s := drawScenario(rand.New(rand.NewPCG(o.Seed, scenarioSource)))
+	drawn := drawDisturbances(rand.New(rand.NewPCG(o.Seed, disturbanceSource)))
+	if o.Only != nil {
+		kept := []Disturbance{}
+		for _, i := range o.Only {
+			kept = append(kept, drawn[i])
+		}
+		drawn = kept
+	}
+	w := &world{
+		store: newStore(), random: rand.New(rand.NewPCG(o.Seed, worldSource)), scenario: s, traced: o.Trace, plant: o.Plant,
+		owned: newCreations(), binding: map[types.UID]string{},
+		jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
+	}
+	defer w.end()
+	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}}, newLedger(w)
+	w.webhook = newWebhook(w)
+	w.faults = newFaultPlan(w, drawn)
+	w.leaders = []*leader{newLeader(w, "leader-1", s.skews[0]), newLeader(w, "leader-2", s.skews[1])}
+	w.setUp()
+	w.leaders[0].lead()
+	w.at(settled, w.requestAll)
+	w.run(drawn)
+	r := Result{Seed: o.Seed, Scenario: s.String(), Disturbances: drawn, Violation: w.failure, Trace: w.trace, Statistic: w.statistic}
+	r.Statistic.Simulated = w.now
+	r.Statistic.Ends = w.ends()
+	return r
+}
+
+func (w *world) requestAll() {
+	for i, p := range w.userPods() {
+		if i < w.scenario.migrations {
+			w.request("m"+string(rune('1'+i)), p)
+		}
+	}
+}
+
+// run lets everything happen until all migrations have ended and it was quiet.
+func (w *world) run(disturbances []Disturbance) {
+	last := settled
+	for _, d := range disturbances {
+		if d.Call == 0 {
+			last = max(last, d.At)
+		}
+		last = max(last, settled+d.Lasts*2)
+	}
+	limit := last + time.Duration(w.scenario.timeout)*time.Second + endBound
+	done := moment(-1)
+	for w.failure == nil && w.step(limit) {
+		switch {
+		case w.now < settled+time.Second || !w.allEnded():
+			done = -1
+		case done < 0:
+			done = max(w.now, last)
+		case w.now > done+quiet:
+			limit = w.now
+		}
+	}
+	if w.failure == nil {
+		w.checks.final()
+	}
+}
+
+func (w *world) allEnded() bool {
+	for _, object := range w.byKind[migrations] {
+		if !object.(*v1alpha1.PodMigration).Status.Phase.IsFinished() {
+			return false
+		}
+	}
+	for _, m := range w.machines {
+		if m.isDown() {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *world) ends() map[string]int {
+	ends := map[string]int{}
+	each(w.store, migrations, func(m *v1alpha1.PodMigration) { ends[string(m.CurrentPhase())+"/"+migration.ReasonOf(m)]++ })
+	return ends
+}
