@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
@@ -77,6 +78,15 @@ func (w *world) latency() time.Duration { return w.between(200*time.Microsecond,
 // Get implements client.Reader.
 func (c *apiClient) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
 	return c.w.call("get "+key.Name, func() error {
+		if object, isPlain := into.(*unstructured.Unstructured); isPlain {
+			pod := &corev1.Pod{}
+			stored := c.w.get(pods, key.Namespace, key.Name)
+			if stored == nil {
+				return notFound(pods, key.Name)
+			}
+			copyInto(stored, pod)
+			return toPlain(pod, object)
+		}
 		k := kindOf(into)
 		stored := c.w.get(k, key.Namespace, key.Name)
 		if stored == nil {
@@ -85,6 +95,17 @@ func (c *apiClient) Get(_ context.Context, key client.ObjectKey, into client.Obj
 		copyInto(stored, into)
 		return nil
 	})
+}
+
+// toPlain writes a pod as the API server answers it to a client without types.
+func toPlain(pod *corev1.Pod, into *unstructured.Unstructured) error {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(pod)
+	if err != nil {
+		return err
+	}
+	into.Object = fields
+	into.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	return nil
 }
 
 // List implements client.Reader.
@@ -100,6 +121,8 @@ func (c *apiClient) List(_ context.Context, into client.ObjectList, options ...c
 		switch into := into.(type) {
 		case *corev1.PodList:
 			into.Items = listed(c.w, pods, o, func(p *corev1.Pod) corev1.Pod { return *p.DeepCopy() })
+		case *corev1.NodeList:
+			into.Items = listed(c.w, nodes, o, func(n *corev1.Node) corev1.Node { return *n.DeepCopy() })
 		case *v1alpha1.PodMigrationList:
 			into.Items = listed(c.w, migrations, o, func(m *v1alpha1.PodMigration) v1alpha1.PodMigration { return *m.DeepCopy() })
 		case *policyv1.PodDisruptionBudgetList:
@@ -129,7 +152,18 @@ func (c *apiClient) Create(_ context.Context, object client.Object, options ...c
 	o := client.CreateOptions{}
 	o.ApplyOptions(options)
 	return c.w.call("create "+object.GetName(), func() error {
-		return c.w.admitAndCreate(object, slices.Contains(o.DryRun, metav1.DryRunAll))
+		plain, isPlain := object.(*unstructured.Unstructured)
+		if !isPlain {
+			return c.w.admitAndCreate(object, slices.Contains(o.DryRun, metav1.DryRunAll))
+		}
+		pod := &corev1.Pod{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(plain.Object, pod); err != nil {
+			return err
+		}
+		if err := c.w.admitAndCreate(pod, slices.Contains(o.DryRun, metav1.DryRunAll)); err != nil {
+			return err
+		}
+		return toPlain(pod, plain)
 	})
 }
 

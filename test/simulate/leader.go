@@ -101,8 +101,13 @@ func (l *leader) observe(before, after client.Object) {
 		return
 	}
 	each(l.w.store, migrations, func(m *v1alpha1.PodMigration) {
-		if m.Namespace == object.GetNamespace() && !m.Status.Phase.IsFinished() &&
-			(m.Spec.PodName == object.GetName() || string(m.UID) == object.GetLabels()[v1alpha1.MigrationUIDLabel]) {
+		isMarked := string(m.UID) == object.GetLabels()[v1alpha1.MigrationUIDLabel]
+		concerns := isMarked || m.Spec.PodName == object.GetName()
+		if m.Status.Phase.IsFinished() {
+			// What is made for it after its end.
+			concerns = isMarked && m.Status.Times.Finished != nil && !object.GetCreationTimestamp().Time.Before(m.Status.Times.Finished.Truncate(time.Second))
+		}
+		if m.Namespace == object.GetNamespace() && concerns {
 			l.enqueue(keyOf(m), l.w.now+delay)
 		}
 	})

@@ -112,7 +112,7 @@ func TestChangesHaveALock(t *testing.T) {
 		becomes.SetLabels(map[string]string{"a": "b"})
 		for name, action := range map[string]decide.Action{
 			"change":            decide.ChangeObject{From: older, To: becomes},
-			"change when asked": decide.ProbeAdmission{Probe: fixture.MakePod("probe").Label(v1alpha1.MigrationUIDLabel, "m").Container("serve", nil).Obj(), From: asPod(older), To: asPod(becomes)},
+			"change when asked": decide.ProbeAdmission{Probe: fixture.MakePod("probe").Label(v1alpha1.MigrationUIDLabel, "m").Container("serve", nil).Obj(), From: podFrom(older), To: podFrom(becomes)},
 		} {
 			if probe, isProbe := action.(decide.ProbeAdmission); isProbe && probe.From == nil {
 				continue
@@ -124,7 +124,7 @@ func TestChangesHaveALock(t *testing.T) {
 	}
 }
 
-func asPod(object client.Object) *corev1.Pod {
+func podFrom(object client.Object) *corev1.Pod {
 	pod, _ := object.(*corev1.Pod)
 	return pod
 }

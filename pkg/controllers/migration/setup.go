@@ -104,7 +104,9 @@ func newReconciler(e Environment, o Options) *reconciler {
 			MeasureTimeout:     cmp.Or(o.MeasureTimeout, DefaultMeasureTimeout),
 			AgentGrace:         cmp.Or(o.AgentGrace, DefaultAgentGrace),
 			StartGrace:         cmp.Or(o.StartGrace, DefaultStartGrace),
+			Settling:           cmp.Or(o.Settling, DefaultSettling),
 		},
+		dropAnnotations: o.DropAnnotationPrefixes,
 	}
 	if o.Budget != nil {
 		r.admission = &admission{live: r.live, cached: r.client, limits: *o.Budget}
@@ -132,11 +134,12 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := Index(mgr); err != nil {
 		return err
 	}
-	// Only that a pod changed matters: its content is read live.
+	// Only that a pod or a claim changed matters: its content is read live.
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("podmigration").
 		For(&v1alpha1.PodMigration{}).
 		WatchesMetadata(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.migrationsOf)).
+		WatchesMetadata(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(r.migrationsOf)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: o.Workers, RateLimiter: retries()}).
 		Complete(r)
 }
@@ -174,6 +177,8 @@ func podKeys(object client.Object) []string {
 	return []string{"name/" + m.Spec.PodName, "uid/" + string(m.UID)}
 }
 
+// migrationsOf are the migrations that a pod or a claim belongs to: by the mark that they
+// make, and by the name of the original.
 func (r *reconciler) migrationsOf(ctx context.Context, pod client.Object) []ctrl.Request {
 	keys := []string{"name/" + pod.GetName()}
 	if uid := pod.GetLabels()[v1alpha1.MigrationUIDLabel]; uid != "" {
@@ -183,11 +188,11 @@ func (r *reconciler) migrationsOf(ctx context.Context, pod client.Object) []ctrl
 	for _, key := range keys {
 		list := &v1alpha1.PodMigrationList{}
 		if err := r.client.List(ctx, list, client.InNamespace(pod.GetNamespace()), client.MatchingFields{podIndex: key}); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Cannot find the migrations of a pod", "pod", klog.KObj(pod))
+			ctrl.LoggerFrom(ctx).Error(err, "Cannot find the migrations of an object", "object", klog.KObj(pod))
 			continue
 		}
 		for i := range list.Items {
-			if m := &list.Items[i]; m.Status.Phase.IsFinished() && !isStray(m, pod) {
+			if m := &list.Items[i]; m.Status.Phase.IsFinished() && !wasMadeLate(m, pod) {
 				continue
 			}
 			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}})

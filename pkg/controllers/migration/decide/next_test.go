@@ -117,6 +117,12 @@ func TestNext(t *testing.T) {
 
 		{"hand over: commit", in(handing), Commit, handing, "", ""},
 		{"hand over: evict", in(handing).committed(), Evict, handing, "", ""},
+		{"hand over: nothing probes the replacement, and it has just become ready", in(handing).with(func(s *scene) { s.Replacement = readyFor(4 * time.Second) }), NoAction, handing, "", "has to stay so for 1s"},
+		{"hand over: nothing probes the replacement, and it has stayed ready", in(handing).with(func(s *scene) { s.Replacement = readyFor(6 * time.Second) }), Commit, handing, "", ""},
+		{"hand over: a probe tells that it works", in(handing).with(func(s *scene) {
+			s.Replacement = readyFor(0)
+			s.Replacement.Spec.Containers[0].ReadinessProbe = &corev1.Probe{}
+		}), Commit, handing, "", ""},
 		{"hand over: replacement is no longer ready", in(handing).with(func(s *scene) { s.Replacement = readyReplacement().Ready(false).Obj() }), NoAction, handing, "", "not evicting the original"},
 		{"hand over: replacement gone", in(handing).with(func(s *scene) { s.Replacement = nil }), NoAction, handing, ReasonReplacementDeleted, ""},
 		{"hand over: a container finished", in(handing).with(func(s *scene) {
@@ -230,6 +236,15 @@ func TestNext(t *testing.T) {
 			s.Migration.Spec.TTLSecondsAfterFinished, s.Migration.Status.Times.Finished = ptr.To[int32](10), ago(9*time.Second)
 		}), NoAction, succeeded, "", ""},
 	})
+}
+
+// readyFor is a replacement that became ready a while ago.
+func readyFor(since time.Duration) *corev1.Pod {
+	pod := readyReplacement().Obj()
+	for i := range pod.Status.Conditions {
+		pod.Status.Conditions[i].LastTransitionTime = metav1.NewTime(t0.Add(-since))
+	}
+	return pod
 }
 
 // A migration without a way back waits beyond its deadline, for days if it

@@ -18,7 +18,7 @@ func withProcesses(s *scene) {
 	class := v1alpha1.ProcessRuntimeClass
 	s.Pod.Spec.RuntimeClassName = &class
 	s.Migration.Spec.Checkpoint.Mode = v1alpha1.CheckpointProcess
-	s.CarriesProcesses = true
+	s.CarriesProcesses, s.Handler = true, v1alpha1.ProcessRuntimeClass
 	if c := s.Migration.Status.Checkpoint; c != nil && s.Migration.Status.Phase != v1alpha1.PhasePending {
 		c.Mode = v1alpha1.CheckpointProcess
 		c.Processes = containers.MovingProcesses(containers.Judge(s.Pod, containers.PolicyOf(s.Migration)))

@@ -31,7 +31,7 @@ func (b *builder) beginRollback(reason, message string) Decision {
 var undoing = []step{
 	{name: SetRollbackBarrier, applies: hadPlace, done: func(s *State) bool {
 		o := s.original()
-		return s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o) && !hasHoldFinalizer(o)
+		return o == nil || !hasHoldFinalizer(o) && (s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o))
 	}, action: (*builder).setBarrier, settle: (*builder).barrierSet},
 	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return b.discard(b.rival()) }},
 	{name: EndOriginal, applies: func(s *State) bool { return isReleased(s) && owners.Abandons(s.Owner) != "" }, action: (*builder).endOriginal},

@@ -48,7 +48,7 @@ func in(phase v1alpha1.Phase) *scene {
 		Spec: v1alpha1.PodMigrationSpec{PodName: "train", TimeoutSeconds: 600, Checkpoint: v1alpha1.CheckpointSpec{ReclaimPolicy: v1alpha1.ClaimDelete}},
 	}
 	s := &scene{State{Now: t0, Migration: m, Pod: originalPod().Obj(), Claims: noClaims,
-		Limits: Limits{UnschedulableGrace: 30 * time.Second, MeasureTimeout: 90 * time.Second, AgentGrace: 30 * time.Second, StartGrace: time.Minute}}}
+		Limits: Limits{UnschedulableGrace: 30 * time.Second, MeasureTimeout: 90 * time.Second, AgentGrace: 30 * time.Second, StartGrace: time.Minute, Settling: 5 * time.Second}}}
 	if phase == "" || phase == v1alpha1.PhasePending {
 		return s
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -55,6 +56,10 @@ func ofJob(s *scene) *scene {
 	return s
 }
 
+func jobFailed(s *scene) {
+	s.Owner.Job.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
+}
+
 func releasedByJob(s *scene) *scene {
 	released, err := owners.Released(s.Pod, s.Owner)
 	if err != nil {
@@ -81,7 +86,9 @@ var setReference = metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulS
 // ofStatefulSet gives the original to a StatefulSet.
 func ofStatefulSet(s *scene) *scene {
 	s.Pod.OwnerReferences = []metav1.OwnerReference{setReference}
-	s.Owner = owners.Owner{Reference: &setReference}
+	s.Owner = owners.Owner{Reference: &setReference, StatefulSet: &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "set", UID: "set"}, Spec: appsv1.StatefulSetSpec{Replicas: ptr.To[int32](1)},
+	}}
 	status := &s.Migration.Status
 	status.Handover.Owner, status.Handover.Identity = &setReference, "train"
 	status.Replacement = &v1alpha1.PodReference{Name: "train"}
@@ -178,6 +185,10 @@ func TestStopFirst(t *testing.T) {
 		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
 
 		{"roll back: the placeholder goes", rollingBack(ReasonTimedOut).with(func(s *scene) { stopFirst(s, v1alpha1.MethodCreate); s.Replacement = nil }).behindBarrier(), DeletePlaceholder, placing, "", ""},
+		{"roll back: the hold finalizer is removed from a pod that is being deleted", barrierSet(ReasonOriginalDeleted).with(func(s *scene) {
+			s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer}
+			deleting(s.Pod)
+		}), SetRollbackBarrier, placing, "", ""},
 		{"roll back: the hold finalizer is removed", barrierSet(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), SetRollbackBarrier, placing, "", ""},
 	})
 }
@@ -195,14 +206,18 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "plain", 0)}
 		}), NoAction, placing, ReasonWebhookMissed, "plain"},
 		{"an older pod of the Job is not meant", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) {
-			s.Siblings = []corev1.Pod{*siblingOf(s, "other", time.Minute)}
+			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*siblingOf(s, "other", time.Minute)}, ptr.To[int32](2)
 		}), NoAction, placing, "", "waiting for Job job"},
 		{"the webhook missed it, of an indexed Job", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "3")}
 		}), NoAction, placing, ReasonWebhookMissed, "plain"},
 		{"a pod of another index is not meant", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
-			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "4")}
+			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "4")}, ptr.To[int32](2)
 		}), NoAction, placing, "", "waiting for Job job"},
+		{"the Job is suspended", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), NoAction, placing, owners.RefusalOwnerStopped, "is suspended"},
+		{"the Job has failed", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(jobFailed), NoAction, placing, owners.RefusalOwnerFinished, "job"},
+		{"roll back: a Job that has failed never looks at the original again", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(jobFailed), EndOriginal, placing, "", ""},
+		{"roll back: a suspended Job deletes the original itself", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), ReadoptOriginal, placing, "", ""},
 		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
 		{"evict what was released", releasedByJob(ofJob(in(handing))).committed(), Evict, handing, "", ""},
 		{"the replacement does not fit any more", releasedByJob(job()).with(func(s *scene) {
@@ -245,6 +260,10 @@ func TestStatefulSetRecreatesThePod(t *testing.T) {
 		{"ending", set(handing).committed().with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
 		{"ended: the webhook is asked again", set(handing).committed().with(replacementPending(ReasonWebhookAnswers)).with(ended), RemoveHold, handing, "", ""},
 		{"gone", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone), NoAction, handing, "", "waiting for StatefulSet set"},
+		{"scaled to none", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			s.Owner.StatefulSet.Spec.Replicas, s.Migration.Status.Handover.Identity = ptr.To[int32](0), "set-0"
+			s.Placeholder, s.Claim = nil, nil
+		}), NoAction, v1alpha1.PhaseFailed, "", "set"},
 		{"created without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
 		}), AwaitRecreated, handing, "", ""},
