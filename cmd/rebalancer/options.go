@@ -26,6 +26,7 @@ type options struct {
 	tlsPrivateKeyFile       string
 	healthProbeBindAddress  string
 	nodeAgentImage          string
+	dropAnnotationPrefixes  []string
 	webhookHost             string
 	webhookPort             int
 	webhookURL              string
@@ -61,6 +62,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.tlsPrivateKeyFile, "tls-private-key-file", o.tlsPrivateKeyFile, "key of --tls-cert-file")
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", o.healthProbeBindAddress, "address for /healthz and /readyz; 0 turns it off")
 	flags.StringVar(&o.nodeAgentImage, "node-agent-image", o.nodeAgentImage, "image of the node agent, which carries the content of emptyDirs; empty refuses pods that would lose some")
+	flags.StringSliceVar(&o.dropAnnotationPrefixes, "drop-annotation-prefixes", nil, "prefixes of annotations that a replacement does not inherit, beside the known ones: what a scheduler or a device plugin of yours has assigned to the original")
 	flags.StringVar(&o.webhookHost, "webhook-host", o.webhookHost, "address that the admission webhook listens on; empty listens on all")
 	flags.IntVar(&o.webhookPort, "webhook-port", o.webhookPort, "port of the admission webhook, which turns the pods of Jobs and StatefulSets into replacements; 0 turns it off")
 	flags.StringVar(&o.webhookURL, "webhook-url", o.webhookURL, "where the API server reaches the webhook when the rebalancer runs outside of the cluster, such as https://localhost:9443; empty uses the Service")

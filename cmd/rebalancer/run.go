@@ -109,7 +109,7 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 		return err
 	}
 	limits := rebalance.Limits(configuration.Rebalance)
-	migrations := migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, OnStep: onStep, Registerer: metrics.Registry}
+	migrations := migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, DropAnnotationPrefixes: o.dropAnnotationPrefixes, OnStep: onStep, Registerer: metrics.Registry}
 	//nolint:contextcheck // The metrics are collected in a context of their own, when they are scraped.
 	if err := migration.SetupWithManager(mgr, migrations); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)

@@ -49,7 +49,7 @@ func TestSettlingTime(t *testing.T) {
 			if got := owners.MinReady(test.owner); got != test.wanted {
 				t.Errorf("minimum %s, want %s", got, test.wanted)
 			}
-			if got := owners.SettlingTime(test.owner, pod); got != test.settle {
+			if got := owners.SettlingTime(test.owner, pod, 5*time.Second); got != test.settle {
 				t.Errorf("settles for %s, want %s", got, test.settle)
 			}
 		})

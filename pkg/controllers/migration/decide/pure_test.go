@@ -22,6 +22,13 @@ func copyOf(s State) State {
 	s.Owner.Reference, s.Owner.ReplicaSet, s.Owner.Deployment = s.Owner.Reference.DeepCopy(), s.Owner.ReplicaSet.DeepCopy(), s.Owner.Deployment.DeepCopy()
 	s.Owner.StatefulSet, s.Owner.Job = s.Owner.StatefulSet.DeepCopy(), s.Owner.Job.DeepCopy()
 	s.Budgets, s.Siblings, s.Others, s.Strays = slices.Clone(s.Budgets), slices.Clone(s.Siblings), slices.Clone(s.Others), slices.Clone(s.Strays)
+	s.Nodes, s.Neighbours, s.DropAnnotations = slices.Clone(s.Nodes), slices.Clone(s.Neighbours), slices.Clone(s.DropAnnotations)
+	for i := range s.Nodes {
+		s.Nodes[i] = s.Nodes[i].DeepCopy()
+	}
+	for i := range s.Neighbours {
+		s.Neighbours[i] = *s.Neighbours[i].DeepCopy()
+	}
 	for i := range s.Strays {
 		s.Strays[i] = *s.Strays[i].DeepCopy()
 	}
