@@ -25,7 +25,7 @@ const module = "github.com/ai-storage/orchestrator"
 var purePackages = []string{
 	"pkg/pods", "pkg/pods/containers", "pkg/pods/owners", "pkg/pods/reclaimed",
 	"pkg/scheduling/annealing", "pkg/scheduling/budget", "pkg/scheduling/cluster", "pkg/scheduling/planner", "pkg/scheduling/repack",
-	"pkg/controllers/migration/decide", "pkg/controllers/reclaim/decide",
+	"pkg/controllers/migration/decide", "pkg/controllers/reclaim/decide", "pkg/node/agent/decide",
 }
 
 // allowedInPurePackages are, beside types, two helpers that are functions of their
@@ -87,6 +87,7 @@ var levels = map[string]int{
 	"pkg/node/atomicfile":      0,
 	"pkg/node/checkpoint":      0,
 	"pkg/node/ociruntime":      1,
+	"pkg/node/agent/decide":    0,
 	"pkg/node/agent/installer": 1,
 	"pkg/node/agent":           2,
 

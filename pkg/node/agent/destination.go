@@ -16,12 +16,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
 )
 
 func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
-	t := destinationTask(m)
-	if t == taskNone {
+	t := decide.DestinationTask(m)
+	if t == decide.TaskNone {
 		if c := m.Status.Checkpoint; c == nil || c.Step != v1alpha1.StepCopy && c.Step != v1alpha1.StepSeal {
 			a.closeReader(client.ObjectKeyFromObject(m))
 		}
@@ -32,11 +33,11 @@ func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) 
 		return ctrl.Result{}, err
 	}
 	switch t {
-	case taskRelease:
+	case decide.TaskRelease:
 		return ctrl.Result{}, a.release(ctx, m)
-	case taskPrepare:
+	case decide.TaskPrepare:
 		return ctrl.Result{}, a.openGate(pod.UID)
-	case taskCancel:
+	case decide.TaskCancel:
 		return ctrl.Result{}, a.cancelRestore(m)
 	}
 	var result checkpoint.PassResult
@@ -44,22 +45,22 @@ func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) 
 		result, err = a.restoreInto(ctx, m, pod, t)
 		return err
 	})
-	if t == taskWarmUp && isPassing(err) {
+	if t == decide.TaskWarmUp && isPassing(err) {
 		return ctrl.Result{RequeueAfter: lookAgain}, a.stillPassing(ctx, m, err)
 	}
 	if err != nil {
 		a.closeReader(client.ObjectKeyFromObject(m))
 		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
 	}
-	a.metrics.passed(map[task]string{taskWarmUp: passWarmUp, taskRestore: passRestore}[t], result)
+	a.metrics.passed(map[decide.Task]string{decide.TaskWarmUp: passWarmUp, decide.TaskRestore: passRestore}[t], result)
 	return ctrl.Result{}, a.restored(ctx, m, t, result)
 }
 
 // restoreInto restores the volumes of the replacement and, once they are sealed, the
 // processes of its containers.
-func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, t task) (checkpoint.PassResult, error) {
+func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, t decide.Task) (checkpoint.PassResult, error) {
 	source := m.Status.Checkpoint.Source
-	if t == taskRestore && a.isTaken(m) {
+	if t == decide.TaskRestore && a.isTaken(m) {
 		// An earlier agent got so far.
 		return checkpoint.PassResult{Pass: source.Pass, Bytes: source.Bytes, Files: source.Files}, a.restoreProcesses(ctx, m)
 	}
@@ -67,7 +68,7 @@ func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *
 	if err != nil {
 		return checkpoint.PassResult{}, err
 	}
-	if t == taskWarmUp {
+	if t == decide.TaskWarmUp {
 		return r.Restore(ctx, a.warming(ctx, m))
 	}
 	result, err := r.RestoreSealed(ctx, source.ManifestDigest, nil)
@@ -85,7 +86,7 @@ func isPassing(err error) bool {
 
 // stillPassing reports, once, that there is nothing on the claim to restore.
 func (a *agent) stillPassing(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
-	report := currentDestination(m)
+	report := decide.CurrentDestination(m)
 	if checkpoint.ReasonOf(failure) != checkpoint.ReasonNoManifest || report != nil && report.Reason == checkpoint.ReasonNoManifest {
 		return nil
 	}
@@ -116,12 +117,12 @@ func (a *agent) destination(m *v1alpha1.PodMigration, phase v1alpha1.Destination
 	return &v1alpha1.DestinationReport{Node: a.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: m.Status.Replacement.UID, Phase: phase}
 }
 
-func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, t task, r checkpoint.PassResult) error {
+func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, t decide.Task, r checkpoint.PassResult) error {
 	report := a.destination(m, v1alpha1.DestinationWarm)
 	report.Pass, report.Bytes, report.Files = r.Pass, r.Bytes, r.Files
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		c.Destination = report
-		if t == taskRestore {
+		if t == decide.TaskRestore {
 			c.Destination.Phase, c.Destination.RestoredAt = v1alpha1.DestinationRestored, microTime(a.now())
 		}
 	})

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 )
 
 // reportBackoff is the pause between two attempts to report. Most fail because
@@ -42,7 +44,7 @@ func (a *agent) while(ctx context.Context, m *v1alpha1.PodMigration, work func(c
 		_ = wait.PollUntilContextCancel(working, lookAgain, false, func(ctx context.Context) (bool, error) {
 			now := &v1alpha1.PodMigration{}
 			err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now)
-			isWanted := err == nil && isSame(m, now) || err != nil && !apierrors.IsNotFound(err)
+			isWanted := err == nil && decide.IsSame(m, now) || err != nil && !apierrors.IsNotFound(err)
 			if !isWanted {
 				cancel(errNotWanted)
 			}
@@ -78,7 +80,7 @@ func (a *agent) reportLate(ctx context.Context, m *v1alpha1.PodMigration, change
 	return reportBackoff.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		now := &v1alpha1.PodMigration{}
 		err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now)
-		if apierrors.IsNotFound(err) || err == nil && !isSame(m, now) {
+		if apierrors.IsNotFound(err) || err == nil && !decide.IsSame(m, now) {
 			return false, errNotWanted
 		}
 		if err == nil {
@@ -117,3 +119,5 @@ func (t *throttle) isDue(now time.Time) bool {
 	t.last = now
 	return true
 }
+
+func microTime(t metav1.MicroTime) *metav1.MicroTime { return &t }

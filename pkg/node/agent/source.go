@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
 )
 
@@ -36,42 +37,41 @@ func (a *agent) serveSource(ctx context.Context, m *v1alpha1.PodMigration) (ctrl
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	attempt, leaving := int32(0), false
+	var original decide.Original
 	if frozen != nil {
-		attempt = frozen.Attempt
-		original, err := a.pod(ctx, m.Namespace, m.Status.Original)
+		found, err := a.pod(ctx, m.Namespace, m.Status.Original)
 		if err != nil {
 			return ctrl.Result{}, err
 		}
-		leaving = original == nil || original.DeletionTimestamp != nil
+		original = decide.Original{FrozenIn: frozen.Attempt, IsLeaving: found == nil || found.DeletionTimestamp != nil}
 	}
-	t := sourceTask(m, attempt, leaving)
-	if t != taskCopy && t != taskSeal && (m.Status.Checkpoint == nil || m.Status.Checkpoint.Step != v1alpha1.StepCopy) {
+	t := decide.SourceTask(m, original)
+	if t != decide.TaskCopy && t != decide.TaskSeal && (m.Status.Checkpoint == nil || m.Status.Checkpoint.Step != v1alpha1.StepCopy) {
 		a.closeWriter(key)
 	}
 	pod := m.Status.Original.UID
 	switch t {
-	case taskMeasure:
+	case decide.TaskMeasure:
 		return ctrl.Result{}, a.measure(ctx, m)
-	case taskCopy:
+	case decide.TaskCopy:
 		return ctrl.Result{}, a.copyWhileRunning(ctx, m)
-	case taskSeal:
+	case decide.TaskSeal:
 		return ctrl.Result{}, a.seal(ctx, m, frozen != nil)
-	case taskReportAndThaw:
+	case decide.TaskReportAndThaw:
 		err := a.report(ctx, m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceThawed })
 		if err != nil {
 			return ctrl.Result{}, err
 		}
 		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case taskThaw:
+	case decide.TaskThaw:
 		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case taskKill:
+	case decide.TaskKill:
 		if err := a.ops.Kill(pod); err != nil {
 			return ctrl.Result{}, err
 		}
 		ctrl.LoggerFrom(ctx).Info("Killing a frozen pod whose replacement has its state", "pod", klog.KRef(m.Namespace, m.Status.Original.Name))
 		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case taskKeepFrozen:
+	case decide.TaskKeepFrozen:
 		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
 	return ctrl.Result{}, nil
@@ -229,7 +229,7 @@ func (a *agent) progress(ctx context.Context, m *v1alpha1.PodMigration) func(che
 			return
 		}
 		now := &v1alpha1.PodMigration{}
-		if err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now); err != nil || !isSame(seen, now) {
+		if err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now); err != nil || !decide.IsSame(seen, now) {
 			return
 		}
 		_ = a.report(ctx, now, func(c *v1alpha1.CheckpointStatus) {

@@ -1,0 +1,74 @@
+package decide
+
+import (
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// Original is what the agent of the source node knows of the original.
+type Original struct {
+	// FrozenIn is the attempt in which the agent froze it; 0 when it is not frozen.
+	FrozenIn int32
+	// IsLeaving: it is gone or being deleted.
+	IsLeaving bool
+}
+
+// Facts about an original.
+const (
+	// frozen: the agent has frozen it, of an earlier attempt: in one that is over.
+	frozen fact = 1 << iota
+	ofEarlierAttempt
+	leaving
+	// accepted: the controller has accepted the seal.
+	accepted
+	rolledBack
+	finished
+)
+
+// sourceTable is what the source does in a step of the controller.
+var sourceTable = []row[v1alpha1.SourcePhase]{
+	{anyStep, anySource, frozen | leaving | accepted, rolledBack, TaskKill},
+	{anyStep, anySource, frozen | finished, 0, TaskThaw},
+	{anyStep, anySource, finished, 0, TaskNone},
+	{at(v1alpha1.StepAbort), anySource, frozen, 0, TaskReportAndThaw},
+	{anyStep, anySource, frozen | ofEarlierAttempt, 0, TaskThaw},
+	{at(v1alpha1.StepAbort), endPhases, 0, frozen, TaskNone},
+	{at(v1alpha1.StepAbort), anySource, 0, frozen, TaskReportAndThaw},
+	{anyStep, endPhases, frozen, 0, TaskThaw},
+	{at(v1alpha1.StepMeasure), source(""), 0, 0, TaskMeasure},
+	{at(v1alpha1.StepCopy), anySource, frozen, 0, TaskThaw},
+	{at(v1alpha1.StepCopy), source("", v1alpha1.SourceMeasured, v1alpha1.SourceCopying), 0, frozen, TaskCopy},
+	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed), frozen, 0, TaskKeepFrozen},
+	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed, v1alpha1.SourceThawed, v1alpha1.SourceFailed), 0, frozen, TaskNone},
+	{at(v1alpha1.StepSeal), anySource, 0, 0, TaskSeal},
+	{at(v1alpha1.StepRelease), anySource, frozen, 0, TaskKeepFrozen},
+	{at(""), anySource, frozen, 0, TaskThaw},
+}
+
+var (
+	anySource []v1alpha1.SourcePhase
+	endPhases = source(v1alpha1.SourceThawed, v1alpha1.SourceFailed)
+)
+
+func source(phases ...v1alpha1.SourcePhase) []v1alpha1.SourcePhase { return phases }
+
+// SourceTask decides for the agent of the node of the original.
+func SourceTask(m *v1alpha1.PodMigration, original Original) Task {
+	c := m.Status.Checkpoint
+	if !c.Carries() {
+		return TaskNone
+	}
+	var reported v1alpha1.SourcePhase
+	if report := CurrentSource(c); report != nil {
+		reported = report.Phase
+	}
+	isFrozen := original.FrozenIn != 0
+	return first(sourceTable, c.Step, reported,
+		frozen.where(isFrozen)|
+			ofEarlierAttempt.where(isFrozen && original.FrozenIn != c.Attempt)|
+			leaving.where(original.IsLeaving)|
+			accepted.where(meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed))|
+			rolledBack.where(isRolledBack(m))|
+			finished.where(m.Status.Phase.IsFinished()))
+}
