@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// within fails a test whose work waits for somebody.
+// within fails a test whose work does not end.
 func within(t *testing.T, work func() error) error {
 	t.Helper()
 	done := make(chan error, 1)

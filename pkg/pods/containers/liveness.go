@@ -22,8 +22,8 @@ const (
 // must not be frozen at all.
 //
 // The kubelet ends a container for its liveness probe under every restart policy, of a
-// sidecar as of any other, and has begun to when it notices: it does not take that back
-// when the pod is thawed. Init containers that run to their end have no probes, and
+// sidecar as of any other, and finishes what it has begun when the pod is thawed
+// meanwhile. Init containers that run to their end have no probes, and
 // containers that do not run are not probed. A pod that is being deleted is not probed
 // either.
 //
