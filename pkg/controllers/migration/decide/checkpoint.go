@@ -27,7 +27,12 @@ func (b *builder) untilGraceEnds(silent time.Duration) time.Duration {
 // sourceFailed rolls back when the agent of the source node has failed.
 func (b *builder) sourceFailed() (_ Decision, decided bool) {
 	s := b.source()
-	if s == nil || s.Phase != v1alpha1.SourceFailed {
+	switch {
+	case s == nil:
+		return Decision{}, false
+	case s.Phase == v1alpha1.SourceThawed && b.Migration.Status.Checkpoint.Step == v1alpha1.StepSeal:
+		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("the pod is no longer frozen on node %s, so that its seal is void (%s): %s", s.Node, s.Reason, s.Message)), true
+	case s.Phase != v1alpha1.SourceFailed:
 		return Decision{}, false
 	}
 	if s.Reason == v1alpha1.ReportProcessNotMovable {

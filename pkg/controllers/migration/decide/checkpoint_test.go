@@ -160,6 +160,7 @@ func TestCarryingState(t *testing.T) {
 		{row{"hand over: an older pass is restored", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 2), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
 		{row{"hand over: committed", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3), NoAction, handing, "", "continues with the carried state"}, v1alpha1.StepRelease},
 		{row{"hand over: seal failed", sealing().source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""}, v1alpha1.StepAbort},
+		{row{"hand over: thawed before the seal", sealing().source(v1alpha1.SourceThawed, 3), NoAction, handing, ReasonCheckpointFailed, "seal is void"}, v1alpha1.StepAbort},
 		{row{"hand over: cancelled while sealing", sealing().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""}, v1alpha1.StepAbort},
 		{row{"hand over: timeout while sealing", sealing().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""}, v1alpha1.StepAbort},
 		{row{"hand over: the seal takes too long", sealing().with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, ReasonFrozenTooLong, "frozen for the last copy"}, v1alpha1.StepAbort},
