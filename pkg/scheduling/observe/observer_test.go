@@ -46,10 +46,7 @@ func TestWhatTheMetricsAPIAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			factory := informers.NewSharedInformerFactory(fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}), 0)
-			observer, err := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(), clocktesting.NewFakePassiveClock(now))
-			if err != nil {
-				t.Fatal(err)
-			}
+			observer := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(), clocktesting.NewFakePassiveClock(now))
 			factory.Start(t.Context().Done())
 			factory.WaitForCacheSync(t.Context().Done())
 			observation, err := observer.Observe(t.Context())
@@ -75,11 +72,8 @@ func TestObserverAsksPrometheusInstead(t *testing.T) {
 		t.Fatal(err)
 	}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
-	observer, err := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(),
+	observer := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(),
 		clocktesting.NewFakePassiveClock(now.Add(time.Hour)))
-	if err != nil {
-		t.Fatal(err)
-	}
 	prometheus, _ := newTestPrometheus(t, "")
 	observer.MeasureWith(prometheus)
 	observation, err := observer.Observe(t.Context())
