@@ -20,7 +20,6 @@ import (
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -240,16 +239,12 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 	if err != nil {
 		return nil, nil, err
 	}
-	// Nobody reads who wrote which field, and it is a large part of every object.
-	factory := informers.NewSharedInformerFactoryWithOptions(kubeClient, 0, informers.WithTransform(cache.TransformStripManagedFields()))
+	factory := informers.NewSharedInformerFactoryWithOptions(kubeClient, 0, informers.WithTransform(observe.Slim))
 	simulator, err := simulation.New(ctx, configuration.Scheduler, kubeClient, factory, restConfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("setting up the simulation: %w", err)
 	}
-	observer, err := observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{})
-	if err != nil {
-		return nil, nil, err
-	}
+	observer := observe.NewObserver(factory, live, metricsAPI.MetricsV1beta1(), clock.RealClock{})
 	if options := rebalance.PrometheusOptions(configuration.Rebalance); options != nil {
 		prometheus, err := observe.NewPrometheus(*options)
 		if err != nil {

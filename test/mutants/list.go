@@ -173,4 +173,41 @@ var mutants = []mutant{
 		changed:  "resized",
 		packages: []string{"./pkg/pods/...", "./pkg/controllers/reclaim/..."},
 	},
+	{
+		name:    "a Job that wants one pod at a time has two",
+		file:    "pkg/pods/owners/order.go",
+		text:    "case policy != nil && *policy == batchv1.Failed:",
+		changed: "case policy != nil && *policy == \"\":",
+	},
+	{
+		name:    "the loop takes one worker of many",
+		file:    "pkg/pods/owners/marks.go",
+		text:    "workers > 1 {",
+		changed: "workers > 64 {",
+	},
+	{
+		name:    "a move updates a pod of a StatefulSet that updates OnDelete",
+		file:    "pkg/pods/owners/statefulset.go",
+		text:    "case own == next:",
+		changed: "case own == next || isOnDelete(set):",
+	},
+	{
+		name:    "a Job that has failed is trusted to end the pod that it gets back",
+		file:    "pkg/pods/owners/ended.go",
+		text:    "isGone(o, o.Job) || isFinished(o.Job)):",
+		changed: "isGone(o, o.Job)):",
+	},
+	{
+		name:     "a vertical autoscaler and reclaim resize by turns",
+		file:     "pkg/pods/reclaimed/record.go",
+		text:     "c.Before != nil && c.matches(found, *c.Before)",
+		changed:  "c.matches(found, c.Original)",
+		packages: []string{"./pkg/pods/...", "./pkg/controllers/reclaim/..."},
+	},
+	{
+		name:    "a pod without a node keeps another from moving",
+		file:    "pkg/pods/containers/shared.go",
+		text:    "pods.HoldsPlace(other)",
+		changed: "!pods.IsTerminal(other)",
+	},
 }

@@ -32,22 +32,18 @@ type Observer struct {
 	claims     corelisters.PersistentVolumeClaimLister
 	volumes    corelisters.PersistentVolumeLister
 	classes    storagelisters.StorageClassLister
-	owners     ownerListers
 	live       client.Reader
 	metrics    metricsclient.MetricsV1beta1Interface
 	prometheus *Prometheus
 	clock      clock.PassiveClock
 	// followsTopology reports whether anything asks for NUMA nodes.
 	followsTopology bool
+	owners          ownerListers
 }
 
 // NewObserver registers its informers with the factory, which the caller starts.
-// The reader asks the API server itself. It fails when the factory was started before.
-func NewObserver(factory informers.SharedInformerFactory, live client.Reader, metrics metricsclient.MetricsV1beta1Interface, clock clock.PassiveClock) (*Observer, error) {
-	owners, err := newOwnerListers(factory)
-	if err != nil {
-		return nil, fmt.Errorf("preparing to watch the owners of pods: %w", err)
-	}
+// The reader asks the API server itself.
+func NewObserver(factory informers.SharedInformerFactory, live client.Reader, metrics metricsclient.MetricsV1beta1Interface, clock clock.PassiveClock) *Observer {
 	return &Observer{
 		nodes:   factory.Core().V1().Nodes().Lister(),
 		pods:    factory.Core().V1().Pods().Lister(),
@@ -56,10 +52,10 @@ func NewObserver(factory informers.SharedInformerFactory, live client.Reader, me
 		volumes: factory.Core().V1().PersistentVolumes().Lister(),
 		classes: factory.Storage().V1().StorageClasses().Lister(),
 		live:    live,
-		owners:  owners,
 		metrics: metrics,
 		clock:   clock,
-	}, nil
+		owners:  newOwnerListers(factory),
+	}
 }
 
 // MeasureWith asks Prometheus from now on, and not the metrics API.

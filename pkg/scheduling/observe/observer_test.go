@@ -48,10 +48,7 @@ func TestWhatTheMetricsAPIAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			factory := informers.NewSharedInformerFactory(fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}), 0)
-			observer, err := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(), clocktesting.NewFakePassiveClock(now))
-			if err != nil {
-				t.Fatal(err)
-			}
+			observer := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(), clocktesting.NewFakePassiveClock(now))
 			factory.Start(t.Context().Done())
 			factory.WaitForCacheSync(t.Context().Done())
 			observation, err := observer.Observe(t.Context())
@@ -77,11 +74,8 @@ func TestObserverAsksPrometheusInstead(t *testing.T) {
 		t.Fatal(err)
 	}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
-	observer, err := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(),
+	observer := NewObserver(factory, controllerfake.NewClientBuilder().WithScheme(scheme).Build(), metrics.MetricsV1beta1(),
 		clocktesting.NewFakePassiveClock(now.Add(time.Hour)))
-	if err != nil {
-		t.Fatal(err)
-	}
 	prometheus, _ := newTestPrometheus(t, "")
 	observer.MeasureWith(prometheus)
 	observation, err := observer.Observe(t.Context())
@@ -96,10 +90,7 @@ func TestObserverReadsWhatClassesSayOfTheirVolumes(t *testing.T) {
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: claim.Spec.VolumeName}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "shared"}}
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "shared", Annotations: map[string]string{v1alpha1.SharedPathAnnotation: "true"}}}
 	factory := informers.NewSharedInformerFactory(fake.NewClientset(claim, volume, class), 0)
-	observer, err := NewObserver(factory, nil, nil, clocktesting.NewFakePassiveClock(now))
-	if err != nil {
-		t.Fatal(err)
-	}
+	observer := NewObserver(factory, nil, nil, clocktesting.NewFakePassiveClock(now))
 	factory.Start(t.Context().Done())
 	factory.WaitForCacheSync(t.Context().Done())
 	if _, got := observer.claimLookup("default")("data"); got == nil || got.Annotations[v1alpha1.SharedPathAnnotation] != "true" {

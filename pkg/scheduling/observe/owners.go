@@ -4,6 +4,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	appslisters "k8s.io/client-go/listers/apps/v1"
@@ -20,28 +21,27 @@ type ownerListers struct {
 	jobs        batchlisters.JobLister
 }
 
-// newOwnerListers registers the informers with the factory. Of Jobs and Deployments,
-// which nobody else reads, the templates are left out: they are most of the objects.
-func newOwnerListers(factory informers.SharedInformerFactory) (ownerListers, error) {
-	apps, batch := factory.Apps().V1(), factory.Batch().V1()
-	if err := apps.Deployments().Informer().SetTransform(withoutTemplate); err != nil {
-		return ownerListers{}, err
-	}
-	if err := batch.Jobs().Informer().SetTransform(withoutTemplate); err != nil {
-		return ownerListers{}, err
-	}
+// newOwnerListers registers the informers with the factory.
+func newOwnerListers(factory informers.SharedInformerFactory) ownerListers {
+	apps := factory.Apps().V1()
 	return ownerListers{
 		replicaSets: apps.ReplicaSets().Lister(), deployments: apps.Deployments().Lister(),
-		statefuls: apps.StatefulSets().Lister(), jobs: batch.Jobs().Lister(),
-	}, nil
+		statefuls: apps.StatefulSets().Lister(), jobs: factory.Batch().V1().Jobs().Lister(),
+	}
 }
 
-func withoutTemplate(object any) (any, error) {
+// Slim is a transform for the factory of the informers. It leaves out what nobody
+// reads and what is most of an object: who wrote which field, and the templates of
+// Jobs and Deployments.
+func Slim(object any) (any, error) {
+	if o, err := meta.Accessor(object); err == nil {
+		o.SetManagedFields(nil)
+	}
 	switch o := object.(type) {
 	case *appsv1.Deployment:
-		o.Spec.Template, o.ManagedFields = corev1.PodTemplateSpec{}, nil
+		o.Spec.Template = corev1.PodTemplateSpec{}
 	case *batchv1.Job:
-		o.Spec.Template, o.ManagedFields = corev1.PodTemplateSpec{}, nil
+		o.Spec.Template = corev1.PodTemplateSpec{}
 	}
 	return object, nil
 }

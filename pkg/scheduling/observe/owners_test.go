@@ -18,11 +18,11 @@ import (
 // Deployment above; the templates of Jobs and Deployments are not kept.
 func TestOwnersAreFound(t *testing.T) {
 	named := func(name string, above *metav1.OwnerReference) metav1.ObjectMeta {
-		meta := metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name)}
+		named := metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name), ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "x"}}}
 		if above != nil {
-			meta.OwnerReferences = []metav1.OwnerReference{*above}
+			named.OwnerReferences = []metav1.OwnerReference{*above}
 		}
-		return meta
+		return named
 	}
 	controller := func(apiVersion, kind, name string) *metav1.OwnerReference {
 		return &metav1.OwnerReference{APIVersion: apiVersion, Kind: kind, Name: name, UID: types.UID("uid-" + name), Controller: new(true)}
@@ -35,11 +35,8 @@ func TestOwnersAreFound(t *testing.T) {
 		&appsv1.StatefulSet{ObjectMeta: named("db", nil)},
 		&batchv1.Job{ObjectMeta: named("sum", nil), Spec: batchv1.JobSpec{Parallelism: new(int32(3)), Template: template}},
 	)
-	factory := informers.NewSharedInformerFactory(client, 0)
-	listers, err := newOwnerListers(factory)
-	if err != nil {
-		t.Fatal(err)
-	}
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(Slim))
+	listers := newOwnerListers(factory)
 	factory.Start(t.Context().Done())
 	factory.WaitForCacheSync(t.Context().Done())
 	of := func(reference *metav1.OwnerReference) owners.Owner {
@@ -60,7 +57,7 @@ func TestOwnersAreFound(t *testing.T) {
 	if o := of(controller("apps/v1", "StatefulSet", "db")); o.StatefulSet == nil {
 		t.Errorf("StatefulSet: %+v", o)
 	}
-	if o := of(controller("batch/v1", "Job", "sum")); o.Job == nil || *o.Job.Spec.Parallelism != 3 || len(o.Job.Spec.Template.Spec.Containers) != 0 {
+	if o := of(controller("batch/v1", "Job", "sum")); o.Job == nil || *o.Job.Spec.Parallelism != 3 || len(o.Job.Spec.Template.Spec.Containers) != 0 || len(o.Job.ManagedFields) != 0 {
 		t.Errorf("Job: %+v", o)
 	}
 	recreated := controller("batch/v1", "Job", "sum")

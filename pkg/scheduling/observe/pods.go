@@ -152,7 +152,11 @@ func allowedByOwner(e *podCheck) string {
 	if why := owners.StopsFirst(owner); why != "" {
 		return "the pod would have to stop before it moves: " + why
 	}
-	return owners.NeedsOptIn(e.pod, owner)
+	if why := owners.NeedsOptIn(e.pod, owner); why != "" {
+		return why
+	}
+	// The migration would wait, and fail where the rollout never ends.
+	return owners.InFlight(owner)
 }
 
 // sharesNoClaim keeps a pod on the node of those that use the same volume.

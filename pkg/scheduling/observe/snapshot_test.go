@@ -229,11 +229,20 @@ func TestImmovable(t *testing.T) {
 		{"a Job that is suspended", job(func(j *batchv1.Job) { j.Spec.Suspend = new(true) }), "is suspended", nil},
 		{"a Job that wants one pod at a time", job(func(j *batchv1.Job) { j.Spec.PodReplacementPolicy = new(batchv1.Failed) }), "have to stop before it moves: Job sum wants one pod at a time", nil},
 		{"a Job of workers", job(func(j *batchv1.Job) { j.Spec.Parallelism = new(int32(2)) }), "2 workers", nil},
+		{"a Job that has lost a pod", job(func(j *batchv1.Job) { j.Status.Active = 0 }), "has 0 active pods and wants 1", nil},
 		{"a Job of workers that opts in", func(r *Observation) {
-			job(func(j *batchv1.Job) { j.Spec.Parallelism = new(int32(2)) })(r)
+			job(func(j *batchv1.Job) { j.Spec.Parallelism, j.Status.Active = new(int32(2)), 2 })(r)
 			annotated(v1alpha1.RebalanceAnnotation, "true")(r)
 		}, "", nil},
 		{"a member of a gang", func(r *Observation) { r.Pods[0].Labels["leaderworkerset.sigs.k8s.io/name"] = "serve" }, "leaderworkerset.sigs.k8s.io/name", nil},
+		{"a Deployment in the middle of a rollout", func(r *Observation) {
+			r.Pods[0].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Controller: new(true)}}
+			r.Owner = func(pod *corev1.Pod) owners.Owner {
+				o := fixture.OwnerOf(pod)
+				o.Deployment = &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Status: appsv1.DeploymentStatus{Replicas: 2, UpdatedReplicas: 1}}
+				return o
+			}
+		}, "a rollout of Deployment web is in flight", nil},
 		{"a Deployment that recreates its pods", func(r *Observation) {
 			r.Pods[0].OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Controller: new(true)}}
 			r.Owner = func(pod *corev1.Pod) owners.Owner {
