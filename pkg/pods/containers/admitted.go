@@ -19,14 +19,14 @@ func clearAdmitted(spec *corev1.PodSpec, labels map[string]string) {
 			return
 		}
 		selector := (*l.selector).DeepCopy()
-		for _, key := range slices.Backward(*l.match) {
+		for _, key := range *l.match {
 			// The value is the one that the label had at creation, whatever it is now. The
 			// API server allows the author no requirement with the same key.
 			undoMerge(selector, func(e metav1.LabelSelectorRequirement) bool {
 				return e.Key == key && e.Operator == metav1.LabelSelectorOpIn && len(e.Values) == 1
 			})
 		}
-		for _, key := range slices.Backward(*l.mismatch) {
+		for _, key := range *l.mismatch {
 			// The author may have such requirements. One that is there twice is valid.
 			undoMerge(selector, func(e metav1.LabelSelectorRequirement) bool {
 				value, is := labels[key]

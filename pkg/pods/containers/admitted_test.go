@@ -61,7 +61,10 @@ func keyed() *corev1.Pod {
 		term := func() corev1.PodAffinityTerm {
 			return corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: selector("x"), MatchLabelKeys: []string{"version", "tenant", "absent"}}
 		}
-		not := corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: selector("x", mine), MismatchLabelKeys: []string{"tenant", "absent"}, MatchLabelKeys: []string{"version"}}
+		// The author says the same as the merge does, and something after it.
+		also := metav1.LabelSelectorRequirement{Key: "tenant", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"a"}}
+		last := metav1.LabelSelectorRequirement{Key: "zone", Operator: metav1.LabelSelectorOpExists}
+		not := corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: selector("x", mine, also, last), MismatchLabelKeys: []string{"tenant", "absent"}, MatchLabelKeys: []string{"version"}}
 		p.Spec.Affinity = &corev1.Affinity{
 			PodAffinity: &corev1.PodAffinity{
 				RequiredDuringSchedulingIgnoredDuringExecution:  []corev1.PodAffinityTerm{not},

@@ -111,7 +111,7 @@ func (m mark) has(of string) bool {
 	if m.exact {
 		return of == m.prefix
 	}
-	return len(of) > len(m.prefix)+len(m.suffix) && strings.HasPrefix(of, m.prefix) && strings.HasSuffix(of, m.suffix)
+	return strings.HasPrefix(of, m.prefix) && strings.HasSuffix(of, m.suffix)
 }
 
 // dropMarks removes what says something of the original alone from its annotations,

@@ -133,20 +133,28 @@ func TestHelpersFitIntoQuotas(t *testing.T) {
 	}
 }
 
-// A container with less than the gate's program needs gives the gate what it needs.
+// The gate has what the container with the most memory has, or what its program needs. A
+// pod with resources of its own has no room for more than its containers have.
 func TestGateHasEnoughToRun(t *testing.T) {
+	one := func(given func(*corev1.Container)) *PodBuilder { return MakePod("p").Container("c", Running(), given) }
 	for name, test := range map[string]struct {
-		given, want func(*corev1.Container)
+		pod  *PodBuilder
+		want func(*corev1.Container)
 	}{
-		"little, Guaranteed": {resources("5m", "8Mi", "5m", "8Mi"), resources("10m", "32Mi", "10m", "32Mi")},
-		"little, Burstable":  {resources("1m", "4Mi", "5m", "8Mi"), resources("1m", "4Mi", "10m", "32Mi")},
-		"enough":             {resources("1m", "4Mi", "500m", "1Gi"), resources("1m", "4Mi", "500m", "1Gi")},
-		"no limits":          {resources("1m", "4Mi", "", ""), resources("1m", "4Mi", "", "")},
+		"little, Guaranteed": {one(resources("5m", "8Mi", "5m", "8Mi")), resources("10m", "32Mi", "10m", "32Mi")},
+		"little, Burstable":  {one(resources("1m", "4Mi", "5m", "8Mi")), resources("1m", "4Mi", "10m", "32Mi")},
+		"enough":             {one(resources("1m", "4Mi", "500m", "1Gi")), resources("1m", "4Mi", "500m", "1Gi")},
+		"no limits":          {one(resources("1m", "4Mi", "", "")), resources("1m", "4Mi", "", "")},
+		"more in the second": {one(resources("1m", "4Mi", "3", "1Gi")).Container("d", Running(), resources("2m", "5Mi", "2", "2Gi")), resources("2m", "5Mi", "2", "2Gi")},
+		"more in the first":  {one(resources("1m", "4Mi", "1", "2Gi")).Container("d", Running(), resources("2m", "5Mi", "2", "1Gi")), resources("1m", "4Mi", "1", "2Gi")},
+		"all in the second":  {one(resources("1m", "4Mi", "1", "2Gi")).Container("d", Running(), resources("2m", "", "", "")), resources("2m", "", "", "")},
+		"little, and no more": {one(resources("5m", "8Mi", "5m", "8Mi")).With(func(p *corev1.Pod) {
+			p.Spec.Resources = &corev1.ResourceRequirements{Requests: Amounts("5m", "8Mi"), Limits: Amounts("5m", "8Mi")}
+		}), resources("5m", "8Mi", "5m", "8Mi")},
 	} {
-		pod := MakePod("p").Node("a").Container("c", Running(), test.given).Obj()
 		var want corev1.Container
 		test.want(&want)
-		replacement := helpers(t, pod)["replacement"]
+		replacement := helpers(t, test.pod.Node("a").Obj())["replacement"]
 		for _, c := range replacement.Spec.InitContainers {
 			for _, resource := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 				request, limit := c.Resources.Requests[resource], c.Resources.Limits[resource]

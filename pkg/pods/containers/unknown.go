@@ -19,7 +19,8 @@ import (
 // It applies what differs between the original and the replacement to the stored object.
 // Stored is the original as the API server returned it, original the same object as it was
 // decoded. Elements of lists belong together by their content, their name or mount path,
-// or their place. Metadata and status are those of the replacement alone.
+// or their place. Metadata are those of the replacement alone, and there is no status. The
+// result shares parts with stored.
 //
 // It fails when stored is not the object that original was decoded from.
 func KeepUnknownFields(stored map[string]any, original, replacement *corev1.Pod) (map[string]any, error) {

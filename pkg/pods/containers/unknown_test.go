@@ -240,6 +240,32 @@ func TestUnknownFieldsOfAnotherPodAreRefused(t *testing.T) {
 	}
 }
 
+// Elements of one name are told apart: what stays as it is stays itself, a mount is known
+// by its path, and nothing is added that was only a default of our types.
+func TestElementsOfOneNameKeepTheirOwnFields(t *testing.T) {
+	stored, pod := decode(t, fromTheFuture)
+	replacement := pod.DeepCopy()
+	serve := &replacement.Spec.Containers[0]
+	serve.Env = serve.Env[1:]
+	serve.VolumeMounts = serve.VolumeMounts[2:]
+	serve.VolumeMounts[0].ReadOnly = true
+	serve.Image = "serve:2"
+	got, err := containers.KeepUnknownFields(stored, pod, replacement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"name": "serve", "image": "serve:2", "future": "serve",
+		"env":             []any{map[string]any{"name": "A", "value": "2"}},
+		"ports":           at(t, stored, "spec", "containers", "serve", "ports"),
+		"securityContext": map[string]any{"future": "security", "runAsUser": int64(7)},
+		"volumeMounts":    []any{map[string]any{"name": "scratch", "mountPath": "/t", "subPath": "t", "readOnly": true, "future": "mount"}},
+	}
+	if diff := cmp.Diff(want, at(t, got, "spec", "containers", "serve")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestVolumesOfAnUnknownKindAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		change  func(text string) string
