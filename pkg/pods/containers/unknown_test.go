@@ -240,7 +240,7 @@ func TestUnknownFieldsOfAnotherPodAreRefused(t *testing.T) {
 	}
 }
 
-// Elements of one name are told apart: what stays as it is stays itself, a mount is known
+// Elements of one name are distinguished: what stays as it is stays itself, a mount is known
 // by its path, and nothing is added that was only a default of our types.
 func TestElementsOfOneNameKeepTheirOwnFields(t *testing.T) {
 	stored, pod := decode(t, fromTheFuture)
