@@ -584,6 +584,7 @@ func TestALateReportIsTriedUntilThereIsAnAnswer(t *testing.T) {
 		"after an outage":      {answers: []error{away, nil}, asked: v1alpha1.StepMeasure},
 		"not wanted any more":  {answers: []error{nil}, asked: v1alpha1.StepAbort, want: errNotWanted},
 		"the agent ends first": {answers: []error{away}, asked: v1alpha1.StepMeasure, want: context.DeadlineExceeded},
+		"conflicts all along":  {answers: []error{conflict}, asked: v1alpha1.StepMeasure, want: context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -593,7 +594,9 @@ func TestALateReportIsTriedUntilThereIsAnAnswer(t *testing.T) {
 			if err := b.client.Status().Update(t.Context(), now); err != nil {
 				t.Fatal(err)
 			}
+			attempts := 0
 			b.refuse = func() error {
+				attempts++
 				answer := test.answers[0]
 				if len(test.answers) > 1 {
 					test.answers = test.answers[1:]
@@ -608,6 +611,9 @@ func TestALateReportIsTriedUntilThereIsAnAnswer(t *testing.T) {
 			}
 			if err := b.source.reportLate(ctx, m, measured); !errors.Is(err, test.want) {
 				t.Errorf("error %v, want %v", err, test.want)
+			}
+			if attempts > 5 {
+				t.Errorf("%d attempts within 50 ms", attempts)
 			}
 			if reported := b.get().Status.Checkpoint.Source != nil; reported != (test.want == nil) {
 				t.Errorf("reported: %t", reported)

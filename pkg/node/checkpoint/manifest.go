@@ -113,7 +113,7 @@ func (d disk) writeDurably(root *os.Root, name string, content []byte) error {
 	if err := root.RemoveAll(name); err != nil {
 		return err
 	}
-	file, err := openAt(root, name, os.O_CREATE|os.O_EXCL|os.O_WRONLY)
+	file, _, err := openRegular(root, name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/internal/skip"
 )
 
 // within fails a test whose work does not end.
@@ -29,7 +31,13 @@ func within(t *testing.T, work func() error) error {
 func TestNothingWaitsForWhatIsNoFile(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside")
 	kinds := map[string]func(t *testing.T, path string){
-		"a FIFO":          func(t *testing.T, path string) { must(t, unix.Mkfifo(path, 0o600)) },
+		"a FIFO": func(t *testing.T, path string) { must(t, unix.Mkfifo(path, 0o600)) },
+		"a device": func(t *testing.T, path string) {
+			if err := unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))); err != nil {
+				skip.Because(t, "devices cannot be made here: %v", err)
+			}
+		},
+		"a socket":        func(t *testing.T, path string) { must(t, unix.Mknod(path, unix.S_IFSOCK|0o600, 0)) },
 		"a directory":     func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) },
 		"a symbolic link": func(t *testing.T, path string) { must(t, os.Symlink("volumes/data/other", path)) },
 		"a link outside":  func(t *testing.T, path string) { must(t, os.Symlink(outside, path)) },
