@@ -25,7 +25,9 @@ const (
 	ReasonAnnounced           = "Announced"
 	ReasonWebhookAnswers      = "WebhookAnswers"
 	ReasonReplacementRecorded = "ReplacementRecorded"
-	ReasonPlaceholderCreated  = "PlaceholderCreated"
+	// ReasonPodsRefused: the API server refuses the next pod of the owner.
+	ReasonPodsRefused        = "PodsRefused"
+	ReasonPlaceholderCreated = "PlaceholderCreated"
 	// ReasonOffered: the ReplicaSet has the replacement and deletes the original.
 	ReasonOffered = "OfferedToOwner"
 	// ReasonWaitingForOwner: a rollout or a scaling is in flight.

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -104,9 +105,20 @@ func (b *builder) readoptOriginal() Decision {
 	return b.do(ChangeObject{b.original(), restored})
 }
 
-// mayEnd reports whether a pod is there that can end: its node answers.
+// mayEnd reports whether a pod is there that can end: its node answers, and what keeps it
+// is not the finalizer of another controller alone.
 func (s *State) mayEnd(pod *corev1.Pod, down time.Duration) bool {
-	return pod != nil && !s.isOnDeadNode(pod, down)
+	return pod != nil && !s.isOnDeadNode(pod, down) && !isKeptByOthers(pod)
+}
+
+// isKeptByOthers reports whether a pod that is being deleted runs nothing any more, or
+// never did, and only finalizers keep the object.
+func isKeptByOthers(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil && len(pod.Finalizers) > 0 && (pod.Spec.NodeName == "" || pods.IsTerminal(pod) && !isRunning(pod))
+}
+
+func isRunning(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses), func(c corev1.ContainerStatus) bool { return c.State.Running != nil })
 }
 
 func replacementMayEnd(s *State) bool { return s.mayEnd(s.replacement(), s.DestinationDown) }
@@ -156,7 +168,11 @@ func (s *State) isOnDeadNode(pod *corev1.Pod, down time.Duration) bool {
 // leftOnDeadNodes names the pods that end only when their node is back.
 func (b *builder) leftOnDeadNodes() (sentence string) {
 	for _, pod := range []*corev1.Pod{b.replacement(), b.carrier(), b.placeholder()} {
-		if pod != nil {
+		switch {
+		case pod == nil:
+		case isKeptByOthers(pod):
+			sentence += fmt.Sprintf("; pod %s has ended, and is kept by finalizer %s", pod.Name, pod.Finalizers[0])
+		default:
 			sentence += fmt.Sprintf("; pod %s ends when node %s is Ready again, or removed", pod.Name, pod.Spec.NodeName)
 		}
 	}

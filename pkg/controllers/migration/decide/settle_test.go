@@ -91,6 +91,31 @@ func sampleFrom(start, end time.Duration) *Sample {
 	return &Sample{Usage: fixture.Amounts("1", "1Gi"), End: t0.Add(end), Window: end - start}
 }
 
+// The hold on an original that has ended does not outlast a namespace that is being
+// deleted, nor a policy that refuses all pods of the owner.
+func TestHoldEndsWhereNoPodIsAdmitted(t *testing.T) {
+	ended := ofStatefulSet(stopFirst(in(v1alpha1.PhaseHandingOver), v1alpha1.MethodRecreate)).committed().with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) {
+		s.Pod = withHoldFinalizer(s.Pod)
+		deleting(s.Pod)
+		s.Pod.Status.Phase, s.Replacement = corev1.PodFailed, nil
+	})
+	for name, test := range map[string]struct {
+		result Result
+		reason string
+	}{
+		"admitted":                      {Result{Admitted: true}, ReasonWebhookAnswers},
+		"the webhook is silent":         {Result{}, ReasonWebhookAnswers},
+		"no answer":                     {Result{Err: errSomewhere}, ReasonWebhookAnswers},
+		"namespace is going":            {Result{Err: apierrors.NewForbidden(podResource, "x", errors.New("namespace is being terminated"))}, ReasonPodsRefused},
+		"pods of the owner are invalid": {Result{Err: apierrors.NewBadRequest("policy")}, ReasonPodsRefused},
+	} {
+		d, err := settle(t, ended.State, test.result)
+		if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionReplacementPending); err != nil || c == nil || c.Reason != test.reason {
+			t.Errorf("%s: %+v, error %v, want reason %s", name, c, err, test.reason)
+		}
+	}
+}
+
 // A sample counts only when its whole window is about the replacement at work,
 // which began 20 s before t0.
 func TestMeasurementOfTheReplacement(t *testing.T) {

@@ -223,10 +223,7 @@ func (s *State) originalEnded() bool {
 	if o == nil {
 		return true
 	}
-	if s.keepsName() || o.DeletionTimestamp == nil || len(o.Finalizers) == 0 || hasHoldFinalizer(o) || !pods.IsTerminal(o) {
-		return false
-	}
-	return !slices.ContainsFunc(slices.Concat(o.Status.InitContainerStatuses, o.Status.ContainerStatuses), func(c corev1.ContainerStatus) bool { return c.State.Running != nil })
+	return !s.keepsName() && !hasHoldFinalizer(o) && o.Spec.NodeName != "" && isKeptByOthers(o)
 }
 
 // needsClaim reports whether the migration has a checkpoint claim: where state is

@@ -36,6 +36,9 @@ var handOverStopFirst = slices.Concat([]step{
 	{name: RemoveHold, applies: func(s *State) bool { o := s.original(); return o != nil && hasHoldFinalizer(o) && pods.IsTerminal(o) }, action: func(b *builder) Decision {
 		o := b.original()
 		b.recordStop(o)
+		if b.conditionReason(v1alpha1.ConditionReplacementPending) == ReasonPodsRefused {
+			return b.do(ChangeObject{o, withoutHoldFinalizer(o)})
+		}
 		return b.do(ProbeAdmission{Probe: b.probe(), From: o, To: withoutHoldFinalizer(o)})
 	}, settle: (*builder).holdRemoved},
 	{name: AwaitOriginalGone, done: (*State).originalEnded, action: (*builder).awaitOriginalGone},
@@ -137,6 +140,13 @@ func (b *builder) holdRemoved(r Result) (Decision, error) {
 		return b.decision, nil
 	case apierrors.IsConflict(r.Err):
 		return b.decision, r.Err
+	case isRejected(r.Err):
+		// The owner cannot create a pod either, so that none comes without its state. The
+		// namespace is being deleted, for example.
+		message := fmt.Sprintf("pod %s has ended, and the next pod of its owner would be refused: %s", name, r.Err.Error())
+		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonPodsRefused, message)
+		b.say("%s", message)
+		return b.decision, nil
 	case r.Err != nil:
 		return b.wait(probeInterval, "pod %s has ended; waiting for the admission webhook: %s", name, r.Err.Error()), nil //nolint:nilerr // the message has it
 	default:

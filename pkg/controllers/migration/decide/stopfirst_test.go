@@ -259,6 +259,7 @@ func TestStatefulSetRecreatesThePod(t *testing.T) {
 		{"deleted by another client before it was announced", set(handing).with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
 		{"ending", set(handing).committed().with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) { s.Pod = withHoldFinalizer(s.Pod); deleting(s.Pod) }), NoAction, handing, "", "to end"},
 		{"ended: the webhook is asked again", set(handing).committed().with(replacementPending(ReasonWebhookAnswers)).with(ended), RemoveHold, handing, "", ""},
+		{"ended: no pod would be admitted anyway", set(handing).committed().with(replacementPending(ReasonPodsRefused)).with(ended), RemoveHold, handing, "", ""},
 		{"gone", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone), NoAction, handing, "", "waiting for StatefulSet set"},
 		{"scaled to none", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Owner.StatefulSet.Spec.Replicas, s.Migration.Status.Handover.Identity = ptr.To[int32](0), "set-0"
