@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/node/agent"
 )
 
 // The claim has room for the volumes of the pod, and not for the memory that is
@@ -78,7 +77,7 @@ func TestMuchMemoryMovesWithTime(t *testing.T) {
 	worked := workedAt(t, pod)
 	short := &faultScene{namespace: namespace, pod: pod, migration: within("short", 2)}
 	short.wantFailed(t, 3*time.Minute, "CheckpointFailed")
-	if source := short.migration.Status.Checkpoint.Source; source.Reason != agent.ReasonFreezeTooLong || !strings.Contains(source.Message, "maxFreezeSeconds") {
+	if source := short.migration.Status.Checkpoint.Source; source.Reason != v1alpha1.ReportFreezeTooLong || !strings.Contains(source.Message, "maxFreezeSeconds") {
 		t.Errorf("the source says %s: %s", source.Reason, source.Message)
 	}
 	if now := workedAt(t, pod); now <= worked {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
 )
 
@@ -76,7 +77,7 @@ func (m *Metrics) froze(from, to time.Time) { m.freezes.Observe(to.Sub(from).Sec
 func (m *Metrics) failed(failure error) string {
 	reason := checkpoint.ReasonOf(failure)
 	if errors.Is(failure, context.DeadlineExceeded) {
-		reason = ReasonFreezeTooLong
+		reason = v1alpha1.ReportFreezeTooLong
 	}
 	m.errors.WithLabelValues(reason).Inc()
 	return reason

@@ -30,9 +30,6 @@ const (
 	progressInterval = time.Second
 )
 
-// ReasonFreezeTooLong: the last copy took longer than a pod may stay frozen.
-const ReasonFreezeTooLong = "FreezeTooLong"
-
 func (a *agent) serveSource(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
 	key := client.ObjectKeyFromObject(m)
 	frozen, err := a.records.get(m.UID)
@@ -304,7 +301,7 @@ func (a *agent) freezeLimit(ctx context.Context, m *v1alpha1.PodMigration) (time
 	}
 	why = fmt.Sprintf("what the probes of container %s allow before the kubelet restarts it", container)
 	if bound == 0 {
-		return 0, "", &checkpoint.Error{Reason: ReasonFreezeTooLong, Err: fmt.Errorf("the pod cannot be frozen: the first failure of a probe would make the kubelet restart container %s: raise failureThreshold of its livenessProbe, or wait until it has started", container)}
+		return 0, "", &checkpoint.Error{Reason: v1alpha1.ReportFreezeTooLong, Err: fmt.Errorf("the pod cannot be frozen: the first failure of a probe would make the kubelet restart container %s: raise failureThreshold of its livenessProbe, or wait until it has started", container)}
 	}
 	return bound, why, nil
 }
@@ -336,7 +333,7 @@ func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openW
 		err = a.settle(r, s)
 	}
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		err = &checkpoint.Error{Reason: ReasonFreezeTooLong, Err: fmt.Errorf("the pod was frozen for %s, half of %s, without a seal: %w", limit/2, why, err)}
+		err = &checkpoint.Error{Reason: v1alpha1.ReportFreezeTooLong, Err: fmt.Errorf("the pod was frozen for %s, half of %s, without a seal: %w", limit/2, why, err)}
 	}
 	return err
 }

@@ -162,7 +162,7 @@ func (a *agent) watchSeal(ctx context.Context, r record) error {
 	if c := m.Status.Checkpoint; m.UID != r.Migration || c == nil || c.Step != v1alpha1.StepSeal || c.Attempt != r.Attempt {
 		return nil
 	}
-	return a.sourceFailed(ctx, m, &checkpoint.Error{Reason: ReasonFreezeTooLong, Err: fmt.Errorf(
+	return a.sourceFailed(ctx, m, &checkpoint.Error{Reason: v1alpha1.ReportFreezeTooLong, Err: fmt.Errorf(
 		"the pod was frozen for %s without a seal: the storage of claim %s, or of a volume, does not answer", a.clock.Now().Sub(r.FrozenAt).Round(time.Second), m.Status.CheckpointClaim)})
 }
 
@@ -257,7 +257,7 @@ func (a *agent) thawed(c *v1alpha1.CheckpointStatus, r record) {
 	case r.Disturbance != "":
 		s.Reason, s.Message = ReasonDisturbed, "the original did not stay as it was sealed: "+r.Disturbance
 	case c.Step == v1alpha1.StepSeal:
-		s.Reason, s.Message = ReasonFreezeTooLong, fmt.Sprintf("the original was frozen for %s, and its replacement was not released", r.Until.Sub(r.FrozenAt))
+		s.Reason, s.Message = v1alpha1.ReportFreezeTooLong, fmt.Sprintf("the original was frozen for %s, and its replacement was not released", r.Until.Sub(r.FrozenAt))
 	}
 }
 

@@ -211,8 +211,8 @@ func TestACopyThatHangsDoesNotKeepThePodFrozen(t *testing.T) {
 		// atEnd: everything is written when it hangs.
 		atEnd bool
 	}{
-		"until its time is up": {v1alpha1.StepSeal, v1alpha1.SourceFailed, ReasonFreezeTooLong, false},
-		"nor at its end":       {v1alpha1.StepSeal, v1alpha1.SourceFailed, ReasonFreezeTooLong, true},
+		"until its time is up": {v1alpha1.StepSeal, v1alpha1.SourceFailed, v1alpha1.ReportFreezeTooLong, false},
+		"nor at its end":       {v1alpha1.StepSeal, v1alpha1.SourceFailed, v1alpha1.ReportFreezeTooLong, true},
 		"nor when cancelled":   {v1alpha1.StepAbort, v1alpha1.SourceThawed, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -467,7 +467,7 @@ func TestAPodIsNotFrozenWhereTheFirstFailureEndsIt(t *testing.T) {
 	b.node.onFreeze = func() { t.Error("the pod was frozen") }
 	m := b.ask(step(v1alpha1.StepSeal))
 	b.wantSource(m, v1alpha1.SourceFailed)
-	if s := m.Status.Checkpoint.Source; s.Reason != ReasonFreezeTooLong || !strings.Contains(s.Message, "container main") || !strings.Contains(s.Message, "failureThreshold") {
+	if s := m.Status.Checkpoint.Source; s.Reason != v1alpha1.ReportFreezeTooLong || !strings.Contains(s.Message, "container main") || !strings.Contains(s.Message, "failureThreshold") {
 		t.Errorf("reported %q, %q", s.Reason, s.Message)
 	}
 }

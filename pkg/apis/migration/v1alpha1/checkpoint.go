@@ -305,3 +305,7 @@ type DestinationReport struct {
 	// +optional
 	ReleasedAt *metav1.MicroTime `json:"releasedAt,omitempty"`
 }
+
+// ReportFreezeTooLong is the reason of a report by an agent that could not seal within
+// the time in which the pod may be frozen.
+const ReportFreezeTooLong = "FreezeTooLong"

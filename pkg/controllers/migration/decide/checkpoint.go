@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
 // awaitAgent waits for a node agent, and rolls back when it does not answer.
@@ -31,7 +32,11 @@ func (b *builder) sourceFailed() (_ Decision, decided bool) {
 	case s == nil:
 		return Decision{}, false
 	case s.Phase == v1alpha1.SourceThawed && b.Migration.Status.Checkpoint.Step == v1alpha1.StepSeal:
-		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("the pod is no longer frozen on node %s, so that its seal is void (%s): %s", s.Node, s.Reason, s.Message)), true
+		reason := ReasonCheckpointFailed
+		if s.Reason == v1alpha1.ReportFreezeTooLong {
+			reason = ReasonFrozenTooLong
+		}
+		return b.beginRollback(reason, fmt.Sprintf("the pod is no longer frozen on node %s, so that its seal is void (%s): %s", s.Node, s.Reason, s.Message)), true
 	case s.Phase != v1alpha1.SourceFailed:
 		return Decision{}, false
 	}
@@ -157,14 +162,14 @@ func (b *builder) awaitFrozen(what string) Decision {
 	if d, decided := b.tooLongFrozen(what); decided {
 		return d
 	}
-	left := b.Migration.Spec.Checkpoint.MaxFreeze() - b.since(v1alpha1.ConditionSealed)
+	left := b.maxFreeze() - b.since(v1alpha1.ConditionSealed)
 	return b.wait(min(b.untilDeadline(), max(shortPoll, left)), "%s", what)
 }
 
 // tooLongFrozen rolls back when the original was frozen for too long, for a seal
 // or, once there is one, for what comes after it.
 func (b *builder) tooLongFrozen(what string) (_ Decision, decided bool) {
-	limit := b.Migration.Spec.Checkpoint.MaxFreeze()
+	limit := b.maxFreeze()
 	if !b.carries() || b.Migration.CheckpointMode() == v1alpha1.CheckpointLive || b.since(v1alpha1.ConditionSealed) < limit {
 		return Decision{}, false
 	}
@@ -198,6 +203,18 @@ func (s *State) isReplacementReady() bool {
 		return false
 	}
 	return isReady(r)
+}
+
+// maxFreeze bounds how long the original stays frozen: by the request, and by the
+// probe of the kubelet that would end one of its containers first.
+func (s *State) maxFreeze() time.Duration {
+	limit := s.Migration.Spec.Checkpoint.MaxFreeze()
+	if o := s.original(); o != nil {
+		if bound, container := containers.FreezeBound(o); container != "" && bound > 0 {
+			limit = min(limit, bound)
+		}
+	}
+	return limit
 }
 
 // markRestored records what the replacement continues with.

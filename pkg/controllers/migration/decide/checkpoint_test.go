@@ -165,6 +165,10 @@ func TestCarryingState(t *testing.T) {
 		{row{"hand over: timeout while sealing", sealing().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""}, v1alpha1.StepAbort},
 		{row{"hand over: the seal takes too long", sealing().with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, ReasonFrozenTooLong, "frozen for the last copy"}, v1alpha1.StepAbort},
 		{row{"hand over: the restore takes too long", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) { s.Now = t0.Add(61 * time.Second) }), NoAction, handing, ReasonFrozenTooLong, "restoring and verifying"}, v1alpha1.StepAbort},
+		{row{"hand over: a liveness probe allows less", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
+			s.Now = t0.Add(21 * time.Second)
+			s.Pod.Spec.Containers[1].LivenessProbe = &corev1.Probe{PeriodSeconds: 10, FailureThreshold: 3, TimeoutSeconds: 1}
+		}), NoAction, handing, ReasonFrozenTooLong, "20s"}, v1alpha1.StepAbort},
 		{row{"hand over: the restore may take longer", sealing().source(v1alpha1.SourceSealed, 3).with(func(s *scene) {
 			s.Now, s.Migration.Spec.Checkpoint.MaxFreezeSeconds = t0.Add(61*time.Second), 120
 		}), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
@@ -187,6 +191,7 @@ func TestCarryingState(t *testing.T) {
 			with(func(s *scene) { s.Replacement, s.Carrier = readyReplacement().Obj(), nil }), Evict, handing, "", ""}, v1alpha1.StepRelease},
 		{row{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), DiscardReplacement, handing, "", ""}, v1alpha1.StepRelease},
 		{row{"released: the replacement may still run", released().with(func(s *scene) { deleting(s.Replacement) }), NoAction, handing, "", "is not touched before it is gone from node b"}, v1alpha1.StepRelease},
+		{row{"released: the restored processes had died before they continued", released().destination(v1alpha1.DestinationFailed, 3), DiscardReplacement, handing, "", ""}, v1alpha1.StepRelease},
 		{row{"released: the replacement is gone for certain", released().with(func(s *scene) { s.Replacement = nil }), NoAction, handing, ReasonReplacementDeleted, "the original continues from where it was frozen"}, v1alpha1.StepAbort},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -379,6 +384,7 @@ func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
 		{"shared claim", func(*scene) {}, ""},
 		{"no agent", func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
 		{"a claim for one node", func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ""},
+		{"a liveness probe ends what is frozen at once", func(s *scene) { s.Pod.Spec.Containers[1].LivenessProbe = &corev1.Probe{FailureThreshold: 1} }, ReasonProbeEndsFrozen},
 		{"nothing is to be carried", func(s *scene) { s.Migration.Spec.Checkpoint = v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone} }, ""},
 	}
 	for _, test := range tests {

@@ -405,7 +405,7 @@ func (s *State) committedLoss() (reason, message string) {
 	if reason, message = s.replacementLoss(); reason != "" {
 		return reason, message
 	}
-	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() && !s.isTrue(v1alpha1.ConditionReleased) {
+	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() {
 		return ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)
 	}
 	return "", ""

@@ -54,6 +54,9 @@ func refuseRequest(s *State) *containers.Refusal {
 		if r := containers.RefuseSandbox(s.Pod, verdicts, s.Handler); r != nil {
 			return r
 		}
+		if r := freezePossible(s, verdicts); r != nil {
+			return r
+		}
 	}
 	if r := checkpointPossible(s, verdicts); r != nil {
 		return r
@@ -255,4 +258,18 @@ func claimIsOurs(s *State) *containers.Refusal {
 	return &containers.Refusal{Reason: ReasonClaimOfUser, Message: fmt.Sprintf(
 		"volume %s of pod %s is claim %s, which no migration made: no state is written into it. Use spec.checkpoint.mode Application, to which it belongs, or None",
 		v1alpha1.CheckpointVolumeName, s.Pod.Name, previous)}
+}
+
+// freezePossible refuses to freeze a pod whose probes would end one of its containers at
+// once.
+func freezePossible(s *State, v containers.Verdicts) *containers.Refusal {
+	if s.Migration.CheckpointMode() == v1alpha1.CheckpointLive || len(containers.CarriedVolumes(s.Pod, v)) == 0 {
+		return nil
+	}
+	bound, container := containers.FreezeBound(s.Pod)
+	if container == "" || bound > 0 {
+		return nil
+	}
+	return &containers.Refusal{Reason: ReasonProbeEndsFrozen, Message: fmt.Sprintf(
+		"the pod has to be frozen for a moment, and the kubelet would end container %s for it: its startup probe has not succeeded yet, or its liveness probe has failureThreshold 1. Wait, raise the threshold, or use spec.checkpoint.mode Live", container)}
 }

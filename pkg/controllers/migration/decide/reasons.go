@@ -42,6 +42,8 @@ const (
 	// ReasonFrozenTooLong: the original was frozen for the last copy, and the
 	// replacement could not continue with it in time.
 	ReasonFrozenTooLong = "FrozenTooLong"
+	// ReasonProbeEndsFrozen: the kubelet would end a container of the frozen pod at once.
+	ReasonProbeEndsFrozen = "ProbeEndsFrozenPod"
 	// ReasonProcessNotMovable: the memory of the pod's processes cannot be carried.
 	// ReasonProcessNeedsOverlap: it could, were the original not to stop first.
 	ReasonProcessNotMovable   = "ProcessNotMovable"
