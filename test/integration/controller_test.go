@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
 // samples serves measurements of pods, new at every moment.
@@ -67,8 +69,8 @@ func (w *world) crashAt(step string, o migration.Options) {
 		return nil
 	}
 	stop := w.controller(o)
-	mayNotCome := slices.ContainsFunc([]v1alpha1.Phase{v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver},
-		func(p v1alpha1.Phase) bool { return step == "status after "+string(p) })
+	mayNotCome := slices.ContainsFunc([]v1alpha1.Step{decide.RemoveLeftovers, decide.PlaceReplacement, decide.StartReplacement, decide.AwaitReady, decide.AwaitOriginalGone, decide.AwaitTakeover},
+		func(s v1alpha1.Step) bool { return step == "step "+string(s) })
 	eventually(w.t, 30*time.Second, func(ctx context.Context) error {
 		m := &v1alpha1.PodMigration{}
 		w.must(k8s.Get(ctx, client.ObjectKey{Namespace: w.namespace, Name: "m"}, m))
@@ -90,6 +92,8 @@ func (w *world) controller(o migration.Options) (stop func()) {
 	if o.Metrics == nil {
 		o.Metrics = samples{}
 	}
+	// Nothing probes the pods of these tests, which are Ready when the test says so.
+	o.Settling = cmp.Or(o.Settling, time.Millisecond)
 	mgr, err := ctrl.NewManager(rebalancerConfig(w.t), ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		Controller: controllers,

@@ -329,8 +329,8 @@ func frozenTooLong(b *builder) (Decision, bool) {
 	return b.tooLongFrozen("ending the original: " + b.Migration.Status.Message)
 }
 
-// withdrawsEviction takes back that the original is to end, where something speaks
-// against it and it has not begun to. The barrier comes first: an eviction that an
+// withdrawsEviction reverts that the original is to end, where something speaks against
+// it and it has not begun to. The barrier comes first: an eviction that an
 // older leader has prepared fails from then on.
 func withdrawsEviction(b *builder) (Decision, bool) {
 	if !b.isAccepted() {
