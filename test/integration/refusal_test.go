@@ -131,7 +131,7 @@ func TestNamesOfOthersAreKept(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			original := w.createOriginal(threeContainers("train").Obj())
-			occupy(w, w.request(newMigration(w.namespace, "m", "train")))
+			occupy(w, w.request(keepingClaim(newMigration(w.namespace, "m", "train"))))
 			before := len(w.pods()) + len(w.claims())
 			w.controller(migration.Options{})
 			m := w.waitForPhase("m", v1alpha1.PhaseFailed)
@@ -170,7 +170,7 @@ func TestWhatTheAPIServerRefusesIsRolledBack(t *testing.T) {
 			// The quota plugin of the API server reads quotas from a cache.
 			eventually(t, 10*time.Second, func(ctx context.Context) error { return w.quotaHolds(ctx, test.limit) })
 			w.controller(migration.Options{})
-			w.request(newMigration(w.namespace, "m", "train"))
+			w.request(keepingClaim(newMigration(w.namespace, "m", "train")))
 			m := w.waitForPhase("m", v1alpha1.PhaseFailed)
 			c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack)
 			if c == nil || c.Status != "True" || c.Reason != test.reason || !strings.Contains(c.Message, "exceeded quota") {

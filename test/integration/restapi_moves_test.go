@@ -99,7 +99,7 @@ func TestAPIAsksForProcesses(t *testing.T) {
 	w.createOriginal(threeContainers("train").Obj())
 	a.post(token, w.move(`,"checkpoint_mode":"Process"`)).refusal(t, http.StatusUnprocessableEntity, containers.RefusalRuntimeClass, "checkpoint_mode")
 	var m restapi.Migration
-	a.post(token, w.move(`,"checkpoint_mode":"Process","checkpoint_fallback":"FreshStart"`)).into(t, http.StatusAccepted, &m)
+	a.post(token, w.move(`,"checkpoint_mode":"Process","checkpoint_fallback":"FreshStart","preserve_pv":true`)).into(t, http.StatusAccepted, &m)
 	w.controller(migration.Options{})
 	m = a.waitFor(token, m.ID, v1alpha1.PhaseSucceeded)
 	if m.CheckpointMode != v1alpha1.CheckpointProcess || m.CheckpointFallback != v1alpha1.FallbackFreshStart || !strings.Contains(m.FallbackReason, "runtimeClassName") {

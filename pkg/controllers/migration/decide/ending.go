@@ -38,12 +38,12 @@ func claimHasOwner(s *State) bool {
 		return true
 	}
 	isOwned := !s.ownsClaim() || isOwnedByPod(c.OwnerReferences, s.replacement())
-	return isLetGo(s, c) && (c.DeletionTimestamp != nil || isOwned)
+	return isFree(s, c) && (c.DeletionTimestamp != nil || isOwned)
 }
 
-// isLetGo reports whether neither the finalizer nor the ownership of the migration is
+// isFree reports whether neither the finalizer nor the ownership of the migration is
 // on a claim.
-func isLetGo(s *State, c *corev1.PersistentVolumeClaim) bool {
+func isFree(s *State, c *corev1.PersistentVolumeClaim) bool {
 	return !hasClaimFinalizer(c) && !isOwnedBy(c.OwnerReferences, s.Migration.UID)
 }
 
@@ -91,7 +91,7 @@ var failing = []step{
 	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},
 	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() != nil }, done: claimHasOwner, action: (*builder).adoptClaim},
 	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && s.ownsClaim() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: (*builder).deleteClaim},
-	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && !s.ownsClaim() }, done: func(s *State) bool { return s.claim() == nil || isLetGo(s, s.claim()) }, action: func(b *builder) Decision {
+	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && !s.ownsClaim() }, done: func(s *State) bool { return s.claim() == nil || isFree(s, s.claim()) }, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.claim(), withoutOwner(withoutClaimFinalizer(b.claim()), b.Migration.UID)})
 	}},
 	{name: FinishFailed, action: (*builder).finishFailed},
@@ -157,7 +157,7 @@ func isClaimDeleted(c *corev1.PersistentVolumeClaim) bool {
 	return c == nil || c.DeletionTimestamp != nil && !hasClaimFinalizer(c)
 }
 
-// deleteClaim deletes the claim of the migration, then lets it go.
+// deleteClaim deletes the claim of the migration, then removes its finalizer.
 func (b *builder) deleteClaim() Decision {
 	c := b.claim()
 	if c.DeletionTimestamp == nil {
