@@ -55,7 +55,8 @@ type instance struct {
 	// volume is what is on the emptyDirs, as of since.
 	volume int64
 	since  moment
-	ready  bool
+	// ready is the condition Ready; wasReady that it was once.
+	ready, wasReady bool
 }
 
 // isWorking reports whether the main containers run and take steps.

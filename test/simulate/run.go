@@ -89,7 +89,7 @@ func Run(o Options) Result {
 	w := &world{
 		store: newStore(), random: rand.New(rand.NewPCG(o.Seed, worldSource)), scenario: s, traced: o.Trace, plant: o.Plant,
 		owned: newCreations(), binding: map[types.UID]string{},
-		jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
+		memory: map[string]client.Object{}, jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
 	}
 	defer w.end()
 	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}}, newLedger(w)
