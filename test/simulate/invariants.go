@@ -114,7 +114,7 @@ func (c *checker) workChanged(changed *instance) {
 	for _, m := range c.w.machines {
 		for _, i := range m.instances {
 			if i != changed && i.lineage == l && i.isWorking() && !c.w.isAbandoned(i) && !c.w.isAbandoned(changed) {
-				c.violated(OneWorks, "pods %s on %s and %s on %s work at the same time", changed.name, changed.m.node, i.name, i.m.node)
+				c.violated(OneWorks, "pods %s and %s work at the same time", changed, i)
 			}
 		}
 	}

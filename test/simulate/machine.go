@@ -64,6 +64,14 @@ func (i *instance) isWorking() bool {
 	return i.lineage != nil && i.runs && i.stage < ended && !i.frozen && !i.m.off
 }
 
+func (i *instance) String() string {
+	name := i.name + " on " + i.m.node
+	if i.stage == ending {
+		name += " (terminating)"
+	}
+	return name
+}
+
 // workInterval is what one step of the work of a container takes.
 const workInterval = 100 * time.Millisecond
 

@@ -59,6 +59,8 @@ type Result struct {
 	Violation    *Violation
 	Trace        []string
 	Statistic    Statistic
+	// stoppedFirst: a migration of it had to.
+	stoppedFirst bool
 }
 
 // endBound is how long a migration may take beyond its timeout, when nothing interferes
@@ -77,7 +79,10 @@ const (
 
 // Run runs a seed.
 func Run(o Options) Result {
-	s := drawScenario(rand.New(rand.NewPCG(o.Seed, scenarioSource)))
+	return runScenario(o, drawScenario(rand.New(rand.NewPCG(o.Seed, scenarioSource))))
+}
+
+func runScenario(o Options, s *scenario) Result {
 	drawn := drawDisturbances(rand.New(rand.NewPCG(o.Seed, disturbanceSource)))
 	if o.Only != nil {
 		kept := []Disturbance{}
@@ -103,6 +108,9 @@ func Run(o Options) Result {
 	r := Result{Seed: o.Seed, Scenario: s.String(), Disturbances: drawn, Violation: w.failure, Trace: w.trace, Statistic: w.statistic}
 	r.Statistic.Simulated = w.now
 	r.Statistic.Ends = w.ends()
+	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
+		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
+	})
 	return r
 }
 
