@@ -1,9 +1,9 @@
 package simulate
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
 )
 
@@ -252,14 +253,7 @@ func (w *world) pendingIndexes(job *batchv1.Job, c jobCount) (pending []int) {
 // first to go (activePodsForRemoval).
 func podsForRemoval(job *batchv1.Job, active []*corev1.Pod, atLeast int) (remove []*corev1.Pod) {
 	left := slices.Clone(active)
-	slices.SortStableFunc(left, func(a, b *corev1.Pod) int {
-		return cmp.Or(
-			cmp.Compare(number(a.Spec.NodeName != ""), number(b.Spec.NodeName != "")),
-			cmp.Compare(phaseOrder[a.Status.Phase], phaseOrder[b.Status.Phase]),
-			cmp.Compare(number(isPodReady(a)), number(isPodReady(b))),
-			b.CreationTimestamp.Compare(a.CreationTimestamp.Time),
-		)
-	})
+	sort.Sort(controller.ActivePods(left))
 	if isIndexed(job) {
 		var last []*corev1.Pod
 		for at, p := range left {

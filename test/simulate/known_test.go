@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"flag"
 	"regexp"
 	"testing"
 	"time"
@@ -52,14 +53,19 @@ func isKnown(r Result) string {
 	return ""
 }
 
+var (
+	seedCount = flag.Uint64("seed-count", 300, "how many seeds TestSeeds runs")
+	seedStart = flag.Uint64("seed-start", 1, "the first of them")
+)
+
 // Some hundred runs of the product as it is break no promise, but for what is known.
 func TestSeeds(t *testing.T) {
-	count := uint64(300)
+	count := *seedCount
 	if testing.Short() {
 		count = 30
 	}
 	found := map[string]int{}
-	summary := Sweep{Start: 1, Count: count, Workers: 2, Found: func(r Result) bool {
+	summary := Sweep{Start: *seedStart, Count: count, Workers: 2, Found: func(r Result) bool {
 		if cause := isKnown(r); cause != "" {
 			found[cause]++
 			return true
