@@ -43,7 +43,7 @@ func (w *world) call(verb string, effect func() error) error {
 		*p.calls++
 	}
 	w.statistic.Calls++
-	fault := w.faults.next(p)
+	fault := w.faults.next(p, verb)
 	p.sleep(w.latency())
 	if fault != nil && fault.meet(w, p, verb, beforeEffect) {
 		return fault.err()

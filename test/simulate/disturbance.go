@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,18 +13,28 @@ import (
 type Disturbance struct {
 	Kind string
 	// Call is the number of the call of a controller, or of an agent, at which it
-	// happens; 0 for one that happens at a moment.
-	Call int
-	At   time.Duration
+	// happens; 0 for one that happens at a moment. With OfWrites only those calls of a
+	// controller count that change other objects than the migration.
+	Call     int
+	OfWrites bool
+	At       time.Duration
 	// Lasts is for how long; Target chooses among what there is.
 	Lasts  time.Duration
 	Target int
+	// Then is what a user does a moment later.
+	Then string
 }
 
 func (d Disturbance) String() string {
 	when := fmt.Sprintf("at call %d", d.Call)
-	if d.Call == 0 {
+	switch {
+	case d.Call == 0:
 		when = fmt.Sprintf("at %.1f s", d.At.Seconds())
+	case d.OfWrites:
+		when = fmt.Sprintf("at write %d", d.Call)
+	}
+	if d.Then != "" {
+		when += ", then " + d.Then
 	}
 	return fmt.Sprintf("%s %s (%.1f s, target %d)", d.Kind, when, d.Lasts.Seconds(), d.Target)
 }
@@ -68,11 +79,14 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 		}
 		if chance(r, 45) {
 			d.Kind = pick(r, callKinds...)
-			d.Call = r.IntN(250) + 1
+			d.drawCall(r)
+			if strings.HasPrefix(d.Kind, "Stall") && chance(r, 40) {
+				d.Then = pick(r, "Cancel", "DeleteMigration", "DeleteReplacement", "DeleteOriginal", "DeleteClaim", "ScaleToZero")
+			}
 		} else {
 			d.Kind = pick(r, worldKinds...)
 			if chance(r, 70) {
-				d.Call = r.IntN(250) + 1
+				d.drawCall(r)
 			} else {
 				d.At = settled + time.Duration(r.IntN(90000))*time.Millisecond
 			}
@@ -82,6 +96,13 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 	return drawn
 }
 
+func (d *Disturbance) drawCall(r *rand.Rand) {
+	d.Call = r.IntN(250) + 1
+	if d.Kind != agentCrash && d.Kind != agentError && chance(r, 50) {
+		d.OfWrites, d.Call = true, r.IntN(25)+1
+	}
+}
+
 // settled is when the pods of a scenario run, and migrations are requested.
 const settled = 30 * time.Second
 
@@ -89,11 +110,13 @@ const settled = 30 * time.Second
 type faultPlan struct {
 	w        *world
 	ofLeader map[int][]Disturbance
+	ofWrites map[int][]Disturbance
 	ofAgent  map[int][]Disturbance
+	writes   int
 }
 
 func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
-	f := &faultPlan{w: w, ofLeader: map[int][]Disturbance{}, ofAgent: map[int][]Disturbance{}}
+	f := &faultPlan{w: w, ofLeader: map[int][]Disturbance{}, ofWrites: map[int][]Disturbance{}, ofAgent: map[int][]Disturbance{}}
 	for _, d := range disturbances {
 		switch {
 		case d.Call == 0:
@@ -103,6 +126,8 @@ func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
 			})
 		case d.Kind == agentCrash, d.Kind == agentError:
 			f.ofAgent[d.Call] = append(f.ofAgent[d.Call], d)
+		case d.OfWrites:
+			f.ofWrites[d.Call] = append(f.ofWrites[d.Call], d)
 		default:
 			f.ofLeader[d.Call] = append(f.ofLeader[d.Call], d)
 		}
@@ -111,11 +136,15 @@ func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
 }
 
 // next returns what the call of a process meets; nil when nothing.
-func (f *faultPlan) next(p *process) *fault {
+func (f *faultPlan) next(p *process, verb string) *fault {
 	var due []Disturbance
 	switch p.calls {
 	case &f.w.leaderCalls:
 		due = f.ofLeader[f.w.leaderCalls]
+		if isWrite(verb) {
+			f.writes++
+			due = append(due[:len(due):len(due)], f.ofWrites[f.writes]...)
+		}
 	case &f.w.agentCalls:
 		due = f.ofAgent[f.w.agentCalls]
 	}
@@ -123,6 +152,11 @@ func (f *faultPlan) next(p *process) *fault {
 		return nil
 	}
 	return &fault{due: due}
+}
+
+// isWrite reports whether a call changes another object than the migration.
+func isWrite(verb string) bool {
+	return !strings.HasPrefix(verb, "get") && !strings.HasPrefix(verb, "list") && !strings.HasPrefix(verb, "patch status of")
 }
 
 // fault is what one call meets.
@@ -158,6 +192,10 @@ func (f *fault) meet(w *world, p *process, verb string, point callPoint) bool {
 			w.leaderOf(p, func(l *leader) { l.crash(d.Lasts / 4) })
 			p.sleep(time.Hour)
 		case stallBefore, stallAfter:
+			if d.Then != "" {
+				then := Disturbance{Kind: d.Then, At: w.now, Lasts: d.Lasts, Target: d.Target}
+				w.after(w.between(100*time.Millisecond, d.Lasts/2), func() { w.disturb(then) })
+			}
 			w.leaderOf(p, func(l *leader) { l.stall(d.Lasts*2, d.Target%3) })
 			p.sleep(0)
 		case agentCrash:

@@ -118,6 +118,10 @@ func (w *world) syncJob(job *batchv1.Job) {
 	if finished := slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
 		return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
 	}); finished {
+		// A finished Job tracks nothing any more (handleSingleOrphanPod).
+		for _, p := range w.claimPods(job, job.Spec.Selector, "batch/v1", tracked) {
+			w.untrack(p)
+		}
 		return
 	}
 	c := w.countJob(job)

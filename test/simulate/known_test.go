@@ -24,6 +24,9 @@ var known = []struct {
 	{cause: "a leader that stalled deletes what was made since, by what it read before",
 		invariant: NothingLost, what: `deleted by .*\(stale\)`},
 	{cause: "the same", invariant: OneWorks, what: `deleted by .*\(stale\)`},
+	{cause: "a leader that stalled marks or releases an original by what it read before",
+		invariant: OnlyOurs, what: `\(stale\) writes Pod`},
+	{cause: "the same", invariant: ItEnds, what: `is released from its owner|has our finalizer`, disturbance: `Stall`},
 	{cause: "what a leader that stalled creates late is found by nobody",
 		invariant: ItEnds, what: `(carrier|placeholder|replacement) Pod .* is left|claim .* is left`, disturbance: `Stall`},
 	{cause: "the placeholder is left after a failure that cannot be rolled back", invariant: ItEnds, what: `placeholder Pod .* is left`},
@@ -42,7 +45,7 @@ func isKnown(r Result) string {
 			continue
 		}
 		for _, d := range r.Disturbances {
-			if k.disturbance == "" || regexp.MustCompile(k.disturbance).MatchString(d.Kind) {
+			if k.disturbance == "" || regexp.MustCompile(k.disturbance).MatchString(d.String()) {
 				return k.cause
 			}
 		}

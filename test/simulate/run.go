@@ -104,6 +104,7 @@ func runScenario(o Options, s *scenario) Result {
 	w.setUp()
 	w.leaders[0].lead()
 	w.at(settled, w.requestAll)
+	w.after(podGCInterval, w.collectUnscheduled)
 	w.run(drawn)
 	r := Result{Seed: o.Seed, Scenario: s.String(), Disturbances: drawn, Violation: w.failure, Trace: w.trace, Statistic: w.statistic}
 	r.Statistic.Simulated = w.now
