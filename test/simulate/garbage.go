@@ -86,7 +86,7 @@ func (w *world) collectUnscheduled() {
 	})
 }
 
-// protectClaims lets claims go that are being deleted and that no pod uses. Of a pod on a
+// protectClaims frees claims that are being deleted and that no pod uses. Of a pod on a
 // node it does not matter that it has ended (pvc_protection_controller.go, podUsesPVC).
 func (w *world) protectClaims() {
 	each(w.store, claims, func(c *corev1.PersistentVolumeClaim) {

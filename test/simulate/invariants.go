@@ -108,12 +108,12 @@ func (c *checker) follow(m *v1alpha1.PodMigration) {
 // workChanged is called when a pod begins or ends to work.
 func (c *checker) workChanged(changed *instance) {
 	l := changed.lineage
-	if l == nil || !l.alone || !changed.isWorking() {
+	if l == nil || !l.alone || !changed.makesProgress() {
 		return
 	}
 	for _, m := range c.w.machines {
 		for _, i := range m.instances {
-			if i != changed && i.lineage == l && i.isWorking() && !c.w.isAbandoned(i) && !c.w.isAbandoned(changed) {
+			if i != changed && i.lineage == l && i.makesProgress() && !c.w.isAbandoned(i) && !c.w.isAbandoned(changed) {
 				c.violated(OneWorks, "pods %s and %s work at the same time", changed, i)
 			}
 		}

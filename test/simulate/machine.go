@@ -59,8 +59,8 @@ type instance struct {
 	ready, wasReady bool
 }
 
-// isWorking reports whether the main containers run and take steps.
-func (i *instance) isWorking() bool {
+// makesProgress reports whether the main containers run and take steps.
+func (i *instance) makesProgress() bool {
 	return i.lineage != nil && i.runs && i.stage < ended && !i.frozen && !i.m.off
 }
 
@@ -78,7 +78,7 @@ const workInterval = 100 * time.Millisecond
 // settle counts the work until now.
 func (i *instance) settle() {
 	w := i.m.w
-	if i.isWorking() {
+	if i.makesProgress() {
 		i.volume += int64((w.now - i.since) / workInterval)
 		i.since += (w.now - i.since) / workInterval * workInterval
 		i.lineage.acknowledged = max(i.lineage.acknowledged, i.volume)

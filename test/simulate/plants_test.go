@@ -224,7 +224,7 @@ var plants = []*Plant{
 		}
 		return task
 	}},
-	plant("the sealed claim is deleted when a migration fails for good", planted{statusPatch: func(p *planted, object client.Object, next func() error) error {
+	plant("the sealed claim is deleted when a migration fails after its commitment", planted{statusPatch: func(p *planted, object client.Object, next func() error) error {
 		err := next()
 		m, is := object.(*v1alpha1.PodMigration)
 		if is && err == nil && m.Status.Phase == v1alpha1.PhaseFailed && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed) {
