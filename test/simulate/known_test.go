@@ -30,6 +30,7 @@ var known = []struct {
 	{cause: "what a leader that stalled creates late is found by nobody",
 		invariant: ItEnds, what: `(carrier|placeholder|replacement) Pod .* is left|claim .* is left`, disturbance: `Stall`},
 	{cause: "the placeholder is left after a failure that cannot be rolled back", invariant: ItEnds, what: `placeholder Pod .* is left`},
+	{cause: "the probe of the webhook is refused in a namespace that is terminating", invariant: ItEnds, what: `unable to create new content in namespace`},
 	{cause: "the owner makes no pod any more", invariant: ItEnds, what: `waiting for .* to create the replacement`},
 	{cause: "a claim that a user deletes", invariant: ItEnds, what: `persistentvolumeclaim .* not found or being deleted|at its gate for ever`},
 	{cause: "a claim that a user deletes while it is sealed", invariant: NothingLost, what: `deleted by leader`, disturbance: `DeleteClaim`},
