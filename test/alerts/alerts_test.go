@@ -47,10 +47,12 @@ func healthy() map[string]string {
 		`ai_storage_rebalance_circuit_breaker{instance="r1",state="Open"}`:            steady("0"),
 		`ai_storage_checkpoint_volume_attach_failures_total{instance="s1"}`:           steady("2"),
 		`ai_storage_admission_pods_total{instance="r1",outcome="failed"}`:             steady("7"),
-		// Pods are frozen for a moment, again and again, and one for as long as
-		// spec.checkpoint.maxFreezeSeconds allows.
+		// Pods are frozen for a moment, again and again, one for as long as
+		// spec.checkpoint.maxFreezeSeconds allows, and one was about to be thawed.
 		`ai_storage_node_agent_frozen_pods{instance="n2"}`:                   "0x10 1x59 0x1730",
 		`ai_storage_node_agent_frozen_pods{instance="n1"}`:                   strings.Repeat("1 1 0 1 0 ", length/5),
+		`ai_storage_node_agent_frozen_pods_overdue{instance="n1"}`:           steady("0"),
+		`ai_storage_node_agent_frozen_pods_overdue{instance="n2"}`:           "0x69 1 0x1729",
 		`ai_storage_node_agent_errors_total{instance="n1",reason="NoSpace"}`: steady("5"),
 	}
 }
@@ -71,7 +73,7 @@ var broken = map[string]map[string]string{
 	"AIStorageCircuitBreakerOpen": {`ai_storage_rebalance_circuit_breaker{instance="r1",state="Open"}`: "0x60 1x1740"},
 	"AIStorageAttachFails":        {`ai_storage_checkpoint_volume_attach_failures_total{instance="s1"}`: "0+1x1800"},
 	"AIStorageWebhookFails":       {`ai_storage_admission_pods_total{instance="r1",outcome="failed"}`: "0x60 1+0.1x1740"},
-	"AIStoragePodFrozen":          {`ai_storage_node_agent_frozen_pods{instance="n1"}`: "0x60 1x1740"},
+	"AIStoragePodFrozen":          {`ai_storage_node_agent_frozen_pods_overdue{instance="n1"}`: "0x60 1x1740"},
 	"AIStorageNodeAgentErrors":    {`ai_storage_node_agent_errors_total{instance="n1",reason="NoSpace"}`: "0+0.2x1800"},
 }
 

@@ -60,8 +60,26 @@ var mutants = []mutant{
 	{
 		name:    "the source may take the whole freeze time",
 		file:    "pkg/node/agent/source.go",
-		text:    "m.Spec.Checkpoint.MaxFreeze() / 2",
-		changed: "m.Spec.Checkpoint.MaxFreeze()",
+		text:    "context.WithTimeout(ctx, limit/2)",
+		changed: "context.WithTimeout(ctx, limit)",
+	},
+	{
+		name:    "an original is thawed when its migration fails after the release",
+		file:    "pkg/node/agent/decide/source.go",
+		text:    "frozen | released | finished, rolledBack, TaskStrand",
+		changed: "frozen | released | finished, rolledBack, TaskThaw",
+	},
+	{
+		name:    "a seal that is void is reported",
+		file:    "pkg/node/agent/report.go",
+		text:    " || !isWanted()",
+		changed: "",
+	},
+	{
+		name:    "a restart of the node goes unnoticed",
+		file:    "pkg/node/agent/watchdog.go",
+		text:    "isKnown && boot != r.Boot",
+		changed: "isKnown && boot == \"\"",
 	},
 	{
 		name:    "a pod that was thawed during the last copy is sealed",
@@ -96,8 +114,20 @@ var mutants = []mutant{
 	{
 		name:    "the directory of the manifest is not synced",
 		file:    "pkg/node/checkpoint/manifest.go",
-		text:    "return errors.Join(d.sync(directory), directory.Close())",
-		changed: "return directory.Close()",
+		text:    "if err := d.syncAll(claim, []string{directory}); err != nil {",
+		changed: "if err := error(nil); err != nil {",
+	},
+	{
+		name:    "names of files on the claim are not synced",
+		file:    "pkg/node/checkpoint/pass.go",
+		text:    "if err := w.unsynced.sync(w.disk, w.claim); err != nil {",
+		changed: "if err := error(nil); err != nil {",
+	},
+	{
+		name:    "restored files are not synced",
+		file:    "pkg/node/checkpoint/reader.go",
+		text:    "if err := r.disk.sync(into); err != nil {",
+		changed: "if err := error(nil); err != nil {",
 	},
 	{
 		name:    "a disruption budget that cannot be read protects nothing",

@@ -49,6 +49,10 @@ type nodeOps interface {
 	Freeze(ctx context.Context, pod types.UID) error
 	// Thaw undoes Freeze and FreezeContainers. A pod that is gone is no error.
 	Thaw(pod types.UID) error
+	// State tells how a pod stands. One that is gone counts as frozen.
+	State(pod types.UID) (podState, error)
+	// Boot identifies the run of the node's kernel.
+	Boot() (string, error)
 	// Kill ends a frozen pod: its processes die when it is thawed, before they take
 	// another step. A pod that is gone is no error.
 	Kill(pod types.UID) error
@@ -81,6 +85,14 @@ type agent struct {
 	// is known of the files need not be read again.
 	writers map[types.NamespacedName]*openWriter
 	readers map[types.NamespacedName]*openReader
+	// seals are being made by this process, by the UID of their migration; watched are the
+	// frozen pods that are being looked at.
+	seals   map[types.UID]*sealing
+	watched map[types.UID]bool
+	// freezing is held while a record and what it stands for are changed together.
+	freezing sync.Mutex
+	// failures of watching are logged now and then only.
+	failures *throttle
 }
 
 type openWriter struct {
@@ -104,7 +116,7 @@ const workers = 8
 // v1alpha1. Pods that an earlier agent froze are looked at first.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	a := newAgent(o.Node, mgr.GetClient(), mgr.GetAPIReader(), o.Machine, o.StateDir)
-	a.metrics = NewMetrics(o.Registerer, a.records.count)
+	a.metrics = NewMetrics(o.Registerer, a.records.count, a.overdue)
 	if err := mgr.Add(a); err != nil {
 		return err
 	}
@@ -120,9 +132,10 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 
 func newAgent(node string, c client.Client, live client.Reader, ops nodeOps, stateDir string) *agent {
 	return &agent{
-		node: node, client: c, live: live, ops: ops, records: records{stateDir}, clock: clock.RealClock{}, metrics: NewMetrics(nil, nil),
+		node: node, client: c, live: live, ops: ops, records: records{stateDir}, clock: clock.RealClock{}, metrics: NewMetrics(nil, nil, nil),
 		restores: ociruntime.Store(filepath.Join(stateDir, "restore")), dumps: filepath.Join(stateDir, "dump"),
 		writers: map[types.NamespacedName]*openWriter{}, readers: map[types.NamespacedName]*openReader{},
+		seals: map[types.UID]*sealing{}, watched: map[types.UID]bool{}, failures: newThrottle(failuresInterval, time.Time{}),
 	}
 }
 

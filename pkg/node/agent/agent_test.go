@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -52,8 +53,9 @@ type node struct {
 	mu    sync.Mutex
 	// frozen and killed pods.
 	frozen, killed map[types.UID]bool
-	// onFreeze runs when the pod is frozen, onCheckFrozen after a look at whether it is.
-	onFreeze, onCheckFrozen func()
+	// onFreeze runs when the pod is frozen, onCheckFrozen after a look at whether it is,
+	// onState before one, onThaw before it is thawed.
+	onFreeze, onCheckFrozen, onState, onThaw func()
 	// freezeBy is the deadline of the last freezing.
 	freezeBy time.Time
 	// obstacle and dumpFails keep processes from moving; continued are the containers
@@ -61,6 +63,43 @@ type node struct {
 	obstacle  string
 	dumpFails bool
 	continued []string
+	// boot, and the containers of a pod, as they are now.
+	boot       string
+	containers []string
+	// ended are restored containers whose processes have died.
+	ended map[string]bool
+	// steps are what was done about freezing and dumping, in order.
+	steps []string
+}
+
+func (n *node) did(step string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.steps = append(n.steps, step)
+}
+
+func (n *node) State(pod types.UID) (podState, error) {
+	if n.onState != nil {
+		n.onState()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return podState{Frozen: n.frozen[pod], Containers: slices.Clone(n.containers)}, nil
+}
+
+func (n *node) Boot() (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.boot, nil
+}
+
+func (n *node) Processes(container string) (alive, stopped int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended[container] {
+		return 0, 0
+	}
+	return 1, 1
 }
 
 func (n *node) EmptyDir(pod types.UID, volume string) string {
@@ -70,6 +109,11 @@ func (n *node) EmptyDir(pod types.UID, volume string) string {
 func (n *node) ClaimDirectory(types.UID, string) (string, error) { return n.claim, nil }
 
 func (n *node) Freeze(ctx context.Context, pod types.UID) error {
+	n.did("freeze pod")
+	return n.freeze(ctx, pod)
+}
+
+func (n *node) freeze(ctx context.Context, pod types.UID) error {
 	n.set(n.frozen, pod, true)
 	n.freezeBy, _ = ctx.Deadline()
 	if n.onFreeze != nil {
@@ -78,7 +122,14 @@ func (n *node) Freeze(ctx context.Context, pod types.UID) error {
 	return nil
 }
 
-func (n *node) Thaw(pod types.UID) error { n.set(n.frozen, pod, false); return nil }
+func (n *node) Thaw(pod types.UID) error {
+	if n.onThaw != nil {
+		n.onThaw()
+	}
+	n.set(n.frozen, pod, false)
+	return nil
+}
+
 func (n *node) Kill(pod types.UID) error { n.set(n.killed, pod, true); return nil }
 
 // Processes: a container's memory is a file, its layer a directory.
@@ -99,7 +150,8 @@ func (n *node) directory(name string) (string, error) {
 }
 
 func (n *node) FreezeContainers(ctx context.Context, pod types.UID, _ []string) error {
-	return n.Freeze(ctx, pod)
+	n.did("freeze containers")
+	return n.freeze(ctx, pod)
 }
 
 func (n *node) CheckFrozen(pod types.UID, _ []string) error {
@@ -116,6 +168,7 @@ func (n *node) CheckFrozen(pod types.UID, _ []string) error {
 }
 
 func (n *node) Dump(_ context.Context, container, directory string) error {
+	n.did("dump")
 	if n.dumpFails {
 		return errors.New("CRIU says no")
 	}
@@ -156,7 +209,9 @@ func newBench(t *testing.T) *bench {
 			t.Fatal(err)
 		}
 	}
-	b := &bench{T: t, state: t.TempDir(), node: &node{root: t.TempDir(), claim: t.TempDir(), frozen: map[types.UID]bool{}, killed: map[types.UID]bool{}}}
+	b := &bench{T: t, state: t.TempDir(), node: &node{
+		root: t.TempDir(), claim: t.TempDir(), frozen: map[types.UID]bool{}, killed: map[types.UID]bool{}, boot: "first", containers: []string{"c1", "pause"},
+	}}
 	m := moving(v1alpha1.StepMeasure, "")
 	m.Status.Checkpoint.Attempt = 1
 	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
@@ -418,9 +473,7 @@ func TestOrphanedPodsAreThawed(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.restart()
-	if err := b.source.thawOrphans(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	b.watch()
 	if all, err := b.source.records.list(); err != nil || len(all) != 0 || b.node.frozen["original"] {
 		t.Errorf("records %v, error %v, frozen: %t", all, err, b.node.frozen["original"])
 	}
@@ -531,6 +584,7 @@ func TestALateReportIsTriedUntilThereIsAnAnswer(t *testing.T) {
 		"after an outage":      {answers: []error{away, nil}, asked: v1alpha1.StepMeasure},
 		"not wanted any more":  {answers: []error{nil}, asked: v1alpha1.StepAbort, want: errNotWanted},
 		"the agent ends first": {answers: []error{away}, asked: v1alpha1.StepMeasure, want: context.DeadlineExceeded},
+		"conflicts all along":  {answers: []error{conflict}, asked: v1alpha1.StepMeasure, want: context.DeadlineExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -540,7 +594,9 @@ func TestALateReportIsTriedUntilThereIsAnAnswer(t *testing.T) {
 			if err := b.client.Status().Update(t.Context(), now); err != nil {
 				t.Fatal(err)
 			}
+			attempts := 0
 			b.refuse = func() error {
+				attempts++
 				answer := test.answers[0]
 				if len(test.answers) > 1 {
 					test.answers = test.answers[1:]
@@ -555,6 +611,9 @@ func TestALateReportIsTriedUntilThereIsAnAnswer(t *testing.T) {
 			}
 			if err := b.source.reportLate(ctx, m, measured); !errors.Is(err, test.want) {
 				t.Errorf("error %v, want %v", err, test.want)
+			}
+			if attempts > 5 {
+				t.Errorf("%d attempts within 50 ms", attempts)
 			}
 			if reported := b.get().Status.Checkpoint.Source != nil; reported != (test.want == nil) {
 				t.Errorf("reported: %t", reported)

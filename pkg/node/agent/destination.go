@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -64,7 +65,7 @@ func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *
 		// An earlier agent got so far.
 		return checkpoint.PassResult{Pass: source.Pass, Bytes: source.Bytes, Files: source.Files}, a.restoreProcesses(ctx, m)
 	}
-	r, err := a.reader(m, pod)
+	r, err := a.reader(ctx, m, pod)
 	if err != nil {
 		return checkpoint.PassResult{}, err
 	}
@@ -92,7 +93,7 @@ func (a *agent) stillPassing(ctx context.Context, m *v1alpha1.PodMigration, fail
 	}
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		c.Destination = a.destination(m, v1alpha1.DestinationRestoring)
-		c.Destination.Reason, c.Destination.Message = checkpoint.ReasonNoManifest, failure.Error()
+		c.Destination.Reason, c.Destination.Message = checkpoint.ReasonNoManifest, message(failure)
 	})
 }
 
@@ -133,14 +134,14 @@ func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration,
 		return failure
 	}
 	report := a.destination(m, v1alpha1.DestinationFailed)
-	report.Reason, report.Message = a.metrics.failed(failure), failure.Error()
+	report.Reason, report.Message = a.metrics.failed(failure), message(failure)
 	ctrl.LoggerFrom(ctx).Error(failure, "Failed to restore the volumes of a pod", "pod", klog.KRef(m.Namespace, m.Status.Replacement.Name), "reason", report.Reason)
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report })
 }
 
 // reader returns the open reader of this attempt, or opens one once the gate of
 // the replacement has the claim.
-func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, error) {
+func (a *agent) reader(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, error) {
 	key, c := client.ObjectKeyFromObject(m), m.Status.Checkpoint
 	a.mu.Lock()
 	known := a.readers[key]
@@ -175,6 +176,9 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 	if err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, r.Close()) // it took so long that nobody waits for it
+	}
 	open := &openReader{Reader: r, pod: pod.UID, attempt: c.Attempt}
 	a.mu.Lock()
 	a.readers[key] = open
@@ -185,7 +189,8 @@ func (a *agent) reader(m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, 
 // openGate lets the containers of the replacement start.
 func (a *agent) openGate(pod types.UID) error {
 	directory := a.ops.EmptyDir(pod, v1alpha1.GateVolumeName)
-	file, err := os.OpenFile(filepath.Join(directory, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY, 0o644)
+	// It must not wait for the other end of a FIFO, nor follow a link.
+	file, err := os.OpenFile(filepath.Join(directory, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return fmt.Errorf("opening the gate: %w", err)
 	}
@@ -197,7 +202,9 @@ func (a *agent) openGate(pod types.UID) error {
 func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration) error {
 	a.closeReader(client.ObjectKeyFromObject(m))
 	released := a.now()
-	if err := a.continueProcesses(m); err != nil {
+	if err := a.continueProcesses(m); checkpoint.ReasonOf(err) == v1alpha1.ReportProcessNotMovable {
+		return a.destinationFailed(ctx, m, err)
+	} else if err != nil {
 		return err
 	}
 	if err := a.openGate(m.Status.Replacement.UID); err != nil {

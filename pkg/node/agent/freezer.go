@@ -159,6 +159,76 @@ func (f freezer) isFrozen() (bool, error) {
 	return bytes.Contains(events, []byte("frozen 1")), err
 }
 
+// podState is how a pod stands.
+type podState struct {
+	// Frozen: whatever starts in it is frozen too.
+	Frozen bool
+	// Containers are the names of the cgroups below its own that have processes, sorted.
+	// A container that is started again has another one.
+	Containers []string
+}
+
+// State implements nodeOps.
+func (m Machine) State(pod types.UID) (podState, error) {
+	f, err := m.freezer(pod)
+	if errors.Is(err, errNoProcess) {
+		return podState{Frozen: true}, nil
+	}
+	if err != nil {
+		return podState{}, fmt.Errorf("looking at the pod: %w", err)
+	}
+	var state podState
+	if state.Frozen, err = f.isSet(); err != nil {
+		return podState{}, fmt.Errorf("looking at the pod: %w", err)
+	}
+	entries, err := os.ReadDir(f.directory)
+	if err != nil {
+		return podState{}, fmt.Errorf("looking at the pod: %w", err)
+	}
+	for _, entry := range entries {
+		if entry.IsDir() && isPopulated(filepath.Join(f.directory, entry.Name())) {
+			state.Containers = append(state.Containers, entry.Name())
+		}
+	}
+	return state, nil
+}
+
+// isSet reports whether the cgroup is to be frozen. A process that joins it, such as that
+// of a probe, is frozen a moment later: for that long the cgroup is not frozen as a whole.
+func (f freezer) isSet() (bool, error) {
+	name, thawed := "cgroup.freeze", "0"
+	if f.v1 {
+		name, thawed = "freezer.state", "THAWED"
+	}
+	state, err := os.ReadFile(filepath.Join(f.directory, name))
+	return strings.TrimSpace(string(state)) != thawed, err
+}
+
+// isPopulated reports whether a cgroup, or one below it, has processes.
+func isPopulated(directory string) bool {
+	found := false
+	_ = filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != "cgroup.procs" {
+			return nil //nolint:nilerr // removed meanwhile
+		}
+		if content, err := os.ReadFile(path); err == nil && len(bytes.TrimSpace(content)) > 0 {
+			found = true
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return found
+}
+
+// Boot implements nodeOps (random(4)).
+func (m Machine) Boot() (string, error) {
+	id, err := os.ReadFile(filepath.Join(m.Proc, "sys/kernel/random/boot_id"))
+	if err != nil {
+		return "", fmt.Errorf("reading the boot ID: %w", err)
+	}
+	return strings.TrimSpace(string(id)), nil
+}
+
 // FreezeContainers implements nodeOps. Each container is frozen at its own cgroup: CRIU
 // thaws that one for as long as it holds every process by ptrace, and freezes it again.
 func (m Machine) FreezeContainers(ctx context.Context, pod types.UID, containers []string) error {
@@ -261,6 +331,21 @@ func thawContainers(parent freezer) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// Processes implements nodeOps.
+func (m Machine) Processes(container string) (alive, stopped int) {
+	for _, pid := range m.members(container) {
+		switch state, err := m.statusField(pid, "State:"); {
+		case err != nil || state == "Z" || state == "X":
+		case state == "T":
+			stopped++
+			alive++
+		default:
+			alive++
+		}
+	}
+	return alive, stopped
 }
 
 // Continue implements nodeOps. CRIU left the processes stopped.

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,8 +71,28 @@ func TestFreezerV2(t *testing.T) {
 	if err := m.Freeze(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
+	write(t, filepath.Join(directory, "cri-containerd-c1.scope", "cgroup.procs"), "")
+	write(t, filepath.Join(directory, "cri-containerd-c1.scope", "init.scope", "cgroup.procs"), "7\n")
+	write(t, filepath.Join(directory, "cri-containerd-ended.scope", "cgroup.procs"), "")
+	if got, err := m.State(pod); err != nil || !got.Frozen || !slices.Equal(got.Containers, []string{"cri-containerd-c1.scope"}) {
+		t.Errorf("the pod stands as %+v, error %v", got, err)
+	}
+	// A process that joins is frozen a moment later: the cgroup is frozen as before.
+	write(t, filepath.Join(directory, "cgroup.events"), "populated 1\nfrozen 0\n")
+	if got, err := m.State(pod); err != nil || !got.Frozen {
+		t.Errorf("while a process joins, the pod stands as %+v, error %v", got, err)
+	}
+	if err := os.RemoveAll(filepath.Join(directory, "cri-containerd-c1.scope")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(directory, "cri-containerd-ended.scope")); err != nil {
+		t.Fatal(err)
+	}
 	if err := m.Thaw(pod); err != nil {
 		t.Fatal(err)
+	}
+	if got, err := m.State(pod); err != nil || got.Frozen {
+		t.Errorf("after thawing the pod stands as %+v, error %v", got, err)
 	}
 	if content, _ := os.ReadFile(filepath.Join(directory, "cgroup.freeze")); string(content) != "0" {
 		t.Errorf("cgroup.freeze is %q after thawing", content)
@@ -80,6 +102,34 @@ func TestFreezerV2(t *testing.T) {
 	}
 	if err := m.Thaw("ffffffff-1111-2222-3333-444455556666"); err != nil {
 		t.Errorf("thawing a pod that is gone: %v", err)
+	}
+	if got, err := m.State("ffffffff-1111-2222-3333-444455556666"); err != nil || !got.Frozen || got.Containers != nil {
+		t.Errorf("a pod that is gone stands as %+v, error %v", got, err)
+	}
+}
+
+func TestProcessesAreCountedByTheirState(t *testing.T) {
+	m := Machine{Proc: t.TempDir()}
+	for pid, state := range map[string]string{"7": "T (stopped)", "8": "S (sleeping)", "9": "Z (zombie)"} {
+		write(t, filepath.Join(m.Proc, pid, "cgroup"), "0::/kubepods/c1\n")
+		write(t, filepath.Join(m.Proc, pid, "status"), "Name:\ttrain\nState:\t"+state+"\n")
+	}
+	if alive, stopped := m.Processes("c1"); alive != 2 || stopped != 1 {
+		t.Errorf("%d alive, %d stopped, want 2 and 1", alive, stopped)
+	}
+	if alive, stopped := m.Processes("c2"); alive != 0 || stopped != 0 {
+		t.Errorf("a container that is gone: %d alive, %d stopped", alive, stopped)
+	}
+}
+
+func TestBoot(t *testing.T) {
+	m := Machine{Proc: t.TempDir()}
+	if _, err := m.Boot(); err == nil {
+		t.Error("no error where there is no ID")
+	}
+	write(t, filepath.Join(m.Proc, "sys/kernel/random/boot_id"), "4f1f\n")
+	if got, err := m.Boot(); err != nil || got != "4f1f" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
@@ -110,6 +160,13 @@ func TestFreezeRealProcesses(t *testing.T) {
 		_ = command.Process.Kill()
 		skip.Because(t, "processes cannot be moved to a cgroup here: %v", err)
 	}
+	stands := func(want podState) {
+		t.Helper()
+		if got, err := m.State(pod); err != nil || got.Frozen != want.Frozen || !slices.Equal(got.Containers, want.Containers) {
+			t.Errorf("the pod stands as %+v, error %v, want %+v", got, err, want)
+		}
+	}
+	stands(podState{Containers: []string{"container"}})
 	if err := m.Freeze(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
@@ -118,6 +175,10 @@ func TestFreezeRealProcesses(t *testing.T) {
 	if now := size(output); now != frozen {
 		t.Errorf("it wrote %d bytes while frozen", now-frozen)
 	}
+	stands(podState{Frozen: true, Containers: []string{"container"}})
+	startsFrozen(t, filepath.Join(directory, "another"))
+	stands(podState{Frozen: true, Containers: []string{"another", "container"}})
+	endAll(t, filepath.Join(directory, "another"))
 	if err := m.Thaw(pod); err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +207,52 @@ func TestFreezeRealProcesses(t *testing.T) {
 	}
 	if now := size(output); now != frozen {
 		t.Errorf("it wrote %d bytes after it was to end", now-frozen)
+	}
+}
+
+// startsFrozen puts a process into a new cgroup below one that is frozen, as a container
+// runtime does that starts a container: it does not run.
+func startsFrozen(t *testing.T, directory string) {
+	t.Helper()
+	if err := os.Mkdir(directory, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	output := filepath.Join(t.TempDir(), "output")
+	command := exec.Command("sh", "-c", "echo $$ > "+filepath.Join(directory, "cgroup.procs")+"; echo x > "+output)
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		<-ended
+	})
+	deadline := time.Now().Add(10 * time.Second)
+	for !isPopulated(directory) && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if size(output) != 0 {
+		t.Error("a container that was started in a frozen pod runs")
+	}
+}
+
+// endAll moves the processes of a cgroup out of it and removes it.
+func endAll(t *testing.T, directory string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(directory, "cgroup.procs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Dir(filepath.Dir(directory))
+	for _, pid := range strings.Fields(string(content)) {
+		if err := os.WriteFile(filepath.Join(root, "cgroup.procs"), []byte(pid), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(directory); err != nil {
+		t.Fatal(err)
 	}
 }
 

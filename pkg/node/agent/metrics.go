@@ -27,8 +27,9 @@ type Metrics struct {
 }
 
 // NewMetrics registers the metrics of an agent; a nil registerer registers none.
-// frozen is asked how many pods the agent keeps frozen, with each scrape.
-func NewMetrics(registerer prometheus.Registerer, frozen func() float64) *Metrics {
+// With each scrape frozen is asked how many pods the agent keeps frozen, overdue how many
+// of them for longer than they may be.
+func NewMetrics(registerer prometheus.Registerer, frozen, overdue func() float64) *Metrics {
 	m := &Metrics{
 		passes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ai_storage_node_agent_passes_total",
@@ -56,7 +57,10 @@ func NewMetrics(registerer prometheus.Registerer, frozen func() float64) *Metric
 		registerer.MustRegister(m.passes, m.written, m.freezes, m.errors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "ai_storage_node_agent_frozen_pods",
 			Help: "Pods that the agent keeps frozen now.",
-		}, frozen))
+		}, frozen), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ai_storage_node_agent_frozen_pods_overdue",
+			Help: "Pods that are frozen for longer than their migration allows, before their replacement was released, or whose migration has failed while the released replacement may still run.",
+		}, overdue))
 	}
 	return m
 }

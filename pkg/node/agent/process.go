@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
 )
 
@@ -42,6 +44,9 @@ type processOps interface {
 	// Dump writes the memory of a frozen container to directory/memory, within
 	// dumpTimeout, and leaves the container frozen, also after an error.
 	Dump(ctx context.Context, container, directory string) error
+	// Processes counts the processes of a container that live, and those of them that are
+	// stopped by a signal.
+	Processes(container string) (alive, stopped int)
 	// Continue lets the restored processes of a container run. Doing it twice does no
 	// harm.
 	Continue(container string) error
@@ -171,11 +176,11 @@ func (a *agent) freeze(ctx context.Context, m *v1alpha1.PodMigration, w *openWri
 	if err := a.ops.FreezeContainers(ctx, pod, ids(now)); err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, dumping := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, c := range now {
 		group.Go(func() error {
-			if err := a.ops.Dump(ctx, c.id, a.dumpDirectory(m, c.name)); err != nil {
+			if err := a.ops.Dump(dumping, c.id, a.dumpDirectory(m, c.name)); err != nil {
 				return notMovable("container %s: %w", c.name, err)
 			}
 			return nil
@@ -185,6 +190,10 @@ func (a *agent) freeze(ctx context.Context, m *v1alpha1.PodMigration, w *openWri
 		return err
 	}
 	sealed.DumpedAt = microTime(a.now())
+	// From here on what the kubelet starts in the pod does not run either.
+	if err := a.ops.Freeze(ctx, pod); err != nil {
+		return err
+	}
 	return a.ops.CheckFrozen(pod, ids(now))
 }
 
@@ -258,7 +267,15 @@ func (a *agent) restoreProcesses(ctx context.Context, m *v1alpha1.PodMigration) 
 	}
 	return wait.PollUntilContextCancel(ctx, restorePoll, true, func(context.Context) (bool, error) {
 		held, err := a.held(m)
-		return held != nil, err
+		if err != nil || held == nil {
+			return false, err
+		}
+		for _, id := range held {
+			if _, stopped := a.ops.Processes(id); stopped == 0 {
+				return false, notMovable("the processes of container %s were restored, and have ended or run", id)
+			}
+		}
+		return true, nil
 	})
 }
 
@@ -303,24 +320,41 @@ func (a *agent) held(m *v1alpha1.PodMigration) ([]string, error) {
 	return containers, nil
 }
 
+// continuedFile says of a pod that its restored processes may have continued. No container
+// is named like it.
+const continuedFile = ".continued"
+
 // continueProcesses ends the hold on the restored processes, once the migration is
-// committed. Doing it twice does no harm.
+// committed. Doing it twice does no harm. Where some have died by now it fails with
+// ReportProcessNotMovable, and none has continued: what they are restored from stays, so
+// that the kubelet cannot start their container afresh.
 func (a *agent) continueProcesses(m *v1alpha1.PodMigration) error {
-	pod := m.Status.Replacement.UID
+	directory := a.restores.Pod(string(m.Status.Replacement.UID))
 	if len(m.Status.Checkpoint.Processes) == 0 {
 		return nil
 	}
-	if _, err := os.Lstat(a.restores.Pod(string(pod))); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(directory); errors.Is(err, os.ErrNotExist) {
 		return nil // by an agent that did not live to report it
 	}
 	containers, err := a.held(m)
 	if err != nil {
 		return err
 	}
+	mark := filepath.Join(directory, continuedFile)
+	if _, err := os.Lstat(mark); errors.Is(err, os.ErrNotExist) {
+		for _, id := range containers {
+			if alive, _ := a.ops.Processes(id); alive == 0 {
+				return notMovable("the restored processes of container %s have ended before they continued", id)
+			}
+		}
+		if err := atomicfile.WriteDurably(mark, strings.NewReader(""), 0o600); err != nil {
+			return err
+		}
+	}
 	for _, id := range containers {
 		if err := a.ops.Continue(id); err != nil {
 			return err
 		}
 	}
-	return os.RemoveAll(a.restores.Pod(string(pod)))
+	return atomicfile.RemoveDurably(directory)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // reportBackoff is the pause between two attempts to report. Most fail because
@@ -35,7 +36,7 @@ func isTransient(err error) bool {
 
 // while runs work that may take long, and ends it as soon as it is not wanted
 // any more: no rollback has to wait for a copy. The error is errNotWanted then,
-// whatever the work says of its end.
+// whatever the work says of its end. Work that hangs may continue after while has returned.
 func (a *agent) while(ctx context.Context, m *v1alpha1.PodMigration, work func(ctx context.Context) error) error {
 	working, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
@@ -51,13 +52,33 @@ func (a *agent) while(ctx context.Context, m *v1alpha1.PodMigration, work func(c
 			return !isWanted, nil
 		})
 	})
-	err := work(working)
+	err := untilEnd(working, work)
 	cancel(nil)
 	watching.Wait()
 	if err != nil && errors.Is(context.Cause(working), errNotWanted) {
 		return errNotWanted
 	}
 	return err
+}
+
+// untilEnd runs work, and leaves it to itself when it does not end although its context
+// has: what hangs in the storage of a claim can be neither interrupted nor waited for.
+func untilEnd(ctx context.Context, work func(ctx context.Context) error) error {
+	finished := make(chan error, 1)
+	go func() { finished <- work(ctx) }()
+	select {
+	case err := <-finished:
+		return err
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(hangGrace)
+	defer grace.Stop()
+	select {
+	case err := <-finished:
+		return err
+	case <-grace.C:
+		return fmt.Errorf("the work hangs: %w", ctx.Err())
+	}
 }
 
 // report changes the status, unless the migration has changed since it was read.
@@ -77,10 +98,17 @@ func (a *agent) report(ctx context.Context, m *v1alpha1.PodMigration, change fun
 // answer, since no report of what was done may be lost. The error is errNotWanted
 // when the migration no longer asks for the work, or that of the context.
 func (a *agent) reportLate(ctx context.Context, m *v1alpha1.PodMigration, change func(*v1alpha1.CheckpointStatus)) error {
+	return a.reportWhile(ctx, m, func() bool { return true }, change)
+}
+
+// reportWhile is reportLate for what is to be reported only as long as isWanted says so.
+func (a *agent) reportWhile(ctx context.Context, m *v1alpha1.PodMigration, isWanted func() bool, change func(*v1alpha1.CheckpointStatus)) error {
 	return reportBackoff.DelayFunc().Until(ctx, true, true, func(ctx context.Context) (bool, error) {
 		now := &v1alpha1.PodMigration{}
 		err := a.live.Get(ctx, client.ObjectKeyFromObject(m), now)
-		if apierrors.IsNotFound(err) || err == nil && !decide.IsSame(m, now) {
+		// Asked after the migration was read: a report that is void by now is based on
+		// an older one, and does not arrive.
+		if apierrors.IsNotFound(err) || err == nil && !decide.IsSame(m, now) || !isWanted() {
 			return false, errNotWanted
 		}
 		if err == nil {
@@ -98,6 +126,12 @@ func (a *agent) reportLate(ctx context.Context, m *v1alpha1.PodMigration, change
 		return false, nil
 	})
 }
+
+// maxMessage bounds the message of a report, in bytes. It may quote names of files, and
+// an API server refuses requests that are too long.
+const maxMessage = 1024
+
+func message(failure error) string { return pods.Truncate(failure.Error(), maxMessage) }
 
 // throttle lets through one call in an interval.
 type throttle struct {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
 const (
@@ -37,51 +39,35 @@ func (a *agent) serveSource(ctx context.Context, m *v1alpha1.PodMigration) (ctrl
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	var original decide.Original
-	if frozen != nil {
-		found, err := a.pod(ctx, m.Namespace, m.Status.Original)
+	if frozen != nil && frozen.Sealed {
+		held, err := a.hold(ctx, *frozen)
 		if err != nil {
 			return ctrl.Result{}, err
 		}
-		original = decide.Original{FrozenIn: frozen.Attempt, IsLeaving: found == nil || found.DeletionTimestamp != nil}
+		frozen = &held
+	}
+	original, err := a.look(ctx, m, frozen)
+	if err != nil {
+		return ctrl.Result{}, err
 	}
 	t := decide.SourceTask(m, original)
 	if t != decide.TaskCopy && t != decide.TaskSeal && (m.Status.Checkpoint == nil || m.Status.Checkpoint.Step != v1alpha1.StepCopy) {
 		a.closeWriter(key)
 	}
-	pod := m.Status.Original.UID
 	switch t {
 	case decide.TaskMeasure:
 		return ctrl.Result{}, a.measure(ctx, m)
 	case decide.TaskCopy:
 		return ctrl.Result{}, a.copyWhileRunning(ctx, m)
 	case decide.TaskSeal:
-		return ctrl.Result{}, a.seal(ctx, m, frozen != nil)
-	case decide.TaskReportAndThaw:
-		err := a.report(ctx, m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceThawed })
-		if err != nil {
-			return ctrl.Result{}, err
-		}
-		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case decide.TaskThaw:
-		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case decide.TaskKill:
-		if err := a.ops.Kill(pod); err != nil {
-			return ctrl.Result{}, err
-		}
-		ctrl.LoggerFrom(ctx).Info("Killing a frozen pod whose replacement has its state", "pod", klog.KRef(m.Namespace, m.Status.Original.Name))
-		return ctrl.Result{}, a.unfreeze(m.UID, pod)
-	case decide.TaskKeepFrozen:
-		return ctrl.Result{RequeueAfter: lookAgain}, nil
+		return ctrl.Result{}, a.seal(ctx, m, frozen)
+	case decide.TaskNone:
+		return ctrl.Result{}, nil
 	}
-	return ctrl.Result{}, nil
-}
-
-func (a *agent) unfreeze(migration, pod types.UID) error {
-	if err := a.ops.Thaw(pod); err != nil {
-		return err
+	if frozen == nil {
+		frozen = &record{Namespace: m.Namespace, Name: m.Name, Migration: m.UID, Pod: m.Status.Original.UID, PodName: m.Status.Original.Name}
 	}
-	return a.records.remove(migration)
+	return ctrl.Result{}, a.attend(ctx, m, *frozen, t)
 }
 
 // source returns the report of this attempt, to be changed.
@@ -129,10 +115,7 @@ func (a *agent) sourceFailed(ctx context.Context, m *v1alpha1.PodMigration, fail
 	ctrl.LoggerFrom(ctx).Error(failure, "Failed to copy the volumes of a pod", "pod", klog.KRef(m.Namespace, m.Status.Original.Name), "reason", reason)
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
-		s.Phase, s.Reason, s.Message = v1alpha1.SourceFailed, reason, failure.Error()
-		if reason == ReasonFreezeTooLong {
-			s.Message = fmt.Sprintf("the pod was frozen for %s, half of spec.checkpoint.maxFreezeSeconds, without a seal: %v", sealTimeout(m), failure)
-		}
+		s.Phase, s.Reason, s.Message = v1alpha1.SourceFailed, reason, message(failure)
 	})
 }
 
@@ -173,6 +156,9 @@ func (a *agent) writer(ctx context.Context, m *v1alpha1.PodMigration) (*openWrit
 	if err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, w.Close()) // it took so long that nobody waits for it
+	}
 	open := &openWriter{Writer: w, migration: m.UID, attempt: c.Attempt, containers: moving}
 	a.mu.Lock()
 	a.writers[key] = open
@@ -182,12 +168,12 @@ func (a *agent) writer(ctx context.Context, m *v1alpha1.PodMigration) (*openWrit
 
 // copyWhileRunning copies in passes until the next one is short.
 func (a *agent) copyWhileRunning(ctx context.Context, m *v1alpha1.PodMigration) error {
-	w, err := a.writer(ctx, m)
-	if err != nil {
-		return a.sourceFailed(ctx, m, err)
-	}
 	var result checkpoint.PassResult
-	err = a.while(ctx, m, func(ctx context.Context) (err error) {
+	err := a.while(ctx, m, func(ctx context.Context) error {
+		w, err := a.writer(ctx, m)
+		if err != nil {
+			return err
+		}
 		for pass := 1; ; pass++ {
 			if result, err = w.Pass(ctx, false, a.progress(ctx, m)); err != nil {
 				return err
@@ -241,23 +227,29 @@ func (a *agent) progress(ctx context.Context, m *v1alpha1.PodMigration) func(che
 
 // seal makes the last copy. In mode Frozen the pod is frozen from before it until it
 // is killed, or until the migration is rolled back.
-func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, wasFrozen bool) error {
-	pod := m.Status.Original.UID
-	if wasFrozen {
+func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, earlier *record) error {
+	if earlier != nil {
 		// By an agent that did not live to seal. What it knew of the files is lost:
 		// the pod runs while they are copied again.
-		if err := a.unfreeze(m.UID, pod); err != nil {
+		if earlier.Sealed {
+			// Its report may still be on its way, and must not arrive after this one.
+			if err := a.report(ctx, m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceSealing }); err != nil {
+				return err
+			}
+		}
+		if err := a.thaw(*earlier); err != nil {
 			return err
 		}
 	}
-	w, err := a.writer(ctx, m)
-	if err != nil {
-		return a.sourceFailed(ctx, m, err)
-	}
 	defer a.closeWriter(client.ObjectKeyFromObject(m))
 	defer a.removeDump(ctx, m)
+	defer a.endSeal(m.UID)
 	sealed := &v1alpha1.SourceReport{}
-	err = a.while(ctx, m, func(ctx context.Context) error {
+	err := a.while(ctx, m, func(ctx context.Context) error {
+		w, err := a.writer(ctx, m)
+		if err != nil {
+			return err
+		}
 		result, err := w.Pass(ctx, false, nil)
 		if err != nil {
 			return err
@@ -266,39 +258,113 @@ func (a *agent) seal(ctx context.Context, m *v1alpha1.PodMigration, wasFrozen bo
 		return a.lastPass(ctx, m, w, sealed)
 	})
 	if err != nil {
-		// Reported first, thawed after: no client takes this for a seal.
-		return a.sourceFailed(ctx, m, err)
+		return errors.Join(a.thawUnsealed(m.UID), a.sourceFailed(ctx, m, err))
 	}
 	// From here on only an answer of the API server decides whether the pod may be
 	// thawed: the report may have arrived although it seems lost.
-	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
+	isWanted := func() bool { return true }
+	if s := a.sealOf(m.UID); s != nil {
+		isWanted = s.mayReport
+	}
+	return a.reportWhile(ctx, m, isWanted, func(c *v1alpha1.CheckpointStatus) {
 		sealed.Attempt, sealed.Node = c.Attempt, a.node
 		c.Source = sealed
 	})
 }
 
-// sealTimeout bounds how long a pod may be frozen before there is a seal; the
-// other half is the destination's.
-func sealTimeout(m *v1alpha1.PodMigration) time.Duration { return m.Spec.Checkpoint.MaxFreeze() / 2 }
+// thawUnsealed lets a pod run whose seal has failed. Nobody has heard of it, nor will: the
+// pod need not wait for a report.
+func (a *agent) thawUnsealed(migration types.UID) error {
+	s := a.sealOf(migration)
+	if s == nil {
+		return nil // it was not frozen
+	}
+	s.void()
+	r, err := a.records.get(migration)
+	if err != nil || r == nil {
+		return err
+	}
+	return a.thaw(*r)
+}
+
+// freezeLimit returns how long the original may stay frozen, and what says so. Half of it
+// is for the seal, the other half is the destination's.
+func (a *agent) freezeLimit(ctx context.Context, m *v1alpha1.PodMigration) (time.Duration, string, error) {
+	limit, why := m.Spec.Checkpoint.MaxFreeze(), "spec.checkpoint.maxFreezeSeconds"
+	original, err := a.pod(ctx, m.Namespace, m.Status.Original)
+	if err != nil {
+		return 0, "", err
+	}
+	if original == nil {
+		return 0, "", errNoProcess
+	}
+	bound, container := containers.FreezeBound(original)
+	if container == "" || bound >= limit {
+		return limit, why, nil
+	}
+	why = fmt.Sprintf("what the probes of container %s allow before the kubelet restarts it", container)
+	if bound == 0 {
+		return 0, "", &checkpoint.Error{Reason: ReasonFreezeTooLong, Err: fmt.Errorf("the pod cannot be frozen: the first failure of a probe would make the kubelet restart container %s: raise failureThreshold of its livenessProbe, or wait until it has started", container)}
+	}
+	return bound, why, nil
+}
 
 // lastPass freezes, copies and seals.
 func (a *agent) lastPass(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport) error {
-	frozen := m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive
-	if frozen {
-		err := a.records.put(record{
-			Namespace: m.Namespace, Name: m.Name, Migration: m.UID, Attempt: m.Status.Checkpoint.Attempt,
-			Pod: m.Status.Original.UID, PodName: m.Status.Original.Name,
-		})
-		if err != nil {
-			return err
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, sealTimeout(m))
-		defer cancel()
-		if err := a.freeze(ctx, m, w, sealed); err != nil {
-			return err
-		}
+	if m.Status.Checkpoint.Mode == v1alpha1.CheckpointLive {
+		return a.sealPass(ctx, m, w, sealed, false)
 	}
+	limit, why, err := a.freezeLimit(ctx, m)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit/2)
+	defer cancel()
+	now := a.clock.Now()
+	r := record{
+		Namespace: m.Namespace, Name: m.Name, Migration: m.UID, Attempt: m.Status.Checkpoint.Attempt,
+		Pod: m.Status.Original.UID, PodName: m.Status.Original.Name, FrozenAt: now, Until: now.Add(limit),
+	}
+	s, err := a.freezeFrom(ctx, r)
+	if err == nil {
+		err = a.freeze(ctx, m, w, sealed)
+	}
+	if err == nil {
+		err = a.sealPass(ctx, m, w, sealed, true)
+	}
+	if err == nil {
+		err = a.settle(r, s)
+	}
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = &checkpoint.Error{Reason: ReasonFreezeTooLong, Err: fmt.Errorf("the pod was frozen for %s, half of %s, without a seal: %w", limit/2, why, err)}
+	}
+	return err
+}
+
+// settle records how the pod stands with which a complete seal agrees, and that the seal
+// is going to be reported.
+func (a *agent) settle(r record, s *sealing) error {
+	state, err := a.ops.State(r.Pod)
+	if err != nil {
+		return err
+	}
+	if !state.Frozen {
+		return errors.New("the pod was thawed by another client while it was copied")
+	}
+	if r.Boot, err = a.ops.Boot(); err != nil {
+		return err
+	}
+	if !s.mayReport() {
+		return errors.New("the pod was thawed, since the last copy did not end in time")
+	}
+	a.freezing.Lock()
+	defer a.freezing.Unlock()
+	r.Containers, r.Sealed = state.Containers, true
+	return a.records.put(r)
+}
+
+// sealPass makes the last pass and seals it.
+func (a *agent) sealPass(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport, frozen bool) error {
 	for pass := 1; ; pass++ {
 		result, err := w.Pass(ctx, frozen, nil)
 		if err != nil {

@@ -44,9 +44,26 @@ func write(path string, content io.Reader, mode fs.FileMode, sync func(*os.File)
 	if err != nil {
 		return errors.Join(err, os.Remove(next.Name()))
 	}
+	return syncParent(path, sync)
+}
+
+func syncParent(path string, sync func(*os.File) error) error {
 	directory, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	return errors.Join(sync(directory), directory.Close())
+}
+
+// RemoveDurably removes a file or a directory with all that is in it, and returns when
+// it does not come back with the power. That there is none is no error. After an error
+// parts of it may be gone.
+func RemoveDurably(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	return syncParent(path, (*os.File).Sync)
 }

@@ -82,6 +82,10 @@ func (c *content) run(ctx context.Context) (copied, error) {
 		if i < int64(len(c.known)) && c.known[i].known && bytes.Equal(digest, c.known[i].digest) {
 			return nil
 		}
+		// Reading may have hung for long: whoever waited has given up.
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		differs[i] = true
 		n, err := c.write(i*chunkSize, c.length(i), data)
 		written.Add(n)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -92,17 +93,27 @@ func (d disk) writeManifest(claim *os.Root, m *manifest) (digest string, err err
 	if err := d.writeDurably(claim, unfinished, content); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
-	if err := claim.Rename(unfinished, path.Join(directory, manifestName)); err != nil {
+	final := path.Join(directory, manifestName)
+	if stat, err := lstat(claim, final); err == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+		// By a container that sees the claim: no file takes the place of a directory.
+		if err := claim.RemoveAll(final); err != nil {
+			return "", fmt.Errorf("writing the manifest: %w", err)
+		}
+	}
+	if err := claim.Rename(unfinished, final); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
-	if err := d.syncDirectory(claim, directory); err != nil {
+	if err := d.syncAll(claim, []string{directory}); err != nil {
 		return "", fmt.Errorf("writing the manifest: %w", err)
 	}
 	return digestOf(content), nil
 }
 
 func (d disk) writeDurably(root *os.Root, name string, content []byte) error {
-	file, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err := root.RemoveAll(name); err != nil {
+		return err
+	}
+	file, _, err := openRegular(root, name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -113,17 +124,9 @@ func (d disk) writeDurably(root *os.Root, name string, content []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-func (d disk) syncDirectory(root *os.Root, name string) error {
-	directory, err := root.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.sync(directory), directory.Close())
-}
-
 // readManifest reads the last complete manifest and its digest.
 func readManifest(claim *os.Root, migration types.UID) (*manifest, string, error) {
-	file, err := claim.Open(path.Join(string(migration), manifestName))
+	file, _, err := openRegular(claim, path.Join(string(migration), manifestName), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", failure(ReasonNoManifest, "no complete pass of migration %s is on the claim", migration)
 	}

@@ -30,12 +30,6 @@ func isElsewhere(attribute string) bool {
 	return attribute == "trusted.overlay.redirect" || attribute == "trusted.overlay.metacopy"
 }
 
-// openPlain opens a file or directory itself to read it: no symbolic link, and no
-// FIFO that would make the opening wait.
-func openPlain(root *os.Root, name string) (*os.File, error) {
-	return root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-}
-
 // xattrsOf reads the extended attributes of a file or directory.
 func xattrsOf(root *os.Root, name string, layer bool) (map[string][]byte, error) {
 	file, err := openPlain(root, name)
@@ -93,9 +87,40 @@ func readSized(read func([]byte) (int, error)) ([]byte, error) {
 	}
 }
 
+// hasMetadata reports whether a name is as applyMetadata would leave it.
+func hasMetadata(root *os.Root, e *entry, layer bool) (bool, error) {
+	stat, err := lstat(root, e.name())
+	if err != nil {
+		return false, err
+	}
+	isPlain := e.Type == typeDir || e.Type == typeFile
+	if stat.Uid != e.UID || stat.Gid != e.GID || stat.Mtim != (unix.Timespec{Sec: e.Seconds, Nsec: e.Nanos}) ||
+		(isPlain || e.Type == typeFIFO) && stat.Mode&0o7777 != e.Mode {
+		return false, nil
+	}
+	if !isPlain {
+		return true, nil
+	}
+	file, err := openPlain(root, e.name())
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	present, err := fileXattrs(int(file.Fd()), layer)
+	return maps.EqualFunc(present, e.Xattrs, bytes.Equal), err
+}
+
 // applyMetadata gives a restored name its owner, mode, attributes and time, in
-// this order: a change of owner takes set-user-ID bits and capabilities away.
-func applyMetadata(root *os.Root, e *entry, layer bool) error {
+// this order: a change of owner takes set-user-ID bits and capabilities away. It reports
+// whether there was anything to change.
+func applyMetadata(root *os.Root, e *entry, layer bool) (changed bool, err error) {
+	if has, err := hasMetadata(root, e, layer); err != nil || has {
+		return false, err
+	}
+	return true, changeMetadata(root, e, layer)
+}
+
+func changeMetadata(root *os.Root, e *entry, layer bool) error {
 	name := e.name()
 	if err := root.Lchown(name, int(e.UID), int(e.GID)); err != nil {
 		return err

@@ -49,6 +49,9 @@ func (w *Writer) Pass(ctx context.Context, frozen bool, progress func(Progress))
 		}
 		m.Volumes = append(m.Volumes, *volume)
 	}
+	if err := w.unsynced.sync(w.disk, w.claim); err != nil {
+		return p.result, w.explain(err)
+	}
 	digest, err := w.disk.writeManifest(w.claim, m)
 	if err != nil {
 		return p.result, w.explain(err)
@@ -102,7 +105,7 @@ func (p *pass) scan(ctx context.Context, v *sourceVolume) ([]found, error) {
 	err := walk(ctx, v.root, ".", func(name string, stat *unix.Stat_t) error {
 		e, err := p.look(v, name, stat)
 		switch {
-		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EINVAL):
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EINVAL):
 			p.disturbed.Store(true) // gone, or something else by now
 			return nil
 		case err != nil:
@@ -153,7 +156,7 @@ func (p *pass) clear(ctx context.Context, base string, scanned []found) error {
 			wanted[path.Join(base, scanned[i].entry.name())] = t
 		}
 	}
-	if err := makeDirectory(p.claim, base); err != nil {
+	if err := p.makeDirectory(base); err != nil {
 		return err
 	}
 	var surplus []string
@@ -174,6 +177,7 @@ func (p *pass) clear(ctx context.Context, base string, scanned []found) error {
 		return err
 	}
 	for _, name := range surplus {
+		p.unsynced.add(path.Dir(name))
 		if err := p.claim.RemoveAll(name); err != nil {
 			return err
 		}
@@ -181,7 +185,7 @@ func (p *pass) clear(ctx context.Context, base string, scanned []found) error {
 	}
 	for i := range scanned {
 		if scanned[i].entry.Type == typeDir {
-			if err := makeDirectory(p.claim, path.Join(base, scanned[i].entry.name())); err != nil {
+			if err := p.makeDirectory(path.Join(base, scanned[i].entry.name())); err != nil {
 				return err
 			}
 		}
@@ -237,11 +241,14 @@ func (p *pass) copyFile(ctx context.Context, v *sourceVolume, to string, f *foun
 		return nil, err
 	}
 	defer from.Close()
-	into, err := p.claim.OpenFile(to, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	into, there, err := openRegular(p.claim, to, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
 	defer into.Close()
+	if known == nil {
+		p.unsynced.add(path.Dir(to))
+	}
 	if !p.frozen && !v.inMemory {
 		// Stores to mapped pages change the time of a file once, until the pages
 		// are written back.
@@ -262,8 +269,11 @@ func (p *pass) copyFile(ctx context.Context, v *sourceVolume, to string, f *foun
 	if err != nil {
 		return nil, err
 	}
-	if err := p.finish(ctx, v, into, before.size, done); err != nil {
-		return nil, err
+	// One without content, or cut at the end of a chunk, has no chunk that was written.
+	if len(done.changed) > 0 || known == nil || there.Size != before.size {
+		if err := p.finish(ctx, v, into, before.size, done); err != nil {
+			return nil, err
+		}
 	}
 	f.entry.Size, f.entry.Chunks = before.size, done.chunks
 	updated := &knownFile{entry: f.entry}
@@ -282,9 +292,6 @@ func (p *pass) copyFile(ctx context.Context, v *sourceVolume, to string, f *foun
 
 // finish makes what was written to the claim durable, and reads it back.
 func (p *pass) finish(ctx context.Context, v *sourceVolume, into *os.File, size int64, done copied) error {
-	if len(done.changed) == 0 {
-		return nil
-	}
 	if v.transient {
 		return into.Close() // a network file system sends it now
 	}
@@ -298,7 +305,7 @@ func (p *pass) finish(ctx context.Context, v *sourceVolume, into *os.File, size 
 // scan: what the entry says was read then.
 func openSame(root *os.Root, f *found) (*os.File, *signature, error) {
 	file, err := openPlain(root, f.entry.name())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 		return nil, nil, errGone
 	}
 	if err != nil {

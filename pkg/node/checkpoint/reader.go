@@ -35,6 +35,9 @@ type restoredVolume struct {
 	layer, transient bool
 	// known are the chunks of files that were restored and verified, by path.
 	known map[string][][]byte
+	// synced are the names that this reader knows to be on the disk as they were
+	// restored last.
+	synced map[string]bool
 }
 
 // OpenReader prepares the restoring of volumes. It fails where the claim or a volume
@@ -53,7 +56,7 @@ func OpenReader(claimDir string, migration types.UID, volumes []Volume) (r *Read
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("opening volume %s: %w", v.Name, err), r.Close())
 		}
-		r.volumes = append(r.volumes, restoredVolume{name: v.Name, root: root, layer: v.Layer, transient: v.Transient, known: map[string][][]byte{}})
+		r.volumes = append(r.volumes, restoredVolume{name: v.Name, root: root, layer: v.Layer, transient: v.Transient, known: map[string][][]byte{}, synced: map[string]bool{}})
 	}
 	return r, nil
 }
@@ -140,17 +143,39 @@ func (r *restoring) volume(ctx context.Context, v *restoredVolume, entries []ent
 			}
 		}
 	}
+	if err := r.metadata(v, entries); err != nil {
+		return err
+	}
+	r.files.Add(int64(len(entries)))
+	return nil
+}
+
+// metadata completes what was made, and returns once it is on the disk: the original
+// ends after it, and no restart of this node may take away what the application had
+// synced. That of a directory changes with the names in it.
+func (r *restoring) metadata(v *restoredVolume, entries []entry) error {
+	var unsynced []string
 	// Backwards: making what is in a directory changes the time of the directory.
 	for i := range slices.Backward(entries) {
 		e := &entries[i]
 		if e.Type == typeLink {
 			continue
 		}
-		if err := applyMetadata(v.root, e, v.layer); err != nil {
+		changed, err := applyMetadata(v.root, e, v.layer)
+		if err != nil {
 			return fmt.Errorf("restoring owner and mode of %q: %w", e.name(), err)
 		}
+		if isPlain := e.Type == typeDir || e.Type == typeFile; isPlain && !v.transient && (changed || !v.synced[e.name()]) {
+			delete(v.synced, e.name())
+			unsynced = append(unsynced, e.name())
+		}
 	}
-	r.files.Add(int64(len(entries)))
+	if err := r.disk.syncAll(v.root, unsynced); err != nil {
+		return fmt.Errorf("syncing: %w", err)
+	}
+	for _, name := range unsynced {
+		v.synced[name] = true
+	}
 	return nil
 }
 
@@ -175,6 +200,7 @@ func (r *restoring) removeSurplus(ctx context.Context, v *restoredVolume, entrie
 			return err
 		}
 		delete(v.known, name)
+		delete(v.synced, name)
 		r.removed++
 	}
 	return nil
@@ -256,7 +282,7 @@ func (r *restoring) contents(ctx context.Context, v *restoredVolume, entries []e
 				delete(v.known, e.name())
 				return fmt.Errorf("%q: %w", e.name(), err)
 			}
-			v.known[e.name()] = e.Chunks
+			v.known[e.name()], v.synced[e.name()] = e.Chunks, true
 			r.count(e)
 			return nil
 		})
@@ -283,28 +309,24 @@ func (r *restoring) count(e *entry) {
 	}
 }
 
-// file restores one file, and reads back what it wrote where that must last. Each
-// chunk is compared with its digest before it is written.
+// file restores one file with its metadata, and syncs it and reads back what it wrote
+// where that must last. Each chunk is compared with its digest before it is written.
 func (r *restoring) file(ctx context.Context, v *restoredVolume, from string, e *entry, known [][]byte) error {
 	if int64(len(e.Chunks)) != chunkCount(e.Size) {
 		return failure(ReasonCorrupt, "the manifest has %d chunks for %d bytes", len(e.Chunks), e.Size)
 	}
-	stat, err := lstat(r.claim, from)
+	source, stat, err := openRegular(r.claim, from, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return failure(ReasonCorrupt, "its content is not on the claim")
 	}
 	if err != nil {
-		return err
-	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Size != e.Size {
-		return failure(ReasonCorrupt, "its content on the claim is no file of %d bytes", e.Size)
-	}
-	source, err := openPlain(r.claim, from)
-	if err != nil {
-		return err
+		return fmt.Errorf("its content on the claim: %w", err)
 	}
 	defer source.Close()
-	into, err := v.root.OpenFile(e.name(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if stat.Size != e.Size {
+		return failure(ReasonCorrupt, "its content on the claim is no file of %d bytes", e.Size)
+	}
+	into, _, err := openRegular(v.root, e.name(), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -317,6 +339,12 @@ func (r *restoring) file(ctx context.Context, v *restoredVolume, from string, e 
 	}
 	if err != nil || v.transient {
 		return err
+	}
+	if _, err := applyMetadata(v.root, e, v.layer); err != nil {
+		return fmt.Errorf("restoring owner and mode: %w", err)
+	}
+	if err := r.disk.sync(into); err != nil {
+		return fmt.Errorf("syncing: %w", err)
 	}
 	return r.disk.verify(ctx, into, e.Size, done)
 }

@@ -44,6 +44,8 @@ type Writer struct {
 	// clean: nothing changed while the last pass ran.
 	clean bool
 	disk  disk
+	// unsynced are the directories of the claim in which names came or went.
+	unsynced directories
 }
 
 // sourceVolume is what a Writer knows of one volume.
@@ -101,7 +103,7 @@ func signatureOf(stat *unix.Stat_t) *signature {
 // OpenWriter prepares the directory of a migration on a claim, and removes those of
 // earlier migrations. It fails where the claim or a volume is not there, and leaves
 // nothing open then.
-func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writer, err error) {
+func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (*Writer, error) {
 	if !v1alpha1.IsUID(string(migration)) {
 		return nil, failure(ReasonFailed, "%q is no UID", migration)
 	}
@@ -109,39 +111,41 @@ func OpenWriter(claimDir string, migration types.UID, volumes []Volume) (w *Writ
 	if err != nil {
 		return nil, fmt.Errorf("opening the claim: %w", err)
 	}
-	w = &Writer{claim: claim, migration: migration, disk: realDisk()}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.Close())
+	w := &Writer{claim: claim, migration: migration, disk: realDisk()}
+	if err := w.open(volumes); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+func (w *Writer) open(volumes []Volume) error {
+	directory := string(w.migration)
+	if err := w.removeEarlier(); err != nil {
+		return fmt.Errorf("removing the checkpoints of earlier migrations: %w", err)
+	}
+	for _, name := range []string{directory, path.Join(directory, volumesName)} {
+		if err := w.makeDirectory(name); err != nil {
+			return err
 		}
-	}()
-	if err := removeEarlier(claim, string(migration)); err != nil {
-		return nil, fmt.Errorf("removing the checkpoints of earlier migrations: %w", err)
-	}
-	if err := makeDirectory(claim, string(migration)); err != nil {
-		return nil, err
-	}
-	if err := makeDirectory(claim, path.Join(string(migration), volumesName)); err != nil {
-		return nil, err
 	}
 	// Only the number continues: what an interrupted pass left in the files is not
 	// known, so they are all written again.
-	if earlier, _, err := readManifest(claim, migration); err == nil {
+	if earlier, _, err := readManifest(w.claim, w.migration); err == nil {
 		w.pass = earlier.Pass
 	}
 	for _, v := range volumes {
 		root, err := os.OpenRoot(v.Dir)
 		if err != nil {
-			return nil, fmt.Errorf("opening volume %s: %w", v.Name, err)
+			return fmt.Errorf("opening volume %s: %w", v.Name, err)
 		}
 		source := sourceVolume{name: v.Name, root: root, layer: v.Layer, transient: v.Transient, known: map[string]*knownFile{}}
 		w.volumes = append(w.volumes, source)
 		if source.inMemory, err = isInMemory(root); err != nil {
-			return nil, fmt.Errorf("opening volume %s: %w", v.Name, err)
+			return fmt.Errorf("opening volume %s: %w", v.Name, err)
 		}
 		w.volumes[len(w.volumes)-1] = source
 	}
-	return w, nil
+	return nil
 }
 
 // Close closes the claim and the volumes.
@@ -153,40 +157,42 @@ func (w *Writer) Close() error {
 	return err
 }
 
-func removeEarlier(claim *os.Root, current string) error {
-	names, err := list(claim, ".")
+func (w *Writer) removeEarlier() error {
+	names, err := list(w.claim, ".")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if name == current || !v1alpha1.IsUID(name) {
+		if name == string(w.migration) || !v1alpha1.IsUID(name) {
 			continue
 		}
 		// A directory of the user may be named like that too.
-		if stat, err := lstat(claim, path.Join(name, volumesName)); err != nil || stat.Uid != 0 {
+		if stat, err := lstat(w.claim, path.Join(name, volumesName)); err != nil || stat.Uid != 0 {
 			continue
 		}
-		if err := claim.RemoveAll(name); err != nil {
+		w.unsynced.add(".")
+		if err := w.claim.RemoveAll(name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// makeDirectory makes a directory that root alone can enter. Whatever else has its
-// name goes.
-func makeDirectory(root *os.Root, name string) error {
-	stat, err := lstat(root, name)
+// makeDirectory makes a directory on the claim that root alone can enter. Whatever else
+// has its name goes.
+func (w *Writer) makeDirectory(name string) error {
+	stat, err := lstat(w.claim, name)
 	if err == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil
 	}
+	w.unsynced.add(path.Dir(name))
 	if err == nil {
-		err = root.RemoveAll(name)
+		err = w.claim.RemoveAll(name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return root.Mkdir(name, 0o700)
+	return w.claim.Mkdir(name, 0o700)
 }
 
 // Seal makes the last pass the final one, and returns the digest of its

@@ -12,6 +12,11 @@ type Original struct {
 	FrozenIn int32
 	// IsLeaving: it is gone or being deleted.
 	IsLeaving bool
+	// IsDisturbed: since the seal it has been thawed, a container of it has ended or was
+	// started, or its node was started again.
+	IsDisturbed bool
+	// IsOverdue: it has been frozen for longer than it may be.
+	IsOverdue bool
 }
 
 // Facts about an original.
@@ -20,15 +25,27 @@ const (
 	frozen fact = 1 << iota
 	ofEarlierAttempt
 	leaving
+	disturbed
+	overdue
 	// accepted: the controller has accepted the seal.
 	accepted
+	// released: the replacement may run.
+	released
+	// rolledBack: a rollback is written down. After a release it is begun only when the
+	// replacement is gone for certain.
 	rolledBack
+	// succeeded or not: finished.
 	finished
+	succeeded
 )
 
 // sourceTable is what the source does in a step of the controller.
 var sourceTable = []row[v1alpha1.SourcePhase]{
 	{anyStep, anySource, frozen | leaving | accepted, rolledBack, TaskKill},
+	{anyStep, anySource, frozen | released | succeeded, rolledBack, TaskKill},
+	{anyStep, anySource, frozen | released | disturbed, rolledBack, TaskKillAndHold},
+	{anyStep, anySource, frozen | released | finished, rolledBack, TaskStrand},
+	{anyStep, anySource, frozen | released, rolledBack, TaskKeepFrozen},
 	{anyStep, anySource, frozen | finished, 0, TaskThaw},
 	{anyStep, anySource, finished, 0, TaskNone},
 	{at(v1alpha1.StepAbort), anySource, frozen, 0, TaskReportAndThaw},
@@ -39,10 +56,11 @@ var sourceTable = []row[v1alpha1.SourcePhase]{
 	{at(v1alpha1.StepMeasure), source(""), 0, 0, TaskMeasure},
 	{at(v1alpha1.StepCopy), anySource, frozen, 0, TaskThaw},
 	{at(v1alpha1.StepCopy), source("", v1alpha1.SourceMeasured, v1alpha1.SourceCopying), 0, frozen, TaskCopy},
+	{at(v1alpha1.StepSeal), anySource, frozen | disturbed, 0, TaskReportAndThaw},
+	{at(v1alpha1.StepSeal), anySource, frozen | overdue, accepted, TaskReportAndThaw},
 	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed), frozen, 0, TaskKeepFrozen},
 	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed, v1alpha1.SourceThawed, v1alpha1.SourceFailed), 0, frozen, TaskNone},
 	{at(v1alpha1.StepSeal), anySource, 0, 0, TaskSeal},
-	{at(v1alpha1.StepRelease), anySource, frozen, 0, TaskKeepFrozen},
 	{at(""), anySource, frozen, 0, TaskThaw},
 }
 
@@ -68,7 +86,18 @@ func SourceTask(m *v1alpha1.PodMigration, original Original) Task {
 		frozen.where(isFrozen)|
 			ofEarlierAttempt.where(isFrozen && original.FrozenIn != c.Attempt)|
 			leaving.where(original.IsLeaving)|
+			disturbed.where(original.IsDisturbed)|
+			overdue.where(original.IsOverdue)|
 			accepted.where(meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed))|
+			released.where(IsReleased(m))|
 			rolledBack.where(isRolledBack(m))|
-			finished.where(m.Status.Phase.IsFinished()))
+			finished.where(m.Status.Phase.IsFinished())|
+			succeeded.where(m.Status.Phase == v1alpha1.PhaseSucceeded))
+}
+
+// IsReleased reports whether the replacement runs with the carried state, or may at any
+// moment.
+func IsReleased(m *v1alpha1.PodMigration) bool {
+	c := m.Status.Checkpoint
+	return c != nil && c.Step == v1alpha1.StepRelease || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReleased)
 }

@@ -51,6 +51,17 @@ func TestSourceTask(t *testing.T) {
 	older.Status.Checkpoint.Source.Attempt = 1
 	stateless := moving(v1alpha1.StepSeal, "")
 	stateless.Status.Checkpoint.Volumes = nil
+	const rolledBack = v1alpha1.ConditionRolledBack
+	released := func() *v1alpha1.PodMigration {
+		return with(with(moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionReleased, yes)
+	}
+	undone := func(m *v1alpha1.PodMigration) *v1alpha1.PodMigration {
+		m.Status.Checkpoint.Step = v1alpha1.StepAbort
+		return with(m, rolledBack, no)
+	}
+	accepted := func() *v1alpha1.PodMigration {
+		return with(moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), sealed, yes)
+	}
 	tests := []struct {
 		name    string
 		m       *v1alpha1.PodMigration
@@ -85,6 +96,39 @@ func TestSourceTask(t *testing.T) {
 		{"ended without success, still frozen", ended(moving(v1alpha1.StepAbort, v1alpha1.SourceThawed), v1alpha1.PhaseFailed), 2, false, TaskThaw},
 		{"ended with success, still frozen", ended(with(moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), v1alpha1.PhaseSucceeded), 2, true, TaskKill},
 		{"ended", ended(moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), v1alpha1.PhaseSucceeded), 0, false, TaskNone},
+	}
+	for _, test := range []struct {
+		name     string
+		m        *v1alpha1.PodMigration
+		original Original
+		want     Task
+	}{
+		{"sealed and disturbed", moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
+		{"disturbed before the report arrived", moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
+		{"accepted and disturbed, not evicted yet", accepted(), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
+		{"accepted, disturbed and evicted", accepted(), Original{FrozenIn: 2, IsDisturbed: true, IsLeaving: true}, TaskKill},
+		{"released and disturbed", released(), Original{FrozenIn: 2, IsDisturbed: true}, TaskKillAndHold},
+		{"released, disturbed and evicted", released(), Original{FrozenIn: 2, IsDisturbed: true, IsLeaving: true}, TaskKill},
+		{"released, disturbed and rolled back", undone(released()), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
+		{"released, failed and disturbed", ended(released(), v1alpha1.PhaseFailed), Original{FrozenIn: 2, IsDisturbed: true}, TaskKillAndHold},
+		{"thawed by ourselves: not to be disturbed", moving(v1alpha1.StepSeal, v1alpha1.SourceThawed), Original{FrozenIn: 2, IsDisturbed: true}, TaskThaw},
+		{"sealed and overdue", moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
+		{"overdue before the report arrived", moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
+		{"accepted and overdue", accepted(), Original{FrozenIn: 2, IsOverdue: true}, TaskKeepFrozen},
+		{"released and overdue", released(), Original{FrozenIn: 2, IsOverdue: true}, TaskKeepFrozen},
+		{"released, its step not written", with(accepted(), v1alpha1.ConditionReleased, yes), Original{FrozenIn: 2}, TaskKeepFrozen},
+		{"released and rolled back", undone(released()), Original{FrozenIn: 2}, TaskReportAndThaw},
+		{"released and to be aborted, no rollback written down", with(with(moving(v1alpha1.StepAbort, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionReleased, yes), Original{FrozenIn: 2}, TaskKeepFrozen},
+		{"released and failed", ended(released(), v1alpha1.PhaseFailed), Original{FrozenIn: 2}, TaskStrand},
+		{"released and cancelled", ended(released(), v1alpha1.PhaseCancelled), Original{FrozenIn: 2}, TaskStrand},
+		{"released, failed and evicted", ended(released(), v1alpha1.PhaseFailed), Original{FrozenIn: 2, IsLeaving: true}, TaskKill},
+		{"released, rolled back and failed", ended(undone(released()), v1alpha1.PhaseFailed), Original{FrozenIn: 2}, TaskThaw},
+		{"released and succeeded", ended(released(), v1alpha1.PhaseSucceeded), Original{FrozenIn: 2}, TaskKill},
+		{"released, succeeded, nothing frozen", ended(released(), v1alpha1.PhaseSucceeded), Original{}, TaskNone},
+	} {
+		if got := SourceTask(test.m, test.original); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
 	}
 	for _, test := range tests {
 		if got := SourceTask(test.m, Original{FrozenIn: test.frozen, IsLeaving: test.leaving}); got != test.want {

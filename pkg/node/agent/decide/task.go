@@ -21,6 +21,12 @@ const (
 	TaskSeal    Task = "seal"
 	// TaskKeepFrozen looks again: the original may be deleted meanwhile.
 	TaskKeepFrozen Task = "keep frozen"
+	// TaskKillAndHold freezes an original again that ran, or could have, after its replacement
+	// was released, and ends what it has started: of two copies only one may work.
+	TaskKillAndHold Task = "kill and hold"
+	// TaskStrand keeps a pod frozen whose migration has failed and was not rolled back,
+	// while its released replacement may still run. A person has to decide.
+	TaskStrand Task = "strand"
 	// TaskReportAndThaw reports first that the pod is thawed, so that no replacement
 	// is released beside it; TaskThaw only thaws.
 	TaskReportAndThaw Task = "report and thaw"
