@@ -28,7 +28,7 @@ func (c *checker) final() {
 	c.finalClaims()
 	for _, m := range c.w.machines {
 		for _, i := range m.instances {
-			if i.frozen && c.w.byUID[i.pod] != nil {
+			if i.frozen && c.w.byUID[i.pod] != nil && !m.agent.isStranded(i.pod) {
 				c.violated(OneWorks, "pod %s on %s stays frozen", i.name, m.node)
 			}
 		}

@@ -14,7 +14,9 @@ type machine struct {
 	node  string
 	actor string
 	// cut: the API server is not reached, and what runs continues. off: nothing runs.
-	cut, off  bool
+	cut, off bool
+	// boots counts how often it was started again.
+	boots     int
 	instances []*instance
 	agent     *agent
 	// downSince is when the kubelet was last heard of.
