@@ -13,11 +13,12 @@ import (
 type Disturbance struct {
 	Kind string
 	// Call is the number of the call of a controller, or of an agent, at which it
-	// happens; 0 for one that happens at a moment. With OfWrites only those calls of a
-	// controller count that change other objects than the migration.
-	Call     int
-	OfWrites bool
-	At       time.Duration
+	// happens; 0 for one that happens at a moment. Of says which calls of a controller
+	// count: all, those that change other objects than the migration ("write"), or those
+	// of one verb.
+	Call int
+	Of   string
+	At   time.Duration
 	// Lasts is for how long; Target chooses among what there is.
 	Lasts  time.Duration
 	Target int
@@ -30,8 +31,8 @@ func (d Disturbance) String() string {
 	switch {
 	case d.Call == 0:
 		when = fmt.Sprintf("at %.1f s", d.At.Seconds())
-	case d.OfWrites:
-		when = fmt.Sprintf("at write %d", d.Call)
+	case d.Of != "":
+		when = fmt.Sprintf("at %s %d", d.Of, d.Call)
 	}
 	if d.Then != "" {
 		when += ", then " + d.Then
@@ -80,8 +81,8 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 		if chance(r, 45) {
 			d.Kind = pick(r, callKinds...)
 			d.drawCall(r)
-			if strings.HasPrefix(d.Kind, "Stall") && chance(r, 40) {
-				d.Then = pick(r, "Cancel", "DeleteMigration", "DeleteReplacement", "DeleteOriginal", "DeleteClaim", "ScaleToZero")
+			if strings.HasPrefix(d.Kind, "Stall") && chance(r, 50) {
+				d.Then = pick(r, "Cancel", "Cancel", "DeleteMigration", "DeleteReplacement", "DeleteOriginal", "DeleteClaim", "ScaleToZero")
 			}
 		} else {
 			d.Kind = pick(r, worldKinds...)
@@ -98,8 +99,14 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 
 func (d *Disturbance) drawCall(r *rand.Rand) {
 	d.Call = r.IntN(250) + 1
-	if d.Kind != agentCrash && d.Kind != agentError && chance(r, 50) {
-		d.OfWrites, d.Call = true, r.IntN(25)+1
+	if d.Kind == agentCrash || d.Kind == agentError {
+		return
+	}
+	switch draw := r.IntN(100); {
+	case draw < 30:
+		d.Of, d.Call = "write", r.IntN(25)+1
+	case draw < 60:
+		d.Of, d.Call = pick(r, "evict", "evict", "create", "delete", "patch"), r.IntN(4)+1
 	}
 }
 
@@ -110,13 +117,14 @@ const settled = 30 * time.Second
 type faultPlan struct {
 	w        *world
 	ofLeader map[int][]Disturbance
-	ofWrites map[int][]Disturbance
 	ofAgent  map[int][]Disturbance
-	writes   int
+	// of are those of some calls of the leaders; counted is how many of them there were.
+	of      []Disturbance
+	counted map[string]int
 }
 
 func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
-	f := &faultPlan{w: w, ofLeader: map[int][]Disturbance{}, ofWrites: map[int][]Disturbance{}, ofAgent: map[int][]Disturbance{}}
+	f := &faultPlan{w: w, ofLeader: map[int][]Disturbance{}, ofAgent: map[int][]Disturbance{}, counted: map[string]int{}}
 	for _, d := range disturbances {
 		switch {
 		case d.Call == 0:
@@ -126,8 +134,8 @@ func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
 			})
 		case d.Kind == agentCrash, d.Kind == agentError:
 			f.ofAgent[d.Call] = append(f.ofAgent[d.Call], d)
-		case d.OfWrites:
-			f.ofWrites[d.Call] = append(f.ofWrites[d.Call], d)
+		case d.Of != "":
+			f.of = append(f.of, d)
 		default:
 			f.ofLeader[d.Call] = append(f.ofLeader[d.Call], d)
 		}
@@ -142,8 +150,7 @@ func (f *faultPlan) next(p *process, verb string) *fault {
 	case &f.w.leaderCalls:
 		due = f.ofLeader[f.w.leaderCalls]
 		if isWrite(verb) {
-			f.writes++
-			due = append(due[:len(due):len(due)], f.ofWrites[f.writes]...)
+			due = append(due[:len(due):len(due)], f.nextWrite(verb)...)
 		}
 	case &f.w.agentCalls:
 		due = f.ofAgent[f.w.agentCalls]
@@ -152,6 +159,19 @@ func (f *faultPlan) next(p *process, verb string) *fault {
 		return nil
 	}
 	return &fault{due: due}
+}
+
+// nextWrite counts a call that changes an object, and returns what it meets.
+func (f *faultPlan) nextWrite(call string) (due []Disturbance) {
+	verb, _, _ := strings.Cut(call, " ")
+	f.counted["write"]++
+	f.counted[verb]++
+	for _, d := range f.of {
+		if (d.Of == verb || d.Of == "write") && f.counted[d.Of] == d.Call {
+			due = append(due, d)
+		}
+	}
+	return due
 }
 
 // isWrite reports whether a call changes another object than the migration.
