@@ -323,6 +323,9 @@ func (c *checker) migrationOf(uid types.UID) *v1alpha1.PodMigration {
 func (c *checker) originalGoes(p *corev1.Pod) {
 	each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
 		h := m.Status.Handover
+		if meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack) != nil {
+			return // what its owner would have ended by now is ended
+		}
 		if m.Status.Original == nil || m.Status.Original.UID != p.UID || h == nil || h.Order != v1alpha1.OrderStartFirst || m.Status.Replacement == nil {
 			return
 		}
