@@ -268,6 +268,16 @@ lint: $(BIN)/golangci-lint ## gofmt, go vet, staticcheck and the other linters o
 vulncheck: $(BIN)/govulncheck ## Known vulnerabilities in what the product calls (needs https://vuln.go.dev)
 	$(BIN)/govulncheck ./cmd/...
 
+# A target's own value gives way to one on the command line.
+.PHONY: simulate
+simulate: SEEDS = 10000
+simulate: SEED =
+simulate: SEED_START = 1
+simulate: MINUTES = 0
+simulate: ## Migrations in simulation: crashes, stalls, users, dying nodes (SEEDS=10000 SEED_START=1, or MINUTES=60; SEED=n repeats one with its trace)
+	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/simulate ./simulate/cmd
+	$(BIN)/simulate -seeds $(SEEDS) -start $(SEED_START) -minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
+
 .PHONY: mutants
 mutants: ## Hand-made mutants: broken promises that the tests must notice (ONLY=part of a name)
 	cd test && $(GO) run ./mutants -root .. -only '$(ONLY)'

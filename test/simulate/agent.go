@@ -31,6 +31,8 @@ type agent struct {
 	due     map[types.NamespacedName]moment
 	again   map[types.NamespacedName]bool
 	down    bool
+	// watching is set while it looks at frozen pods.
+	watching bool
 }
 
 type frozenRecord struct {
@@ -38,6 +40,15 @@ type frozenRecord struct {
 	migration types.UID
 	pod       types.UID
 	attempt   int32
+	// until is when it must be thawed, unless a seal is accepted; sealed: there is a seal.
+	until  moment
+	sealed bool
+	// boots and restarts are those of machine and pod when it was frozen.
+	boots    int
+	restarts int32
+	// disturbed: it did not stay as it was. released: its replacement may run. stranded: a
+	// user has to decide which of the two continues.
+	disturbed, released, stranded bool
 }
 
 const (
@@ -85,6 +96,8 @@ func (a *agent) crash(down bool) {
 
 func (a *agent) start() {
 	a.down = false
+	a.watching = false
+	a.beginWatch()
 	a.due = map[types.NamespacedName]moment{}
 	each(a.w.store, migrations, func(m *v1alpha1.PodMigration) { a.enqueue(keyOf(m), a.w.now) })
 }
@@ -167,7 +180,8 @@ func (a *agent) serveSource(m *v1alpha1.PodMigration) (time.Duration, error) {
 	original := decide.Original{}
 	r := a.record(m.UID)
 	if r != nil {
-		original.FrozenIn = r.attempt
+		r.released = r.released || decide.IsReleased(m)
+		original.FrozenIn, original.IsDisturbed, original.IsOverdue = r.attempt, r.disturbed, r.sealed && a.w.now > r.until
 		p, err := a.pod(m.Namespace, m.Status.Original)
 		if err != nil {
 			return 0, err
@@ -194,14 +208,13 @@ func (a *agent) serveSource(m *v1alpha1.PodMigration) (time.Duration, error) {
 	case decide.TaskThaw:
 		a.unfreeze(m.UID, pod)
 	case decide.TaskKill:
-		if i := a.m.instance(pod); i != nil {
-			i.killed = true
-			if i.stage == running {
-				i.stage = ending
-				i.awaitEnd(0, 0)
-			}
+		a.kill(m.UID, pod)
+	case decide.TaskKillAndHold:
+		a.killAndHold(m.UID)
+	case decide.TaskStrand:
+		if r := a.record(m.UID); r != nil {
+			r.stranded = true
 		}
-		a.removeRecord(m.UID)
 	case decide.TaskKeepFrozen:
 		return lookAgain, nil
 	}
@@ -317,7 +330,11 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	}
 	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
 	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
-		a.records = append(a.records, frozenRecord{key: keyOf(m), migration: m.UID, pod: pod, attempt: m.Status.Checkpoint.Attempt})
+		a.records = append(a.records, frozenRecord{
+			key: keyOf(m), migration: m.UID, pod: pod, attempt: m.Status.Checkpoint.Attempt,
+			until: a.w.now + m.Spec.Checkpoint.MaxFreeze(), boots: a.m.boots, restarts: i.restarts,
+		})
+		a.beginWatch()
 		i.change(func() { i.frozen = true })
 		a.w.say(a.name, "freezes %s at work %d", i.name, i.volume)
 		sealed.FrozenAt = a.microNow()
@@ -337,6 +354,9 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	if a.w.now < a.w.full {
 		return a.fail(m, v1alpha1.ReportNoSpace)
 	}
+	if r := a.record(m.UID); r != nil {
+		r.sealed = true
+	}
 	i.settle()
 	on.pass++
 	on.work, on.sealed, on.digest = i.volume, true, fmt.Sprintf("sha256:%d", on.pass)
@@ -351,77 +371,6 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 func (a *agent) microNow() *metav1.MicroTime {
 	t := metav1.NewMicroTime(a.w.clock())
 	return &t
-}
-
-func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
-	task := decide.DestinationTask(m)
-	if a.w.plant != nil && a.w.plant.DestinationTask != nil {
-		task = a.w.plant.DestinationTask(m, task)
-	}
-	if task == decide.TaskNone {
-		return nil
-	}
-	p, err := a.pod(m.Namespace, m.Status.Replacement)
-	if err != nil || p == nil {
-		return err
-	}
-	i := a.m.instance(p.UID)
-	if i == nil {
-		return errNoProcess
-	}
-	switch task {
-	case decide.TaskRelease:
-		i.gateOpen = true
-		a.w.say(a.name, "opens the gate of %s", i.name)
-		return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
-			if c.Destination != nil {
-				c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, a.microNow()
-			}
-		})
-	case decide.TaskWarmUp, decide.TaskRestore:
-		return a.restore(m, i, task)
-	}
-	return nil
-}
-
-func (a *agent) restore(m *v1alpha1.PodMigration, i *instance, task decide.Task) error {
-	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
-		return err
-	}
-	if i.stage != gated || i.gateOpen || len(i.mounted) == 0 {
-		return errNoProcess
-	}
-	on := a.checkpointOf(m, i)
-	report := &v1alpha1.DestinationReport{Node: a.m.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: i.pod, Phase: v1alpha1.DestinationWarm, Bytes: 1 << 20, Files: 1}
-	switch {
-	case task == decide.TaskWarmUp && (on == nil || on.pass == 0):
-		report.Phase, report.Reason = v1alpha1.DestinationRestoring, v1alpha1.ReportNoManifest
-	case task == decide.TaskWarmUp:
-		report.Pass = on.pass
-		i.volume = on.work
-	case on == nil || !on.sealed || on.digest != m.Status.Checkpoint.Source.ManifestDigest:
-		report.Phase, report.Reason, report.Message = v1alpha1.DestinationFailed, "Corrupt", "the checkpoint is not what was sealed"
-	default:
-		report.Phase, report.Pass, report.RestoredAt = v1alpha1.DestinationRestored, on.pass, a.microNow()
-		i.volume = on.work
-		a.w.say(a.name, "restores work %d into %s", on.work, i.name)
-	}
-	if err := a.reportLate(m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report }); err != nil {
-		return err
-	}
-	if report.Phase == v1alpha1.DestinationRestoring {
-		return errNoProcess
-	}
-	return nil
-}
-
-func (a *agent) checkpointOf(m *v1alpha1.PodMigration, i *instance) *copied {
-	for _, claim := range i.mounted {
-		if on := a.w.work.copyOf(claim, m.UID); on != nil {
-			return on
-		}
-	}
-	return nil
 }
 
 // report changes the status, unless the migration has changed since it was read.
@@ -464,17 +413,4 @@ func (a *agent) pod(namespace string, reference *v1alpha1.PodReference) (*corev1
 		return nil, nil
 	}
 	return p, err
-}
-
-// collect thaws pods whose migration is gone.
-func (a *agent) collect() {
-	a.w.after(gcInterval, a.collect)
-	if a.down || a.m.isDown() {
-		return
-	}
-	for _, r := range slices.Clone(a.records) {
-		if m := lookup[*v1alpha1.PodMigration](a.w.store, migrations, r.key.Namespace, r.key.Name); m == nil || m.UID != r.migration {
-			a.unfreeze(r.migration, r.pod)
-		}
-	}
 }

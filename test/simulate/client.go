@@ -44,7 +44,7 @@ func (w *world) call(verb string, effect func() error) error {
 		*p.calls++
 	}
 	w.statistic.Calls++
-	fault := w.faults.next(p)
+	fault := w.faults.next(p, verb)
 	p.sleep(w.latency())
 	if fault != nil && fault.meet(w, p, verb, beforeEffect) {
 		return fault.err()
@@ -62,7 +62,7 @@ func (w *world) call(verb string, effect func() error) error {
 	return err
 }
 
-// actorOf names the actor of a process, and tells of a leader whether it still is one.
+// actorOf names the actor of a process, and says whether a leader still has the lease.
 func (w *world) actorOf(p *process) string {
 	for _, l := range w.leaders {
 		if l.process == p && !l.leads {

@@ -3,6 +3,7 @@ package simulate
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,18 +13,29 @@ import (
 type Disturbance struct {
 	Kind string
 	// Call is the number of the call of a controller, or of an agent, at which it
-	// happens; 0 for one that happens at a moment.
+	// happens; 0 for one that happens at a moment. Of says which calls of a controller
+	// count: all, those that change other objects than the migration ("write"), or those
+	// of one verb.
 	Call int
+	Of   string
 	At   time.Duration
 	// Lasts is for how long; Target chooses among what there is.
 	Lasts  time.Duration
 	Target int
+	// Then is what a user does a moment later.
+	Then string
 }
 
 func (d Disturbance) String() string {
 	when := fmt.Sprintf("at call %d", d.Call)
-	if d.Call == 0 {
+	switch {
+	case d.Call == 0:
 		when = fmt.Sprintf("at %.1f s", d.At.Seconds())
+	case d.Of != "":
+		when = fmt.Sprintf("at %s %d", d.Of, d.Call)
+	}
+	if d.Then != "" {
+		when += ", then " + d.Then
 	}
 	return fmt.Sprintf("%s %s (%.1f s, target %d)", d.Kind, when, d.Lasts.Seconds(), d.Target)
 }
@@ -68,11 +80,14 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 		}
 		if chance(r, 45) {
 			d.Kind = pick(r, callKinds...)
-			d.Call = r.IntN(250) + 1
+			d.drawCall(r)
+			if strings.HasPrefix(d.Kind, "Stall") && chance(r, 50) {
+				d.Then = pick(r, "Cancel", "Cancel", "DeleteMigration", "DeleteReplacement", "DeleteOriginal", "DeleteClaim", "ScaleToZero")
+			}
 		} else {
 			d.Kind = pick(r, worldKinds...)
 			if chance(r, 70) {
-				d.Call = r.IntN(250) + 1
+				d.drawCall(r)
 			} else {
 				d.At = settled + time.Duration(r.IntN(90000))*time.Millisecond
 			}
@@ -80,6 +95,19 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 		drawn = append(drawn, d)
 	}
 	return drawn
+}
+
+func (d *Disturbance) drawCall(r *rand.Rand) {
+	d.Call = r.IntN(250) + 1
+	if d.Kind == agentCrash || d.Kind == agentError {
+		return
+	}
+	switch draw := r.IntN(100); {
+	case draw < 30:
+		d.Of, d.Call = "write", r.IntN(25)+1
+	case draw < 60:
+		d.Of, d.Call = pick(r, "evict", "evict", "create", "delete", "patch"), r.IntN(4)+1
+	}
 }
 
 // settled is when the pods of a scenario run, and migrations are requested.
@@ -90,10 +118,13 @@ type faultPlan struct {
 	w        *world
 	ofLeader map[int][]Disturbance
 	ofAgent  map[int][]Disturbance
+	// of are those of some calls of the leaders; counted is how many of them there were.
+	of      []Disturbance
+	counted map[string]int
 }
 
 func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
-	f := &faultPlan{w: w, ofLeader: map[int][]Disturbance{}, ofAgent: map[int][]Disturbance{}}
+	f := &faultPlan{w: w, ofLeader: map[int][]Disturbance{}, ofAgent: map[int][]Disturbance{}, counted: map[string]int{}}
 	for _, d := range disturbances {
 		switch {
 		case d.Call == 0:
@@ -103,6 +134,8 @@ func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
 			})
 		case d.Kind == agentCrash, d.Kind == agentError:
 			f.ofAgent[d.Call] = append(f.ofAgent[d.Call], d)
+		case d.Of != "":
+			f.of = append(f.of, d)
 		default:
 			f.ofLeader[d.Call] = append(f.ofLeader[d.Call], d)
 		}
@@ -111,11 +144,14 @@ func newFaultPlan(w *world, disturbances []Disturbance) *faultPlan {
 }
 
 // next returns what the call of a process meets; nil when nothing.
-func (f *faultPlan) next(p *process) *fault {
+func (f *faultPlan) next(p *process, verb string) *fault {
 	var due []Disturbance
 	switch p.calls {
 	case &f.w.leaderCalls:
 		due = f.ofLeader[f.w.leaderCalls]
+		if isWrite(verb) {
+			due = append(due[:len(due):len(due)], f.nextWrite(verb)...)
+		}
 	case &f.w.agentCalls:
 		due = f.ofAgent[f.w.agentCalls]
 	}
@@ -123,6 +159,24 @@ func (f *faultPlan) next(p *process) *fault {
 		return nil
 	}
 	return &fault{due: due}
+}
+
+// nextWrite counts a call that changes an object, and returns what it meets.
+func (f *faultPlan) nextWrite(call string) (due []Disturbance) {
+	verb, _, _ := strings.Cut(call, " ")
+	f.counted["write"]++
+	f.counted[verb]++
+	for _, d := range f.of {
+		if (d.Of == verb || d.Of == "write") && f.counted[d.Of] == d.Call {
+			due = append(due, d)
+		}
+	}
+	return due
+}
+
+// isWrite reports whether a call changes another object than the migration.
+func isWrite(verb string) bool {
+	return !strings.HasPrefix(verb, "get") && !strings.HasPrefix(verb, "list") && !strings.HasPrefix(verb, "patch status of")
 }
 
 // fault is what one call meets.
@@ -158,6 +212,10 @@ func (f *fault) meet(w *world, p *process, verb string, point callPoint) bool {
 			w.leaderOf(p, func(l *leader) { l.crash(d.Lasts / 4) })
 			p.sleep(time.Hour)
 		case stallBefore, stallAfter:
+			if d.Then != "" {
+				then := Disturbance{Kind: d.Then, At: w.now, Lasts: d.Lasts, Target: d.Target}
+				w.after(w.between(100*time.Millisecond, d.Lasts/2), func() { w.disturb(then) })
+			}
 			w.leaderOf(p, func(l *leader) { l.stall(d.Lasts*2, d.Target%3) })
 			p.sleep(0)
 		case agentCrash:

@@ -28,7 +28,7 @@ func (c *checker) final() {
 	c.finalClaims()
 	for _, m := range c.w.machines {
 		for _, i := range m.instances {
-			if i.frozen && c.w.byUID[i.pod] != nil {
+			if i.frozen && c.w.byUID[i.pod] != nil && !m.agent.isStranded(i.pod) {
 				c.violated(OneWorks, "pod %s on %s stays frozen", i.name, m.node)
 			}
 		}
@@ -70,6 +70,8 @@ func (c *checker) finalPods() {
 		case m == nil:
 		case meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionRolledBack) && p.DeletionTimestamp == nil:
 			c.violated(ItEnds, "%s is left, though PodMigration %s was rolled back", describe(p), m.Name)
+		case m.Status.Phase == v1alpha1.PhaseSucceeded && m.Status.Replacement.UID != p.UID:
+			c.violated(ItEnds, "%s is left beside the replacement that PodMigration %s has recorded", describe(p), m.Name)
 		case len(p.Spec.SchedulingGates) > 0:
 			c.violated(ItEnds, "%s waits at its scheduling gate for ever, though PodMigration %s has ended", describe(p), m.Name)
 		case i != nil && i.hasGate && !i.gateOpen:

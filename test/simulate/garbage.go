@@ -67,7 +67,26 @@ func (w *world) emptyNamespaces() {
 	})
 }
 
-// protectClaims lets claims go that are being deleted and that no pod uses. Of a pod on a
+// podGCInterval is that of PodGC (k8s.io/kubernetes/pkg/controller/podgc).
+const podGCInterval = 20 * time.Second
+
+// collectUnscheduled marks terminating pods that no kubelet ever saw as failed, and
+// deletes them, as PodGC does: a Job that replaces only failed pods waits for it.
+func (w *world) collectUnscheduled() {
+	w.after(podGCInterval, w.collectUnscheduled)
+	each(w.store, pods, func(p *corev1.Pod) {
+		if p.DeletionTimestamp == nil || p.Spec.NodeName != "" || isTerminal(p) {
+			return
+		}
+		w.as("podgc", func() {
+			change(w, p, true, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
+			zero := int64(0)
+			_ = w.delete(pods, p.Namespace, p.Name, preconditions{}, &zero, false)
+		})
+	})
+}
+
+// protectClaims frees claims that are being deleted and that no pod uses. Of a pod on a
 // node it does not matter that it has ended (pvc_protection_controller.go, podUsesPVC).
 func (w *world) protectClaims() {
 	each(w.store, claims, func(c *corev1.PersistentVolumeClaim) {

@@ -108,13 +108,13 @@ func (c *checker) follow(m *v1alpha1.PodMigration) {
 // workChanged is called when a pod begins or ends to work.
 func (c *checker) workChanged(changed *instance) {
 	l := changed.lineage
-	if l == nil || !l.alone || !changed.isWorking() {
+	if l == nil || !l.alone || !changed.makesProgress() {
 		return
 	}
 	for _, m := range c.w.machines {
 		for _, i := range m.instances {
-			if i != changed && i.lineage == l && i.isWorking() && !c.w.isAbandoned(i) && !c.w.isAbandoned(changed) {
-				c.violated(OneWorks, "pods %s on %s and %s on %s work at the same time", changed.name, changed.m.node, i.name, i.m.node)
+			if i != changed && i.lineage == l && i.makesProgress() && !c.w.isAbandoned(i) && !c.w.isAbandoned(changed) {
+				c.violated(OneWorks, "pods %s and %s work at the same time", changed, i)
 			}
 		}
 	}
@@ -282,6 +282,9 @@ func (c *checker) wroteByUs(before, after client.Object) {
 	switch object := object.(type) {
 	case *v1alpha1.PodMigration:
 	case *corev1.Pod:
+		if after != nil && before != nil && before.GetDeletionTimestamp() == nil && after.GetDeletionTimestamp() != nil {
+			c.originalGoes(object)
+		}
 		if !c.isOurPod(object) {
 			c.violated(OnlyOurs, "%s writes %s, which has to do with no migration", c.w.actor, describe(object))
 		}
@@ -313,4 +316,21 @@ func (c *checker) isOurPod(p *corev1.Pod) (ours bool) {
 func (c *checker) migrationOf(uid types.UID) *v1alpha1.PodMigration {
 	m, _ := c.w.byUID[uid].(*v1alpha1.PodMigration)
 	return m
+}
+
+// originalGoes wants a replacement that has been ready, when the product ends an
+// original whose replacement starts first.
+func (c *checker) originalGoes(p *corev1.Pod) {
+	each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
+		h := m.Status.Handover
+		if meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack) != nil {
+			return // what its owner would have ended by now is ended
+		}
+		if m.Status.Original == nil || m.Status.Original.UID != p.UID || h == nil || h.Order != v1alpha1.OrderStartFirst || m.Status.Replacement == nil {
+			return
+		}
+		if i := c.w.instance(m.Status.Replacement.UID); i == nil || !i.wasReady {
+			c.violated(OneWorks, "%s ends pod %s before its replacement was ready", c.w.actor, p.Name)
+		}
+	})
 }

@@ -1,9 +1,9 @@
 package simulate
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
 )
 
@@ -117,6 +118,10 @@ func (w *world) syncJob(job *batchv1.Job) {
 	if finished := slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
 		return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
 	}); finished {
+		// A finished Job tracks nothing any more (handleSingleOrphanPod).
+		for _, p := range w.claimPods(job, job.Spec.Selector, "batch/v1", tracked) {
+			w.untrack(p)
+		}
 		return
 	}
 	c := w.countJob(job)
@@ -252,14 +257,7 @@ func (w *world) pendingIndexes(job *batchv1.Job, c jobCount) (pending []int) {
 // first to go (activePodsForRemoval).
 func podsForRemoval(job *batchv1.Job, active []*corev1.Pod, atLeast int) (remove []*corev1.Pod) {
 	left := slices.Clone(active)
-	slices.SortStableFunc(left, func(a, b *corev1.Pod) int {
-		return cmp.Or(
-			cmp.Compare(number(a.Spec.NodeName != ""), number(b.Spec.NodeName != "")),
-			cmp.Compare(phaseOrder[a.Status.Phase], phaseOrder[b.Status.Phase]),
-			cmp.Compare(number(isPodReady(a)), number(isPodReady(b))),
-			b.CreationTimestamp.Compare(a.CreationTimestamp.Time),
-		)
-	})
+	sort.Sort(controller.ActivePods(left))
 	if isIndexed(job) {
 		var last []*corev1.Pod
 		for at, p := range left {

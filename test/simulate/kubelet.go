@@ -154,7 +154,7 @@ func (i *instance) writeRunning(ready bool) {
 		return
 	}
 	w := i.m.w
-	i.ready = ready
+	i.ready, i.wasReady = ready, i.wasReady || ready
 	status := corev1.ConditionFalse
 	if ready {
 		status = corev1.ConditionTrue

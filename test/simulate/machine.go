@@ -14,7 +14,9 @@ type machine struct {
 	node  string
 	actor string
 	// cut: the API server is not reached, and what runs continues. off: nothing runs.
-	cut, off  bool
+	cut, off bool
+	// boots counts how often it was started again.
+	boots     int
 	instances []*instance
 	agent     *agent
 	// downSince is when the kubelet was last heard of.
@@ -55,12 +57,21 @@ type instance struct {
 	// volume is what is on the emptyDirs, as of since.
 	volume int64
 	since  moment
-	ready  bool
+	// ready is the condition Ready; wasReady that it was once.
+	ready, wasReady bool
 }
 
-// isWorking reports whether the main containers run and take steps.
-func (i *instance) isWorking() bool {
+// makesProgress reports whether the main containers run and take steps.
+func (i *instance) makesProgress() bool {
 	return i.lineage != nil && i.runs && i.stage < ended && !i.frozen && !i.m.off
+}
+
+func (i *instance) String() string {
+	name := i.name + " on " + i.m.node
+	if i.stage == ending {
+		name += " (terminating)"
+	}
+	return name
 }
 
 // workInterval is what one step of the work of a container takes.
@@ -69,7 +80,7 @@ const workInterval = 100 * time.Millisecond
 // settle counts the work until now.
 func (i *instance) settle() {
 	w := i.m.w
-	if i.isWorking() {
+	if i.makesProgress() {
 		i.volume += int64((w.now - i.since) / workInterval)
 		i.since += (w.now - i.since) / workInterval * workInterval
 		i.lineage.acknowledged = max(i.lineage.acknowledged, i.volume)

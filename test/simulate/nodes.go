@@ -42,6 +42,7 @@ func (m *machine) goDown(off bool, back time.Duration) {
 		}
 		m.agent.crash(true)
 		m.off = true
+		m.boots++
 		for _, i := range m.instances {
 			i.change(func() { i.frozen = false })
 		}

@@ -1,17 +1,17 @@
 package simulate
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
+	"sort"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubernetes/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -142,9 +142,7 @@ func podOf(owner client.Object, template *corev1.PodTemplateSpec, apiVersion, ge
 	}
 }
 
-var phaseOrder = map[corev1.PodPhase]int{corev1.PodPending: 0, corev1.PodUnknown: 1, corev1.PodRunning: 2}
-
-// firstToGo sorts as ActivePodsWithRanks does (k8s.io/kubernetes/pkg/controller).
+// firstToGo sorts as the ReplicaSet controller does, by its own code.
 func (w *world) firstToGo(active []*corev1.Pod) []*corev1.Pod {
 	onNode := map[string]int{}
 	for _, p := range active {
@@ -152,31 +150,12 @@ func (w *world) firstToGo(active []*corev1.Pod) []*corev1.Pod {
 			onNode[p.Spec.NodeName]++
 		}
 	}
-	sorted := slices.Clone(active)
-	slices.SortStableFunc(sorted, func(a, b *corev1.Pod) int {
-		return cmp.Or(
-			cmp.Compare(number(a.Spec.NodeName != ""), number(b.Spec.NodeName != "")),
-			cmp.Compare(phaseOrder[a.Status.Phase], phaseOrder[b.Status.Phase]),
-			cmp.Compare(number(isPodReady(a)), number(isPodReady(b))),
-			cmp.Compare(deletionCost(a), deletionCost(b)),
-			cmp.Compare(onNode[b.Spec.NodeName], onNode[a.Spec.NodeName]),
-			b.CreationTimestamp.Compare(a.CreationTimestamp.Time),
-			cmp.Compare(a.UID, b.UID),
-		)
-	})
-	return sorted
-}
-
-func number(is bool) int {
-	if is {
-		return 1
+	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(active), Rank: make([]int, len(active)), Now: w.stamp()}
+	for i, p := range active {
+		ranked.Rank[i] = onNode[p.Spec.NodeName]
 	}
-	return 0
-}
-
-func deletionCost(p *corev1.Pod) int {
-	cost, _ := strconv.Atoi(p.Annotations[corev1.PodDeletionCost])
-	return cost
+	sort.Sort(ranked)
+	return ranked.Pods
 }
 
 // syncDeployments keeps one ReplicaSet for the template of a Deployment, and scales the

@@ -59,6 +59,8 @@ type Result struct {
 	Violation    *Violation
 	Trace        []string
 	Statistic    Statistic
+	// stoppedFirst: a migration of it had to.
+	stoppedFirst bool
 }
 
 // endBound is how long a migration may take beyond its timeout, when nothing interferes
@@ -77,7 +79,10 @@ const (
 
 // Run runs a seed.
 func Run(o Options) Result {
-	s := drawScenario(rand.New(rand.NewPCG(o.Seed, scenarioSource)))
+	return runScenario(o, drawScenario(rand.New(rand.NewPCG(o.Seed, scenarioSource))))
+}
+
+func runScenario(o Options, s *scenario) Result {
 	drawn := drawDisturbances(rand.New(rand.NewPCG(o.Seed, disturbanceSource)))
 	if o.Only != nil {
 		kept := []Disturbance{}
@@ -89,7 +94,7 @@ func Run(o Options) Result {
 	w := &world{
 		store: newStore(), random: rand.New(rand.NewPCG(o.Seed, worldSource)), scenario: s, traced: o.Trace, plant: o.Plant,
 		owned: newCreations(), binding: map[types.UID]string{},
-		jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
+		memory: map[string]client.Object{}, jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
 	}
 	defer w.end()
 	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}}, newLedger(w)
@@ -99,10 +104,14 @@ func Run(o Options) Result {
 	w.setUp()
 	w.leaders[0].lead()
 	w.at(settled, w.requestAll)
+	w.after(podGCInterval, w.collectUnscheduled)
 	w.run(drawn)
 	r := Result{Seed: o.Seed, Scenario: s.String(), Disturbances: drawn, Violation: w.failure, Trace: w.trace, Statistic: w.statistic}
 	r.Statistic.Simulated = w.now
 	r.Statistic.Ends = w.ends()
+	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
+		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
+	})
 	return r
 }
 

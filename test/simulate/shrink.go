@@ -1,5 +1,7 @@
 package simulate
 
+import "regexp"
+
 // Shrink drops the disturbances that a violation does not need, one by one, and returns
 // the run that is left, with its trace.
 func Shrink(o Options, found Result) Result {
@@ -16,7 +18,7 @@ func Shrink(o Options, found Result) Result {
 		for i := range kept {
 			fewer := append(append([]int{}, kept[:i]...), kept[i+1:]...)
 			o.Only = fewer
-			if r := Run(o); r.Violation != nil && r.Violation.Invariant == found.Violation.Invariant {
+			if r := Run(o); r.Violation != nil && kindOfViolation(r) == kindOfViolation(found) {
 				kept, again = fewer, true
 				break
 			}
@@ -24,4 +26,11 @@ func Shrink(o Options, found Result) Result {
 	}
 	o.Only, o.Trace = kept, true
 	return Run(o)
+}
+
+var digits = regexp.MustCompile(`[0-9]+|leader-[12]`)
+
+// kindOfViolation is the same for two violations that only differ in numbers.
+func kindOfViolation(r Result) string {
+	return string(r.Violation.Invariant) + digits.ReplaceAllString(r.Violation.What, "")
 }

@@ -299,9 +299,8 @@ func (w *world) endContainers(p *corev1.Pod, fails bool) {
 		return
 	}
 	i.killed = fails
-	if i.lineage != nil {
-		i.lineage.excused = "its containers ended by themselves"
-	}
+	// A Job that has failed ends all its pods.
+	w.checks.excuseAll("containers ended by themselves")
 	i.ready = true
 	i.stop()
 }

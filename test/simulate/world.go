@@ -36,6 +36,8 @@ type world struct {
 	// faults is what the client of an actor meets with its next calls.
 	faults *faultPlan
 	plant  *Plant
+	// memory is what a plant remembers of this run.
+	memory map[string]client.Object
 
 	// hanging is until when no volume can be mounted.
 	hanging moment

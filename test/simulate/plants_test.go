@@ -1,0 +1,339 @@
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
+)
+
+// planted is a client between the product and the API server that does something wrong.
+// A nil function does what is right; next does it, too.
+type planted struct {
+	client.Client
+	w           *World
+	get         func(p *planted, object client.Object)
+	create      func(p *planted, object client.Object)
+	remove      func(p *planted, object client.Object, next func() error) error
+	patch       func(p *planted, object client.Object, next func() error) error
+	statusPatch func(p *planted, object client.Object, next func() error) error
+	// unguarded drops the preconditions of deletions and evictions.
+	unguarded bool
+}
+
+func (p *planted) remembers(what string, object client.Object) bool {
+	return p.w.memory[what+"/"+string(object.GetUID())] != nil
+}
+
+func (p *planted) remember(what string, object client.Object) {
+	p.w.memory[what+"/"+string(object.GetUID())] = object
+}
+
+// stored is the object as the API server has it now.
+func (p *planted) stored(object client.Object) client.Object {
+	return p.w.get(kindOf(object), object.GetNamespace(), object.GetName())
+}
+
+func (p *planted) Get(ctx context.Context, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+	if err := p.Client.Get(ctx, key, object, options...); err != nil {
+		return err
+	}
+	if p.remembers("gone", object) {
+		return notFound(kindOf(object), key.Name)
+	}
+	if p.get != nil {
+		p.get(p, object)
+	}
+	return nil
+}
+
+func (p *planted) Create(ctx context.Context, object client.Object, options ...client.CreateOption) error {
+	if p.create != nil {
+		p.create(p, object)
+	}
+	return p.Client.Create(ctx, object, options...)
+}
+
+func (p *planted) Delete(ctx context.Context, object client.Object, options ...client.DeleteOption) error {
+	if p.unguarded {
+		options = nil
+	}
+	next := func() error { return p.Client.Delete(ctx, object, options...) }
+	if p.remove != nil {
+		return p.remove(p, object, next)
+	}
+	return next()
+}
+
+func (p *planted) Patch(ctx context.Context, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+	next := func() error { return p.Client.Patch(ctx, object, patch, options...) }
+	if p.patch != nil {
+		return p.patch(p, object, next)
+	}
+	return next()
+}
+
+func (p *planted) Status() client.SubResourceWriter {
+	return &plantedStatus{SubResourceWriter: p.Client.Status(), p: p}
+}
+
+func (p *planted) SubResource(name string) client.SubResourceClient {
+	return &plantedSub{SubResourceClient: p.Client.SubResource(name), p: p}
+}
+
+type plantedStatus struct {
+	client.SubResourceWriter
+	p *planted
+}
+
+func (s *plantedStatus) Patch(ctx context.Context, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+	next := func() error { return s.SubResourceWriter.Patch(ctx, object, patch, options...) }
+	if s.p.statusPatch != nil {
+		return s.p.statusPatch(s.p, object, next)
+	}
+	return next()
+}
+
+type plantedSub struct {
+	client.SubResourceClient
+	p *planted
+}
+
+func (s *plantedSub) Create(ctx context.Context, object, sub client.Object, options ...client.SubResourceCreateOption) error {
+	if eviction, is := sub.(*policyv1.Eviction); is && s.p.unguarded && eviction.DeleteOptions != nil {
+		eviction.DeleteOptions.Preconditions = nil
+	}
+	return s.SubResourceClient.Create(ctx, object, sub, options...)
+}
+
+// plant makes a Plant of a client.
+func plant(name string, p planted) *Plant {
+	return &Plant{Name: name, Client: func(w *World, c client.Client) client.Client {
+		made := p
+		made.w, made.Client = w, c
+		return &made
+	}}
+}
+
+// asIfNew overwrites whatever was written meanwhile.
+func asIfNew(p *planted, object client.Object, next func() error) error {
+	if now := p.stored(object); now != nil && now.GetUID() == object.GetUID() {
+		object.SetResourceVersion(now.GetResourceVersion())
+	}
+	return next()
+}
+
+func hasRole(object client.Object, role string) bool {
+	return object.GetLabels()[v1alpha1.RoleLabel] == role
+}
+
+// forgets does not delete some objects, and does as if it had.
+func forgets(which func(client.Object) bool) planted {
+	return planted{remove: func(p *planted, object client.Object, next func() error) error {
+		if !which(object) {
+			return next()
+		}
+		p.remember("gone", object)
+		return nil
+	}}
+}
+
+// skips does not write some changes of pods, and does as if it had: edit is what a
+// reader sees.
+func skips(name string, which func(p *planted, before, after client.Object) bool, edit func(client.Object)) planted {
+	return planted{
+		patch: func(p *planted, object client.Object, next func() error) error {
+			before := p.stored(object)
+			if before == nil || !which(p, before, object) {
+				return next()
+			}
+			p.remember(name, object)
+			return nil
+		},
+		get: func(p *planted, object client.Object) {
+			if p.remembers(name, object) {
+				edit(object)
+			}
+		},
+	}
+}
+
+func dropsFinalizer(finalizer string) func(p *planted, before, after client.Object) bool {
+	return func(_ *planted, before, after client.Object) bool {
+		return slices.Contains(before.GetFinalizers(), finalizer) && !slices.Contains(after.GetFinalizers(), finalizer)
+	}
+}
+
+func withoutFinalizer(finalizer string) func(client.Object) {
+	return func(object client.Object) {
+		object.SetFinalizers(slices.DeleteFunc(object.GetFinalizers(), func(f string) bool { return f == finalizer }))
+	}
+}
+
+func isReplacement(object client.Object) bool {
+	_, is := object.(*corev1.Pod)
+	return is && object.GetLabels()[v1alpha1.MigrationUIDLabel] != "" && object.GetLabels()[v1alpha1.RoleLabel] == ""
+}
+
+func isClaim(object client.Object) bool {
+	_, is := object.(*corev1.PersistentVolumeClaim)
+	return is
+}
+
+// plants are the faults that the simulation has to find.
+var plants = []*Plant{
+	{Name: "the agent thaws an original when its replacement is released", SourceTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskKeepFrozen && m.Status.Checkpoint.Step == v1alpha1.StepRelease {
+			return decide.TaskThaw
+		}
+		return task
+	}},
+	{Name: "the agent thaws a frozen original that was evicted, instead of killing it", SourceTask: func(_ *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskKill {
+			return decide.TaskThaw
+		}
+		return task
+	}},
+	{Name: "the agent thaws without a report", SourceTask: func(_ *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskReportAndThaw {
+			return decide.TaskThaw
+		}
+		return task
+	}},
+	{Name: "the agent thaws while the seal is looked at", SourceTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskKeepFrozen && m.Status.Checkpoint.Step == v1alpha1.StepSeal {
+			return decide.TaskThaw
+		}
+		return task
+	}},
+	{Name: "the gate is opened when the state is restored, before the release", DestinationTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		d := m.Status.Checkpoint.Destination
+		if task == decide.TaskNone && m.Status.Checkpoint.Step == v1alpha1.StepSeal && d != nil && d.Phase == v1alpha1.DestinationRestored {
+			return decide.TaskRelease
+		}
+		return task
+	}},
+	plant("the sealed claim is deleted when a migration fails after its commitment", planted{statusPatch: func(p *planted, object client.Object, next func() error) error {
+		err := next()
+		m, is := object.(*v1alpha1.PodMigration)
+		if is && err == nil && m.Status.Phase == v1alpha1.PhaseFailed && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed) {
+			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Status.CheckpointClaim}}
+			_ = p.Client.Delete(context.Background(), claim)
+		}
+		return err
+	}}),
+	plant("a claim of a user is owned by the replacement", planted{patch: func(p *planted, object client.Object, next func() error) error {
+		err := next()
+		if user := p.w.get(claims, namespace, "bystander"); isClaim(object) && user != nil && len(object.GetOwnerReferences()) > 0 {
+			becomes := user.DeepCopyObject().(client.Object)
+			becomes.SetOwnerReferences(object.GetOwnerReferences())
+			_ = p.Client.Patch(context.Background(), becomes, client.MergeFrom(user))
+		}
+		return err
+	}}),
+	plant("the placeholder is left", forgets(func(o client.Object) bool { return hasRole(o, v1alpha1.RolePlaceholder) })),
+	plant("the carrier is left", forgets(func(o client.Object) bool { return hasRole(o, v1alpha1.RoleCarrier) })),
+	plant("the replacement is left by a rollback", forgets(isReplacement)),
+	plant("the claim is left by a rollback", forgets(isClaim)),
+	plant("the Job counts the pod that a rollback discards", skips("discard", func(_ *planted, before, after client.Object) bool {
+		return isReplacement(before) && dropsFinalizer(batchv1.JobTrackingFinalizer)(nil, before, after)
+	}, withoutFinalizer(batchv1.JobTrackingFinalizer))),
+	plant("each attempt creates a replacement of another name", planted{create: func(p *planted, object client.Object) {
+		if isReplacement(object) && object.GetName() != "" {
+			object.SetName(fmt.Sprintf("%s-%d", object.GetName(), p.w.uids))
+		}
+	}}),
+	plant("the original is evicted before the replacement is ready", planted{get: func(_ *planted, object client.Object) {
+		if pod, is := object.(*corev1.Pod); is && isReplacement(object) && pod.Spec.NodeName != "" && pod.DeletionTimestamp == nil {
+			pod.Status.Phase = corev1.PodRunning
+			setPodCondition(pod, corev1.PodReady, corev1.ConditionTrue, "", metav1.Time{})
+		}
+	}}),
+	plant("the budget is never returned", planted{statusPatch: func(_ *planted, object client.Object, next func() error) error {
+		m, is := object.(*v1alpha1.PodMigration)
+		if is && m.Status.Phase.IsFinished() && m.Status.Original != nil {
+			return nil
+		}
+		return next()
+	}}),
+	plant("the finalizer of the PodMigration is left", skips("finalizer", dropsFinalizer(v1alpha1.Finalizer), withoutFinalizer(v1alpha1.Finalizer))),
+	plant("the finalizer of an original is left", skips("hold", dropsFinalizer(v1alpha1.HoldFinalizer), withoutFinalizer(v1alpha1.HoldFinalizer))),
+	plant("the deletion cost of an original is left", planted{patch: func(p *planted, object client.Object, next func() error) error {
+		before, _ := p.stored(object).(*corev1.Pod)
+		if after, is := object.(*corev1.Pod); is && before != nil && owners.HasLowestDeletionCost(before) && !owners.HasLowestDeletionCost(after) {
+			after.Annotations[corev1.PodDeletionCost] = before.Annotations[corev1.PodDeletionCost]
+			p.remember("cost", object)
+		}
+		return next()
+	}, get: func(p *planted, object client.Object) {
+		if p.remembers("cost", object) {
+			annotations := object.GetAnnotations()
+			delete(annotations, corev1.PodDeletionCost)
+			object.SetAnnotations(annotations)
+		}
+	}}),
+	plant("a released original is never returned to its owner", skips("readopt", func(_ *planted, before, after client.Object) bool {
+		return before.GetAnnotations()[v1alpha1.ReleasedAnnotation] != "" && after.GetAnnotations()[v1alpha1.ReleasedAnnotation] == ""
+	}, func(object client.Object) {
+		annotations := object.GetAnnotations()
+		delete(annotations, v1alpha1.ReleasedAnnotation)
+		object.SetAnnotations(annotations)
+	})),
+	plant("the claim is never owned by the replacement", planted{patch: func(p *planted, object client.Object, next func() error) error {
+		if before := p.stored(object); isClaim(object) && before != nil && len(object.GetOwnerReferences()) > len(before.GetOwnerReferences()) {
+			p.remember("owned", object)
+			return nil
+		}
+		return next()
+	}, get: func(p *planted, object client.Object) {
+		if p.remembers("owned", object) {
+			object.SetOwnerReferences(p.w.memory["owned/"+string(object.GetUID())].GetOwnerReferences())
+		}
+	}}),
+	plant("the status is written without an optimistic lock", planted{statusPatch: asIfNew}),
+	plant("pods are changed without an optimistic lock", planted{patch: func(p *planted, object client.Object, next func() error) error {
+		if kindOf(object) == pods {
+			return asIfNew(p, object, next)
+		}
+		return next()
+	}}),
+	plant("deletions and evictions have no preconditions", planted{unguarded: true}),
+	plant("pods are read from a cache that is 20 s old", planted{get: func(p *planted, object client.Object) {
+		if kindOf(object) != pods {
+			return
+		}
+		key := "read/" + object.GetName()
+		seen, at := p.w.memory[key], p.w.memory[key+"/at"]
+		if seen != nil && seen.GetUID() == object.GetUID() && p.w.clock().Sub(at.GetCreationTimestamp().Time) < 20*time.Second {
+			copyInto(seen, object)
+			return
+		}
+		p.w.memory[key] = object.DeepCopyObject().(client.Object)
+		p.w.memory[key+"/at"] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(p.w.clock())}}
+	}}),
+	plant("the barrier of a rollback is not written", planted{patch: func(p *planted, object client.Object, next func() error) error {
+		if uid := object.GetAnnotations()[v1alpha1.RollbackBarrierAnnotation]; uid != "" && kindOf(object) == pods {
+			p.remember("barrier", object.DeepCopyObject().(client.Object))
+			annotations := object.GetAnnotations()
+			delete(annotations, v1alpha1.RollbackBarrierAnnotation)
+			object.SetAnnotations(annotations)
+		}
+		return next()
+	}, get: func(p *planted, object client.Object) {
+		if p.remembers("barrier", object) {
+			metav1.SetMetaDataAnnotation(&object.(*corev1.Pod).ObjectMeta, v1alpha1.RollbackBarrierAnnotation,
+				p.w.memory["barrier/"+string(object.GetUID())].GetAnnotations()[v1alpha1.RollbackBarrierAnnotation])
+		}
+	}}),
+}
