@@ -183,6 +183,7 @@ func withoutFinalizer(finalizer string) func(client.Object) {
 
 func isReplacement(object client.Object) bool {
 	_, is := object.(*corev1.Pod)
+	is = is || object.GetObjectKind().GroupVersionKind().Kind == "Pod" // one without types
 	return is && object.GetLabels()[v1alpha1.MigrationUIDLabel] != "" && object.GetLabels()[v1alpha1.RoleLabel] == ""
 }
 
@@ -336,4 +337,34 @@ var plants = []*Plant{
 				p.w.memory["barrier/"+string(object.GetUID())].GetAnnotations()[v1alpha1.RollbackBarrierAnnotation])
 		}
 	}}),
+}
+
+// foundBy are the seeds that are known to find the plants: how many seeds each took, from
+// the first. go test ./simulate -run Planted -v -plant-search looks for them again.
+var foundBy = map[string]uint64{
+	"the agent thaws an original when its replacement is released":              14,
+	"the agent thaws a frozen original that was evicted, instead of killing it": 14,
+	"the agent thaws without a report":                                          85,
+	"the agent thaws while the seal is looked at":                               14,
+	"the gate is opened when the state is restored, before the release":         2,
+	"the sealed claim is deleted when a migration fails after its commitment":   376,
+	"a claim of a user is owned by the replacement":                             2,
+	"the placeholder is left":                                                   1,
+	"the carrier is left":                                                       2,
+	"the replacement is left by a rollback":                                     3,
+	"the claim is left by a rollback":                                           24,
+	"the Job counts the pod that a rollback discards":                           60,
+	"the original is evicted before the replacement is ready":                   14,
+	"the claim is never owned by the replacement":                               2,
+	"the barrier of a rollback is not written":                                  243,
+	"each attempt creates a replacement of another name":                        136,
+	"the deletion cost of an original is left":                                  220,
+	"the status is written without an optimistic lock":                          16,
+	"a released original is never returned to its owner":                        24,
+	"the finalizer of the PodMigration is left":                                 1,
+	"the finalizer of an original is left":                                      1,
+	"the budget is never returned":                                              1,
+	"pods are changed without an optimistic lock":                               2731,
+	"deletions and evictions have no preconditions":                             2892,
+	"pods are read from a cache that is 20 s old":                               83,
 }
