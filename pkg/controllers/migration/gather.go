@@ -124,9 +124,12 @@ func (r *reconciler) gatherStrays(ctx context.Context, s *decide.State) error {
 }
 
 // lateness is how long after the end of a migration a controller that was believed dead
-// may still create a pod for it: a process that was suspended for longer has lost its
-// connections. A user may create a pod of that name and with that mark again later.
-const lateness = 10 * time.Minute
+// may still create something for it. What is made under the name of the replacement counts
+// for a shorter time: a user may create a pod of that name, and with that mark, again.
+const (
+	lateness            = time.Hour
+	replacementLateness = 10 * time.Minute
+)
 
 // wasMadeLate reports whether an object with the mark of a migration was created after
 // its end. Moments of creation are stored in whole seconds.
@@ -146,7 +149,10 @@ func isStray(m *v1alpha1.PodMigration, pod metav1.Object) bool {
 		return reference != nil && reference.Name == pod.GetName() && reference.UID != pod.GetUID()
 	}
 	checkpoint := m.Status.Checkpoint
-	return is(m.Status.Placeholder) || checkpoint != nil && is(checkpoint.Carrier) || m.Status.Phase != v1alpha1.PhaseSucceeded && is(m.Status.Replacement)
+	if is(m.Status.Placeholder) || checkpoint != nil && is(checkpoint.Carrier) {
+		return true
+	}
+	return m.Status.Phase != v1alpha1.PhaseSucceeded && is(m.Status.Replacement) && !pod.GetCreationTimestamp().After(m.Status.Times.Finished.Add(replacementLateness))
 }
 
 // gatherRequest reads what a request is checked against.

@@ -30,6 +30,8 @@ func TestStrays(t *testing.T) {
 		"late replacement of a cancelled one":   {v1alpha1.PhaseCancelled, made("train-r", 0), true},
 		"late placeholder":                      {v1alpha1.PhaseSucceeded, made("placeholder", time.Minute), true},
 		"late carrier":                          {v1alpha1.PhaseFailed, made("carrier", time.Minute), true},
+		"placeholder half an hour later":        {v1alpha1.PhaseFailed, made("placeholder", 30*time.Minute), true},
+		"placeholder hours later":               {v1alpha1.PhaseFailed, made("placeholder", 2*time.Hour), false},
 		"made before the end":                   {v1alpha1.PhaseFailed, made("train-r", -2*time.Second), false},
 		"made again by a user":                  {v1alpha1.PhaseFailed, made("train-r", time.Hour), false},
 		"the replacement of one that succeeded": {v1alpha1.PhaseSucceeded, made("train-r", time.Minute), false},

@@ -2,24 +2,35 @@
 // it is given, changes nothing of it, and the same state gives the same decision.
 //
 // Next reads a State (the PodMigration, the original, the replacement, the claim,
-// the owner, the time) and returns a Decision: at most one Action, the new
-// status, the events, and when to look again. Settle completes a decision with
-// the answer of the API server to its action. Request decides a request before it
-// is stored.
+// the owner, the time) and returns a Decision: the step that is taken, at most one
+// Action, the new status, the events, and when to look again. Settle completes a
+// decision with the answer of the API server to its action. Request decides a
+// request before it is stored.
+//
+// A migration is tables of steps (step.go), one for each phase and order. A step says
+// whether it applies, whether it is done, what makes it so, and what the answer
+// means; the first that is not done is taken. Guards come before the steps:
+// guards.go has what ends or restarts a migration that is not committed, commit.go
+// what a committed one can still do when something goes wrong. Actions (action.go)
+// are what is done to a cluster.
 //
 // The phases are in files of their names: pending.go (with order.go: which pod
 // starts first, and how state is carried), preparing.go, placing.go. HandingOver
 // is in startfirst.go and stopfirst.go, by the order of the handover; ending.go
 // has what both end with, recreated.go what is needed where the owner of the
 // original creates the replacement, checkpoint.go what is asked of the node agents
-// and waited for. What ends a migration before it is committed is in next.go, and
-// rollback.go undoes it.
+// and waited for, and rollback.go undoes all of it.
 //
 // Rules that are easy to miss:
 //
-//   - Nothing is done that cannot be undone before it is in the status: the phase
-//     HandingOver is written before the original is evicted, a rollback before
-//     anything is removed.
+//   - Nothing is done that cannot be undone before it is in the status: condition
+//     Committed is written before the original is evicted, a rollback before
+//     anything is removed. Nobody guesses whether a migration is committed.
+//   - A leader that is believed dead may still act on what it has read. So every
+//     change has the resourceVersion, and every deletion the UID, of what was judged;
+//     a rollback, or an eviction that is withdrawn, first writes the barrier on the
+//     original, which makes all such writes fail; nothing is deleted by what a
+//     status that may be old does not name; and what is created late is removed.
 //   - Objects are found by names that depend on the PodMigration alone, and are
 //     believed only when they carry its UID; they are deleted by their own UID.
 //   - Before a migration is committed, a container of the original that finishes,
@@ -29,12 +40,11 @@
 //     judged, so a container cannot finish unseen.
 //   - An original that finishes by itself, or is deleted, ends the migration as
 //     Cancelled, and the replacement is deleted. But when another client evicts it
-//     (a drain, node pressure) while a replacement exists that starts first and
-//     needs no state, the replacement is the only copy left: it stays, and the
+//     (a drain, node pressure) while a replacement exists that needs no state, or the
+//     state is sealed, the replacement is the only copy left: it stays, and the
 //     migration continues.
-//   - A migration is committed when the original is lost to it, or the replacement
-//     has begun to work with the carried state. Cancelling it, deleting it and its
-//     deadline then change nothing.
+//   - An original whose released replacement is lost continues only when that is gone
+//     for certain.
 //   - A committed migration whose state is sealed, but was not given to a
 //     replacement, keeps its claim when it fails: it holds the only copy.
 //

@@ -86,6 +86,13 @@ func (b *builder) failPermanently(reason, message string) Decision {
 }
 
 var failing = []step{
+	// One without a node has never run, and would wait for ever.
+	{name: DiscardReplacement, applies: func(s *State) bool {
+		r := s.replacement()
+		return r != nil && r.Spec.NodeName == "" && r.DeletionTimestamp == nil && !pods.IsTerminal(r)
+	}, action: func(b *builder) Decision {
+		return b.discard(b.replacement())
+	}},
 	{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier},
 	{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision { return b.do(DeleteObject{b.placeholder()}) }},
 	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},

@@ -158,7 +158,7 @@ func isLeaving(pod *corev1.Pod) bool { return pod == nil || pod.DeletionTimestam
 
 func (b *builder) deleteCarrier() Decision { return b.do(DeleteObject{b.carrier()}) }
 
-// checkEviction asks whether the budgets would evict the original. A frozen pod is
+// checkEviction asks whether the Eviction API would evict the original. A frozen pod is
 // disrupted as well.
 func (b *builder) checkEviction() Decision { return b.do(EvictPod{Pod: b.Pod, DryRun: true}) }
 

@@ -181,6 +181,14 @@ func TestStopFirst(t *testing.T) {
 		{"stopped: an older pass is restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 2).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
 		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "continues with the carried state"},
 		{"stopped: corrupt", sealed().with(gone).with(started).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseFailed, "", "kept on claim checkpoint"},
+		{"stopped: the claim was deleted by another client", sealed().with(gone).with(func(s *scene) {
+			s.Placeholder, s.Carrier, s.Claim.Finalizers = nil, nil, []string{v1alpha1.CheckpointFinalizer}
+			deleting(s.Claim)
+		}), DiscardReplacement, handing, "", ""},
+		{"stopped: the claim was deleted by another client, and no replacement is left", sealed().with(gone).with(func(s *scene) {
+			s.Placeholder, s.Carrier, s.Replacement, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, nil, []string{v1alpha1.CheckpointFinalizer}, nil
+			deleting(s.Claim)
+		}), NoAction, v1alpha1.PhaseFailed, "", "keeps it until you have copied its content"},
 		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement).with(func(s *scene) { s.Placeholder = nil }), DeleteClaim, handing, "", ""},
 		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
 
@@ -217,6 +225,7 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 		{"the Job is suspended", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), NoAction, placing, owners.RefusalOwnerStopped, "is suspended"},
 		{"the Job has failed", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(jobFailed), NoAction, placing, owners.RefusalOwnerFinished, "job"},
 		{"roll back: a Job that has failed never looks at the original again", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(jobFailed), EndOriginal, placing, "", ""},
+		{"roll back: a Job that has left its pods behind", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job = nil }), DiscardReplacement, placing, "", ""},
 		{"roll back: a suspended Job deletes the original itself", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), ReadoptOriginal, placing, "", ""},
 		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
 		{"evict what was released", releasedByJob(ofJob(in(handing))).committed(), Evict, handing, "", ""},

@@ -1,0 +1,121 @@
+package decide
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// withdrawsEviction reverts that the original is to end, where something speaks against
+// it and it has not begun to. The barrier comes first: an eviction that an
+// older leader has prepared fails from then on.
+func withdrawsEviction(b *builder) (Decision, bool) {
+	if !b.isAccepted() {
+		return Decision{}, false
+	}
+	if b.hasBarrier() {
+		return b.walk(withdrawing), true
+	}
+	if !b.canWithdraw() {
+		return Decision{}, false
+	}
+	_, isStopped := newBuilder(b.State).firstOf(stops)
+	if isStopped || b.conditionReason(v1alpha1.ConditionHandedOver) == ReasonEvictionBlocked {
+		return b.walk(withdrawing), true
+	}
+	return Decision{}, false
+}
+
+// canWithdraw reports whether a committed migration can still be undone: the original
+// runs, and no replacement has begun to work in its place.
+func (s *State) canWithdraw() bool {
+	o, r := s.original(), s.replacement()
+	return s.IsCommitted() && s.conditionReason(v1alpha1.ConditionCommitted) != ReasonDisrupted && o != nil && o.DeletionTimestamp == nil &&
+		!s.isTrue(v1alpha1.ConditionReleased) && (r == nil || !s.isOffered(r))
+}
+
+var withdrawing = []step{
+	{name: WithdrawEviction, done: (*State).hasBarrier, action: (*builder).setBarrier},
+	{name: WithdrawEviction, action: func(b *builder) Decision {
+		b.newStatus().Handover.Withdrawals++
+		why := "what was prepared to end the original is void"
+		if b.conditionReason(v1alpha1.ConditionHandedOver) == ReasonEvictionBlocked {
+			why = b.Migration.Status.Message
+		}
+		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionFalse, ReasonWithdrawn, why)
+		b.decision.Wait = b.evictionWait()
+		return b.decision
+	}},
+}
+
+// losesReplacement ends a committed migration whose replacement is lost.
+func losesReplacement(b *builder) (Decision, bool) {
+	if !b.IsCommitted() || b.Migration.Status.Phase == v1alpha1.PhasePreparing {
+		return Decision{}, false
+	}
+	reason, message := b.committedLoss()
+	if reason == "" {
+		return Decision{}, false
+	}
+	o := b.original()
+	switch {
+	case o == nil || b.isTrue(v1alpha1.ConditionHandedOver) || isDisrupted(o) && o.Status.Phase == corev1.PodFailed:
+		if reason != ReasonRestoreFailed {
+			message += " after the original had gone"
+		}
+		return b.failPermanently(reason, message), true
+	case o.DeletionTimestamp == nil:
+		return b.walk(returning), true
+	}
+	return b.wait(PollInterval, "%s; waiting for pod %s to end", message, o.Name), true
+}
+
+// committedLoss says why a committed migration has lost its replacement; "" while it
+// has one, or expects one.
+func (s *State) committedLoss() (reason, message string) {
+	if s.Migration.Status.Replacement.UID == "" {
+		if s.replacement() != nil || s.method() == v1alpha1.MethodRecreate && s.stopsFirst() {
+			return "", ""
+		}
+		return ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by another client", s.Migration.Status.Replacement.Name)
+	}
+	if reason, message = s.replacementLoss(); reason != "" {
+		return reason, message
+	}
+	if s.isClaimLost() && s.replacement().Spec.NodeName == "" {
+		return ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client, so that no replacement can be placed", s.Migration.Status.CheckpointClaim)
+	}
+	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() {
+		return ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)
+	}
+	return "", ""
+}
+
+// returning returns to an original that runs, or is frozen, and whose replacement is
+// lost. While that may still work, on a node that does not answer, two copies would be
+// worse than a pause.
+var returning = []step{
+	{name: DiscardReplacement, done: func(s *State) bool { r := s.replacement(); return r == nil || r.DeletionTimestamp != nil }, action: func(b *builder) Decision {
+		return b.discard(b.replacement())
+	}},
+	{name: AwaitReplacementGone, done: func(s *State) bool { return s.replacement() == nil }, action: func(b *builder) Decision {
+		r := b.replacement()
+		return b.wait(PollInterval, "replacement %s is ending; pod %s is not touched before it is gone from node %s for certain", r.Name, b.Migration.Spec.PodName, r.Spec.NodeName)
+	}},
+	{name: ReturnToOriginal, action: func(b *builder) Decision {
+		reason, message := b.committedLoss()
+		if b.isTrue(v1alpha1.ConditionReleased) {
+			message += "; the original continues from where it was frozen, what the replacement did since is lost"
+		}
+		return b.beginRollback(reason, message)
+	}},
+}
+
+// isClaimLost reports whether the claim that the replacement mounts is gone, or being
+// deleted: the scheduler places no pod with it.
+func (s *State) isClaimLost() bool {
+	return s.needsClaim() && !s.isTrue(v1alpha1.ConditionReleased) && (s.Claim == nil || s.Claim.DeletionTimestamp != nil)
+}
