@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 	"github.com/ai-storage/orchestrator/test/devcluster"
 )
@@ -133,7 +134,8 @@ func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
 // is frozen, and the agent of the destination, which hangs, has not restored it.
 func (s *faultScene) holdSealed(t testing.TB, change func(*v1alpha1.PodMigration)) *v1alpha1.SourceReport {
 	t.Helper()
-	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "checkpoint Seal")
+	// Before the seal is asked for: it may be restored a moment later.
+	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "before "+string(decide.CheckEviction))
 	s.move(t, change)
 	await()
 	signalAgent(t, env.nodes[1], syscall.SIGSTOP)

@@ -115,11 +115,6 @@ func checkReplacement(t testing.TB, replacement *corev1.Pod, migration *v1alpha1
 	var names []string
 	for _, c := range replacement.Spec.Containers {
 		names = append(names, c.Name)
-		if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
-			return m.Name == v1alpha1.CheckpointVolumeName && m.MountPath == v1alpha1.CheckpointMountPath
-		}) {
-			t.Errorf("container %s does not mount the checkpoint claim", c.Name)
-		}
 	}
 	if !slices.Equal(names, []string{"train", "report"}) {
 		t.Errorf("the replacement has containers %v, want train and report", names)
@@ -130,12 +125,9 @@ func checkReplacement(t testing.TB, replacement *corev1.Pod, migration *v1alpha1
 	if replacement.Spec.NodeName != node {
 		t.Errorf("the replacement is on node %q, want %q", replacement.Spec.NodeName, node)
 	}
-	claim := &corev1.PersistentVolumeClaim{}
-	if err := env.client.Get(t.Context(), client.ObjectKey{Namespace: replacement.Namespace, Name: migration.Status.CheckpointClaim}, claim); err != nil {
-		t.Fatal(err)
-	}
-	if claim.Status.Phase != corev1.ClaimBound {
-		t.Errorf("the checkpoint claim is %s", claim.Status.Phase)
+	// It carries nothing, so that no StorageClass is needed, and it can move again.
+	if claim := migration.Status.CheckpointClaim; claim != "" || slices.ContainsFunc(replacement.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == v1alpha1.CheckpointVolumeName }) {
+		t.Errorf("a pod without state has checkpoint claim %q", claim)
 	}
 }
 

@@ -23,7 +23,7 @@ func newMigration(namespace, name, pod string) *v1alpha1.PodMigration {
 }
 
 // keepingClaim is a migration of a pod without state that has a claim all the same: one
-// that is to outlive the pod was asked for.
+// that outlives the pod was requested.
 func keepingClaim(m *v1alpha1.PodMigration) *v1alpha1.PodMigration {
 	m.Spec.Checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
 	return m

@@ -99,8 +99,9 @@ func (c *checker) follow(m *v1alpha1.PodMigration) {
 			l.excused = "mode " + string(mode)
 		}
 	}
-	if h != nil && h.Order == v1alpha1.OrderStopFirst || c.w.scenario.owner == ownedDeployment && c.w.scenario.recreate ||
-		c.w.scenario.owner == ownedJob && c.w.scenario.replaceFailed {
+	// What an owner wants counts as long as there is one.
+	wantsOne := c.w.scenario.owner == ownedDeployment && c.w.scenario.recreate || c.w.scenario.owner == ownedJob && c.w.scenario.replaceFailed
+	if h != nil && h.Order == v1alpha1.OrderStopFirst || wantsOne && !c.w.orphaned {
 		l.alone = true
 	}
 }
@@ -140,7 +141,8 @@ func (c *checker) holders(l *lineage, without any) (found []string) {
 		}
 	}
 	each(c.w.store, claims, func(claim *corev1.PersistentVolumeClaim) {
-		if any(claim) == without || claim.DeletionTimestamp != nil {
+		// A finalizer of the migration keeps one that a user has deleted.
+		if any(claim) == without || claim.DeletionTimestamp != nil && !slices.Contains(claim.Finalizers, v1alpha1.CheckpointFinalizer) {
 			return
 		}
 		each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
@@ -161,7 +163,8 @@ func (c *checker) contentGone(i *instance) {
 		return
 	}
 	i.settle()
-	if i.volume < l.acknowledged {
+	if i.volume < l.acknowledged || c.deletedBy[i.pod] == "user" {
+		// Who deletes the pod that works loses what is on its emptyDirs, also without a migration.
 		return
 	}
 	found := c.holders(l, i)

@@ -105,7 +105,7 @@ func (l *leader) observe(before, after client.Object) {
 		concerns := isMarked || m.Spec.PodName == object.GetName()
 		if m.Status.Phase.IsFinished() {
 			// What is made for it after its end.
-			concerns = isMarked && m.Status.Times.Finished != nil && !object.GetCreationTimestamp().Time.Before(m.Status.Times.Finished.Truncate(time.Second))
+			concerns = isMarked && (m.Status.Replacement == nil || m.Status.Replacement.UID != object.GetUID())
 		}
 		if m.Namespace == object.GetNamespace() && concerns {
 			l.enqueue(keyOf(m), l.w.now+delay)

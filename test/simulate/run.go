@@ -59,8 +59,10 @@ type Result struct {
 	Violation    *Violation
 	Trace        []string
 	Statistic    Statistic
-	// stoppedFirst: a migration of it had to.
+	// stoppedFirst: a migration of it had to. leaderCalls is how many calls the controller
+	// made.
 	stoppedFirst bool
+	leaderCalls  int
 }
 
 // endBound is how long a migration may take beyond its timeout, when nothing interferes
@@ -83,7 +85,11 @@ func Run(o Options) Result {
 }
 
 func runScenario(o Options, s *scenario) Result {
-	drawn := drawDisturbances(rand.New(rand.NewPCG(o.Seed, disturbanceSource)))
+	return runDisturbed(o, s, drawDisturbances(rand.New(rand.NewPCG(o.Seed, disturbanceSource))))
+}
+
+// runDisturbed runs a scenario with disturbances that are given.
+func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	if o.Only != nil {
 		kept := []Disturbance{}
 		for _, i := range o.Only {
@@ -109,6 +115,7 @@ func runScenario(o Options, s *scenario) Result {
 	r := Result{Seed: o.Seed, Scenario: s.String(), Disturbances: drawn, Violation: w.failure, Trace: w.trace, Statistic: w.statistic}
 	r.Statistic.Simulated = w.now
 	r.Statistic.Ends = w.ends()
+	r.leaderCalls = w.leaderCalls
 	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
 		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
 	})

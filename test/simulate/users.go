@@ -187,6 +187,7 @@ func (w *world) orphan(owner client.Object) {
 	if owner == nil {
 		return
 	}
+	w.orphaned = true
 	w.checks.touchAll("a user orphaned pods")
 	_ = w.delete(kindOf(owner), owner.GetNamespace(), owner.GetName(), preconditions{}, nil, false)
 	for _, k := range []kind{pods, replicaSets} {

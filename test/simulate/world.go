@@ -20,6 +20,8 @@ type world struct {
 	now    moment
 	events eventQueue
 	number int
+	// orphaned: the owner was deleted, and has left its pods behind.
+	orphaned bool
 	// random draws what happens by itself: latencies, names, durations. What the seed
 	// draws of the scenario and of disturbances is drawn before, from other sources.
 	random    *rand.Rand

@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -116,8 +117,7 @@ func (r *reconciler) gatherStrays(ctx context.Context, s *decide.State) error {
 		return nil
 	}
 	claim, err := read(ctx, r.live, m.Namespace, m.Status.CheckpointClaim, &corev1.PersistentVolumeClaim{})
-	// A claim that was kept may have been created in the very second of the end.
-	if err == nil && claim != nil && wasMadeLate(m, claim) && claim.CreationTimestamp.After(m.Status.Times.Finished.Time) {
+	if err == nil && claim != nil && isUnused(m, claim) {
 		s.StrayClaim = claim
 	}
 	return err
@@ -131,18 +131,12 @@ const (
 	replacementLateness = 10 * time.Minute
 )
 
-// wasMadeLate reports whether an object with the mark of a migration was created after
-// its end. Moments of creation are stored in whole seconds.
-func wasMadeLate(m *v1alpha1.PodMigration, object metav1.Object) bool {
-	finished, created := m.Status.Times.Finished, object.GetCreationTimestamp().Time
-	return finished != nil && m.Status.Phase.IsFinished() && v1alpha1.OwnedBy(object.GetLabels(), m.UID) &&
-		!created.Before(finished.Truncate(time.Second)) && !created.After(finished.Add(lateness))
-}
-
 // isStray reports whether a pod was created for a migration that had finished, and would
-// have been removed with it.
+// have been removed with it: it has a name that the migration gives, and is not the pod
+// that is recorded. Moments are those of two clocks, and only bound how long that counts.
 func isStray(m *v1alpha1.PodMigration, pod metav1.Object) bool {
-	if !wasMadeLate(m, pod) {
+	finished, created := m.Status.Times.Finished, pod.GetCreationTimestamp().Time
+	if finished == nil || !m.Status.Phase.IsFinished() || !v1alpha1.OwnedBy(pod.GetLabels(), m.UID) || created.After(finished.Add(lateness)) {
 		return false
 	}
 	is := func(reference *v1alpha1.PodReference) bool {
@@ -152,7 +146,14 @@ func isStray(m *v1alpha1.PodMigration, pod metav1.Object) bool {
 	if is(m.Status.Placeholder) || checkpoint != nil && is(checkpoint.Carrier) {
 		return true
 	}
-	return m.Status.Phase != v1alpha1.PhaseSucceeded && is(m.Status.Replacement) && !pod.GetCreationTimestamp().After(m.Status.Times.Finished.Add(replacementLateness))
+	return m.Status.Phase != v1alpha1.PhaseSucceeded && is(m.Status.Replacement) && !created.After(finished.Add(replacementLateness))
+}
+
+// isUnused reports whether a claim of a migration that has finished still goes with the
+// record: one that was used, or is kept, does not.
+func isUnused(m *v1alpha1.PodMigration, claim metav1.Object) bool {
+	return m.Status.Phase.IsFinished() && v1alpha1.OwnedBy(claim.GetLabels(), m.UID) &&
+		slices.ContainsFunc(claim.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == m.UID })
 }
 
 // gatherRequest reads what a request is checked against.

@@ -26,14 +26,19 @@ func TestStrays(t *testing.T) {
 		pod   *corev1.Pod
 		want  bool
 	}{
-		"late replacement":                      {v1alpha1.PhaseFailed, made("train-r", time.Minute), true},
-		"late replacement of a cancelled one":   {v1alpha1.PhaseCancelled, made("train-r", 0), true},
-		"late placeholder":                      {v1alpha1.PhaseSucceeded, made("placeholder", time.Minute), true},
-		"late carrier":                          {v1alpha1.PhaseFailed, made("carrier", time.Minute), true},
-		"placeholder half an hour later":        {v1alpha1.PhaseFailed, made("placeholder", 30*time.Minute), true},
-		"placeholder hours later":               {v1alpha1.PhaseFailed, made("placeholder", 2*time.Hour), false},
-		"made before the end":                   {v1alpha1.PhaseFailed, made("train-r", -2*time.Second), false},
-		"made again by a user":                  {v1alpha1.PhaseFailed, made("train-r", time.Hour), false},
+		"late replacement":                    {v1alpha1.PhaseFailed, made("train-r", time.Minute), true},
+		"late replacement of a cancelled one": {v1alpha1.PhaseCancelled, made("train-r", 0), true},
+		"late placeholder":                    {v1alpha1.PhaseSucceeded, made("placeholder", time.Minute), true},
+		"late carrier":                        {v1alpha1.PhaseFailed, made("carrier", time.Minute), true},
+		"placeholder half an hour later":      {v1alpha1.PhaseFailed, made("placeholder", 30*time.Minute), true},
+		"placeholder hours later":             {v1alpha1.PhaseFailed, made("placeholder", 2*time.Hour), false},
+		"by a clock that is behind":           {v1alpha1.PhaseFailed, made("train-r", -20*time.Second), true},
+		"the one that is recorded": {v1alpha1.PhaseFailed, func() *corev1.Pod {
+			pod := made("placeholder", -time.Minute)
+			pod.UID = "uid-of-the-first"
+			return pod
+		}(), false},
+		"created again by a user":               {v1alpha1.PhaseFailed, made("train-r", time.Hour), false},
 		"the replacement of one that succeeded": {v1alpha1.PhaseSucceeded, made("train-r", time.Minute), false},
 		"another name":                          {v1alpha1.PhaseFailed, made("train-copy", time.Minute), false},
 		"while it runs":                         {v1alpha1.PhaseHandingOver, made("train-r", time.Minute), false},
@@ -52,5 +57,23 @@ func TestStrays(t *testing.T) {
 		if got := isStray(m, test.pod); got != test.want {
 			t.Errorf("%s: stray %t, want %t", name, got, test.want)
 		}
+	}
+}
+
+// A claim that was used, or is kept, has not the record of its migration as an owner.
+func TestUnusedClaims(t *testing.T) {
+	m := in(v1alpha1.PhaseFailed)
+	m.UID = "m"
+	claim := fixture.MakeClaim("checkpoint", corev1.ReadWriteOnce)
+	claim.Labels = map[string]string{v1alpha1.MigrationUIDLabel: "m"}
+	if isUnused(m, claim) {
+		t.Error("a claim that is kept counts as unused")
+	}
+	claim.OwnerReferences = []metav1.OwnerReference{{Kind: "PodMigration", Name: "m", UID: "m"}}
+	if !isUnused(m, claim) {
+		t.Error("a claim that goes with the record is kept")
+	}
+	if m.Status.Phase = v1alpha1.PhaseHandingOver; isUnused(m, claim) {
+		t.Error("a claim counts as unused while its migration runs")
 	}
 }

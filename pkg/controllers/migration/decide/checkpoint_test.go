@@ -340,6 +340,14 @@ func adopted() *scene {
 	return markedOriginal().with(func(s *scene) { s.Replacement = owners.Adopted(s.Replacement, s.Owner) })
 }
 
+// bothStay is a scene in which the ReplicaSet has both pods, and no budget allows the
+// eviction until the deadline.
+func bothStay() *scene {
+	return adopted().committed().set(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonEvictionBlocked).with(func(s *scene) {
+		s.Migration.Status.Times.Started = ago(time.Hour)
+	})
+}
+
 func TestReplicaSetTakesTheReplacement(t *testing.T) {
 	const pending, placing, handing = v1alpha1.PhasePending, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	check(t, []row{
@@ -360,6 +368,11 @@ func TestReplicaSetTakesTheReplacement(t *testing.T) {
 		{"the ReplicaSet deleted it for another replacement", adopting(handing).with(func(s *scene) { s.Pod = nil }).
 			set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
 			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferLate, handing, "", ""},
+		{"the ReplicaSet has chosen it for the replacement of another pod", markedOriginal().with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, "", "takes over"},
+		{"it was deleted while the replacement was starting", markedOriginal().with(func(s *scene) { deleting(s.Pod); s.Replacement = replacementPod().Obj() }), NoAction, handing, ReasonOriginalDeleted, ""},
+		{"both stay: the mark goes", bothStay(), UnmarkOriginal, handing, "", ""},
+		{"both stay", bothStay().with(func(s *scene) { s.Pod = owners.WithoutDeletionCost(s.Pod); s.Claim = nil }), NoAction, v1alpha1.PhaseFailed, "", "both run"},
+		{"both stay, and there is time left", bothStay().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Minute) }), Evict, handing, "", ""},
 		{"cancelled before it was offered", markedOriginal().committed().with(func(s *scene) { s.Migration.Spec.Cancel = true }), WithdrawEviction, handing, "", ""},
 		{"cancelled too late", adopted().committed().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", ""},
 		{"the ReplicaSet is gone", markedOriginal().committed().with(func(s *scene) { s.Owner.ReplicaSet = nil }), Evict, handing, "", ""},

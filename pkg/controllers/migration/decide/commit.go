@@ -73,6 +73,17 @@ func losesReplacement(b *builder) (Decision, bool) {
 	return b.wait(PollInterval, "%s; waiting for pod %s to end", message, o.Name), true
 }
 
+// keepsBoth ends a migration whose ReplicaSet has both pods and wants both, and whose
+// original may not be evicted in time: it has deleted another pod for the replacement.
+func keepsBoth(b *builder) (Decision, bool) {
+	r := b.replacement()
+	if !b.IsCommitted() || r == nil || !originalRuns(b.State) || !b.isOffered(r) || b.isTrue(v1alpha1.ConditionReleased) ||
+		b.conditionReason(v1alpha1.ConditionHandedOver) != ReasonEvictionBlocked || b.Now.Before(b.deadline()) {
+		return Decision{}, false
+	}
+	return b.failPermanently(ReasonEvictionBlocked, fmt.Sprintf("ReplicaSet %s has taken replacement %s and kept pod %s, which may not be evicted: both run", b.Owner.ReplicaSet.Name, r.Name, b.original().Name)), true
+}
+
 // committedLoss says why a committed migration has lost its replacement; "" while it
 // has one, or expects one.
 func (s *State) committedLoss() (reason, message string) {

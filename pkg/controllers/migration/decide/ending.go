@@ -11,6 +11,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
 // ending are the steps after a replacement is ready, and the original gone.
@@ -31,7 +32,7 @@ func isNotMeasured(s *State) bool {
 
 // claimHasOwner reports whether the checkpoint claim is as it should be once it has been
 // used: without the finalizer of the migration, and owned by the replacement, as its
-// policy says. One that a migration did not create is left alone.
+// policy says. One that a migration did not create is not touched.
 func claimHasOwner(s *State) bool {
 	c := s.keptClaim()
 	if c == nil {
@@ -86,6 +87,9 @@ func (b *builder) failPermanently(reason, message string) Decision {
 }
 
 var failing = []step{
+	{name: UnmarkOriginal, applies: originalRuns, done: func(s *State) bool { return !owners.HasLowestDeletionCost(s.original()) }, action: func(b *builder) Decision {
+		return b.do(ChangeObject{b.original(), owners.WithoutDeletionCost(b.original())})
+	}},
 	// One without a node has never run, and would wait for ever.
 	{name: DiscardReplacement, applies: func(s *State) bool {
 		r := s.replacement()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
 // guard is what comes before the steps. It decides nothing where it does not apply.
@@ -18,7 +19,7 @@ type guard func(*builder) (_ Decision, decided bool)
 // guards are asked in this order; the first that decides counts.
 var guards = []guard{
 	finished, unprotected, rollsBack, cancelledWhilePending,
-	withdrawsEviction, losesReplacement,
+	withdrawsEviction, losesReplacement, keepsBoth,
 	disruptedOriginal, stopped,
 }
 
@@ -154,6 +155,12 @@ func disruptedOriginal(b *builder) (Decision, bool) {
 		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonOffered, "the ReplicaSet has the replacement, and deletes the original")
 		return b.decision, true
 	}
+	if b.isReplacedByOwner() {
+		// It may have chosen this one for the replacement of another pod: it takes ours for it.
+		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonOffered, "the ReplicaSet has deleted the original, and takes the replacement")
+		b.say("the original is going, its replacement takes over")
+		return b.decision, true
+	}
 	if b.IsCommitted() || !b.isAccepted() || o == nil || !isDisrupted(o) || !b.survivesOriginal() {
 		return Decision{}, false
 	}
@@ -162,6 +169,13 @@ func disruptedOriginal(b *builder) (Decision, bool) {
 	b.event(true, o, ReasonDisrupted, message)
 	b.say("%s", message)
 	return b.decision, true
+}
+
+// isReplacedByOwner reports whether the ReplicaSet of an original that goes can take the
+// replacement in its place, which is ready and needs no state.
+func (s *State) isReplacedByOwner() bool {
+	return !s.IsCommitted() && s.isHandingOver() && s.adopts() && !s.carries() && s.originalEnding() &&
+		s.Owner.ReplicaSet != nil && s.replacement() != nil && s.isReplacementReady() && owners.Refuse(s.replacement(), s.Owner) == nil
 }
 
 // survivesOriginal reports whether the migration can go on without its original.

@@ -62,6 +62,8 @@ const (
 	ReasonWebhookMissed      = "WebhookMissed"
 	ReasonPlaceholderDeleted = "PlaceholderDeleted"
 
+	// ReasonOriginalOrphaned: the owner of the original was deleted without its pods.
+	ReasonOriginalOrphaned = "OriginalOrphaned"
 	// ReasonOriginalEnded: the owner of the original has finished, or is gone.
 	ReasonOriginalEnded = "OriginalEnded"
 	// ReasonContainersChanged: a container of the original finished or started,

@@ -36,8 +36,9 @@ var undoing = []step{
 		return o == nil || !hasHoldFinalizer(o) && (s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o))
 	}, action: (*builder).setBarrier, settle: (*builder).barrierSet},
 	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return b.discard(b.rival()) }},
-	{name: EndOriginal, applies: func(s *State) bool { return isReleased(s) && owners.Abandons(s.Owner) != "" && !s.isOrphaned() }, action: (*builder).endOriginal},
-	{name: ReadoptOriginal, applies: func(s *State) bool { return isReleased(s) && owners.Abandons(s.Owner) == "" }, action: (*builder).readoptOriginal},
+	{name: OrphanOriginal, applies: isReleased, done: func(s *State) bool { return !s.isOrphaned() }, action: (*builder).orphanOriginal},
+	{name: EndOriginal, applies: isReleased, done: func(s *State) bool { return owners.Abandons(s.Owner) == "" }, action: (*builder).endOriginal},
+	{name: ReadoptOriginal, applies: isReleased, action: (*builder).readoptOriginal},
 	{name: DiscardReplacement, applies: replacementMayEnd, action: (*builder).removeReplacement},
 	{name: DeleteCarrier, applies: func(s *State) bool { return s.mayEnd(s.carrier(), s.SourceDown) }, action: func(b *builder) Decision { return b.removeMade(b.carrier()) }},
 	{name: DeletePlaceholder, applies: func(s *State) bool { return s.mayEnd(s.placeholder(), s.DestinationDown) }, action: func(b *builder) Decision { return b.removeMade(b.placeholder()) }},
@@ -94,7 +95,16 @@ func (s *State) rival() *corev1.Pod {
 // (kubectl delete --cascade=orphan), as the replacement shows: the original stays as well.
 func (s *State) isOrphaned() bool {
 	r := s.replacement()
-	return r != nil && r.DeletionTimestamp == nil && metav1.GetControllerOf(r) == nil && owners.NeedsWebhook(s.method())
+	return owners.Abandons(s.Owner) != "" && r != nil && r.DeletionTimestamp == nil && metav1.GetControllerOf(r) == nil && owners.NeedsWebhook(s.method())
+}
+
+// orphanOriginal makes the original one that belongs to nobody, for good.
+func (b *builder) orphanOriginal() Decision {
+	o := b.original()
+	orphaned := o.DeepCopy()
+	delete(orphaned.Annotations, v1alpha1.ReleasedAnnotation)
+	b.event(true, o, ReasonOriginalOrphaned, fmt.Sprintf("Pod %s belongs to nobody any more: its owner was deleted and has left its pods behind", o.Name))
+	return b.do(ChangeObject{o, orphaned})
 }
 
 // endOriginal ends an original that its owner would never look at again: nobody else would

@@ -35,7 +35,8 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 		return b.do(ChangeObject{r, owners.Adopted(r, b.Owner)})
 	}, settle: (*builder).offered},
 	{name: AwaitAdoption, applies: awaitsAdoption, done: func(s *State) bool {
-		return s.conditionReason(v1alpha1.ConditionHandedOver) == ReasonOffered && s.since(v1alpha1.ConditionHandedOver) >= adoptionGrace
+		reason := s.conditionReason(v1alpha1.ConditionHandedOver)
+		return reason == ReasonEvictionBlocked || reason == ReasonOffered && s.since(v1alpha1.ConditionHandedOver) >= adoptionGrace
 	}, action: (*builder).awaitAdoption},
 	evict,
 	{name: AwaitOriginalGone, done: (*State).originalEnded, action: func(b *builder) Decision {

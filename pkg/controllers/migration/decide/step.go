@@ -93,6 +93,7 @@ const (
 	SetRollbackBarrier v1alpha1.Step = "SetRollbackBarrier"
 	DiscardRival       v1alpha1.Step = "DiscardRival"
 	ReadoptOriginal    v1alpha1.Step = "ReadoptOriginal"
+	OrphanOriginal     v1alpha1.Step = "OrphanOriginal"
 	EndOriginal        v1alpha1.Step = "EndOriginal"
 	DiscardReplacement v1alpha1.Step = "DiscardReplacement"
 	DeleteReplacement  v1alpha1.Step = "DeleteReplacement"
@@ -101,6 +102,7 @@ const (
 	DeleteClaim        v1alpha1.Step = "DeleteClaim"
 	FinishRollback     v1alpha1.Step = "FinishRollback"
 
+	UnmarkOriginal   v1alpha1.Step = "UnmarkOriginal"
 	FinishFailed     v1alpha1.Step = "FinishFailed"
 	RemoveFinalizer  v1alpha1.Step = "RemoveFinalizer"
 	DeleteStray      v1alpha1.Step = "DeleteStray"
