@@ -324,7 +324,7 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
 		return err
 	}
-	i, on, err := a.original(m)
+	before, _, err := a.original(m)
 	if err != nil {
 		return err
 	}
@@ -332,11 +332,11 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
 		a.records = append(a.records, frozenRecord{
 			key: keyOf(m), migration: m.UID, pod: pod, attempt: m.Status.Checkpoint.Attempt,
-			until: a.w.now + m.Spec.Checkpoint.MaxFreeze(), boots: a.m.boots, restarts: i.restarts,
+			until: a.w.now + m.Spec.Checkpoint.MaxFreeze(), boots: a.m.boots, restarts: before.restarts,
 		})
 		a.beginWatch()
-		i.change(func() { i.frozen = true })
-		a.w.say(a.name, "freezes %s at work %d", i.name, i.volume)
+		before.change(func() { before.frozen = true })
+		a.w.say(a.name, "freezes %s at work %d", before.name, before.volume)
 		sealed.FrozenAt = a.microNow()
 	}
 	took := a.w.between(20*time.Millisecond, a.w.scenario.sealing)
@@ -347,7 +347,7 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	if took > limit {
 		return a.fail(m, "FreezeTooLong")
 	}
-	i, on, err = a.original(m)
+	i, on, err := a.original(m)
 	if err != nil {
 		return err
 	}

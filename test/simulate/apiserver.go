@@ -230,7 +230,7 @@ func (w *world) delete(k kind, namespace, name string, p preconditions, seconds 
 		return nil
 	}
 	if grace == 0 && len(stored.GetFinalizers()) == 0 {
-		w.store.remove(stored)
+		w.remove(stored)
 		w.say(w.actor, "deletes %s, which is gone", describe(stored))
 		w.wrote(stored, nil)
 		return nil

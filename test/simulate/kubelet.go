@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -168,7 +169,7 @@ func (i *instance) writeRunning(ready bool) {
 			p.Status.ContainerStatuses = nil
 			for _, c := range p.Spec.Containers {
 				p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{
-					Name: c.Name, Image: c.Image, ImageID: c.Image, ContainerID: "containerd://" + string(i.pod) + "-" + c.Name + "-" + string(rune('0'+i.restarts%10)),
+					Name: c.Name, Image: c.Image, ImageID: c.Image, ContainerID: "containerd://" + string(i.pod) + "-" + c.Name + "-" + fmt.Sprint(i.restarts),
 					Ready: ready, Started: ptr.To(true), RestartCount: i.restarts,
 					State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: w.stamp()}},
 				})

@@ -108,15 +108,6 @@ func (m *machine) instance(pod types.UID) *instance {
 	return nil
 }
 
-func (w *world) machine(node string) *machine {
-	for _, m := range w.machines {
-		if m.node == node {
-			return m
-		}
-	}
-	return nil
-}
-
 func (w *world) instance(pod types.UID) *instance {
 	for _, m := range w.machines {
 		if i := m.instance(pod); i != nil {

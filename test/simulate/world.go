@@ -30,7 +30,6 @@ type world struct {
 	scenario  *scenario
 
 	leaders  []*leader
-	agents   map[string]*agent
 	machines []*machine
 	webhook  *webhook
 	work     *ledger
