@@ -579,20 +579,20 @@ func TestASealIsReportedOrAbandoned(t *testing.T) {
 // The watchdog and the reconciliation act on the same pod. What one has decided is void
 // when the other has thawed the pod, or frozen it anew, in between.
 func TestADecisionAboutAnEarlierFreezeIsVoid(t *testing.T) {
-	b := newBench(t)
-	earlier := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: "original", PodName: "train", FrozenAt: time.Now(), Sealed: true}
-	later := earlier
-	later.FrozenAt = earlier.FrozenAt.Add(time.Second)
-	for name, now := range map[string]*record{"thawed": nil, "frozen anew": &later} {
+	for name, isFrozen := range map[string]bool{"thawed": false, "frozen anew": true} {
 		t.Run(name, func(t *testing.T) {
-			if now != nil {
-				if err := b.source.records.put(*now); err != nil {
+			b := newBench(t)
+			earlier := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: "original", PodName: "train", FrozenAt: time.Now(), Sealed: true}
+			later := earlier
+			later.FrozenAt = earlier.FrozenAt.Add(time.Second)
+			if isFrozen {
+				if err := b.source.records.put(later); err != nil {
 					t.Fatal(err)
 				}
 			}
-			b.node.set(b.node.frozen, "original", now != nil)
+			b.node.set(b.node.frozen, "original", isFrozen)
 			b.node.onFreeze = func() { t.Error("it was frozen") }
-			if now != nil {
+			if isFrozen {
 				if err := b.source.thaw(earlier); err != nil {
 					t.Fatal(err)
 				}
@@ -603,7 +603,7 @@ func TestADecisionAboutAnEarlierFreezeIsVoid(t *testing.T) {
 			if err := b.source.killAndHold(t.Context(), earlier); err != nil {
 				t.Fatal(err)
 			}
-			b.wantFrozen(now != nil)
+			b.wantFrozen(isFrozen)
 			if b.node.killed["original"] {
 				t.Error("it was killed")
 			}
