@@ -17,7 +17,7 @@ var mutants = []mutant{
 	},
 	{
 		name:    "an original returns beside a replacement that may still run",
-		file:    "pkg/controllers/migration/decide/guards.go",
+		file:    "pkg/controllers/migration/decide/commit.go",
 		text:    "done: func(s *State) bool { return s.replacement() == nil }, action: func(b *builder) Decision {\n\t\tr := b.replacement()",
 		changed: "done: func(s *State) bool { return true }, action: func(b *builder) Decision {\n\t\tr := b.replacement()",
 	},
