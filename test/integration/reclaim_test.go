@@ -133,9 +133,13 @@ func TestAFinishedContainerIsShrunkAndGetsItsRequestsBackWhenItStartsAgain(t *te
 	if record := shrunk.Annotations[v1alpha1.ReclaimedAnnotation]; !strings.Contains(record, "900m") {
 		t.Errorf("the record %q does not tell the original", record)
 	}
-	if cpu := metricValue(t, registry, "ai_storage_reclaim_cpu_cores_total"); cpu < 0.8989 || cpu > 0.8991 {
-		t.Errorf("the metric tells %v cores, want 0.899", cpu)
-	}
+	// It is counted when the record is final, which is after the resize.
+	eventually(t, 10*time.Second, func(context.Context) error {
+		if cpu := metricValue(t, registry, "ai_storage_reclaim_cpu_cores_total"); cpu < 0.8989 || cpu > 0.8991 {
+			return fmt.Errorf("the metric tells %v cores, want 0.899", cpu)
+		}
+		return nil
+	})
 	w.wantEvent("train", reclaim.ReasonReclaimed, "899m CPU and 63 MiB")
 
 	// The API server takes no other way back from an end with 0.
