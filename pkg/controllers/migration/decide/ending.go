@@ -14,10 +14,19 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
+// endCarrier and endPlaceholder remove the helper pods that are left. Nobody waits for
+// them to be gone.
+var (
+	endCarrier     = step{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier}
+	endPlaceholder = step{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision {
+		return b.do(DeleteObject{b.placeholder()})
+	}}
+)
+
 // ending are the steps after a replacement is ready, and the original gone.
 var ending = []step{
-	{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier},
-	{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision { return b.do(DeleteObject{b.placeholder()}) }},
+	endCarrier,
+	endPlaceholder,
 	{name: AdoptClaim, done: claimHasOwner, action: (*builder).adoptClaim},
 	{name: MeasureAfter, done: func(s *State) bool { return s.Migration.Status.After != nil || isNotMeasured(s) }, action: func(b *builder) Decision {
 		return b.do(MeasurePod{b.replacement()})
@@ -97,8 +106,8 @@ var failing = []step{
 	}, action: func(b *builder) Decision {
 		return b.discard(b.replacement())
 	}},
-	{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier},
-	{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision { return b.do(DeleteObject{b.placeholder()}) }},
+	endCarrier,
+	endPlaceholder,
 	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},
 	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() != nil }, done: claimHasOwner, action: (*builder).adoptClaim},
 	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && s.ownsClaim() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: (*builder).deleteClaim},
@@ -240,7 +249,7 @@ func (s *State) ownsClaim() bool {
 }
 
 func isOwnedByPod(owners []metav1.OwnerReference, pod *corev1.Pod) bool {
-	return slices.ContainsFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == pod.UID })
+	return isOwnedBy(owners, pod.UID)
 }
 
 // measuredAfter waits for a sample that is about the replacement alone: its whole

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -34,7 +33,7 @@ var undoing = []step{
 	{name: SetRollbackBarrier, applies: hadPlace, done: func(s *State) bool {
 		o := s.original()
 		return o == nil || !hasHoldFinalizer(o) && (s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o))
-	}, action: (*builder).setBarrier, settle: (*builder).barrierSet},
+	}, action: (*builder).setBarrier},
 	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return b.discard(b.rival()) }},
 	{name: OrphanOriginal, applies: isReleased, done: func(s *State) bool { return !s.isOrphaned() }, action: (*builder).orphanOriginal},
 	{name: EndOriginal, applies: isReleased, done: func(s *State) bool { return owners.Abandons(s.Owner) == "" }, action: (*builder).endOriginal},
@@ -62,14 +61,6 @@ func hadPlace(s *State) bool {
 func (b *builder) setBarrier() Decision {
 	o := b.original()
 	return b.do(ChangeObject{o, withRollbackBarrier(o, b.barrier())})
-}
-
-// barrierSet looks again, whatever has happened to the original meanwhile.
-func (b *builder) barrierSet(r Result) (Decision, error) {
-	if apierrors.IsNotFound(r.Err) {
-		return b.decision, nil
-	}
-	return b.decision, r.Err
 }
 
 // isReleased reports whether the original has to return to its owner.

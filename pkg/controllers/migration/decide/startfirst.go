@@ -33,7 +33,7 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 	{name: OfferReplacement, applies: offersReplacement, action: func(b *builder) Decision {
 		r := b.replacement()
 		return b.do(ChangeObject{r, owners.Adopted(r, b.Owner)})
-	}, settle: (*builder).offered},
+	}},
 	{name: AwaitAdoption, applies: awaitsAdoption, done: func(s *State) bool {
 		reason := s.conditionReason(v1alpha1.ConditionHandedOver)
 		return reason == ReasonEvictionBlocked || reason == ReasonOffered && s.since(v1alpha1.ConditionHandedOver) >= adoptionGrace
@@ -194,14 +194,6 @@ func (b *builder) awaitReady() Decision {
 		return b.wait(min(left, readyPoll), "replacement %s is ready, and has to stay so for %s before the original is evicted", r.Name, left.Round(time.Second))
 	}
 	return b.wait(readyPoll, "replacement %s is not ready, not evicting the original: %s", r.Name, startProgress(r))
-}
-
-// offered waits for the ReplicaSet to have seen the replacement.
-func (b *builder) offered(r Result) (Decision, error) {
-	if r.Err != nil && !apierrors.IsNotFound(r.Err) {
-		return b.decision, r.Err
-	}
-	return b.decision, nil
 }
 
 // awaitAdoption waits for the ReplicaSet to delete the original. When it wants one
