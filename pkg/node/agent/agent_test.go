@@ -23,28 +23,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
-
-// moving is a migration in a step, with what the source has reported.
-func moving(step v1alpha1.CheckpointStep, phase v1alpha1.SourcePhase) *v1alpha1.PodMigration {
-	m := &v1alpha1.PodMigration{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "m", UID: "11111111-1111-1111-1111-111111111111"},
-		Status: v1alpha1.PodMigrationStatus{
-			Phase:       v1alpha1.PhaseHandingOver,
-			Original:    &v1alpha1.PodReference{Name: "train", UID: "original", NodeName: "a"},
-			Replacement: &v1alpha1.PodReference{Name: "train-r", UID: "replacement", NodeName: "b"},
-			Checkpoint: &v1alpha1.CheckpointStatus{
-				Mode: v1alpha1.CheckpointFrozen, Volumes: []string{"work"}, Attempt: 2, Step: step,
-				Carrier: &v1alpha1.PodReference{Name: "carrier", UID: "carrier", NodeName: "a"},
-			},
-		},
-	}
-	if phase != "" {
-		m.Status.Checkpoint.Source = &v1alpha1.SourceReport{Node: "a", Attempt: 2, Phase: phase, Pass: 3, ManifestDigest: "sha256:x"}
-	}
-	return m
-}
 
 // node plays the node: directories are real, pods are not.
 type node struct {
@@ -212,7 +193,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{T: t, state: t.TempDir(), node: &node{
 		root: t.TempDir(), claim: t.TempDir(), frozen: map[types.UID]bool{}, killed: map[types.UID]bool{}, boot: "first", containers: []string{"c1", "pause"},
 	}}
-	m := moving(v1alpha1.StepMeasure, "")
+	m := fixture.Moving(v1alpha1.StepMeasure, "")
 	m.Status.Checkpoint.Attempt = 1
 	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
 	b.client = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(m, &corev1.Pod{}).WithObjects(m,

@@ -5,6 +5,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
@@ -15,7 +16,7 @@ func everyState(visit func(m *v1alpha1.PodMigration, o Original)) {
 		for _, reported := range []v1alpha1.SourcePhase{"", v1alpha1.SourceMeasured, v1alpha1.SourceCopying, v1alpha1.SourceCopied, v1alpha1.SourceSealing, v1alpha1.SourceSealed, v1alpha1.SourceThawed, v1alpha1.SourceFailed} {
 			for _, phase := range []v1alpha1.Phase{v1alpha1.PhaseHandingOver, v1alpha1.PhaseSucceeded, v1alpha1.PhaseFailed, v1alpha1.PhaseCancelled} {
 				for bits := range 1 << 6 {
-					m := ended(moving(step, reported), phase)
+					m := ended(fixture.Moving(step, reported), phase)
 					for i, condition := range conditions {
 						if bits>>i&1 == 1 {
 							m = with(m, condition, metav1.ConditionTrue)

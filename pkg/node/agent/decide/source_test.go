@@ -6,28 +6,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
-
-// moving is a migration in a step, with what the source has reported.
-func moving(step v1alpha1.CheckpointStep, phase v1alpha1.SourcePhase) *v1alpha1.PodMigration {
-	m := &v1alpha1.PodMigration{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "m", UID: "11111111-1111-1111-1111-111111111111"},
-		Status: v1alpha1.PodMigrationStatus{
-			Phase:       v1alpha1.PhaseHandingOver,
-			Original:    &v1alpha1.PodReference{Name: "train", UID: "original", NodeName: "a"},
-			Replacement: &v1alpha1.PodReference{Name: "train-r", UID: "replacement", NodeName: "b"},
-			Checkpoint: &v1alpha1.CheckpointStatus{
-				Mode: v1alpha1.CheckpointFrozen, Volumes: []string{"work"}, Attempt: 2, Step: step,
-				Carrier: &v1alpha1.PodReference{Name: "carrier", UID: "carrier", NodeName: "a"},
-			},
-		},
-	}
-	if phase != "" {
-		m.Status.Checkpoint.Source = &v1alpha1.SourceReport{Node: "a", Attempt: 2, Phase: phase, Pass: 3, ManifestDigest: "sha256:x"}
-	}
-	return m
-}
 
 func reported(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.PodMigration {
 	m.Status.Checkpoint.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 2, Phase: phase, PodUID: "replacement", Pass: 3}
@@ -47,20 +28,20 @@ func ended(m *v1alpha1.PodMigration, phase v1alpha1.Phase) *v1alpha1.PodMigratio
 func TestSourceTask(t *testing.T) {
 	const sealed = v1alpha1.ConditionSealed
 	yes, no := metav1.ConditionTrue, metav1.ConditionFalse
-	older := moving(v1alpha1.StepCopy, v1alpha1.SourceCopied)
+	older := fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopied)
 	older.Status.Checkpoint.Source.Attempt = 1
-	stateless := moving(v1alpha1.StepSeal, "")
+	stateless := fixture.Moving(v1alpha1.StepSeal, "")
 	stateless.Status.Checkpoint.Volumes = nil
 	const rolledBack = v1alpha1.ConditionRolledBack
 	released := func() *v1alpha1.PodMigration {
-		return with(with(moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionReleased, yes)
+		return with(with(fixture.Moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionReleased, yes)
 	}
 	undone := func(m *v1alpha1.PodMigration) *v1alpha1.PodMigration {
 		m.Status.Checkpoint.Step = v1alpha1.StepAbort
 		return with(m, rolledBack, no)
 	}
 	accepted := func() *v1alpha1.PodMigration {
-		return with(moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), sealed, yes)
+		return with(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), sealed, yes)
 	}
 	tests := []struct {
 		name    string
@@ -70,32 +51,32 @@ func TestSourceTask(t *testing.T) {
 		want    Task
 	}{
 		{"nothing is carried", stateless, 0, false, TaskNone},
-		{"not asked yet", moving("", ""), 0, false, TaskNone},
-		{"not asked yet, and frozen", moving("", ""), 2, false, TaskThaw},
-		{"measure", moving(v1alpha1.StepMeasure, ""), 0, false, TaskMeasure},
-		{"measured", moving(v1alpha1.StepMeasure, v1alpha1.SourceMeasured), 0, false, TaskNone},
-		{"copy", moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured), 0, false, TaskCopy},
-		{"copy: interrupted", moving(v1alpha1.StepCopy, v1alpha1.SourceCopying), 0, false, TaskCopy},
+		{"not asked yet", fixture.Moving("", ""), 0, false, TaskNone},
+		{"not asked yet, and frozen", fixture.Moving("", ""), 2, false, TaskThaw},
+		{"measure", fixture.Moving(v1alpha1.StepMeasure, ""), 0, false, TaskMeasure},
+		{"measured", fixture.Moving(v1alpha1.StepMeasure, v1alpha1.SourceMeasured), 0, false, TaskNone},
+		{"copy", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured), 0, false, TaskCopy},
+		{"copy: interrupted", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopying), 0, false, TaskCopy},
 		{"copy: the report is of an earlier attempt", older, 0, false, TaskCopy},
-		{"copied", moving(v1alpha1.StepCopy, v1alpha1.SourceCopied), 0, false, TaskNone},
-		{"copy failed", moving(v1alpha1.StepCopy, v1alpha1.SourceFailed), 0, false, TaskNone},
-		{"copy while frozen", moving(v1alpha1.StepCopy, ""), 2, false, TaskThaw},
-		{"seal", moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), 0, false, TaskSeal},
-		{"seal: interrupted", moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), 2, false, TaskSeal},
-		{"sealed: stays frozen", moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 2, false, TaskKeepFrozen},
-		{"sealed without freezing", moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 0, false, TaskNone},
-		{"seal failed", moving(v1alpha1.StepSeal, v1alpha1.SourceFailed), 2, false, TaskThaw},
-		{"frozen by an earlier attempt", moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 1, false, TaskThaw},
-		{"released: stays frozen", moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), 2, false, TaskKeepFrozen},
-		{"released and evicted", with(moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), 2, true, TaskKill},
-		{"deleted by another client before the seal was accepted", with(moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), sealed, no), 2, true, TaskKeepFrozen},
-		{"rolled back", moving(v1alpha1.StepAbort, v1alpha1.SourceSealed), 2, false, TaskReportAndThaw},
-		{"rolled back and deleted by its user", with(with(moving(v1alpha1.StepAbort, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionRolledBack, no), 2, true, TaskReportAndThaw},
-		{"rolled back, said so, not thawed yet", moving(v1alpha1.StepAbort, v1alpha1.SourceThawed), 2, false, TaskReportAndThaw},
-		{"rolled back and thawed", moving(v1alpha1.StepAbort, v1alpha1.SourceThawed), 0, false, TaskNone},
-		{"ended without success, still frozen", ended(moving(v1alpha1.StepAbort, v1alpha1.SourceThawed), v1alpha1.PhaseFailed), 2, false, TaskThaw},
-		{"ended with success, still frozen", ended(with(moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), v1alpha1.PhaseSucceeded), 2, true, TaskKill},
-		{"ended", ended(moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), v1alpha1.PhaseSucceeded), 0, false, TaskNone},
+		{"copied", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopied), 0, false, TaskNone},
+		{"copy failed", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceFailed), 0, false, TaskNone},
+		{"copy while frozen", fixture.Moving(v1alpha1.StepCopy, ""), 2, false, TaskThaw},
+		{"seal", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), 0, false, TaskSeal},
+		{"seal: interrupted", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), 2, false, TaskSeal},
+		{"sealed: stays frozen", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 2, false, TaskKeepFrozen},
+		{"sealed without freezing", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 0, false, TaskNone},
+		{"seal failed", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceFailed), 2, false, TaskThaw},
+		{"frozen by an earlier attempt", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 1, false, TaskThaw},
+		{"released: stays frozen", fixture.Moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), 2, false, TaskKeepFrozen},
+		{"released and evicted", with(fixture.Moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), 2, true, TaskKill},
+		{"deleted by another client before the seal was accepted", with(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), sealed, no), 2, true, TaskKeepFrozen},
+		{"rolled back", fixture.Moving(v1alpha1.StepAbort, v1alpha1.SourceSealed), 2, false, TaskReportAndThaw},
+		{"rolled back and deleted by its user", with(with(fixture.Moving(v1alpha1.StepAbort, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionRolledBack, no), 2, true, TaskReportAndThaw},
+		{"rolled back, said so, not thawed yet", fixture.Moving(v1alpha1.StepAbort, v1alpha1.SourceThawed), 2, false, TaskReportAndThaw},
+		{"rolled back and thawed", fixture.Moving(v1alpha1.StepAbort, v1alpha1.SourceThawed), 0, false, TaskNone},
+		{"ended without success, still frozen", ended(fixture.Moving(v1alpha1.StepAbort, v1alpha1.SourceThawed), v1alpha1.PhaseFailed), 2, false, TaskThaw},
+		{"ended with success, still frozen", ended(with(fixture.Moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), sealed, yes), v1alpha1.PhaseSucceeded), 2, true, TaskKill},
+		{"ended", ended(fixture.Moving(v1alpha1.StepRelease, v1alpha1.SourceSealed), v1alpha1.PhaseSucceeded), 0, false, TaskNone},
 	}
 	for _, test := range []struct {
 		name     string
@@ -103,22 +84,22 @@ func TestSourceTask(t *testing.T) {
 		original Original
 		want     Task
 	}{
-		{"sealed and disturbed", moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
-		{"disturbed before the report arrived", moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
+		{"sealed and disturbed", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
+		{"disturbed before the report arrived", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
 		{"accepted and disturbed, not evicted yet", accepted(), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
 		{"accepted, disturbed and evicted", accepted(), Original{FrozenIn: 2, IsDisturbed: true, IsLeaving: true}, TaskKill},
 		{"released and disturbed", released(), Original{FrozenIn: 2, IsDisturbed: true}, TaskKillAndHold},
 		{"released, disturbed and evicted", released(), Original{FrozenIn: 2, IsDisturbed: true, IsLeaving: true}, TaskKill},
 		{"released, disturbed and rolled back", undone(released()), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
 		{"released, failed and disturbed", ended(released(), v1alpha1.PhaseFailed), Original{FrozenIn: 2, IsDisturbed: true}, TaskKillAndHold},
-		{"thawed by ourselves: not to be disturbed", moving(v1alpha1.StepSeal, v1alpha1.SourceThawed), Original{FrozenIn: 2, IsDisturbed: true}, TaskThaw},
-		{"sealed and overdue", moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
-		{"overdue before the report arrived", moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
+		{"thawed by ourselves: not to be disturbed", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceThawed), Original{FrozenIn: 2, IsDisturbed: true}, TaskThaw},
+		{"sealed and overdue", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
+		{"overdue before the report arrived", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
 		{"accepted and overdue", accepted(), Original{FrozenIn: 2, IsOverdue: true}, TaskKeepFrozen},
 		{"released and overdue", released(), Original{FrozenIn: 2, IsOverdue: true}, TaskKeepFrozen},
 		{"released, its step not written", with(accepted(), v1alpha1.ConditionReleased, yes), Original{FrozenIn: 2}, TaskKeepFrozen},
 		{"released and rolled back", undone(released()), Original{FrozenIn: 2}, TaskReportAndThaw},
-		{"released and to be aborted, no rollback written down", with(with(moving(v1alpha1.StepAbort, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionReleased, yes), Original{FrozenIn: 2}, TaskKeepFrozen},
+		{"released and to be aborted, no rollback written down", with(with(fixture.Moving(v1alpha1.StepAbort, v1alpha1.SourceSealed), sealed, yes), v1alpha1.ConditionReleased, yes), Original{FrozenIn: 2}, TaskKeepFrozen},
 		{"released and failed", ended(released(), v1alpha1.PhaseFailed), Original{FrozenIn: 2}, TaskStrand},
 		{"released and cancelled", ended(released(), v1alpha1.PhaseCancelled), Original{FrozenIn: 2}, TaskStrand},
 		{"released, failed and evicted", ended(released(), v1alpha1.PhaseFailed), Original{FrozenIn: 2, IsLeaving: true}, TaskKill},
