@@ -13,20 +13,20 @@ import (
 )
 
 // awaitAgent waits for a node agent, and rolls back when it does not answer.
-func (b *builder) awaitAgent(node string, silent time.Duration) Decision {
+func awaitAgent(b *builder, node string, silent time.Duration) Decision {
 	if silent > b.Limits.AgentGrace {
-		return b.beginRollback(ReasonNodeAgentMissing, fmt.Sprintf("the node agent of node %s has not answered for %s: is it running there?", node, silent.Round(time.Second)))
+		return beginRollback(b, ReasonNodeAgentMissing, fmt.Sprintf("the node agent of node %s has not answered for %s: is it running there?", node, silent.Round(time.Second)))
 	}
-	return b.wait(b.untilGraceEnds(silent), "waiting for the node agent of node %s", node)
+	return b.wait(untilGraceEnds(b, silent), "waiting for the node agent of node %s", node)
 }
 
 // untilGraceEnds is how long to wait for what an agent was silent about for so long.
-func (b *builder) untilGraceEnds(silent time.Duration) time.Duration {
+func untilGraceEnds(b *builder, silent time.Duration) time.Duration {
 	return min(b.untilDeadline(), max(shortPoll, b.Limits.AgentGrace-silent))
 }
 
 // sourceFailed rolls back when the agent of the source node has failed.
-func (b *builder) sourceFailed() (_ Decision, decided bool) {
+func sourceFailed(b *builder) (_ Decision, decided bool) {
 	s := b.source()
 	switch {
 	case s == nil:
@@ -36,30 +36,30 @@ func (b *builder) sourceFailed() (_ Decision, decided bool) {
 		if s.Reason == v1alpha1.ReportFreezeTooLong {
 			reason = ReasonFrozenTooLong
 		}
-		return b.beginRollback(reason, fmt.Sprintf("the pod is no longer frozen on node %s, so that its seal is void (%s): %s", s.Node, s.Reason, s.Message)), true
+		return beginRollback(b, reason, fmt.Sprintf("the pod is no longer frozen on node %s, so that its seal is void (%s): %s", s.Node, s.Reason, s.Message)), true
 	case s.Phase != v1alpha1.SourceFailed:
 		return Decision{}, false
 	}
 	if s.Reason == v1alpha1.ReportProcessNotMovable {
-		return b.processesNotMovable(ReasonProcessNotMovable, fmt.Sprintf("on node %s: %s", s.Node, s.Message)), true
+		return processesNotMovable(b, ReasonProcessNotMovable, fmt.Sprintf("on node %s: %s", s.Node, s.Message)), true
 	}
 	reason := ReasonCheckpointFailed
 	if s.Reason == v1alpha1.ReportNoSpace {
 		reason = ReasonClaimTooSmall
 	}
-	return b.beginRollback(reason, fmt.Sprintf("the checkpoint could not be written on node %s (%s): %s", s.Node, s.Reason, s.Message)), true
+	return beginRollback(b, reason, fmt.Sprintf("the checkpoint could not be written on node %s (%s): %s", s.Node, s.Reason, s.Message)), true
 }
 
 // destinationFailed rolls back when the agent of the destination has failed.
-func (b *builder) destinationFailed() (_ Decision, decided bool) {
+func destinationFailed(b *builder) (_ Decision, decided bool) {
 	d := b.destination()
 	if d == nil || d.Phase != v1alpha1.DestinationFailed {
 		return Decision{}, false
 	}
 	if d.Reason == v1alpha1.ReportProcessNotMovable {
-		return b.processesNotMovable(ReasonRestoreFailed, fmt.Sprintf("on node %s: %s", d.Node, d.Message)), true
+		return processesNotMovable(b, ReasonRestoreFailed, fmt.Sprintf("on node %s: %s", d.Node, d.Message)), true
 	}
-	return b.beginRollback(ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)), true
+	return beginRollback(b, ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)), true
 }
 
 // isWarm reports whether everything is on the destination that can be there
@@ -70,9 +70,9 @@ func (s *State) isWarm() bool {
 }
 
 // awaitWarm waits for the gate of the replacement and the first restoration.
-func (b *builder) awaitWarm() Decision {
+func awaitWarm(b *builder) Decision {
 	r := b.replacement()
-	if d, decided := b.cannotStart(r); decided {
+	if d, decided := cannotStart(b, r); decided {
 		return d
 	}
 	waiting := gateSince(r)
@@ -82,21 +82,21 @@ func (b *builder) awaitWarm() Decision {
 	silent, d := b.Now.Sub(waiting.Time), b.destination()
 	switch {
 	case d == nil:
-		return b.awaitAgent(r.Spec.NodeName, silent)
+		return awaitAgent(b, r.Spec.NodeName, silent)
 	case d.Reason == v1alpha1.ReportNoManifest:
-		return b.awaitManifest(r.Spec.NodeName, silent)
+		return awaitManifest(b, r.Spec.NodeName, silent)
 	}
 	return b.wait(b.untilDeadline(), "restoring the first copy on node %s: %d bytes in %d files", r.Spec.NodeName, d.Bytes, d.Files)
 }
 
 // awaitManifest waits for the destination to see what the source has written, and
 // rolls back when the storage is not the same on both nodes.
-func (b *builder) awaitManifest(node string, since time.Duration) Decision {
+func awaitManifest(b *builder, node string, since time.Duration) Decision {
 	if since > b.Limits.AgentGrace {
-		return b.beginRollback(ReasonRestoreFailed, fmt.Sprintf("claim %s holds nothing on node %s, and a copy of the pod's state on node %s: its storage is not the same on both",
+		return beginRollback(b, ReasonRestoreFailed, fmt.Sprintf("claim %s holds nothing on node %s, and a copy of the pod's state on node %s: its storage is not the same on both",
 			b.Migration.Status.CheckpointClaim, node, b.Migration.Status.Original.NodeName))
 	}
-	return b.wait(b.untilGraceEnds(since), "waiting for node %s to see the copy on claim %s", node, b.Migration.Status.CheckpointClaim)
+	return b.wait(untilGraceEnds(b, since), "waiting for node %s to see the copy on claim %s", node, b.Migration.Status.CheckpointClaim)
 }
 
 // gateSince is when the gate began to wait; nil before.
@@ -140,15 +140,15 @@ func imageOf(pod *corev1.Pod, container string) string {
 }
 
 // beginSeal asks for the last copy.
-func (b *builder) beginSeal() Decision {
+func beginSeal(b *builder) Decision {
 	b.newStatus().Checkpoint.Step = v1alpha1.StepSeal
-	b.condition(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing, b.lastCopy())
+	b.condition(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing, lastCopy(b))
 	b.say("the last copy is being written")
 	return b.decision
 }
 
 // lastCopy says what a migration waits for while its last copy is written.
-func (b *builder) lastCopy() string {
+func lastCopy(b *builder) string {
 	if b.Migration.CheckpointMode() == v1alpha1.CheckpointLive {
 		return "the last copy is being written"
 	}
@@ -158,27 +158,27 @@ func (b *builder) lastCopy() string {
 // awaitFrozen waits while the original is frozen, and rolls back when that takes too
 // long: the original is then thawed. The agent's own bound does not hold when an
 // agent dies, and the deadline of the migration is far.
-func (b *builder) awaitFrozen(what string) Decision {
-	if d, decided := b.tooLongFrozen(what); decided {
+func awaitFrozen(b *builder, what string) Decision {
+	if d, decided := tooLongFrozen(b, what); decided {
 		return d
 	}
-	left := b.maxFreeze() - b.since(v1alpha1.ConditionSealed)
+	left := maxFreeze(b.State) - b.since(v1alpha1.ConditionSealed)
 	return b.wait(min(b.untilDeadline(), max(shortPoll, left)), "%s", what)
 }
 
 // tooLongFrozen rolls back when the original was frozen for too long, for a seal
 // or, once there is one, for what comes after it.
-func (b *builder) tooLongFrozen(what string) (_ Decision, decided bool) {
-	limit := b.maxFreeze()
+func tooLongFrozen(b *builder, what string) (_ Decision, decided bool) {
+	limit := maxFreeze(b.State)
 	if !b.carries() || b.Migration.CheckpointMode() == v1alpha1.CheckpointLive || b.since(v1alpha1.ConditionSealed) < limit {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonFrozenTooLong, fmt.Sprintf("not done within spec.checkpoint.maxFreezeSeconds, %s of being frozen: %s", limit, what)), true
+	return beginRollback(b, ReasonFrozenTooLong, fmt.Sprintf("not done within spec.checkpoint.maxFreezeSeconds, %s of being frozen: %s", limit, what)), true
 }
 
 // release lets the replacement continue with the state. This one write commits the
 // migration, where it is not committed.
-func (b *builder) release() Decision {
+func release(b *builder) Decision {
 	s, times := b.source(), &b.newStatus().Times
 	times.Stopped, times.Sealed, times.Released = s.FrozenAt, s.SealedAt, b.microNow()
 	b.newStatus().Checkpoint.Step = v1alpha1.StepRelease
@@ -207,7 +207,7 @@ func (s *State) isReplacementReady() bool {
 
 // maxFreeze bounds how long the original stays frozen: by the request, and by the
 // probe of the kubelet that would end one of its containers first.
-func (s *State) maxFreeze() time.Duration {
+func maxFreeze(s *State) time.Duration {
 	limit := s.Migration.Spec.Checkpoint.MaxFreeze()
 	if o := s.original(); o != nil {
 		if bound, container := containers.FreezeBound(o); container != "" && bound > 0 {
@@ -218,7 +218,7 @@ func (s *State) maxFreeze() time.Duration {
 }
 
 // markRestored records what the replacement continues with.
-func (b *builder) markRestored() {
+func markRestored(b *builder) {
 	updated := b.newStatus().Checkpoint
 	switch {
 	case !updated.Carries():
@@ -230,7 +230,7 @@ func (b *builder) markRestored() {
 }
 
 // downtime is the time in which neither pod was running.
-func (b *builder) downtime() *metav1.Duration {
+func downtime(b *builder) *metav1.Duration {
 	times := b.newStatus().Times
 	if times.Stopped == nil || times.ReplacementReady == nil {
 		return &metav1.Duration{}

@@ -17,28 +17,28 @@ func withdrawsEviction(b *builder) (Decision, bool) {
 		return Decision{}, false
 	}
 	if b.hasBarrier() {
-		return b.walk(withdrawing), true
+		return walk(b, withdrawing), true
 	}
-	if !b.canWithdraw() {
+	if !canWithdraw(b.State) {
 		return Decision{}, false
 	}
-	_, isStopped := newBuilder(b.State).firstOf(stops)
+	_, isStopped := firstOf(newBuilder(b.State), stops)
 	if isStopped || b.conditionReason(v1alpha1.ConditionHandedOver) == ReasonEvictionBlocked {
-		return b.walk(withdrawing), true
+		return walk(b, withdrawing), true
 	}
 	return Decision{}, false
 }
 
 // canWithdraw reports whether a committed migration can still be undone: the original
 // runs, and no replacement has begun to work in its place.
-func (s *State) canWithdraw() bool {
+func canWithdraw(s *State) bool {
 	o, r := s.original(), s.replacement()
 	return s.IsCommitted() && s.conditionReason(v1alpha1.ConditionCommitted) != ReasonDisrupted && o != nil && o.DeletionTimestamp == nil &&
 		!s.isTrue(v1alpha1.ConditionReleased) && (r == nil || !s.isOffered(r))
 }
 
 var withdrawing = []step{
-	{name: WithdrawEviction, done: (*State).hasBarrier, action: (*builder).setBarrier},
+	{name: WithdrawEviction, done: (*State).hasBarrier, action: setBarrier},
 	{name: WithdrawEviction, action: func(b *builder) Decision {
 		b.newStatus().Handover.Withdrawals++
 		why := "what was prepared to end the original is void"
@@ -46,7 +46,7 @@ var withdrawing = []step{
 			why = b.Migration.Status.Message
 		}
 		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionFalse, ReasonWithdrawn, why)
-		b.decision.Wait = b.evictionWait()
+		b.decision.Wait = evictionWait(b)
 		return b.decision
 	}},
 }
@@ -56,7 +56,7 @@ func losesReplacement(b *builder) (Decision, bool) {
 	if !b.IsCommitted() || b.Migration.Status.Phase == v1alpha1.PhasePreparing {
 		return Decision{}, false
 	}
-	reason, message := b.committedLoss()
+	reason, message := committedLoss(b.State)
 	if reason == "" {
 		return Decision{}, false
 	}
@@ -66,9 +66,9 @@ func losesReplacement(b *builder) (Decision, bool) {
 		if reason != ReasonRestoreFailed {
 			message += " after the original had gone"
 		}
-		return b.failPermanently(reason, message), true
+		return failPermanently(b, reason, message), true
 	case o.DeletionTimestamp == nil:
-		return b.walk(returning), true
+		return walk(b, returning), true
 	}
 	return b.wait(PollInterval, "%s; waiting for pod %s to end", message, o.Name), true
 }
@@ -81,12 +81,12 @@ func keepsBoth(b *builder) (Decision, bool) {
 		b.conditionReason(v1alpha1.ConditionHandedOver) != ReasonEvictionBlocked || b.Now.Before(b.deadline()) {
 		return Decision{}, false
 	}
-	return b.failPermanently(ReasonEvictionBlocked, fmt.Sprintf("ReplicaSet %s has taken replacement %s and kept pod %s, which may not be evicted: both run", b.Owner.ReplicaSet.Name, r.Name, b.original().Name)), true
+	return failPermanently(b, ReasonEvictionBlocked, fmt.Sprintf("ReplicaSet %s has taken replacement %s and kept pod %s, which may not be evicted: both run", b.Owner.ReplicaSet.Name, r.Name, b.original().Name)), true
 }
 
 // committedLoss says why a committed migration has lost its replacement; "" while it
 // has one, or expects one.
-func (s *State) committedLoss() (reason, message string) {
+func committedLoss(s *State) (reason, message string) {
 	if s.Migration.Status.Replacement.UID == "" {
 		if s.replacement() != nil || s.method() == v1alpha1.MethodRecreate && s.stopsFirst() {
 			return "", ""
@@ -96,7 +96,7 @@ func (s *State) committedLoss() (reason, message string) {
 	if reason, message = s.replacementLoss(); reason != "" {
 		return reason, message
 	}
-	if s.isClaimLost() && s.replacement().Spec.NodeName == "" {
+	if isClaimLost(s) && s.replacement().Spec.NodeName == "" {
 		return ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client, so that no replacement can be placed", s.Migration.Status.CheckpointClaim)
 	}
 	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() {
@@ -110,23 +110,23 @@ func (s *State) committedLoss() (reason, message string) {
 // worse than a pause.
 var returning = []step{
 	{name: DiscardReplacement, done: func(s *State) bool { r := s.replacement(); return r == nil || r.DeletionTimestamp != nil }, action: func(b *builder) Decision {
-		return b.discard(b.replacement())
+		return discard(b, b.replacement())
 	}},
 	{name: AwaitReplacementGone, done: func(s *State) bool { return s.replacement() == nil }, action: func(b *builder) Decision {
 		r := b.replacement()
 		return b.wait(PollInterval, "replacement %s is ending; pod %s is not touched before it is gone from node %s for certain", r.Name, b.Migration.Spec.PodName, r.Spec.NodeName)
 	}},
 	{name: ReturnToOriginal, action: func(b *builder) Decision {
-		reason, message := b.committedLoss()
+		reason, message := committedLoss(b.State)
 		if b.isTrue(v1alpha1.ConditionReleased) {
 			message += "; the original continues from where it was frozen, what the replacement did since is lost"
 		}
-		return b.beginRollback(reason, message)
+		return beginRollback(b, reason, message)
 	}},
 }
 
 // isClaimLost reports whether the claim that the replacement mounts is gone, or being
 // deleted: the scheduler places no pod with it.
-func (s *State) isClaimLost() bool {
+func isClaimLost(s *State) bool {
 	return s.needsClaim() && !s.isTrue(v1alpha1.ConditionReleased) && (s.Claim == nil || s.Claim.DeletionTimestamp != nil)
 }

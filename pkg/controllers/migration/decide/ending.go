@@ -17,7 +17,7 @@ import (
 // endCarrier and endPlaceholder remove the helper pods that are left. Nobody waits for
 // them to be gone.
 var (
-	endCarrier     = step{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier}
+	endCarrier     = step{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: deleteCarrier}
 	endPlaceholder = step{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision {
 		return b.do(DeleteObject{b.placeholder()})
 	}}
@@ -27,11 +27,11 @@ var (
 var ending = []step{
 	endCarrier,
 	endPlaceholder,
-	{name: AdoptClaim, done: claimHasOwner, action: (*builder).adoptClaim},
+	{name: AdoptClaim, done: claimHasOwner, action: adoptClaim},
 	{name: MeasureAfter, done: func(s *State) bool { return s.Migration.Status.After != nil || isNotMeasured(s) }, action: func(b *builder) Decision {
 		return b.do(MeasurePod{b.replacement()})
-	}, settle: (*builder).measuredAfter},
-	{name: Succeed, action: (*builder).succeed},
+	}, settle: measuredAfter},
+	{name: Succeed, action: succeed},
 }
 
 // isNotMeasured reports whether nobody waits for a measurement of the replacement.
@@ -43,11 +43,11 @@ func isNotMeasured(s *State) bool {
 // used: without the finalizer of the migration, and owned by the replacement, as its
 // policy says. One that a migration did not create is not touched.
 func claimHasOwner(s *State) bool {
-	c := s.keptClaim()
+	c := keptClaim(s)
 	if c == nil {
 		return true
 	}
-	isOwned := !s.ownsClaim() || isOwnedByPod(c.OwnerReferences, s.replacement())
+	isOwned := !ownsClaim(s) || isOwnedByPod(c.OwnerReferences, s.replacement())
 	return isFree(s, c) && (c.DeletionTimestamp != nil || isOwned)
 }
 
@@ -57,18 +57,18 @@ func isFree(s *State, c *corev1.PersistentVolumeClaim) bool {
 	return !hasClaimFinalizer(c) && !isOwnedBy(c.OwnerReferences, s.Migration.UID)
 }
 
-func (b *builder) adoptClaim() Decision {
-	c := withoutOwner(withoutClaimFinalizer(b.keptClaim()), b.Migration.UID)
-	if b.ownsClaim() && c.DeletionTimestamp == nil {
+func adoptClaim(b *builder) Decision {
+	c := withoutOwner(withoutClaimFinalizer(keptClaim(b.State)), b.Migration.UID)
+	if ownsClaim(b.State) && c.DeletionTimestamp == nil {
 		c = withOwner(c, b.replacement())
 	}
-	return b.do(ChangeObject{b.keptClaim(), c})
+	return b.do(ChangeObject{keptClaim(b.State), c})
 }
 
-func (b *builder) succeed() Decision {
+func succeed(b *builder) Decision {
 	r := b.replacement()
 	if b.newStatus().After == nil {
-		b.markMeasured(r, nil)
+		markMeasured(b, r, nil)
 	}
 	message := fmt.Sprintf("moved from node %s to node %s as pod %s", b.Migration.Status.Original.NodeName, r.Spec.NodeName, r.Name)
 	if freed := freedRequests(b.newStatus().Before, b.newStatus().After); freed != "" {
@@ -79,7 +79,7 @@ func (b *builder) succeed() Decision {
 }
 
 // measureUntil is when the measurement of the replacement is no longer waited for.
-func (b *builder) measureUntil() time.Time {
+func measureUntil(b *builder) time.Time {
 	gone := b.newStatus().Times.OriginalGone
 	if gone == nil {
 		return b.Now
@@ -90,9 +90,9 @@ func (b *builder) measureUntil() time.Time {
 // failPermanently ends a migration that can neither continue nor be rolled back. What
 // it made is removed, but a claim with the only copy of the state is kept. Any other
 // shares the fate of the replacement, as its policy says.
-func (b *builder) failPermanently(reason, message string) Decision {
+func failPermanently(b *builder, reason, message string) Decision {
 	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
-	return b.walk(failing)
+	return walk(b, failing)
 }
 
 var failing = []step{
@@ -104,20 +104,20 @@ var failing = []step{
 		r := s.replacement()
 		return r != nil && r.Spec.NodeName == "" && r.DeletionTimestamp == nil && !pods.IsTerminal(r)
 	}, action: func(b *builder) Decision {
-		return b.discard(b.replacement())
+		return discard(b, b.replacement())
 	}},
 	endCarrier,
 	endPlaceholder,
-	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},
-	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() != nil }, done: claimHasOwner, action: (*builder).adoptClaim},
-	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && s.ownsClaim() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: (*builder).deleteClaim},
-	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && !s.ownsClaim() }, done: func(s *State) bool { return s.claim() == nil || isFree(s, s.claim()) }, action: func(b *builder) Decision {
+	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: keepClaim},
+	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() != nil }, done: claimHasOwner, action: adoptClaim},
+	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && ownsClaim(s) }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: deleteClaim},
+	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() == nil && !ownsClaim(s) }, done: func(s *State) bool { return s.claim() == nil || isFree(s, s.claim()) }, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.claim(), withoutOwner(withoutClaimFinalizer(b.claim()), b.Migration.UID)})
 	}},
-	{name: FinishFailed, action: (*builder).finishFailed},
+	{name: FinishFailed, action: finishFailed},
 }
 
-func (b *builder) finishFailed() Decision {
+func finishFailed(b *builder) Decision {
 	var reason, message string
 	for _, c := range b.newStatus().Conditions {
 		if c.Type == v1alpha1.ConditionReplacementReady {
@@ -125,7 +125,7 @@ func (b *builder) finishFailed() Decision {
 		}
 	}
 	if b.holdsOnlyCopy() {
-		message += "; " + b.keptCopy()
+		message += "; " + keptCopy(b)
 	}
 	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
 	b.event(true, nil, reason, message)
@@ -141,7 +141,7 @@ func (s *State) holdsOnlyCopy() bool {
 // isClaimKept reports whether no pod owns the claim: deleting a pod, which is what a
 // user does next, would delete it. A claim that is being deleted keeps its finalizer.
 func isClaimKept(s *State) bool {
-	c := s.keptClaim()
+	c := keptClaim(s)
 	return c == nil || !slices.ContainsFunc(c.OwnerReferences, mayGo) && (c.DeletionTimestamp != nil || !hasClaimFinalizer(c))
 }
 
@@ -150,17 +150,17 @@ func mayGo(o metav1.OwnerReference) bool {
 	return o.Kind == "Pod" && o.APIVersion == "v1" || o.Kind == "PodMigration" && o.APIVersion == v1alpha1.SchemeGroupVersion.String()
 }
 
-func (b *builder) keepClaim() Decision {
-	kept := b.keptClaim().DeepCopy()
+func keepClaim(b *builder) Decision {
+	kept := keptClaim(b.State).DeepCopy()
 	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, mayGo)
 	if kept.DeletionTimestamp == nil {
 		kept = withoutClaimFinalizer(kept)
 	}
-	return b.do(ChangeObject{b.keptClaim(), kept})
+	return b.do(ChangeObject{keptClaim(b.State), kept})
 }
 
 // keptCopy says where the only copy of the state is.
-func (b *builder) keptCopy() string {
+func keptCopy(b *builder) string {
 	name, claim := b.Migration.Status.CheckpointClaim, b.Claim
 	switch {
 	case claim == nil:
@@ -178,7 +178,7 @@ func isClaimDeleted(c *corev1.PersistentVolumeClaim) bool {
 }
 
 // deleteClaim deletes the claim of the migration, then removes its finalizer.
-func (b *builder) deleteClaim() Decision {
+func deleteClaim(b *builder) Decision {
 	c := b.claim()
 	if c.DeletionTimestamp == nil {
 		return b.do(DeleteObject{c})
@@ -189,12 +189,12 @@ func (b *builder) deleteClaim() Decision {
 // isClaimProtected reports whether the claim may become the only copy of the state:
 // whoever deletes it has to wait, and it does not go with the record of the migration.
 func isClaimProtected(s *State) bool {
-	c := s.keptClaim()
+	c := keptClaim(s)
 	return c == nil || hasClaimFinalizer(c) && !isOwnedBy(c.OwnerReferences, s.Migration.UID)
 }
 
-func (b *builder) protectClaim() Decision {
-	c := b.keptClaim()
+func protectClaim(b *builder) Decision {
+	c := keptClaim(b.State)
 	protected := withoutOwner(c, b.Migration.UID)
 	if !hasClaimFinalizer(protected) {
 		protected.Finalizers = append(protected.Finalizers, v1alpha1.CheckpointFinalizer)
@@ -234,7 +234,7 @@ func isOwnedBy(owners []metav1.OwnerReference, uid types.UID) bool {
 
 // keptClaim is the checkpoint claim: created by this migration, or by an earlier one of
 // the pod. It is nil where a user has made it: that claim is never owned or deleted.
-func (s *State) keptClaim() *corev1.PersistentVolumeClaim {
+func keptClaim(s *State) *corev1.PersistentVolumeClaim {
 	if c := s.Migration.Status.Checkpoint; c != nil && c.ClaimReused {
 		if s.Claim == nil || s.Claim.Labels[v1alpha1.MigrationUIDLabel] == "" {
 			return nil
@@ -244,7 +244,7 @@ func (s *State) keptClaim() *corev1.PersistentVolumeClaim {
 	return s.claim()
 }
 
-func (s *State) ownsClaim() bool {
+func ownsClaim(s *State) bool {
 	return s.Migration.Spec.Checkpoint.ReclaimPolicy != v1alpha1.ClaimRetain
 }
 
@@ -254,20 +254,20 @@ func isOwnedByPod(owners []metav1.OwnerReference, pod *corev1.Pod) bool {
 
 // measuredAfter waits for a sample that is about the replacement alone: its whole
 // window lies after the replacement was ready.
-func (b *builder) measuredAfter(r Result) (Decision, error) {
+func measuredAfter(b *builder, r Result) (Decision, error) {
 	from := b.newStatus().Times.ReplacementReady
 	if from != nil && r.Sample.startedAfter(from.Time) {
-		b.markMeasured(b.replacement(), r.Sample)
+		markMeasured(b, b.replacement(), r.Sample)
 		return b.decision, nil
 	}
-	if until := b.measureUntil(); b.Now.Before(until) {
+	if until := measureUntil(b); b.Now.Before(until) {
 		return b.wait(min(PollInterval, until.Sub(b.Now)), "the original is gone, waiting for a measurement of the replacement"), nil
 	}
-	b.markMeasured(b.replacement(), nil)
+	markMeasured(b, b.replacement(), nil)
 	return b.decision, nil
 }
 
-func (b *builder) markMeasured(replacement *corev1.Pod, sample *Sample) {
+func markMeasured(b *builder, replacement *corev1.Pod, sample *Sample) {
 	b.newStatus().After = record(pods.Requests(replacement), sample)
 	if sample == nil {
 		b.condition(v1alpha1.ConditionMeasured, metav1.ConditionFalse, ReasonUnavailable, fmt.Sprintf("no measurement of the replacement came within %s", b.Limits.MeasureTimeout))

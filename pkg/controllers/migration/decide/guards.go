@@ -34,7 +34,7 @@ func finished(b *builder) (Decision, bool) {
 	if !b.Migration.Status.Phase.IsFinished() {
 		return Decision{}, false
 	}
-	return b.walk(finishing), true
+	return walk(b, finishing), true
 }
 
 // finishing has no step that waits: the record of what is finished can be deleted at
@@ -55,7 +55,7 @@ var finishing = []step{
 		return b.do(ChangeObject{b.Migration, unprotected})
 	}},
 	{name: DeleteMigration, applies: hasTimeToLive, action: func(b *builder) Decision {
-		if left := b.expires().Sub(b.Now); left > 0 {
+		if left := expires(b.State).Sub(b.Now); left > 0 {
 			b.decision.Wait = left
 			return b.decision
 		}
@@ -69,7 +69,7 @@ func hasTimeToLive(s *State) bool {
 }
 
 // expires is when the record of a finished migration is removed.
-func (s *State) expires() time.Time {
+func expires(s *State) time.Time {
 	return s.Migration.Status.Times.Finished.Add(time.Duration(*s.Migration.Spec.TTLSecondsAfterFinished) * time.Second)
 }
 
@@ -82,7 +82,7 @@ func unprotected(b *builder) (Decision, bool) {
 	if m.DeletionTimestamp != nil {
 		return b.decision, true
 	}
-	return b.walk(protecting), true
+	return walk(b, protecting), true
 }
 
 var protecting = []step{{name: AddFinalizer, action: func(b *builder) Decision {
@@ -95,7 +95,7 @@ func rollsBack(b *builder) (Decision, bool) {
 	if !b.isRollingBack() {
 		return Decision{}, false
 	}
-	return b.walk(undoing), true
+	return walk(b, undoing), true
 }
 
 // isAccepted reports whether a migration has begun.
@@ -104,18 +104,18 @@ func (s *State) isAccepted() bool {
 	return phase != "" && phase != v1alpha1.PhasePending
 }
 
-func (s *State) isHandingOver() bool { return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver }
+func isHandingOver(s *State) bool { return s.Migration.Status.Phase == v1alpha1.PhaseHandingOver }
 
 func cancelledWhilePending(b *builder) (Decision, bool) {
 	if b.isAccepted() || !b.WantsStop() {
 		return Decision{}, false
 	}
-	message := b.cancelMessage()
+	message := cancelMessage(b)
 	b.event(false, nil, ReasonCancelled, message)
 	return b.finish(v1alpha1.PhaseCancelled, message), true
 }
 
-func (b *builder) cancelMessage() string {
+func cancelMessage(b *builder) string {
 	if b.Migration.DeletionTimestamp != nil {
 		return "cancelled because the PodMigration is being deleted"
 	}
@@ -127,10 +127,10 @@ func stopped(b *builder) (Decision, bool) {
 	if !b.isAccepted() || b.IsCommitted() {
 		return Decision{}, false
 	}
-	return b.firstOf(stops)
+	return firstOf(b, stops)
 }
 
-func (b *builder) firstOf(list []guard) (Decision, bool) {
+func firstOf(b *builder, list []guard) (Decision, bool) {
 	for _, guard := range list {
 		if d, decided := guard(b); decided {
 			return d, true
@@ -143,25 +143,25 @@ func cancelled(b *builder) (Decision, bool) {
 	if !b.WantsStop() {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonCancelled, b.cancelMessage()), true
+	return beginRollback(b, ReasonCancelled, cancelMessage(b)), true
 }
 
 // disruptedOriginal commits a migration whose original is evicted by another client, where the
 // replacement is the only copy that is left: it needs no state, or the state is sealed.
 func disruptedOriginal(b *builder) (Decision, bool) {
 	o := b.original()
-	if r := b.replacement(); !b.IsCommitted() && b.isHandingOver() && r != nil && b.isOffered(r) {
+	if r := b.replacement(); !b.IsCommitted() && isHandingOver(b.State) && r != nil && b.isOffered(r) {
 		// By a controller that was believed dead: the ReplicaSet deletes the original.
 		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonOffered, "the ReplicaSet has the replacement, and deletes the original")
 		return b.decision, true
 	}
-	if b.isReplacedByOwner() {
+	if isReplacedByOwner(b.State) {
 		// It may have chosen this one for the replacement of another pod: it takes ours for it.
 		b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonOffered, "the ReplicaSet has deleted the original, and takes the replacement")
 		b.say("the original is going, its replacement takes over")
 		return b.decision, true
 	}
-	if b.IsCommitted() || !b.isAccepted() || o == nil || !isDisrupted(o) || !b.survivesOriginal() {
+	if b.IsCommitted() || !b.isAccepted() || o == nil || !isDisrupted(o) || !survivesOriginal(b.State) {
 		return Decision{}, false
 	}
 	message := fmt.Sprintf("pod %s is being evicted by another client; its replacement continues", o.Name)
@@ -173,17 +173,17 @@ func disruptedOriginal(b *builder) (Decision, bool) {
 
 // isReplacedByOwner reports whether the ReplicaSet of an original that goes can take the
 // replacement in its place, which is ready and needs no state.
-func (s *State) isReplacedByOwner() bool {
-	return !s.IsCommitted() && s.isHandingOver() && s.adopts() && !s.carries() && s.originalEnding() &&
+func isReplacedByOwner(s *State) bool {
+	return !s.IsCommitted() && isHandingOver(s) && s.adopts() && !s.carries() && s.originalEnding() &&
 		s.Owner.ReplicaSet != nil && s.replacement() != nil && s.isReplacementReady() && owners.Refuse(s.replacement(), s.Owner) == nil
 }
 
 // survivesOriginal reports whether the migration can go on without its original.
-func (s *State) survivesOriginal() bool {
+func survivesOriginal(s *State) bool {
 	switch {
 	case s.stopsFirst():
 		// The owner must not create a pod before it is announced.
-		return s.isHandingOver() && (!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) &&
+		return isHandingOver(s) && (!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) &&
 			(s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending) && s.original() != nil && hasHoldFinalizer(s.original()))
 	case s.carries():
 		return false
@@ -194,7 +194,7 @@ func (s *State) survivesOriginal() bool {
 // originalUnfit rolls back when the original can no longer be moved.
 func originalUnfit(b *builder) (Decision, bool) {
 	if r := refuseOriginal(b.State); r != nil {
-		return b.beginRollback(r.Reason, r.Message), true
+		return beginRollback(b, r.Reason, r.Message), true
 	}
 	return Decision{}, false
 }
@@ -223,7 +223,7 @@ func timedOut(b *builder) (Decision, bool) {
 	if last := b.Migration.Status.Message; last != "" {
 		message += "; last: " + last
 	}
-	return b.beginRollback(ReasonTimedOut, message), true
+	return beginRollback(b, ReasonTimedOut, message), true
 }
 
 // nodeDown rolls back when a node is not Ready that is needed: that of the
@@ -237,7 +237,7 @@ func nodeDown(b *builder) (Decision, bool) {
 	if node == "" || down <= b.Limits.AgentGrace {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonNodeNotReady, fmt.Sprintf("node %s has not been Ready for more than %s", node, b.Limits.AgentGrace)), true
+	return beginRollback(b, ReasonNodeNotReady, fmt.Sprintf("node %s has not been Ready for more than %s", node, b.Limits.AgentGrace)), true
 }
 
 // containersChanged restarts the preparation when a container of the original has
@@ -246,7 +246,7 @@ func containersChanged(b *builder) (Decision, bool) {
 	if b.Migration.Status.Phase == v1alpha1.PhasePreparing || containers.Judge(b.original(), containers.PolicyOf(b.Migration)).SameContainers(b.storedVerdicts()) {
 		return Decision{}, false
 	}
-	return b.restartPreparation(ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true
+	return restartPreparation(b, ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true
 }
 
 // claimDeleted rolls back when the claim that the migration made is deleted.
@@ -256,7 +256,7 @@ func claimDeleted(b *builder) (Decision, bool) {
 	if !isMissing && (c == nil || c.DeletionTimestamp == nil) {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client", b.Migration.Status.CheckpointClaim)), true
+	return beginRollback(b, ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client", b.Migration.Status.CheckpointClaim)), true
 }
 
 // replacementFailed rolls back when a recorded replacement is gone, going or failed.
@@ -268,7 +268,7 @@ func replacementFailed(b *builder) (Decision, bool) {
 	if reason == "" {
 		return Decision{}, false
 	}
-	return b.beginRollback(reason, message), true
+	return beginRollback(b, reason, message), true
 }
 
 // replacementLoss says why the recorded replacement can no longer take over; "" while
@@ -293,7 +293,7 @@ func placedWrong(b *builder) (Decision, bool) {
 		return Decision{}, false
 	}
 	if wrong := wrongNode(b.Migration, r); wrong != nil {
-		return b.beginRollback(wrong.Reason, wrong.Message), true
+		return beginRollback(b, wrong.Reason, wrong.Message), true
 	}
 	return Decision{}, false
 }
@@ -309,7 +309,7 @@ func injectedBeforeGate(b *builder) (Decision, bool) {
 	if name == "" {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonReplacementRejected, fmt.Sprintf("replacement %s has container %s, which another client put before the gate: it would run while the state is restored", r.Name, name)), true
+	return beginRollback(b, ReasonReplacementRejected, fmt.Sprintf("replacement %s has container %s, which another client put before the gate: it would run while the state is restored", r.Name, name)), true
 }
 
 // placeholderFailed rolls back when the place that was held is lost.
@@ -322,7 +322,7 @@ func placeholderFailed(b *builder) (Decision, bool) {
 	if p != nil && p.UID == recorded.UID && p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodFailed {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonPlaceholderDeleted, fmt.Sprintf("placeholder %s was deleted by another client", recorded.Name)), true
+	return beginRollback(b, ReasonPlaceholderDeleted, fmt.Sprintf("placeholder %s was deleted by another client", recorded.Name)), true
 }
 
 // agentFailed rolls back when a node agent has failed, or continues without the memory
@@ -331,14 +331,14 @@ func agentFailed(b *builder) (Decision, bool) {
 	if !b.carries() || b.Migration.Status.Checkpoint.Step == "" {
 		return Decision{}, false
 	}
-	return b.firstOf([]guard{(*builder).sourceFailed, (*builder).destinationFailed})
+	return firstOf(b, []guard{sourceFailed, destinationFailed})
 }
 
 // frozenTooLong rolls back when a sealed original that has to stop first was frozen for
 // too long. Where it continues until then, the steps tell what is waited for.
 func frozenTooLong(b *builder) (Decision, bool) {
-	if !b.stopsFirst() || !b.isHandingOver() || !b.isTrue(v1alpha1.ConditionSealed) {
+	if !b.stopsFirst() || !isHandingOver(b.State) || !b.isTrue(v1alpha1.ConditionSealed) {
 		return Decision{}, false
 	}
-	return b.tooLongFrozen("ending the original: " + b.Migration.Status.Message)
+	return tooLongFrozen(b, "ending the original: "+b.Migration.Status.Message)
 }

@@ -18,15 +18,15 @@ var pending = []step{
 		if b.Pod != nil {
 			b.newStatus().Containers = containers.Judge(b.Pod, containers.PolicyOf(b.Migration)).Containers
 		}
-		return b.reject(refuseRequest(b.State))
+		return reject(b, refuseRequest(b.State))
 	}, record: func(b *builder) {
 		b.newStatus().Containers = containers.Judge(b.Pod, containers.PolicyOf(b.Migration)).Containers
 		b.newStatus().Phase = v1alpha1.PhasePending
 	}},
 	{name: AwaitOwner, done: func(s *State) bool { return owners.InFlight(s.Owner) == "" }, action: func(b *builder) Decision {
-		return b.waitForOwner(owners.InFlight(b.Owner))
+		return waitForOwner(b, owners.InFlight(b.Owner))
 	}},
-	{name: AskBudget, action: func(b *builder) Decision { return b.do(TakePlace{b.Pod}) }, settle: (*builder).budgetAnswered},
+	{name: AskBudget, action: func(b *builder) Decision { return b.do(TakePlace{b.Pod}) }, settle: budgetAnswered},
 }
 
 // refuseRequest returns why the pod cannot be moved as requested; nil when it can.
@@ -68,19 +68,19 @@ func refuseRequest(s *State) *containers.Refusal {
 }
 
 // budgetAnswered accepts the migration once the budget has a place for it.
-func (b *builder) budgetAnswered(r Result) (Decision, error) {
+func budgetAnswered(b *builder, r Result) (Decision, error) {
 	if r.Err != nil {
 		return b.decision, r.Err
 	}
 	if r.Admitted {
-		return b.accept(), nil
+		return accept(b), nil
 	}
 	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForBudget, r.Reason)
 	return b.wait(PollInterval, "waiting for a place in the budget: %s", r.Reason), nil
 }
 
 // reject ends a migration that has changed nothing.
-func (b *builder) reject(r *containers.Refusal) Decision {
+func reject(b *builder, r *containers.Refusal) Decision {
 	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, r.Reason, r.Message)
 	b.event(true, b.Pod, r.Reason, fmt.Sprintf("Not migrating pod %s: %s", b.Migration.Spec.PodName, r.Message))
 	return b.finish(v1alpha1.PhaseFailed, r.Message)
@@ -88,16 +88,16 @@ func (b *builder) reject(r *containers.Refusal) Decision {
 
 // waitForOwner waits until a rollout or a scaling is over, as long as the
 // migration may take.
-func (b *builder) waitForOwner(reason string) Decision {
+func waitForOwner(b *builder, reason string) Decision {
 	if b.Now.After(b.Migration.CreationTimestamp.Add(time.Duration(b.Migration.Spec.TimeoutSeconds) * time.Second)) {
-		return b.reject(&containers.Refusal{Reason: ReasonTimedOut, Message: fmt.Sprintf("not begun within %d s: %s", b.Migration.Spec.TimeoutSeconds, reason)})
+		return reject(b, &containers.Refusal{Reason: ReasonTimedOut, Message: fmt.Sprintf("not begun within %d s: %s", b.Migration.Spec.TimeoutSeconds, reason)})
 	}
 	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForOwner, reason)
 	return b.wait(PollInterval, "waiting: %s", reason)
 }
 
 // accept records the original once the budget has a place for it.
-func (b *builder) accept() Decision {
+func accept(b *builder) Decision {
 	b.newStatus().Original = &v1alpha1.PodReference{Name: b.Pod.Name, UID: b.Pod.UID, NodeName: b.Pod.Spec.NodeName}
 	root, uid, created := containers.RootName(b.Pod), b.Migration.UID, b.Migration.CreationTimestamp.Time
 	// Written down before anything is created, so that it is found even
@@ -115,7 +115,7 @@ func (b *builder) accept() Decision {
 	if order == v1alpha1.OrderStopFirst {
 		b.newStatus().Placeholder = &v1alpha1.PodReference{Name: containers.PlaceholderName(root, uid, created)}
 	}
-	b.acceptCheckpoint(root, verdicts, mode, stay)
+	acceptCheckpoint(b, root, verdicts, mode, stay)
 	b.newStatus().Phase = v1alpha1.PhasePreparing
 	b.newStatus().Times.Started = b.microNow()
 	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, ReasonAccepted, "the pod can be moved and has a place in the budget")
@@ -125,7 +125,7 @@ func (b *builder) accept() Decision {
 }
 
 // acceptCheckpoint names the claim, and what is carried on it.
-func (b *builder) acceptCheckpoint(root string, verdicts containers.Verdicts, mode v1alpha1.CheckpointMode, stay *containers.Refusal) {
+func acceptCheckpoint(b *builder, root string, verdicts containers.Verdicts, mode v1alpha1.CheckpointMode, stay *containers.Refusal) {
 	uid, created := b.Migration.UID, b.Migration.CreationTimestamp.Time
 	checkpoint := &v1alpha1.CheckpointStatus{
 		Mode: mode, Attempt: 1, Volumes: containers.CarriedVolumes(b.Pod, verdicts),

@@ -19,32 +19,32 @@ import (
 
 // placingStartFirst are the steps of a replacement that starts beside its original.
 var placingStartFirst = slices.Concat(findReplacement, []step{
-	{name: PlaceReplacement, done: isPlaced, record: (*builder).recordPlace, action: (*builder).unplacedReplacement},
-	{name: WarmReplacement, applies: (*State).carries, done: (*State).isWarm, action: (*builder).awaitWarm},
+	{name: PlaceReplacement, done: isPlaced, record: recordPlace, action: unplacedReplacement},
+	{name: WarmReplacement, applies: (*State).carries, done: (*State).isWarm, action: awaitWarm},
 	{name: CompareImages, applies: movesProcesses, done: func(s *State) bool { return differingImage(s) == "" }, action: func(b *builder) Decision {
-		return b.processesNotMovable(ReasonImageDiffers, differingImage(b.State))
+		return processesNotMovable(b, ReasonImageDiffers, differingImage(b.State))
 	}},
-	{name: StartReplacement, applies: carriesNothing, done: func(s *State) bool { return isReady(s.replacement()) }, action: (*builder).startReplacement},
-	{name: BeginHandover, action: (*builder).beginHandover},
+	{name: StartReplacement, applies: carriesNothing, done: func(s *State) bool { return isReady(s.replacement()) }, action: startReplacement},
+	{name: BeginHandover, action: beginHandover},
 })
 
 // placingStopFirst are the steps of a replacement that starts when its original has
 // ended: a placeholder holds its place.
 var placingStopFirst = slices.Concat(holdPlace, findReplacement, []step{
-	{name: BeginHandover, action: (*builder).beginStop},
+	{name: BeginHandover, action: beginStop},
 })
 
 // findReplacement are the steps until there is a replacement: created by the
 // migration, or by the owner of the original. Where the owner recreates the pod
 // only when it is gone, there is none before the handover.
 var findReplacement = []step{
-	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return b.recordReplacement(b.replacement()) }},
-	{name: CheckOwner, applies: isToRelease, done: mayRelease, action: (*builder).checkOwner},
-	{name: AnnounceReplacement, applies: isToRelease, done: isAnnounced, action: (*builder).announceReplacement},
-	{name: ProbeWebhook, applies: isToRelease, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: b.probe()}) }, settle: (*builder).webhookProbed},
-	{name: ReleaseOriginal, applies: isToRelease, done: func(s *State) bool { return owners.IsReleased(s.original()) }, action: (*builder).releaseOriginal},
-	{name: AwaitOwnersPod, applies: isToRelease, action: (*builder).awaitOwnersPod},
-	{name: CreateReplacement, applies: isToCreate, action: (*builder).createReplacement, settle: (*builder).replacementCreated},
+	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return recordReplacement(b, b.replacement()) }},
+	{name: CheckOwner, applies: isToRelease, done: mayRelease, action: checkOwner},
+	{name: AnnounceReplacement, applies: isToRelease, done: isAnnounced, action: announceReplacement},
+	{name: ProbeWebhook, applies: isToRelease, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: probe(b)}) }, settle: webhookProbed},
+	{name: ReleaseOriginal, applies: isToRelease, done: func(s *State) bool { return owners.IsReleased(s.original()) }, action: releaseOriginal},
+	{name: AwaitOwnersPod, applies: isToRelease, action: awaitOwnersPod},
+	{name: CreateReplacement, applies: isToCreate, action: createReplacement, settle: replacementCreated},
 }
 
 func isRecorded(s *State) bool     { return s.Migration.Status.Replacement.UID != "" }
@@ -64,76 +64,76 @@ func isToRelease(s *State) bool {
 }
 
 // recordPlace writes down where the replacement was placed.
-func (b *builder) recordPlace() {
+func recordPlace(b *builder) {
 	if r := b.replacement(); !b.isTrue(v1alpha1.ConditionPlaced) || b.newStatus().Replacement.NodeName != r.Spec.NodeName {
-		b.markPlaced(r)
+		markPlaced(b, r)
 	}
 }
 
-func (b *builder) unplacedReplacement() Decision { return b.unplaced(b.replacement()) }
+func unplacedReplacement(b *builder) Decision { return unplaced(b, b.replacement()) }
 
 // startReplacement waits until the replacement is ready.
-func (b *builder) startReplacement() Decision {
+func startReplacement(b *builder) Decision {
 	r := b.replacement()
-	if d, decided := b.cannotStart(r); decided {
+	if d, decided := cannotStart(b, r); decided {
 		return d
 	}
 	return b.wait(b.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 }
 
 // beginHandover begins to replace the original.
-func (b *builder) beginHandover() Decision {
+func beginHandover(b *builder) Decision {
 	r := b.replacement()
 	b.newStatus().Phase = v1alpha1.PhaseHandingOver
 	b.newStatus().Times.HandingOver = b.microNow()
 	if b.carries() {
 		b.say("the first copy is restored on node %s, handing over", r.Spec.NodeName)
 	} else {
-		b.markReplacementReady(r)
+		markReplacementReady(b, r)
 	}
 	return b.decision
 }
 
 // beginStop begins the handover of a migration whose original has to stop.
-func (b *builder) beginStop() Decision {
+func beginStop(b *builder) Decision {
 	b.newStatus().Phase = v1alpha1.PhaseHandingOver
 	b.newStatus().Times.HandingOver = b.microNow()
 	b.say("the place on node %s is held, handing over", b.newStatus().Placeholder.NodeName)
 	return b.decision
 }
 
-func (b *builder) createReplacement() Decision {
+func createReplacement(b *builder) Decision {
 	if b.Replacement != nil {
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
+		return beginRollback(b, ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
 	}
-	pod, err := containers.BuildReplacement(b.Pod, b.storedVerdicts(), b.replacementOptions())
+	pod, err := containers.BuildReplacement(b.Pod, b.storedVerdicts(), replacementOptions(b))
 	if err != nil {
-		return b.beginRollback(ReasonReplacementRejected, err.Error())
+		return beginRollback(b, ReasonReplacementRejected, err.Error())
 	}
 	if b.adopts() {
 		if r := owners.Refuse(b.Pod, b.Owner); r != nil {
-			return b.beginRollback(r.Reason, r.Message)
+			return beginRollback(b, r.Reason, r.Message)
 		}
 		pod = owners.Unmatched(pod, b.Owner)
 	}
 	return b.do(CreateObject{Object: pod, CopyOf: b.Pod})
 }
 
-func (b *builder) replacementCreated(r Result) (Decision, error) {
-	return b.created(r, ReasonReplacementRejected, "the replacement")
+func replacementCreated(b *builder, r Result) (Decision, error) {
+	return created(b, r, ReasonReplacementRejected, "the replacement")
 }
 
 // created reads the answer to the creation of an object. One that exists already is
 // looked at with the next state: it may be of another client. refused is the reason
 // of a rollback when the API server does not admit the object.
-func (b *builder) created(r Result, refused, what string) (Decision, error) {
+func created(b *builder, r Result, refused, what string) (Decision, error) {
 	switch {
 	case r.Err == nil && r.Created != nil && b.decision.Step == CreateReplacement:
-		return b.markCreated(r.Created), nil
+		return markCreated(b, r.Created), nil
 	case r.Err == nil, apierrors.IsAlreadyExists(r.Err):
 		return b.decision, nil
 	case isRejected(r.Err):
-		return b.beginRollback(refused, what+" was refused: "+r.Err.Error()), nil
+		return beginRollback(b, refused, what+" was refused: "+r.Err.Error()), nil
 	default:
 		return b.decision, r.Err
 	}
@@ -145,7 +145,7 @@ func isRejected(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
-func (b *builder) replacementOptions() containers.ReplacementOptions {
+func replacementOptions(b *builder) containers.ReplacementOptions {
 	o := ReplacementOptions(b.Migration, b.AgentImage)
 	o.DropAnnotationPrefixes = b.DropAnnotations
 	return o
@@ -164,7 +164,7 @@ func ReplacementOptions(m *v1alpha1.PodMigration, agentImage string) containers.
 	return options
 }
 
-func (b *builder) markCreated(r *corev1.Pod) Decision {
+func markCreated(b *builder, r *corev1.Pod) Decision {
 	b.newStatus().Replacement = &v1alpha1.PodReference{Name: r.Name, UID: r.UID, NodeName: r.Spec.NodeName}
 	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonCreated, "waiting for the scheduler")
 	b.say("waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
@@ -172,7 +172,7 @@ func (b *builder) markCreated(r *corev1.Pod) Decision {
 	return b.decision
 }
 
-func (b *builder) markPlaced(r *corev1.Pod) {
+func markPlaced(b *builder, r *corev1.Pod) {
 	b.newStatus().Replacement.NodeName = r.Spec.NodeName
 	b.newStatus().Times.Placed = b.microNow()
 	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced, "bound to node "+r.Spec.NodeName)
@@ -180,10 +180,10 @@ func (b *builder) markPlaced(r *corev1.Pod) {
 }
 
 // markReplacementReady records that the replacement is ready.
-func (b *builder) markReplacementReady(r *corev1.Pod) {
+func markReplacementReady(b *builder, r *corev1.Pod) {
 	b.newStatus().Times.ReplacementReady = b.microNow()
-	b.newStatus().Downtime = b.downtime()
-	b.markRestored()
+	b.newStatus().Downtime = downtime(b)
+	markRestored(b)
 	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady, "the replacement is ready on node "+r.Spec.NodeName)
 	b.say("replacement %s is ready on node %s, handing over", r.Name, r.Spec.NodeName)
 	note := fmt.Sprintf("Replacement %s is ready on node %s", r.Name, r.Spec.NodeName)
@@ -195,19 +195,19 @@ func (b *builder) markReplacementReady(r *corev1.Pod) {
 
 // cannotStart rolls back when a container of the replacement cannot be started,
 // for a reason that seldom passes.
-func (b *builder) cannotStart(r *corev1.Pod) (_ Decision, decided bool) {
+func cannotStart(b *builder, r *corev1.Pod) (_ Decision, decided bool) {
 	reason := startFailure(r)
 	scheduled := pods.Condition(r, corev1.PodScheduled)
 	if reason == "" || b.IsCommitted() || scheduled == nil || b.Now.Sub(scheduled.LastTransitionTime.Time) < b.Limits.StartGrace {
 		return Decision{}, false
 	}
-	return b.beginRollback(ReasonCannotStart, fmt.Sprintf("replacement %s cannot start on node %s: %s", r.Name, r.Spec.NodeName, reason)), true
+	return beginRollback(b, ReasonCannotStart, fmt.Sprintf("replacement %s cannot start on node %s: %s", r.Name, r.Spec.NodeName, reason)), true
 }
 
 // unplaced waits for the scheduler, and rolls back when it has found no place
 // for longer than the grace. While a node is nominated, pods are being preempted;
 // and provisioning the volume of a claim can take longer than the grace.
-func (b *builder) unplaced(r *corev1.Pod) Decision {
+func unplaced(b *builder, r *corev1.Pod) Decision {
 	scheduled := pods.Condition(r, corev1.PodScheduled)
 	if scheduled == nil || scheduled.Status != corev1.ConditionFalse {
 		return b.wait(b.untilDeadline(), "waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
@@ -215,7 +215,7 @@ func (b *builder) unplaced(r *corev1.Pod) Decision {
 	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, cmp.Or(scheduled.Reason, ReasonUnschedulable), scheduled.Message)
 	gates := strings.Join(owners.ForeignGates(r), ", ")
 	if scheduled.Reason != corev1.PodReasonUnschedulable && gates == "" || r.Status.NominatedNodeName != "" ||
-		b.IsCommitted() || b.volumeIsComing(scheduled.Message) {
+		b.IsCommitted() || volumeIsComing(b, scheduled.Message) {
 		return b.wait(b.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
 	}
 	why := scheduled.Message
@@ -229,7 +229,7 @@ func (b *builder) unplaced(r *corev1.Pod) Decision {
 	if b.Now.Before(givesUpAt) {
 		return b.wait(min(givesUpAt.Sub(b.Now), b.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
 	}
-	return b.beginRollback(ReasonUnschedulable, "the scheduler found no place for the replacement: "+why)
+	return beginRollback(b, ReasonUnschedulable, "the scheduler found no place for the replacement: "+why)
 }
 
 // unboundClaim is how plugin VolumeBinding says that a claim of binding mode
@@ -238,7 +238,7 @@ const unboundClaim = "unbound immediate PersistentVolumeClaims"
 
 // volumeIsComing reports whether the scheduler waits for the checkpoint claim,
 // and the claim has a class that provisions its volume.
-func (b *builder) volumeIsComing(refusal string) bool {
+func volumeIsComing(b *builder, refusal string) bool {
 	c := b.claim()
 	return strings.Contains(refusal, unboundClaim) && c != nil && ptr.Deref(c.Spec.StorageClassName, "") != ""
 }
@@ -257,8 +257,8 @@ func wrongNode(m *v1alpha1.PodMigration, r *corev1.Pod) *containers.Refusal {
 // holdPlace are the steps of the pod that holds the place of the replacement. While
 // the original continues they are looked at again and again.
 var holdPlace = []step{
-	{name: CreatePlaceholder, done: func(s *State) bool { return s.placeholder() != nil && isPlaceholderRecorded(s) }, action: (*builder).createPlaceholder, settle: (*builder).placeholderCreated},
-	{name: PlacePlaceholder, done: isPlaceHeld, record: (*builder).recordPlaceholder, action: (*builder).placePlaceholder},
+	{name: CreatePlaceholder, done: func(s *State) bool { return s.placeholder() != nil && isPlaceholderRecorded(s) }, action: createPlaceholder, settle: placeholderCreated},
+	{name: PlacePlaceholder, done: isPlaceHeld, record: recordPlaceholder, action: placePlaceholder},
 }
 
 func isPlaceholderRecorded(s *State) bool { return s.Migration.Status.Placeholder.UID != "" }
@@ -270,7 +270,7 @@ func isPlaceHeld(s *State) bool {
 }
 
 // recordPlaceholder writes down where the place is held.
-func (b *builder) recordPlaceholder() {
+func recordPlaceholder(b *builder) {
 	p := b.placeholder()
 	if b.Migration.Status.Placeholder.NodeName != "" {
 		return
@@ -282,23 +282,23 @@ func (b *builder) recordPlaceholder() {
 }
 
 // placePlaceholder waits until the placeholder runs.
-func (b *builder) placePlaceholder() Decision {
+func placePlaceholder(b *builder) Decision {
 	p := b.placeholder()
 	if p.Spec.NodeName == "" {
-		return b.unplaced(p)
+		return unplaced(b, p)
 	}
 	if wrong := wrongNode(b.Migration, p); wrong != nil {
-		return b.beginRollback(wrong.Reason, wrong.Message)
+		return beginRollback(b, wrong.Reason, wrong.Message)
 	}
-	b.recordPlaceholder()
-	if d, decided := b.cannotStart(p); decided {
+	recordPlaceholder(b)
+	if d, decided := cannotStart(b, p); decided {
 		return d
 	}
 	return b.wait(b.untilDeadline(), "waiting for placeholder %s on node %s: %s", p.Name, p.Spec.NodeName, startProgress(p))
 }
 
 // createPlaceholder creates the placeholder, and writes its UID down.
-func (b *builder) createPlaceholder() Decision {
+func createPlaceholder(b *builder) Decision {
 	if p := b.placeholder(); p != nil {
 		b.newStatus().Placeholder.UID = p.UID
 		b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonPlaceholderCreated, "waiting for the scheduler to find a place")
@@ -306,11 +306,11 @@ func (b *builder) createPlaceholder() Decision {
 		return b.decision
 	}
 	if b.Placeholder != nil {
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Placeholder.Name))
+		return beginRollback(b, ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Placeholder.Name))
 	}
-	replacement, err := containers.BuildReplacement(b.Pod, b.storedVerdicts(), b.replacementOptions())
+	replacement, err := containers.BuildReplacement(b.Pod, b.storedVerdicts(), replacementOptions(b))
 	if err != nil {
-		return b.beginRollback(ReasonReplacementRejected, err.Error())
+		return beginRollback(b, ReasonReplacementRejected, err.Error())
 	}
 	var volumes []*corev1.PersistentVolume
 	for _, v := range replacement.Spec.Volumes {
@@ -326,6 +326,6 @@ func (b *builder) createPlaceholder() Decision {
 	return b.do(CreateObject{Object: placeholder})
 }
 
-func (b *builder) placeholderCreated(r Result) (Decision, error) {
-	return b.created(r, ReasonReplacementRejected, "the placeholder")
+func placeholderCreated(b *builder, r Result) (Decision, error) {
+	return created(b, r, ReasonReplacementRejected, "the placeholder")
 }

@@ -16,28 +16,28 @@ import (
 // preparing are the steps that decide the containers, measure the original, and copy
 // its state while it runs. A migration returns here when containers have changed.
 var preparing = []step{
-	{name: RemoveLeftovers, done: func(s *State) bool { return s.replacement() == nil && s.placeholder() == nil }, action: (*builder).removeLeftovers},
-	{name: JudgeContainers, done: func(s *State) bool { return refuseContainers(s) == nil }, record: (*builder).recordContainers, action: func(b *builder) Decision {
+	{name: RemoveLeftovers, done: func(s *State) bool { return s.replacement() == nil && s.placeholder() == nil }, action: removeLeftovers},
+	{name: JudgeContainers, done: func(s *State) bool { return refuseContainers(s) == nil }, record: recordContainers, action: func(b *builder) Decision {
 		r := refuseContainers(b.State)
-		return b.beginRollback(lateRefusal(r.Reason), r.Message)
+		return beginRollback(b, lateRefusal(r.Reason), r.Message)
 	}},
-	{name: CheckProcesses, applies: movesProcesses, done: func(s *State) bool { return refuseMemory(s) == nil }, record: (*builder).recordProcesses, action: func(b *builder) Decision {
+	{name: CheckProcesses, applies: movesProcesses, done: func(s *State) bool { return refuseMemory(s) == nil }, record: recordProcesses, action: func(b *builder) Decision {
 		r := refuseMemory(b.State)
-		return b.processesNotMovable(r.Reason, r.Message)
+		return processesNotMovable(b, r.Reason, r.Message)
 	}},
 	{name: MeasureBefore, done: func(s *State) bool { return s.Migration.Status.Before != nil }, action: func(b *builder) Decision {
 		return b.do(MeasurePod{b.Pod})
-	}, settle: (*builder).measuredBefore},
-	{name: MeasureCheckpoint, applies: (*State).carries, done: func(s *State) bool { return s.source() != nil }, action: (*builder).measureCheckpoint},
-	{name: CreateClaim, applies: (*State).needsClaim, done: hasClaim, action: (*builder).createClaim, settle: (*builder).claimCreated},
-	{name: CreateCarrier, applies: (*State).carries, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionCopied) || s.carrier() != nil }, action: (*builder).createCarrier, settle: (*builder).carrierCreated},
-	{name: CopyCheckpoint, applies: (*State).carries, done: isCopied, record: (*builder).recordCopied, action: (*builder).copyCheckpoint},
-	{name: FinishPreparing, action: (*builder).finishPreparing},
+	}, settle: measuredBefore},
+	{name: MeasureCheckpoint, applies: (*State).carries, done: func(s *State) bool { return s.source() != nil }, action: measureCheckpoint},
+	{name: CreateClaim, applies: (*State).needsClaim, done: hasClaim, action: createClaim, settle: claimCreated},
+	{name: CreateCarrier, applies: (*State).carries, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionCopied) || s.carrier() != nil }, action: createCarrier, settle: carrierCreated},
+	{name: CopyCheckpoint, applies: (*State).carries, done: isCopied, record: recordCopied, action: copyCheckpoint},
+	{name: FinishPreparing, action: finishPreparing},
 }
 
 // removeLeftovers removes what was made for containers that have changed since, and is
 // recorded. What is not was made by a newer controller: this one is believed dead.
-func (b *builder) removeLeftovers() Decision {
+func removeLeftovers(b *builder) Decision {
 	for _, made := range []struct {
 		what     string
 		pod      *corev1.Pod
@@ -61,7 +61,7 @@ func refuseContainers(s *State) *containers.Refusal {
 	return r
 }
 
-func (b *builder) recordContainers() {
+func recordContainers(b *builder) {
 	if p := b.newStatus().Placeholder; p != nil {
 		*p = v1alpha1.PodReference{Name: p.Name}
 	}
@@ -76,13 +76,13 @@ func refuseMemory(s *State) *containers.Refusal {
 	return containers.RefuseProcesses(s.Pod, containers.Judge(s.Pod, containers.PolicyOf(s.Migration)))
 }
 
-func (b *builder) recordProcesses() {
+func recordProcesses(b *builder) {
 	b.newStatus().Checkpoint.Processes = containers.MovingProcesses(containers.Judge(b.Pod, containers.PolicyOf(b.Migration)))
 }
 
 // measuredBefore takes the sample only if it is of this pod: metrics go by
 // name, and an earlier pod may have had it.
-func (b *builder) measuredBefore(r Result) (Decision, error) {
+func measuredBefore(b *builder, r Result) (Decision, error) {
 	sample := r.Sample
 	if start := b.Pod.Status.StartTime; start != nil && !sample.startedAfter(start.Time) {
 		sample = nil
@@ -92,7 +92,7 @@ func (b *builder) measuredBefore(r Result) (Decision, error) {
 }
 
 // finishPreparing begins to look for a place.
-func (b *builder) finishPreparing() Decision {
+func finishPreparing(b *builder) Decision {
 	sentence := stripSentence(containers.Judge(b.Pod, containers.PolicyOf(b.Migration)))
 	b.newStatus().Phase = v1alpha1.PhasePlacing
 	b.newStatus().Times.Prepared = b.microNow()
@@ -106,39 +106,39 @@ func (b *builder) finishPreparing() Decision {
 func hasClaim(s *State) bool {
 	c := s.claim()
 	if s.Migration.Status.Checkpoint.ClaimReused {
-		return s.Claim != nil && s.Claim.DeletionTimestamp == nil && !s.isTooSmall()
+		return s.Claim != nil && s.Claim.DeletionTimestamp == nil && !isTooSmall(s)
 	}
 	return c != nil && c.DeletionTimestamp == nil
 }
 
 // createClaim creates the checkpoint claim, unless the pod brought one along.
-func (b *builder) createClaim() Decision {
+func createClaim(b *builder) Decision {
 	switch {
 	case b.Migration.Status.Checkpoint.ClaimReused:
-		return b.refuseReusedClaim()
+		return refuseReusedClaim(b)
 	case b.Claim == nil:
 		return b.do(CreateObject{Object: buildClaim(b.State)})
 	case b.claim() == nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("claim %s exists and was not created by this migration", b.Claim.Name))
+		return beginRollback(b, ReasonNameTaken, fmt.Sprintf("claim %s exists and was not created by this migration", b.Claim.Name))
 	}
 	return b.wait(PollInterval, "waiting for the old claim %s to be deleted", b.Claim.Name)
 }
 
-func (b *builder) claimCreated(r Result) (Decision, error) {
-	return b.created(r, ReasonClaimRejected, "the checkpoint claim")
+func claimCreated(b *builder, r Result) (Decision, error) {
+	return created(b, r, ReasonClaimRejected, "the checkpoint claim")
 }
 
-func (b *builder) refuseReusedClaim() Decision {
+func refuseReusedClaim(b *builder) Decision {
 	name := b.Migration.Status.CheckpointClaim
 	if b.Claim == nil || b.Claim.DeletionTimestamp != nil {
-		return b.beginRollback(ReasonClaimRejected, fmt.Sprintf("claim %s, which the pod brought along, no longer exists", name))
+		return beginRollback(b, ReasonClaimRejected, fmt.Sprintf("claim %s, which the pod brought along, no longer exists", name))
 	}
 	capacity, needed := b.Claim.Status.Capacity[corev1.ResourceStorage], claimSize(b.State)
-	return b.beginRollback(ReasonClaimTooSmall, fmt.Sprintf("claim %s, which the pod brought along, has %s, and %s are needed", name, capacity.String(), needed.String()))
+	return beginRollback(b, ReasonClaimTooSmall, fmt.Sprintf("claim %s, which the pod brought along, has %s, and %s are needed", name, capacity.String(), needed.String()))
 }
 
 // isTooSmall reports whether a claim that the pod brought along cannot hold its state.
-func (s *State) isTooSmall() bool {
+func isTooSmall(s *State) bool {
 	capacity := s.Claim.Status.Capacity[corev1.ResourceStorage]
 	return s.carries() && !capacity.IsZero() && capacity.Cmp(claimSize(s)) < 0
 }
@@ -212,7 +212,7 @@ func lateRefusal(reason string) string {
 }
 
 // measureCheckpoint asks the agent of the source node how much there is to carry.
-func (b *builder) measureCheckpoint() Decision {
+func measureCheckpoint(b *builder) Decision {
 	updated := b.newStatus().Checkpoint
 	if updated.Step == "" {
 		updated.Step = v1alpha1.StepMeasure
@@ -220,25 +220,25 @@ func (b *builder) measureCheckpoint() Decision {
 		b.say("asking the node agent of %s how much is to be carried", b.Migration.Status.Original.NodeName)
 		return b.decision
 	}
-	return b.awaitAgent(b.Migration.Status.Original.NodeName, b.since(v1alpha1.ConditionCopied))
+	return awaitAgent(b, b.Migration.Status.Original.NodeName, b.since(v1alpha1.ConditionCopied))
 }
 
 // createCarrier creates the pod that mounts the claim on the source node.
-func (b *builder) createCarrier() Decision {
+func createCarrier(b *builder) Decision {
 	recorded := b.newStatus().Checkpoint.Carrier
 	switch {
 	case b.Carrier != nil:
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Carrier.Name))
+		return beginRollback(b, ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Carrier.Name))
 	case recorded.UID != "":
-		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", recorded.Name))
+		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", recorded.Name))
 	}
 	carrier := containers.BuildCarrier(b.Pod, recorded.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)
 	carrier.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
 	return b.do(CreateObject{Object: carrier})
 }
 
-func (b *builder) carrierCreated(r Result) (Decision, error) {
-	return b.created(r, ReasonCheckpointFailed, "the pod that mounts the checkpoint claim")
+func carrierCreated(b *builder, r Result) (Decision, error) {
+	return created(b, r, ReasonCheckpointFailed, "the pod that mounts the checkpoint claim")
 }
 
 // isCopied reports whether a complete copy was made, while the pod runs.
@@ -250,7 +250,7 @@ func isCopied(s *State) bool {
 	return carrier != nil && c.Carrier.UID == carrier.UID && c.Step == v1alpha1.StepCopy && report != nil && report.Phase == v1alpha1.SourceCopied
 }
 
-func (b *builder) recordCopied() {
+func recordCopied(b *builder) {
 	if s := b.source(); !b.isTrue(v1alpha1.ConditionCopied) {
 		b.newStatus().Times.Copied = b.microNow()
 		b.condition(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied, fmt.Sprintf("%d bytes in %d files, %d passes", s.Bytes, s.Files, s.Pass))
@@ -258,7 +258,7 @@ func (b *builder) recordCopied() {
 }
 
 // copyCheckpoint waits for a complete copy, while the pod runs.
-func (b *builder) copyCheckpoint() Decision {
+func copyCheckpoint(b *builder) Decision {
 	updated, carrier := b.newStatus().Checkpoint, b.carrier()
 	if updated.Carrier.UID != carrier.UID || updated.Step == v1alpha1.StepMeasure {
 		updated.Carrier.UID, updated.Step = carrier.UID, v1alpha1.StepCopy
@@ -266,12 +266,12 @@ func (b *builder) copyCheckpoint() Decision {
 		b.say("copying %d bytes while the pod runs", updated.Source.Bytes)
 		return b.decision
 	}
-	return b.awaitCopy(carrier)
+	return awaitCopy(b, carrier)
 }
 
 // awaitCopy waits for the copy, and rolls back when the carrier cannot start: its node
 // may be full, or its image out of reach.
-func (b *builder) awaitCopy(carrier *corev1.Pod) Decision {
+func awaitCopy(b *builder, carrier *corev1.Pod) Decision {
 	if carrier.Status.Phase == corev1.PodRunning {
 		s := b.source()
 		return b.wait(b.untilDeadline(), "copying while the pod runs: pass %d, %d bytes in %d files", s.Pass, s.Bytes, s.Files)
@@ -280,26 +280,26 @@ func (b *builder) awaitCopy(carrier *corev1.Pod) Decision {
 	scheduled := pods.Condition(carrier, corev1.PodScheduled)
 	switch {
 	case carrier.DeletionTimestamp != nil, pods.IsTerminal(carrier):
-		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s was ended by another client: %s", carrier.Name, podFailure(carrier)))
+		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s was ended by another client: %s", carrier.Name, podFailure(carrier)))
 	case scheduled == nil:
-	case scheduled.Status == corev1.ConditionFalse && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.UnschedulableGrace && !b.volumeIsComing(scheduled.Message):
-		return b.beginRollback(ReasonCheckpointFailed, fmt.Sprintf("carrier %s, which has to mount claim %s on node %s, finds no place there: %s", carrier.Name, b.Migration.Status.CheckpointClaim, node, scheduled.Message))
+	case scheduled.Status == corev1.ConditionFalse && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.UnschedulableGrace && !volumeIsComing(b, scheduled.Message):
+		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s, which has to mount claim %s on node %s, finds no place there: %s", carrier.Name, b.Migration.Status.CheckpointClaim, node, scheduled.Message))
 	case scheduled.Status == corev1.ConditionFalse:
 		return b.wait(b.untilDeadline(), "the carrier cannot be placed on node %s: %s", node, scheduled.Message)
 	case startFailure(carrier) != "" && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.StartGrace:
-		return b.beginRollback(ReasonCannotStart, fmt.Sprintf("carrier %s cannot start on node %s: %s", carrier.Name, node, startFailure(carrier)))
+		return beginRollback(b, ReasonCannotStart, fmt.Sprintf("carrier %s cannot start on node %s: %s", carrier.Name, node, startFailure(carrier)))
 	}
 	return b.wait(b.untilDeadline(), "waiting for carrier %s to mount claim %s: %s", carrier.Name, b.Migration.Status.CheckpointClaim, startProgress(carrier))
 }
 
 // processesNotMovable ends the attempt to move processes. The original is thawed, and
 // the migration continues with the volumes alone where it may.
-func (b *builder) processesNotMovable(reason, why string) Decision {
+func processesNotMovable(b *builder, reason, why string) Decision {
 	message := "the processes of the pod cannot move: " + why
 	if b.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {
-		return b.beginRollback(reason, message)
+		return beginRollback(b, reason, message)
 	}
-	b.restartPreparation(reason, message+"; its containers start afresh with its volumes")
+	restartPreparation(b, reason, message+"; its containers start afresh with its volumes")
 	if updated := b.newStatus().Checkpoint; b.newStatus().Phase == v1alpha1.PhasePreparing {
 		updated.Mode, updated.Processes, updated.FallbackReason = v1alpha1.CheckpointFrozen, nil, why
 	}
@@ -309,10 +309,10 @@ func (b *builder) processesNotMovable(reason, why string) Decision {
 // restartPreparation goes back to Preparing: the original has changed, so that the
 // replacement would do finished work again or leave out work that has begun, or
 // its processes turned out to be immovable.
-func (b *builder) restartPreparation(reason, message string) Decision {
+func restartPreparation(b *builder, reason, message string) Decision {
 	if owners.NeedsWebhook(b.method()) && b.Migration.Status.Replacement.UID != "" {
 		// Its owner would create another pod at once, before it is known what of.
-		return b.beginRollback(reason, message+", which is not possible with a pod that its owner created")
+		return beginRollback(b, reason, message+", which is not possible with a pod that its owner created")
 	}
 	b.newStatus().Phase = v1alpha1.PhasePreparing
 	// Only what is recorded is removed.

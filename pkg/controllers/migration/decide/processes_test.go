@@ -135,7 +135,7 @@ func TestTheRecordNamesTheRestoredState(t *testing.T) {
 			s.with(withProcesses)
 		}
 		b := newBuilder(&s.State)
-		b.markReplacementReady(s.Replacement)
+		markReplacementReady(b, s.Replacement)
 		if got := b.newStatus().Checkpoint.Restored; got != want {
 			t.Errorf("processes %t: restored %q, want %q", processes, got, want)
 		}

@@ -26,7 +26,7 @@ const (
 )
 
 // announceReplacement announces that the owner's next pod is to become the replacement.
-func (b *builder) announceReplacement() Decision {
+func announceReplacement(b *builder) Decision {
 	b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonAnnounced, "the next pod of the owner is to become the replacement")
 	b.say("asking whether the admission webhook answers")
 	return b.decision
@@ -40,7 +40,7 @@ func webhookAnswers(s *State) bool {
 }
 
 // probe is a pod like the next one of the owner. It is created in a dry run only.
-func (b *builder) probe() *corev1.Pod {
+func probe(b *builder) *corev1.Pod {
 	o := b.Pod
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -76,19 +76,19 @@ func (b *builder) probe() *corev1.Pod {
 
 // webhookProbed continues when the webhook has turned the probe into a replacement.
 // A probe that is refused would be again, and the pod of the owner as well.
-func (b *builder) webhookProbed(r Result) (Decision, error) {
+func webhookProbed(b *builder, r Result) (Decision, error) {
 	why := "it did not change a pod"
 	switch {
 	case r.Err == nil && r.Admitted:
 		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonWebhookAnswers, "the admission webhook turns the next pod of the owner into the replacement")
 		return b.decision, nil
 	case isRejected(r.Err) && !b.IsCommitted():
-		return b.beginRollback(ReasonReplacementRejected, "the next pod of the owner would be refused: "+r.Err.Error()), nil
+		return beginRollback(b, ReasonReplacementRejected, "the next pod of the owner would be refused: "+r.Err.Error()), nil
 	case r.Err != nil:
 		why = r.Err.Error()
 	}
 	if waited := b.since(v1alpha1.ConditionReplacementPending); waited > webhookGrace && !b.IsCommitted() {
-		return b.beginRollback(ReasonWebhookMissing, fmt.Sprintf("the admission webhook of the rebalancer does not answer: %s", why)), nil
+		return beginRollback(b, ReasonWebhookMissing, fmt.Sprintf("the admission webhook of the rebalancer does not answer: %s", why)), nil
 	}
 	return b.wait(probeInterval, "waiting for the admission webhook: %s", why), nil
 }
@@ -101,55 +101,55 @@ func mayRelease(s *State) bool {
 
 // checkOwner ends a migration whose owner can create no replacement any more, and
 // waits while it is not at rest.
-func (b *builder) checkOwner() Decision {
+func checkOwner(b *builder) Decision {
 	if b.Replacement != nil {
-		return b.beginRollback(ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
+		return beginRollback(b, ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Replacement.Name))
 	}
 	if r := owners.Refuse(b.original(), b.Owner); r != nil {
-		return b.beginRollback(r.Reason, r.Message)
+		return beginRollback(b, r.Reason, r.Message)
 	}
 	return b.wait(shortPoll, "waiting: %s", owners.InFlight(b.Owner))
 }
 
 // releaseOriginal removes the original from its owner, which then creates the
 // replacement.
-func (b *builder) releaseOriginal() Decision {
+func releaseOriginal(b *builder) Decision {
 	o := b.original()
 	released, err := owners.Released(o, b.Owner)
 	if err != nil {
-		return b.beginRollback(ReasonReplacementRejected, err.Error())
+		return beginRollback(b, ReasonReplacementRejected, err.Error())
 	}
 	return b.do(ChangeObject{o, released})
 }
 
 // awaitOwnersPod waits for the owner to create the replacement beside the original.
-func (b *builder) awaitOwnersPod() Decision {
-	if plain := b.plainPod(); plain != nil {
-		return b.beginRollback(ReasonWebhookMissed, fmt.Sprintf("%s %s created pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
+func awaitOwnersPod(b *builder) Decision {
+	if plain := plainPod(b); plain != nil {
+		return beginRollback(b, ReasonWebhookMissed, fmt.Sprintf("%s %s created pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
 	}
-	if r := b.noNextPod(); r != nil {
-		return b.beginRollback(r.Reason, r.Message)
+	if r := noNextPod(b.State); r != nil {
+		return beginRollback(b, r.Reason, r.Message)
 	}
 	return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
 }
 
 // noNextPod returns why the owner makes no replacement any more; nil when it does.
-func (s *State) noNextPod() *containers.Refusal {
+func noNextPod(s *State) *containers.Refusal {
 	return owners.NoNextPod(s.Owner, s.Migration.Status.Handover.Identity, s.Siblings)
 }
 
 // recordReplacement records a replacement that exists: the pod of the owner that has
 // become it, or one that was created before a crash.
-func (b *builder) recordReplacement(r *corev1.Pod) Decision {
+func recordReplacement(b *builder, r *corev1.Pod) Decision {
 	if owners.NeedsWebhook(b.method()) {
 		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonReplacementRecorded, fmt.Sprintf("pod %s has become the replacement", r.Name))
 	}
-	return b.markCreated(r)
+	return markCreated(b, r)
 }
 
 // plainPod is a pod of the owner that should have become the replacement, and
 // was created while the webhook did not answer.
-func (b *builder) plainPod() *corev1.Pod {
+func plainPod(b *builder) *corev1.Pod {
 	h := b.Migration.Status.Handover
 	for i := range b.Siblings {
 		pod := &b.Siblings[i]
@@ -166,16 +166,16 @@ func (b *builder) plainPod() *corev1.Pod {
 // awaitRecreated waits for the owner's new pod, once the original is gone. A pod
 // that was created while the webhook did not answer has no state: as long as it has
 // not started, it is deleted, and the owner creates another one.
-func (b *builder) awaitRecreated() Decision {
-	plain := b.plainPod()
+func awaitRecreated(b *builder) Decision {
+	plain := plainPod(b)
 	switch {
-	case plain == nil && b.noNextPod() != nil:
-		r := b.noNextPod()
-		return b.failPermanently(r.Reason, r.Message)
+	case plain == nil && noNextPod(b.State) != nil:
+		r := noNextPod(b.State)
+		return failPermanently(b, r.Reason, r.Message)
 	case plain == nil:
 		return b.wait(shortPoll, "waiting for %s %s to create the replacement", b.Owner.Reference.Kind, b.Owner.Reference.Name)
 	case hasStarted(plain):
-		return b.failPermanently(ReasonWebhookMissed, fmt.Sprintf("pod %s was recreated by its owner while the admission webhook did not answer, and has started", plain.Name))
+		return failPermanently(b, ReasonWebhookMissed, fmt.Sprintf("pod %s was recreated by its owner while the admission webhook did not answer, and has started", plain.Name))
 	}
 	b.event(true, plain, ReasonWebhookMissed, fmt.Sprintf("Deleting pod %s, which was created while the admission webhook did not answer, before it starts", plain.Name))
 	b.wait(recreateInterval, "deleting pod %s before it starts: the admission webhook did not answer when it was created", plain.Name)
@@ -183,7 +183,7 @@ func (b *builder) awaitRecreated() Decision {
 }
 
 // plainPodDeleted looks for the next pod of the owner.
-func (b *builder) plainPodDeleted(r Result) (Decision, error) {
+func plainPodDeleted(b *builder, r Result) (Decision, error) {
 	if apierrors.IsNotFound(r.Err) || apierrors.IsConflict(r.Err) {
 		return b.decision, nil
 	}

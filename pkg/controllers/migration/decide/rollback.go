@@ -15,7 +15,7 @@ import (
 
 // beginRollback writes down that the migration is rolled back, and why. Nothing is
 // removed before that is in the status.
-func (b *builder) beginRollback(reason, message string) Decision {
+func beginRollback(b *builder, reason, message string) Decision {
 	b.condition(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, reason, message)
 	if updated := b.newStatus().Checkpoint; updated != nil && updated.Step != "" {
 		updated.Step = v1alpha1.StepAbort
@@ -33,20 +33,20 @@ var undoing = []step{
 	{name: SetRollbackBarrier, applies: hadPlace, done: func(s *State) bool {
 		o := s.original()
 		return o == nil || !hasHoldFinalizer(o) && (s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o))
-	}, action: (*builder).setBarrier},
-	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return b.discard(b.rival()) }},
-	{name: OrphanOriginal, applies: isReleased, done: func(s *State) bool { return !s.isOrphaned() }, action: (*builder).orphanOriginal},
-	{name: EndOriginal, applies: isReleased, done: func(s *State) bool { return owners.Abandons(s.Owner) == "" }, action: (*builder).endOriginal},
-	{name: ReadoptOriginal, applies: isReleased, action: (*builder).readoptOriginal},
-	{name: DiscardReplacement, applies: replacementMayEnd, action: (*builder).removeReplacement},
-	{name: DeleteCarrier, applies: func(s *State) bool { return s.mayEnd(s.carrier(), s.SourceDown) }, action: func(b *builder) Decision { return b.removeMade(b.carrier()) }},
-	{name: DeletePlaceholder, applies: func(s *State) bool { return s.mayEnd(s.placeholder(), s.DestinationDown) }, action: func(b *builder) Decision { return b.removeMade(b.placeholder()) }},
+	}, action: setBarrier},
+	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return discard(b, b.rival()) }},
+	{name: OrphanOriginal, applies: isReleased, done: func(s *State) bool { return !isOrphaned(s) }, action: orphanOriginal},
+	{name: EndOriginal, applies: isReleased, done: func(s *State) bool { return owners.Abandons(s.Owner) == "" }, action: endOriginal},
+	{name: ReadoptOriginal, applies: isReleased, action: readoptOriginal},
+	{name: DiscardReplacement, applies: replacementMayEnd, action: removeReplacement},
+	{name: DeleteCarrier, applies: func(s *State) bool { return mayEnd(s, s.carrier(), s.SourceDown) }, action: func(b *builder) Decision { return removeMade(b, b.carrier()) }},
+	{name: DeletePlaceholder, applies: func(s *State) bool { return mayEnd(s, s.placeholder(), s.DestinationDown) }, action: func(b *builder) Decision { return removeMade(b, b.placeholder()) }},
 	{name: AwaitThaw, done: isThawedOrGone, action: func(b *builder) Decision {
 		return b.wait(shortPoll, "waiting for the node agent of %s to thaw pod %s", b.source().Node, b.original().Name)
 	}},
-	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: (*builder).keepClaim},
-	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: (*builder).deleteClaim},
-	{name: FinishRollback, action: (*builder).finishRollback},
+	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: keepClaim},
+	{name: DeleteClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() }, done: func(s *State) bool { return isClaimDeleted(s.claim()) }, action: deleteClaim},
+	{name: FinishRollback, action: finishRollback},
 }
 
 // hadPlace reports whether a replacement, or a placeholder, may ever have been made:
@@ -58,7 +58,7 @@ func hadPlace(s *State) bool {
 }
 
 // setBarrier writes the barrier on the original, and takes every other mark off.
-func (b *builder) setBarrier() Decision {
+func setBarrier(b *builder) Decision {
 	o := b.original()
 	return b.do(ChangeObject{o, withRollbackBarrier(o, b.barrier())})
 }
@@ -84,13 +84,13 @@ func (s *State) rival() *corev1.Pod {
 
 // isOrphaned reports whether the owner left its pods behind when it was deleted
 // (kubectl delete --cascade=orphan), as the replacement shows: the original stays as well.
-func (s *State) isOrphaned() bool {
+func isOrphaned(s *State) bool {
 	r := s.replacement()
 	return owners.Abandons(s.Owner) != "" && r != nil && r.DeletionTimestamp == nil && metav1.GetControllerOf(r) == nil && owners.NeedsWebhook(s.method())
 }
 
 // orphanOriginal makes the original one that belongs to nobody, for good.
-func (b *builder) orphanOriginal() Decision {
+func orphanOriginal(b *builder) Decision {
 	o := b.original()
 	orphaned := o.DeepCopy()
 	delete(orphaned.Annotations, v1alpha1.ReleasedAnnotation)
@@ -100,13 +100,13 @@ func (b *builder) orphanOriginal() Decision {
 
 // endOriginal ends an original that its owner would never look at again: nobody else would
 // end it.
-func (b *builder) endOriginal() Decision {
+func endOriginal(b *builder) Decision {
 	o, why := b.original(), owners.Abandons(b.Owner)
 	b.event(true, o, ReasonOriginalEnded, fmt.Sprintf("Deleting pod %s, as its owner would have: %s", o.Name, why))
 	return b.do(DeleteObject{o})
 }
 
-func (b *builder) readoptOriginal() Decision {
+func readoptOriginal(b *builder) Decision {
 	restored, err := owners.Restored(b.original())
 	if err != nil {
 		return b.wait(PollInterval, "the original cannot be returned to its owner: %v", err)
@@ -116,8 +116,8 @@ func (b *builder) readoptOriginal() Decision {
 
 // mayEnd reports whether a pod is there that can end: its node answers, and what keeps it
 // is not the finalizer of another controller alone.
-func (s *State) mayEnd(pod *corev1.Pod, down time.Duration) bool {
-	return pod != nil && !s.isOnDeadNode(pod, down) && !isKeptByOthers(pod)
+func mayEnd(s *State, pod *corev1.Pod, down time.Duration) bool {
+	return pod != nil && !isOnDeadNode(s, pod, down) && !isKeptByOthers(pod)
 }
 
 // isKeptByOthers reports whether a pod that is being deleted runs nothing any more, or
@@ -130,9 +130,9 @@ func isRunning(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses), func(c corev1.ContainerStatus) bool { return c.State.Running != nil })
 }
 
-func replacementMayEnd(s *State) bool { return s.mayEnd(s.replacement(), s.DestinationDown) }
+func replacementMayEnd(s *State) bool { return mayEnd(s, s.replacement(), s.DestinationDown) }
 
-func (b *builder) removeMade(pod *corev1.Pod) Decision {
+func removeMade(b *builder, pod *corev1.Pod) Decision {
 	if pod.DeletionTimestamp == nil {
 		return b.do(DeleteObject{pod})
 	}
@@ -149,10 +149,10 @@ func isThawedOrGone(s *State) bool {
 		report.Phase == v1alpha1.SourceThawed || report.Phase == v1alpha1.SourceFailed
 }
 
-func (b *builder) finishRollback() Decision {
-	reason, message := b.conditionReason(v1alpha1.ConditionRolledBack), b.rollbackMessage()+b.leftOnDeadNodes()
+func finishRollback(b *builder) Decision {
+	reason, message := b.conditionReason(v1alpha1.ConditionRolledBack), rollbackMessage(b)+leftOnDeadNodes(b)
 	if b.holdsOnlyCopy() {
-		message += "; " + b.keptCopy()
+		message += "; " + keptCopy(b)
 	}
 	b.condition(v1alpha1.ConditionRolledBack, metav1.ConditionTrue, reason, message)
 	phase := v1alpha1.PhaseFailed
@@ -170,12 +170,12 @@ func (b *builder) finishRollback() Decision {
 // isOnDeadNode reports whether a pod that was removed cannot end, since its node
 // does not answer. Kubernetes ends it when the node is back, or removed, and nobody
 // has to wait for that: where state is carried, its gate is closed.
-func (s *State) isOnDeadNode(pod *corev1.Pod, down time.Duration) bool {
+func isOnDeadNode(s *State, pod *corev1.Pod, down time.Duration) bool {
 	return pod.DeletionTimestamp != nil && pod.Spec.NodeName != "" && down > s.Limits.AgentGrace
 }
 
 // leftOnDeadNodes names the pods that end only when their node is back.
-func (b *builder) leftOnDeadNodes() (sentence string) {
+func leftOnDeadNodes(b *builder) (sentence string) {
 	for _, pod := range []*corev1.Pod{b.replacement(), b.carrier(), b.placeholder()} {
 		switch {
 		case pod == nil:
@@ -190,16 +190,16 @@ func (b *builder) leftOnDeadNodes() (sentence string) {
 
 // removeReplacement waits for the owner to remove a pod that is one too many, and
 // does it otherwise.
-func (b *builder) removeReplacement() Decision {
+func removeReplacement(b *builder) Decision {
 	r := b.replacement()
 	if r.DeletionTimestamp != nil {
 		b.decision.Wait = PollInterval
 		return b.decision
 	}
-	return b.discard(r)
+	return discard(b, r)
 }
 
-func (b *builder) discard(pod *corev1.Pod) Decision {
+func discard(b *builder, pod *corev1.Pod) Decision {
 	if discarded := owners.Discarded(pod); len(discarded.Finalizers) < len(pod.Finalizers) {
 		return b.do(ChangeObject{pod, discarded})
 	}
@@ -218,7 +218,7 @@ func withRollbackBarrier(original *corev1.Pod, barrier string) *corev1.Pod {
 	return pod
 }
 
-func (b *builder) rollbackMessage() string {
+func rollbackMessage(b *builder) string {
 	for _, c := range b.Migration.Status.Conditions {
 		if c.Type == v1alpha1.ConditionRolledBack {
 			return c.Message

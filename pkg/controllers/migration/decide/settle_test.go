@@ -181,7 +181,7 @@ func TestEvictionBacksOff(t *testing.T) {
 		s := in(v1alpha1.PhaseHandingOver)
 		s.Migration.Spec.TimeoutSeconds = 3600
 		s.Migration.Status.Times.ReplacementReady = ago(blocked)
-		wait := newBuilder(&s.State).evictionWait()
+		wait := evictionWait(newBuilder(&s.State))
 		if wait < last || wait < time.Second || wait > 30*time.Second {
 			t.Errorf("blocked for %v: wait %v after %v", blocked, wait, last)
 		}

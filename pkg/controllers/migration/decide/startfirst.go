@@ -20,8 +20,8 @@ import (
 // original. With state to carry the release of the replacement commits the migration,
 // else what ends the original.
 var handOverStartFirst = slices.Concat(carryOver, []step{
-	{name: AwaitReady, done: isReadyOrLate, action: (*builder).awaitReady},
-	{name: DeleteCarrier, applies: originalRuns, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: (*builder).deleteCarrier},
+	{name: AwaitReady, done: isReadyOrLate, action: awaitReady},
+	{name: DeleteCarrier, applies: originalRuns, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: deleteCarrier},
 	{name: KeepPreviousClaim, applies: originalRuns, done: keepsNoPreviousClaim, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.PreviousClaim, withOwner(b.PreviousClaim, b.replacement())})
 	}},
@@ -37,13 +37,13 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 	{name: AwaitAdoption, applies: awaitsAdoption, done: func(s *State) bool {
 		reason := s.conditionReason(v1alpha1.ConditionHandedOver)
 		return reason == ReasonEvictionBlocked || reason == ReasonOffered && s.since(v1alpha1.ConditionHandedOver) >= adoptionGrace
-	}, action: (*builder).awaitAdoption},
+	}, action: awaitAdoption},
 	evict,
 	{name: AwaitOriginalGone, done: (*State).originalEnded, action: func(b *builder) Decision {
 		return b.wait(PollInterval, "replacement %s takes over; waiting for pod %s to end", b.Migration.Status.Replacement.Name, b.original().Name)
 	}},
-	{name: HandOver, done: isHandedOver, action: (*builder).handOver},
-	{name: AwaitTakeover, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) }, action: (*builder).awaitTakeover},
+	{name: HandOver, done: isHandedOver, action: handOver},
+	{name: AwaitTakeover, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) }, action: awaitTakeover},
 	{name: OfferLate, applies: (*State).adopts, done: func(s *State) bool { return s.Owner.ReplicaSet == nil || s.isOffered(s.replacement()) }, action: func(b *builder) Decision {
 		// The ReplicaSet has released the original for the replacement of another pod,
 		// whose original is now the one too many.
@@ -55,26 +55,26 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 // carryOver are the steps that give the replacement its state, while the original is
 // frozen.
 var carryOver = []step{
-	{name: ProtectClaim, applies: isToSeal, done: func(s *State) bool { return isSealAsked(s) || isClaimProtected(s) }, action: (*builder).protectClaim},
-	{name: CheckEviction, applies: isToSeal, done: isSealAsked, action: (*builder).checkEviction, settle: (*builder).evictionChecked},
-	{name: SealCheckpoint, applies: isToSeal, done: isSealedBySource, action: func(b *builder) Decision { return b.awaitFrozen(b.lastCopy()) }},
+	{name: ProtectClaim, applies: isToSeal, done: func(s *State) bool { return isSealAsked(s) || isClaimProtected(s) }, action: protectClaim},
+	{name: CheckEviction, applies: isToSeal, done: isSealAsked, action: checkEviction, settle: evictionChecked},
+	{name: SealCheckpoint, applies: isToSeal, done: isSealedBySource, action: func(b *builder) Decision { return awaitFrozen(b, lastCopy(b)) }},
 	{name: RestoreCheckpoint, applies: isToSeal, action: func(b *builder) Decision {
 		if isRestoredByDestination(b.State) {
-			return b.release()
+			return release(b)
 		}
-		return b.awaitFrozen(fmt.Sprintf("restoring and verifying the checkpoint on node %s", b.Migration.Status.Replacement.NodeName))
+		return awaitFrozen(b, fmt.Sprintf("restoring and verifying the checkpoint on node %s", b.Migration.Status.Replacement.NodeName))
 	}},
 }
 
 // commit writes down that the original is about to end, where nothing has committed
 // the migration yet and the Eviction API would evict the original. An original that
 // ends by another client needs none.
-var commit = step{name: Commit, applies: originalRuns, done: (*State).IsCommitted, action: (*builder).checkEviction, settle: (*builder).committed}
+var commit = step{name: Commit, applies: originalRuns, done: (*State).IsCommitted, action: checkEviction, settle: committed}
 
 // evict ends the original.
 var evict = step{name: Evict, done: func(s *State) bool { return !originalRuns(s) }, action: func(b *builder) Decision {
 	return b.do(EvictPod{Pod: b.original()})
-}, settle: (*builder).evicted}
+}, settle: evicted}
 
 const (
 	// readyPoll is how often a replacement is looked at that was ready, or had its
@@ -136,12 +136,12 @@ func isReadyOrLate(s *State) bool {
 	if s.originalEnding() {
 		return isWritten || !isReady
 	}
-	return isWritten && isReady && s.settlesIn() == 0
+	return isWritten && isReady && settlesIn(s) == 0
 }
 
 // settlesIn is how long the replacement still has to be Ready before its original may
 // end.
-func (s *State) settlesIn() time.Duration {
+func settlesIn(s *State) time.Duration {
 	r, settling := s.replacement(), time.Duration(0)
 	if !pods.IsTerminal(r) {
 		settling = owners.SettlingTime(s.Owner, r, s.Limits.Settling)
@@ -157,24 +157,24 @@ func (s *State) settlesIn() time.Duration {
 // isLeaving reports whether a pod needs no deletion.
 func isLeaving(pod *corev1.Pod) bool { return pod == nil || pod.DeletionTimestamp != nil }
 
-func (b *builder) deleteCarrier() Decision { return b.do(DeleteObject{b.carrier()}) }
+func deleteCarrier(b *builder) Decision { return b.do(DeleteObject{b.carrier()}) }
 
 // checkEviction asks whether the Eviction API would evict the original. A frozen pod is
 // disrupted as well.
-func (b *builder) checkEviction() Decision { return b.do(EvictPod{Pod: b.Pod, DryRun: true}) }
+func checkEviction(b *builder) Decision { return b.do(EvictPod{Pod: b.Pod, DryRun: true}) }
 
 // evictionChecked continues when the Eviction API would evict the original.
-func (b *builder) evictionChecked(r Result) (Decision, error) {
+func evictionChecked(b *builder, r Result) (Decision, error) {
 	if r.Err == nil {
-		return b.beginSeal(), nil
+		return beginSeal(b), nil
 	}
-	return b.notEvicted(r)
+	return notEvicted(b, r)
 }
 
 // committed commits the migration when the Eviction API would evict the original.
-func (b *builder) committed(r Result) (Decision, error) {
+func committed(b *builder, r Result) (Decision, error) {
 	if r.Err != nil {
-		return b.notEvicted(r)
+		return notEvicted(b, r)
 	}
 	b.condition(v1alpha1.ConditionCommitted, metav1.ConditionTrue, ReasonEvicting, "the original is about to be evicted")
 	b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonEvicting, "the original is about to be evicted")
@@ -183,14 +183,14 @@ func (b *builder) committed(r Result) (Decision, error) {
 }
 
 // awaitReady waits until the replacement is ready, and writes it down.
-func (b *builder) awaitReady() Decision {
+func awaitReady(b *builder) Decision {
 	r := b.replacement()
 	switch {
 	case b.isReplacementReady() && !b.isTrue(v1alpha1.ConditionReplacementReady):
-		b.markReplacementReady(r)
+		markReplacementReady(b, r)
 		return b.decision
 	case b.isReplacementReady():
-		left := b.settlesIn()
+		left := settlesIn(b.State)
 		return b.wait(min(left, readyPoll), "replacement %s is ready, and has to stay so for %s before the original is evicted", r.Name, left.Round(time.Second))
 	}
 	return b.wait(readyPoll, "replacement %s is not ready, not evicting the original: %s", r.Name, startProgress(r))
@@ -198,7 +198,7 @@ func (b *builder) awaitReady() Decision {
 
 // awaitAdoption waits for the ReplicaSet to delete the original. When it wants one
 // pod more by then, the original is still the one to go.
-func (b *builder) awaitAdoption() Decision {
+func awaitAdoption(b *builder) Decision {
 	if b.conditionReason(v1alpha1.ConditionHandedOver) != ReasonOffered {
 		b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonOffered, "the ReplicaSet has the replacement, and deletes the original")
 		return b.decision
@@ -208,7 +208,7 @@ func (b *builder) awaitAdoption() Decision {
 }
 
 // handOver writes down that the original is gone.
-func (b *builder) handOver() Decision {
+func handOver(b *builder) Decision {
 	b.newStatus().Times.OriginalGone = b.microNow()
 	b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver, "the original is gone")
 	b.event(false, b.replacement(), ReasonHandedOver, fmt.Sprintf("Pod %s is gone, replacement %s has taken over", b.Migration.Spec.PodName, b.Migration.Status.Replacement.Name))
@@ -217,10 +217,10 @@ func (b *builder) handOver() Decision {
 }
 
 // awaitTakeover waits for a replacement that was not ready when its original went.
-func (b *builder) awaitTakeover() Decision {
+func awaitTakeover(b *builder) Decision {
 	r := b.replacement()
 	if r.Spec.NodeName == "" {
-		return b.unplaced(r)
+		return unplaced(b, r)
 	}
 	return b.wait(PollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 }
@@ -228,14 +228,14 @@ func (b *builder) awaitTakeover() Decision {
 // evicted reads the answer of the Eviction API: 429 when a budget holds the
 // pod, 500 when several budgets match it, a conflict when the pod has changed
 // since it was judged.
-func (b *builder) evicted(r Result) (Decision, error) {
+func evicted(b *builder, r Result) (Decision, error) {
 	if r.Err == nil {
 		return b.wait(PollInterval, "evicted pod %s, waiting for it to end", b.Pod.Name), nil
 	}
-	return b.notEvicted(r)
+	return notEvicted(b, r)
 }
 
-func (b *builder) notEvicted(r Result) (Decision, error) {
+func notEvicted(b *builder, r Result) (Decision, error) {
 	switch {
 	case apierrors.IsNotFound(r.Err), apierrors.IsConflict(r.Err):
 		return b.decision, nil
@@ -245,7 +245,7 @@ func (b *builder) notEvicted(r Result) (Decision, error) {
 			b.event(true, b.Pod, ReasonEvictionBlocked, message)
 		}
 		b.condition(v1alpha1.ConditionHandedOver, metav1.ConditionFalse, ReasonEvictionBlocked, message)
-		return b.wait(b.evictionWait(), "%s", message), nil
+		return b.wait(evictionWait(b), "%s", message), nil
 	default:
 		return b.decision, r.Err
 	}
@@ -275,7 +275,7 @@ func evictionMessage(err error) string {
 
 // evictionWait grows with the time that the handover has been blocked, from
 // one second to thirty. It needs no memory but the status.
-func (b *builder) evictionWait() time.Duration {
+func evictionWait(b *builder) time.Duration {
 	ready := b.Migration.Status.Times.ReplacementReady
 	if ready == nil {
 		return minEvictionWait

@@ -119,7 +119,7 @@ func Next(s State) Decision {
 			return d
 		}
 	}
-	return b.walk(b.table())
+	return walk(b, table(b.State))
 }
 
 // Settle completes a decision with the result of its action. The error is one
@@ -138,7 +138,7 @@ func Settle(s State, d Decision, r Result) (Decision, error) {
 }
 
 // table is the steps of the phase of a migration.
-func (s *State) table() []step {
+func table(s *State) []step {
 	switch order := s.order(); s.Migration.Status.Phase {
 	case v1alpha1.PhasePreparing:
 		return preparing
@@ -157,7 +157,7 @@ var (
 )
 
 // walk decides the first step that is not done.
-func (b *builder) walk(steps []step) Decision {
+func walk(b *builder, steps []step) Decision {
 	for i := range steps {
 		s := &steps[i]
 		if s.applies != nil && !s.applies(b.State) {

@@ -15,19 +15,19 @@ import (
 // handOverStopFirst are the steps of a handover whose original ends before its replacement
 // starts. What can be done and checked before it ends is.
 var handOverStopFirst = slices.Concat([]step{
-	{name: PlacePlaceholder, applies: isUncommitted, done: isPlaceHeld, action: (*builder).placePlaceholder},
-	{name: ProtectClaim, applies: isToSealFirst, done: func(s *State) bool { return isSealAsked(s) || isClaimProtected(s) }, action: (*builder).protectClaim},
-	{name: CheckEviction, applies: isToSealFirst, done: isSealAsked, action: (*builder).checkEviction, settle: (*builder).evictionChecked},
-	{name: SealCheckpoint, applies: isToSealFirst, action: (*builder).sealBeforeStop},
-	{name: AnnounceReplacement, applies: isToHold, done: isAnnounced, action: (*builder).announceReplacement},
-	{name: ProbeWebhook, applies: isToHold, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: b.probe()}) }, settle: (*builder).webhookProbed},
+	{name: PlacePlaceholder, applies: isUncommitted, done: isPlaceHeld, action: placePlaceholder},
+	{name: ProtectClaim, applies: isToSealFirst, done: func(s *State) bool { return isSealAsked(s) || isClaimProtected(s) }, action: protectClaim},
+	{name: CheckEviction, applies: isToSealFirst, done: isSealAsked, action: checkEviction, settle: evictionChecked},
+	{name: SealCheckpoint, applies: isToSealFirst, action: sealBeforeStop},
+	{name: AnnounceReplacement, applies: isToHold, done: isAnnounced, action: announceReplacement},
+	{name: ProbeWebhook, applies: isToHold, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: probe(b)}) }, settle: webhookProbed},
 	{name: HoldOriginal, applies: isToHold, done: func(s *State) bool { return hasHoldFinalizer(s.original()) }, action: func(b *builder) Decision {
 		// Its owner creates the next pod as soon as this one is gone. The finalizer keeps
 		// it until the webhook was asked once more.
 		o := b.original()
 		return b.do(ChangeObject{o, withHoldFinalizer(o)})
 	}},
-	{name: DeleteCarrier, applies: isUncommitted, done: func(s *State) bool { return s.carrier() == nil }, action: (*builder).removeCarrier},
+	{name: DeleteCarrier, applies: isUncommitted, done: func(s *State) bool { return s.carrier() == nil }, action: removeCarrier},
 	{name: OrphanClaim, applies: originalRuns, done: keepsOwnClaim, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.PreviousClaim, withoutOwner(b.PreviousClaim, b.original().UID)})
 	}},
@@ -35,17 +35,17 @@ var handOverStopFirst = slices.Concat([]step{
 	evict,
 	{name: RemoveHold, applies: func(s *State) bool { o := s.original(); return o != nil && hasHoldFinalizer(o) && pods.IsTerminal(o) }, action: func(b *builder) Decision {
 		o := b.original()
-		b.recordStop(o)
+		recordStop(b, o)
 		if b.conditionReason(v1alpha1.ConditionReplacementPending) == ReasonPodsRefused {
 			return b.do(ChangeObject{o, withoutHoldFinalizer(o)})
 		}
-		return b.do(ProbeAdmission{Probe: b.probe(), From: o, To: withoutHoldFinalizer(o)})
-	}, settle: (*builder).holdRemoved},
-	{name: AwaitOriginalGone, done: (*State).originalEnded, action: (*builder).awaitOriginalGone},
-	{name: HandOver, done: isHandedOver, action: (*builder).handOverStopped},
-	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return b.recordReplacement(b.replacement()) }},
-	{name: AwaitRecreated, done: isRecorded, action: (*builder).awaitRecreated, settle: (*builder).plainPodDeleted},
-	{name: DeleteCarrier, applies: isReplacementGated, done: func(s *State) bool { return s.carrier() == nil }, action: (*builder).removeCarrier},
+		return b.do(ProbeAdmission{Probe: probe(b), From: o, To: withoutHoldFinalizer(o)})
+	}, settle: holdRemoved},
+	{name: AwaitOriginalGone, done: (*State).originalEnded, action: awaitOriginalGone},
+	{name: HandOver, done: isHandedOver, action: handOverStopped},
+	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return recordReplacement(b, b.replacement()) }},
+	{name: AwaitRecreated, done: isRecorded, action: awaitRecreated, settle: plainPodDeleted},
+	{name: DeleteCarrier, applies: isReplacementGated, done: func(s *State) bool { return s.carrier() == nil }, action: removeCarrier},
 	{name: NominateReplacement, applies: isReplacementGated, done: isNominated, action: func(b *builder) Decision {
 		// The scheduler keeps the place for the nominated pod.
 		r := b.replacement()
@@ -53,22 +53,22 @@ var handOverStopFirst = slices.Concat([]step{
 		nominated.Status.NominatedNodeName = b.placeholder().Spec.NodeName
 		return b.do(ChangeStatus{r, nominated})
 	}},
-	{name: DeletePlaceholder, applies: isReplacementGated, done: func(s *State) bool { return s.placeholder() == nil }, action: (*builder).removePlaceholder},
+	{name: DeletePlaceholder, applies: isReplacementGated, done: func(s *State) bool { return s.placeholder() == nil }, action: removePlaceholder},
 	{name: RemoveSchedulingGate, applies: isReplacementGated, action: func(b *builder) Decision {
 		r := b.replacement()
 		opened := r.DeepCopy()
 		opened.Spec.SchedulingGates = slices.DeleteFunc(opened.Spec.SchedulingGates, func(g corev1.PodSchedulingGate) bool { return g.Name == v1alpha1.WaitForOriginalGate })
 		return b.do(ChangeObject{r, opened})
 	}},
-	{name: PlaceReplacement, done: isPlaceRecorded, action: (*builder).placeReplacement},
+	{name: PlaceReplacement, done: isPlaceRecorded, action: placeReplacement},
 	{name: RestoreCheckpoint, applies: isToSeal, action: func(b *builder) Decision {
 		if isRestoredByDestination(b.State) {
-			return b.release()
+			return release(b)
 		}
 		r := b.replacement()
 		return b.wait(PollInterval, "restoring and verifying the checkpoint on node %s: %s", r.Spec.NodeName, startProgress(r))
 	}},
-	{name: StartReplacement, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) && isReady(s.replacement()) }, action: (*builder).startStopped},
+	{name: StartReplacement, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) && isReady(s.replacement()) }, action: startStopped},
 }, ending)
 
 func isUncommitted(s *State) bool { return !s.IsCommitted() && originalRuns(s) }
@@ -103,15 +103,15 @@ func isPlaceRecorded(s *State) bool {
 	return r.Spec.NodeName != "" && s.Migration.Status.Replacement.NodeName == r.Spec.NodeName
 }
 
-func (b *builder) removeCarrier() Decision {
+func removeCarrier(b *builder) Decision {
 	c := b.carrier()
 	if c.DeletionTimestamp == nil {
-		return b.deleteCarrier()
+		return deleteCarrier(b)
 	}
 	return b.wait(shortPoll, "waiting for carrier %s to unmount claim %s", c.Name, b.Migration.Status.CheckpointClaim)
 }
 
-func (b *builder) removePlaceholder() Decision {
+func removePlaceholder(b *builder) Decision {
 	p := b.placeholder()
 	if p.DeletionTimestamp == nil {
 		return b.do(DeleteObject{p})
@@ -120,10 +120,10 @@ func (b *builder) removePlaceholder() Decision {
 }
 
 // sealBeforeStop waits for the last copy, and writes down that it is verified.
-func (b *builder) sealBeforeStop() Decision {
+func sealBeforeStop(b *builder) Decision {
 	s := b.source()
 	if !isSealedBySource(b.State) {
-		return b.awaitFrozen(b.lastCopy())
+		return awaitFrozen(b, lastCopy(b))
 	}
 	times := &b.newStatus().Times
 	times.Stopped, times.Sealed = s.FrozenAt, s.SealedAt
@@ -134,7 +134,7 @@ func (b *builder) sealBeforeStop() Decision {
 
 // holdRemoved waits while the webhook does not answer: the original has ended,
 // and its owner must not create a plain pod instead of the replacement.
-func (b *builder) holdRemoved(r Result) (Decision, error) {
+func holdRemoved(b *builder, r Result) (Decision, error) {
 	switch name := b.Pod.Name; {
 	case r.Err == nil && r.Admitted, apierrors.IsNotFound(r.Err):
 		return b.decision, nil
@@ -155,9 +155,9 @@ func (b *builder) holdRemoved(r Result) (Decision, error) {
 }
 
 // awaitOriginalGone waits for the original to end.
-func (b *builder) awaitOriginalGone() Decision {
+func awaitOriginalGone(b *builder) Decision {
 	o := b.original()
-	b.recordStop(o)
+	recordStop(b, o)
 	if pods.IsTerminal(o) && len(o.Finalizers) > 0 {
 		return b.wait(PollInterval, "waiting for pod %s to be gone: it has ended, and is kept by finalizer %s", o.Name, o.Finalizers[0])
 	}
@@ -165,7 +165,7 @@ func (b *builder) awaitOriginalGone() Decision {
 }
 
 // recordStop writes down when the original ended.
-func (b *builder) recordStop(o *corev1.Pod) {
+func recordStop(b *builder, o *corev1.Pod) {
 	if pods.IsTerminal(o) && b.newStatus().Times.Stopped == nil {
 		b.newStatus().Times.Stopped = lastEnd(o)
 	}
@@ -187,7 +187,7 @@ func lastEnd(pod *corev1.Pod) *metav1.MicroTime {
 }
 
 // handOverStopped writes down that the original is gone.
-func (b *builder) handOverStopped() Decision {
+func handOverStopped(b *builder) Decision {
 	times := &b.newStatus().Times
 	times.OriginalGone = b.microNow()
 	if times.Stopped == nil {
@@ -199,22 +199,22 @@ func (b *builder) handOverStopped() Decision {
 }
 
 // placeReplacement waits for the scheduler, and writes down what it found.
-func (b *builder) placeReplacement() Decision {
+func placeReplacement(b *builder) Decision {
 	r := b.replacement()
 	if r.Spec.NodeName == "" {
-		return b.unplaced(r)
+		return unplaced(b, r)
 	}
-	b.markPlaced(r)
+	markPlaced(b, r)
 	return b.decision
 }
 
 // startStopped waits until the replacement is ready, and writes it down.
-func (b *builder) startStopped() Decision {
+func startStopped(b *builder) Decision {
 	r := b.replacement()
 	if !isReady(r) {
 		return b.wait(PollInterval, "the original is gone; waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
-	b.markReplacementReady(r)
+	markReplacementReady(b, r)
 	return b.decision
 }
 
