@@ -184,6 +184,7 @@ func expectIndex0(t *testing.T, namespace string, job types.UID) *v1alpha1.PodMi
 func isRewritten(pod *corev1.Pod) bool { return pod.Labels[v1alpha1.MigrationUIDLabel] != "" }
 
 func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
+	t.Parallel()
 	namespace, job, stranger := newNamespace(t), uuid.NewUUID(), uuid.NewUUID()
 	create := func(pod *corev1.Pod, options ...client.CreateOption) *corev1.Pod {
 		t.Helper()
@@ -266,6 +267,7 @@ func checkReplacement(t *testing.T, m *v1alpha1.PodMigration, r *corev1.Pod) {
 
 // The API server must be able to evaluate the longest expression for every pod.
 func TestWebhookMatchesManyOwners(t *testing.T) {
+	t.Parallel()
 	namespace, last, stranger := newNamespace(t), types.UID("ffffffff-ffff-4fff-bfff-ffffffffffff"), uuid.NewUUID()
 	for name, count := range map[string]int{"listed": 200, "not listed": 201} {
 		t.Run(name, func(t *testing.T) {

@@ -56,6 +56,7 @@ func (w *world) wantRolledBack(phase v1alpha1.Phase, reason string) *v1alpha1.Po
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	w.cancel()
 	w.wantRolledBack(v1alpha1.PhaseCancelled, decide.ReasonCancelled)
@@ -63,6 +64,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestDeletionRollsBack(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	w.must(k8s.Delete(t.Context(), newMigration(w.namespace, "m", "train")))
 	eventually(t, 30*time.Second, func(ctx context.Context) error {
@@ -76,6 +78,7 @@ func TestDeletionRollsBack(t *testing.T) {
 }
 
 func TestTimeout(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) { w.place, w.refusal = nil, "no room" })
 	original := w.createOriginal(threeContainers("train").Obj())
@@ -90,6 +93,7 @@ func TestTimeout(t *testing.T) {
 }
 
 func TestAfterTheEvictionCancelAndDeletionOnlyFinish(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"cancel", "deletion"} {
 		t.Run(how, func(t *testing.T) {
 			w := newWorld(t)
@@ -149,6 +153,7 @@ func isBlocked(m *v1alpha1.PodMigration) bool {
 }
 
 func TestDisruptionBudgetHoldsTheEviction(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	pdb := w.budgetFor("train", 0)
 	original := w.createOriginal(threeContainers("train").Label("app", "train").Ready(true).Obj())
@@ -167,6 +172,7 @@ func TestDisruptionBudgetHoldsTheEviction(t *testing.T) {
 }
 
 func TestDisruptionBudgetThatNeverAllows(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.budgetFor("train", 0)
 	original := w.createOriginal(threeContainers("train").Label("app", "train").Ready(true).Obj())
@@ -181,6 +187,7 @@ func TestDisruptionBudgetThatNeverAllows(t *testing.T) {
 }
 
 func TestOriginalThatFinishesByItself(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	w.must(k8s.Get(t.Context(), client.ObjectKeyFromObject(original), original))
 	original.Status.Phase = corev1.PodSucceeded
@@ -190,6 +197,7 @@ func TestOriginalThatFinishesByItself(t *testing.T) {
 }
 
 func TestOriginalThatItsUserDeletes(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	w.must(k8s.Delete(t.Context(), original))
 	w.wantRolledBack(v1alpha1.PhaseCancelled, decide.ReasonOriginalDeleted)
@@ -200,6 +208,7 @@ func TestOriginalThatItsUserDeletes(t *testing.T) {
 
 // A drain must not cost the only copy of a pod, when another one is coming up.
 func TestOriginalThatIsDrained(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	w.change(func(w *world) { w.holdPods = true })
 	w.must(k8s.SubResource("eviction").Create(t.Context(), original, &policyv1.Eviction{}))
@@ -216,6 +225,7 @@ func TestOriginalThatIsDrained(t *testing.T) {
 
 // Work that finishes while the replacement comes up must not be done again.
 func TestContainerThatFinishesMeanwhile(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	w.must(w.finish(original, "log"))
 	w.change(func(w *world) { w.place = func(*corev1.Pod) string { return nodeB } })
@@ -230,6 +240,7 @@ func TestContainerThatFinishesMeanwhile(t *testing.T) {
 }
 
 func TestReplacementThatFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) {
 		w.start = func(pod *corev1.Pod) {
@@ -249,6 +260,7 @@ func TestReplacementThatFails(t *testing.T) {
 }
 
 func TestReplacementOnItsSource(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) { w.place = func(*corev1.Pod) string { return nodeA } })
 	original := w.createOriginal(threeContainers("train").Obj())
@@ -259,6 +271,7 @@ func TestReplacementOnItsSource(t *testing.T) {
 }
 
 func TestReplacementThatAnotherClientDeletes(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	for _, pod := range w.pods() {
 		if pod.UID != original.UID {
@@ -272,6 +285,7 @@ func TestReplacementThatAnotherClientDeletes(t *testing.T) {
 // The last moment counts too: the eviction must fail when a container has
 // finished since the original was judged.
 func TestContainerThatFinishesJustBeforeTheEviction(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	original := w.createOriginal(threeContainers("train").Obj())
 	var once sync.Once

@@ -41,6 +41,7 @@ func wantAnswer(t *testing.T, code, wantCode int, text string, wants ...string) 
 }
 
 func TestKubectlMovesAPod(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
@@ -68,6 +69,7 @@ func TestKubectlMovesAPod(t *testing.T) {
 }
 
 func TestKubectlCancels(t *testing.T) {
+	t.Parallel()
 	w, original := stuck(t)
 	code, text := migrate(t.Context(), t, w.namespace, "cancel", "m", "--wait")
 	wantAnswer(t, code, kubectl.ExitDone, text, "podmigration.migration.ai-storage/m cancelled", "Cancelled")
@@ -76,6 +78,7 @@ func TestKubectlCancels(t *testing.T) {
 
 // An interrupt ends the waiting alone, and a limit does so with a code of its own.
 func TestKubectlStopsWaiting(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) { w.place = func(*corev1.Pod) string { return "" } })
 	w.createOriginal(threeContainers("train").Obj())
@@ -91,6 +94,7 @@ func TestKubectlStopsWaiting(t *testing.T) {
 }
 
 func TestKubectlPauses(t *testing.T) {
+	t.Parallel()
 	rebalancerConfig(t) // makes the namespace
 	const system = "ai-storage-system"
 	t.Cleanup(func() {
@@ -116,6 +120,7 @@ func TestKubectlPauses(t *testing.T) {
 }
 
 func TestKubectlOfAUserWithoutRights(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	for _, args := range [][]string{{"pod", "train"}, {"list"}, {"top"}, {"drain", nodeA}, {"plan"}, {"pause"}} {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestMigrationOfABarePod(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	original := w.createOriginal(threeContainers("train").Label("app", "train").Obj())
 	w.controller(migration.Options{})
@@ -86,6 +87,7 @@ func checkRecord(t *testing.T, m *v1alpha1.PodMigration) {
 }
 
 func TestNoPlaceIsRolledBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const words = "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector."
 	w.change(func(w *world) { w.place, w.refusal = nil, words })
@@ -104,6 +106,7 @@ func TestNoPlaceIsRolledBack(t *testing.T) {
 }
 
 func TestForcedRestartNeverLetsTwoWork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	original := w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{AgentImage: "docker.io/library/agent:1"})

@@ -27,6 +27,7 @@ import (
 )
 
 func TestWithoutMetricsTheRecordSaysSo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{Metrics: samples{none: true}, MeasureTimeout: 200 * time.Millisecond})
@@ -44,6 +45,7 @@ func TestWithoutMetricsTheRecordSaysSo(t *testing.T) {
 
 // The real API server has no metrics API here, which must read as no measurement.
 func TestNoMetricsAPI(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	api, err := metricsclient.NewForConfig(rebalancerConfig(t))
@@ -56,6 +58,7 @@ func TestNoMetricsAPI(t *testing.T) {
 }
 
 func TestTimeToLive(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
@@ -79,6 +82,7 @@ func TestTimeToLive(t *testing.T) {
 // A namespace whose history is kept must go without the controller, such as
 // after it was uninstalled.
 func TestFinishedRecordGoesWithoutTheController(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	stop := w.controller(migration.Options{})
@@ -98,6 +102,7 @@ func TestFinishedRecordGoesWithoutTheController(t *testing.T) {
 }
 
 func TestRetainedClaimHasNoOwner(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
@@ -111,6 +116,7 @@ func TestRetainedClaimHasNoOwner(t *testing.T) {
 }
 
 func TestSecondMigrationKeepsTheRootAndTheFirstClaim(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Annotation(v1alpha1.DiscardableVolumesAnnotation, v1alpha1.CheckpointVolumeName).Obj())
 	w.controller(migration.Options{})
@@ -140,6 +146,7 @@ func TestSecondMigrationKeepsTheRootAndTheFirstClaim(t *testing.T) {
 }
 
 func TestBudgetLetsOneThrough(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) { w.place, w.refusal = nil, "no room" })
 	limits := budget.Limits{InFlight: 100, PerNode: 100, PerNamespace: 1, PerWorkload: 1}
@@ -174,6 +181,7 @@ func TestBudgetLetsOneThrough(t *testing.T) {
 }
 
 func TestEventsTellTheStory(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	w.controller(migration.Options{})
@@ -206,6 +214,7 @@ func TestEventsTellTheStory(t *testing.T) {
 }
 
 func TestKubectlGetReadsWell(t *testing.T) {
+	t.Parallel()
 	kubectl := filepath.Join("..", "..", "bin", "kubectl")
 	if _, err := os.Stat(kubectl); err != nil {
 		t.Fatalf("kubectl is missing: run make bin/kubectl: %v", err)

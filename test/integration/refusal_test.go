@@ -20,6 +20,7 @@ import (
 )
 
 func TestBadRequestsChangeNothing(t *testing.T) {
+	t.Parallel()
 	good := func() *fixture.PodBuilder { return threeContainers("train") }
 	spec := func(change func(*v1alpha1.PodMigrationSpec)) func(*v1alpha1.PodMigrationSpec) { return change }
 	asIs := spec(func(*v1alpha1.PodMigrationSpec) {})
@@ -74,6 +75,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 }
 
 func TestOneMigrationAtATime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.change(func(w *world) { w.place, w.refusal = nil, "no room" })
 	w.createOriginal(threeContainers("train").Obj())
@@ -92,6 +94,7 @@ func TestOneMigrationAtATime(t *testing.T) {
 
 // However many requests come at once, one of them has the pod.
 func TestRequestsThatComeTogether(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	names := []string{"a", "b", "c", "d", "e"}
@@ -114,6 +117,7 @@ func TestRequestsThatComeTogether(t *testing.T) {
 }
 
 func TestNamesOfOthersAreKept(t *testing.T) {
+	t.Parallel()
 	tests := map[string]func(*world, *v1alpha1.PodMigration){
 		"claim": func(w *world, m *v1alpha1.PodMigration) {
 			claim := fixture.MakeClaim(containers.ClaimName("train", m.UID, m.CreationTimestamp.Time), corev1.ReadWriteOnce)
@@ -150,6 +154,7 @@ func TestNamesOfOthersAreKept(t *testing.T) {
 
 // A quota without a controller that fills in its status refuses everything.
 func TestWhatTheAPIServerRefusesIsRolledBack(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
 		limit  corev1.ResourceName
 		reason string

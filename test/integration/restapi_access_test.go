@@ -72,6 +72,7 @@ func faults(namespace string) []fault {
 }
 
 func TestAPINamesTheFieldAtFault(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, nil, nil), newWorld(t)
 	token := operator(t)
 	w.createOriginal(threeContainers("train").Obj())
@@ -96,6 +97,7 @@ func TestAPINamesTheFieldAtFault(t *testing.T) {
 }
 
 func TestAPINamesTheParameterAtFault(t *testing.T) {
+	t.Parallel()
 	a := startAPI(t, nil, nil)
 	token := operator(t)
 	for path, field := range map[string]string{
@@ -130,6 +132,7 @@ func TestAPINamesTheParameterAtFault(t *testing.T) {
 }
 
 func TestAPIAsksWhoCalls(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, nil, nil), newWorld(t)
 	w.createOriginal(threeContainers("train").Obj())
 	m := w.request(newMigration(w.namespace, "m", "another"))
@@ -189,6 +192,7 @@ func (a *api) seesItsOwn(w *world, token, one string, everything []request) {
 }
 
 func TestAPILimitsEachCaller(t *testing.T) {
+	t.Parallel()
 	a := startAPI(t, nil, func(o *restapi.Options) { o.Rate, o.Burst = 0.1, 2 })
 	first, second := operator(t), operator(t)
 	for range 2 {

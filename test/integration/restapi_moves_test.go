@@ -26,6 +26,7 @@ import (
 )
 
 func TestAPIMovesAPod(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, nil, nil), newWorld(t)
 	token, user := account(t, "operator", "", "*")
 	original := w.createOriginal(threeContainers("train").Obj())
@@ -94,6 +95,7 @@ func checkDetails(t *testing.T, m restapi.Migration) {
 // A pod whose processes cannot move is refused, or moves without them where the
 // request says that it may.
 func TestAPIAsksForProcesses(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, nil, nil), newWorld(t)
 	token := operator(t)
 	w.createOriginal(threeContainers("train").Obj())
@@ -113,6 +115,7 @@ func TestAPIAsksForProcesses(t *testing.T) {
 }
 
 func TestAPIRepeatsNothing(t *testing.T) {
+	t.Parallel()
 	replicas := []*api{startAPI(t, nil, nil), startAPI(t, nil, nil)}
 	w := newWorld(t)
 	token := operator(t)
@@ -152,6 +155,7 @@ func TestAPIRepeatsNothing(t *testing.T) {
 }
 
 func TestAPICancels(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, nil, nil), newWorld(t)
 	token := operator(t)
 	w.change(func(w *world) { w.place, w.refusal = nil, "no room" })
@@ -184,6 +188,7 @@ func TestAPICancels(t *testing.T) {
 }
 
 func TestAPIQueuesOverBudget(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, &budget.Limits{InFlight: 1, PerNode: 1, PerNamespace: 1, PerWorkload: 1}, nil), newWorld(t)
 	token := operator(t)
 	w.createOriginal(threeContainers("train").Obj())
@@ -203,6 +208,7 @@ func TestAPIQueuesOverBudget(t *testing.T) {
 }
 
 func TestAPILists(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, nil, nil), newWorld(t)
 	token := operator(t)
 	var names []string
@@ -259,6 +265,7 @@ type noCache struct{ client.Reader }
 func (noCache) List(context.Context, client.ObjectList, ...client.ListOption) error { return nil }
 
 func TestAPIFindsWhatTheCacheHasNotSeen(t *testing.T) {
+	t.Parallel()
 	a, w := startAPI(t, nil, func(o *restapi.Options) { o.Cached = noCache{o.Cached} }), newWorld(t)
 	token := operator(t)
 	m := w.request(newMigration(w.namespace, "m", "train"))
@@ -270,6 +277,7 @@ func TestAPIFindsWhatTheCacheHasNotSeen(t *testing.T) {
 }
 
 func TestAPIShowsPlanAndNodes(t *testing.T) {
+	t.Parallel()
 	var store *rebalance.StatusStore
 	a := startAPI(t, nil, func(o *restapi.Options) { store = o.StatusStore })
 	token := operator(t)

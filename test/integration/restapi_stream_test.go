@@ -71,6 +71,7 @@ func next(t *testing.T, events <-chan sent, name, words string) string {
 }
 
 func TestAPITellsOfChanges(t *testing.T) {
+	t.Parallel()
 	var store *rebalance.StatusStore
 	a, w := startAPI(t, nil, func(o *restapi.Options) { store = o.StatusStore }), newWorld(t)
 	local, _ := account(t, "local", w.namespace, "*")
@@ -144,6 +145,7 @@ func (s slowly) Create(ctx context.Context, object client.Object, options ...cli
 
 // What was begun is answered, and what was answered with 202 is stored.
 func TestAPIEndsGracefully(t *testing.T) {
+	t.Parallel()
 	slow := slowly{begun: make(chan struct{}), after: make(chan struct{})}
 	a, w := startAPI(t, nil, func(o *restapi.Options) { slow.Writer, o.Writer = o.Writer, &slow }), newWorld(t)
 	token := operator(t)
