@@ -40,6 +40,8 @@ SEEDS ?= 1,2,3
 DURATION ?= 10m
 # Pure packages whose tests stand beside them.
 MUTATED ?= pkg/pods/containers pkg/pods/owners pkg/scheduling/budget pkg/scheduling/cluster pkg/controllers/reclaim/decide
+# Packages of the test bed that read files, or simulate, in one goroutine.
+ONE_ACTOR := /(architecture|chart|documents|events|metricsdoc|mutants|rights|simulate|testsummary|words)(/|$$)
 # 0 lets the demo choose: 10 for a simulated node, 3 for a real one.
 PODS ?= 0
 KUBE_PROGRAMS := kube-apiserver kube-controller-manager kubelet kubectl
@@ -170,10 +172,12 @@ $(BIN)/govulncheck: $(LINT_MODULE)
 test: $(BIN)/etcd $(BIN)/kube-apiserver $(BIN)/kube-controller-manager $(BIN)/kubectl $(BIN)/helm ## Unit and integration tests with the race detector
 	@command -v gcc >/dev/null || { echo "the race detector needs a C compiler: apt-get install build-essential" >&2; exit 1; }
 	CGO_ENABLED=1 $(GO_TEST) -trimpath -race -timeout 20m ./...
+	@# Properties with all their examples, which the race detector would make ten times slower.
+	$(GO_TEST) -trimpath -timeout 20m $$(grep -rl --include='*_test.go' internal/race pkg | xargs dirname | sort -u | sed 's|^|./|')
 	@# Not from the cache: it does not see that a file outside of the module has changed.
-	cd test && KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO_TEST) -trimpath -race -count=1 -timeout 20m $$($(GO) list ./... | grep -v /simulate)
+	cd test && KUBEBUILDER_ASSETS=$(CURDIR)/$(BIN) CGO_ENABLED=1 $(GO_TEST) -trimpath -race -count=1 -parallel 4 -timeout 20m $$($(GO) list ./... | grep -Ev '$(ONE_ACTOR)')
 	@# One actor at a time: the race detector would see nothing, and take ten times as long.
-	cd test && $(GO_TEST) -trimpath -count=1 -timeout 20m ./simulate/...
+	cd test && $(GO_TEST) -trimpath -count=1 -timeout 20m $$($(GO) list ./... | grep -E '$(ONE_ACTOR)')
 
 # Runs go test for .ci/run, and names what was slow or skipped.
 $(BIN)/testsummary: $(wildcard test/testsummary/*.go)

@@ -91,8 +91,8 @@ func crashScenes() []crashScene {
 // Every process is killed with SIGKILL at every phase boundary of every way to
 // hand over. The boundaries are those that the rebalancer itself announces. All
 // ways are at the boundary when the process is killed. Without a crash, and when the
-// rebalancer dies behind the commit, all ways succeed: a product that rolls back
-// whatever it is asked would pass the rest.
+// rebalancer dies behind the commit, all ways that are run succeed: a product that
+// rolls back whatever it is asked would pass the rest.
 func TestCrashMatrix(t *testing.T) {
 	scenes := crashScenes()
 	table := &crashTable{}
@@ -107,11 +107,14 @@ func TestCrashMatrix(t *testing.T) {
 			}
 		})
 	}
-	for _, crash := range crashes(boundaries) {
+	for i, crash := range crashes(boundaries) {
 		t.Run(crash.boundary+"/"+crash.victim.name, func(t *testing.T) {
-			there := slices.Clone(scenes)
-			if isFull() {
-				there = slices.DeleteFunc(there, func(s crashScene) bool { return !slices.Contains(boundaries[s.name], crash.boundary) })
+			var there []crashScene
+			for j, scene := range scenes {
+				// The short run takes each way once.
+				if isFull() && slices.Contains(boundaries[scene.name], crash.boundary) || !isFull() && j%2 == i {
+					there = append(there, scene)
+				}
 			}
 			if len(there) == 0 {
 				t.Fatalf("no way comes to %q", crash.boundary)
@@ -144,8 +147,9 @@ type crash struct {
 // behindCommit kills the rebalancer when every way is committed: all have to succeed.
 var behindCommit = crash{"checkpoint Release", victims[0]}
 
-// crashes are all of boundaries and victims, or two that are likely to hurt: the
-// agent dies that has frozen pods, and the rebalancer behind the point of no return.
+// crashes are all of boundaries and victims, or two that are likely to hurt, each on
+// half of the ways: the agent dies that has frozen pods, and the rebalancer behind the
+// point of no return.
 func crashes(boundaries map[string][]string) (all []crash) {
 	if !isFull() {
 		return []crash{{"checkpoint Seal", victims[2]}, behindCommit}

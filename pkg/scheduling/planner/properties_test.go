@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ai-storage/orchestrator/internal/race"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -124,7 +125,7 @@ func withReplacements(snapshot *cluster.Snapshot) *cluster.Snapshot {
 func TestPlanProperties(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	waiting, total := 0, 0
-	for seed := range uint64(200) {
+	for seed := range race.Examples(200) {
 		snapshot, options := withReplacements(randomSnapshot(seed)), randomOptions(seed)
 		var first []byte
 		for _, workers := range []int{1, 2, 8} {

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ai-storage/orchestrator/internal/race"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 	"github.com/ai-storage/orchestrator/pkg/scheduling/cluster"
 )
@@ -196,7 +197,7 @@ func TestNUMANodes(t *testing.T) {
 
 // What a node costs by the scheduler's plugin is what the search reckons with.
 func TestNodeCostIsWhatTheSearchReckonsWith(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range race.Examples(60) {
 		snapshot, options := randomSnapshot(seed), randomOptions(seed)
 		options.Deviation = nil
 		s := newState(snapshot, options)
@@ -218,7 +219,7 @@ func TestNodeCostIsWhatTheSearchReckonsWith(t *testing.T) {
 
 // After a plan was carried out there is nothing left to do, for any strategy.
 func TestAPlanLeavesNothingToUndo(t *testing.T) {
-	for seed := range uint64(80) {
+	for seed := range race.Examples(80) {
 		snapshot, options := withReplacements(randomSnapshot(seed)), randomOptions(seed)
 		options.MaxMoves = 50
 		moved := map[cluster.PodKey]string{}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core/validation"
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
+	"github.com/ai-storage/orchestrator/internal/race"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods/reclaimed"
 )
@@ -27,7 +28,7 @@ import (
 // asks for more than at first, and when all of it works again it is as it was.
 func TestProperties(t *testing.T) {
 	shrunkOnce, restoredOnce, tookMilliOnce := false, false, false
-	for seed := range uint64(400) {
+	for seed := range race.Examples(400) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			original := randomPod(random)
