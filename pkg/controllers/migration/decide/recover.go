@@ -50,7 +50,7 @@ var recovering = slices.Concat([]step{
 
 // recoveryRules check a recovery against what exists, the most telling first.
 var recoveryRules = []func(*State) *containers.Refusal{
-	failedExists, copyIsKept, claimIsThere, noOtherRecovery, claimIsFree, podNameIsFree, ownerHasPod, copyIsComplete, recoveryTargetExists,
+	failedExists, copyIsKept, claimIsThere, noOtherRecovery, claimIsFree, ownerHasPod, podNameIsFree, copyIsComplete, recoveryTargetExists,
 }
 
 // refuseRecovery returns why the pod cannot be recovered as requested; nil when it can.
@@ -129,7 +129,7 @@ func claimIsFree(s *State) *containers.Refusal {
 
 func podNameIsFree(s *State) *containers.Refusal {
 	if s.Replacement != nil {
-		return refusal(ReasonNameTaken, "pod %s exists: name another one for the recovered pod in spec.podName", s.Replacement.Name)
+		return refusal(ReasonNameTaken, "pod %s exists: name another one for the recovered pod in spec.podName (--pod of kubectl migrate recover)", s.Replacement.Name)
 	}
 	return nil
 }
@@ -141,7 +141,7 @@ func ownerHasPod(s *State) *containers.Refusal {
 	if h == nil || h.Owner == nil || s.Migration.Spec.PodName != original.Name {
 		return nil
 	}
-	return refusal(ReasonOwnerReplacesPod, "pod %s belonged to %s %s, which creates its pods itself: name another one in spec.podName. It is started beside the owner's pods, without their labels and without an owner",
+	return refusal(ReasonOwnerReplacesPod, "pod %s belonged to %s %s, which creates its pods itself: name another one in spec.podName (--pod of kubectl migrate recover). It is started beside the owner's pods, without their labels and without an owner",
 		original.Name, h.Owner.Kind, h.Owner.Name)
 }
 
