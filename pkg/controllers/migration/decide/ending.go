@@ -135,12 +135,14 @@ func finishFailed(b *builder) Decision {
 }
 
 // holdsOnlyCopy reports whether state was sealed that no replacement continues with,
-// and the original has ended. A recovery holds it until its pod is Ready.
+// and the original has ended. One that was released and has never been Ready does not
+// count: it may have been deleted before it began.
 func (s *State) holdsOnlyCopy() bool {
-	if s.recovers() {
-		return s.claim() != nil && !s.isTrue(v1alpha1.ConditionReplacementReady)
+	if s.recovers() && s.claim() == nil {
+		return false // it is still that of the failed migration
 	}
-	return s.carries() && (s.isTrue(v1alpha1.ConditionSealed) || isSealedBySource(s)) && !s.isTrue(v1alpha1.ConditionReleased) && s.originalEnding()
+	hasStarted := s.isTrue(v1alpha1.ConditionReleased) && s.Migration.Status.Times.ReplacementReady != nil
+	return s.carries() && (s.isTrue(v1alpha1.ConditionSealed) || isSealedBySource(s)) && !hasStarted && s.originalEnding()
 }
 
 // isClaimKept reports whether the claim has the mark of this migration, and no pod owns

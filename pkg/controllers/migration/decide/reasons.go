@@ -94,11 +94,12 @@ const (
 	ReasonCheckpointKept = "CheckpointKept"
 	ReasonRecovering     = "Recovering"
 	// Why a pod is not recovered: the migration does not exist, or keeps nothing, another one
-	// has taken the claim, a pod uses it, an owner creates the pod itself, or nothing says
+	// has taken the claim, the original still exists, a pod uses the claim, an owner creates the pod itself, or nothing says
 	// what the pod was.
 	ReasonMigrationNotFound = "MigrationNotFound"
 	ReasonNothingKept       = "NothingKept"
 	ReasonAlreadyRecovered  = "AlreadyRecovered"
+	ReasonOriginalExists    = "OriginalExists"
 	ReasonKeptClaimInUse    = "KeptClaimInUse"
 	ReasonOwnerReplacesPod  = "OwnerReplacesPod"
 	ReasonManifestMissing   = "ManifestMissing"

@@ -50,7 +50,7 @@ var recovering = slices.Concat([]step{
 
 // recoveryRules check a recovery against what exists, the most telling first.
 var recoveryRules = []func(*State) *containers.Refusal{
-	failedExists, copyIsKept, claimIsThere, noOtherRecovery, claimIsFree, ownerHasPod, podNameIsFree, copyIsComplete, recoveryTargetExists,
+	failedExists, copyIsKept, claimIsThere, noOtherRecovery, originalIsGone, claimIsFree, ownerHasPod, podNameIsFree, copyIsComplete, recoveryTargetExists,
 }
 
 // refuseRecovery returns why the pod cannot be recovered as requested; nil when it can.
@@ -107,6 +107,16 @@ func noOtherRecovery(s *State) *containers.Refusal {
 		other := &s.Others[i]
 		if other.UID != s.Migration.UID && !other.Status.Phase.IsFinished() && other.Spec.RecoverFrom == s.Migration.Spec.RecoverFrom && (isAccepted(other) || isOlder(other, s.Migration)) {
 			return refusal(ReasonAlreadyMigrating, "PodMigration %s is already recovering from claim %s", other.Name, s.Failed.Status.CheckpointClaim)
+		}
+	}
+	return nil
+}
+
+// originalIsGone refuses while the original may still work: there would be two copies.
+func originalIsGone(s *State) *containers.Refusal {
+	for i := range s.Neighbours {
+		if pod := &s.Neighbours[i]; pod.UID == s.Failed.Status.Original.UID && !pods.IsTerminal(pod) {
+			return refusal(ReasonOriginalExists, "pod %s, which was moved, still exists on node %s: wait for its end, or delete it with --force when you are certain that its node is down", pod.Name, pod.Spec.NodeName)
 		}
 	}
 	return nil

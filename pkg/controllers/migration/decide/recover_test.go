@@ -82,6 +82,7 @@ func TestRecoveryIsRefused(t *testing.T) {
 		{"its claim is gone", in(func(s *scene) { s.Claim = nil }), ReasonClaimDeleted, "no longer exists"},
 		{"its claim is being deleted", in(func(s *scene) { deleting(s.Claim) }), ReasonClaimDeleted, "is being deleted"},
 		{"its claim is used", in(func(s *scene) { s.Neighbours = []corev1.Pod{*userOfClaim(corev1.PodRunning)} }), ReasonKeptClaimInUse, "pod reader uses claim checkpoint"},
+		{"the original still ends", in(func(s *scene) { s.Neighbours = []corev1.Pod{*originalPod().Obj()} }), ReasonOriginalExists, "pod train, which was moved, still exists"},
 		{"another recovery is older", in(func(s *scene) {
 			other := s.Migration.DeepCopy()
 			other.Name, other.UID, other.CreationTimestamp = "other", "a", metav1.NewTime(t0.Add(-time.Hour))
@@ -183,7 +184,10 @@ func TestRecovering(t *testing.T) {
 			s.Replacement.Name, s.Replacement.UID = "train", "uid-train-2"
 		}).with(change)
 	}
-	ready := func(s *scene) { s.set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady) }
+	ready := func(s *scene) {
+		s.Migration.Status.Times.ReplacementReady = ago(time.Second)
+		s.set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady)
+	}
 	check(t, []row{
 		{"it takes the claim", accepted(t), TakeClaim, placing, "", ""},
 		{"another one was faster", accepted(t).with(func(s *scene) { s.Claim.Labels[v1alpha1.MigrationUIDLabel] = "another" }), NoAction, placing, ReasonAlreadyRecovered, ""},
