@@ -82,7 +82,7 @@ work, and see what the rebalancer plans.
 	c.flags.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVar(&c.systemNamespace, "system-namespace", defaultSystemNamespace, "Namespace that the rebalancer runs in")
 	c.addVerbosity(root)
-	root.AddCommand(c.podCommand(), c.planCommand(), c.listCommand(), c.describeCommand(), c.cancelCommand(), c.topCommand(),
+	root.AddCommand(c.podCommand(), c.planCommand(), c.listCommand(), c.describeCommand(), c.cancelCommand(), c.recoverCommand(), c.topCommand(),
 		c.pauseCommand(), c.resumeCommand(), c.drainCommand(), c.versionCommand())
 	c.completeFlags(root)
 	return root

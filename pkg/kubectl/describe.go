@@ -86,6 +86,9 @@ func (c *cli) describeHead(m *v1alpha1.PodMigration) {
 		line("Reason", "%s", m.Spec.Reason)
 	}
 	line("Pod", "%s", m.Spec.PodName)
+	if m.Spec.RecoverFrom != "" {
+		line("Recovers", "what migration %s has kept", m.Spec.RecoverFrom)
+	}
 	line("From", "%s", orNone(sourceNode(m)))
 	line("To", "%s", describeTarget(m))
 	if r := st.Replacement; r != nil && r.UID != "" {
@@ -142,6 +145,10 @@ func describeCheckpoint(line func(name, format string, args ...any), m *v1alpha1
 	}
 	what := cmp.Or(carried(m), "nothing: the pod has no state on scratch volumes")
 	line("Carried", "%s", what)
+	if keepsCopy(m) {
+		line("Claim", "%s has the only copy: kubectl migrate recover %s starts the pod again with it", m.Status.CheckpointClaim, m.Name)
+		return
+	}
 	line("Claim", "%s (%s)", m.Status.CheckpointClaim, cmp.Or(m.Spec.Checkpoint.ReclaimPolicy, v1alpha1.ClaimDelete))
 }
 

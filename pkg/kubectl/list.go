@@ -20,6 +20,7 @@ import (
 type listOptions struct {
 	all    bool
 	watch  bool
+	kept   bool
 	phases []string
 	print  *genericclioptions.PrintFlags
 	// table knows the widths of the rows before.
@@ -33,6 +34,9 @@ func (c *cli) listCommand() *cobra.Command {
 		Example: `  # What is under way, in all namespaces?
   kubectl migrate list -A --phase Pending,Preparing,Placing,HandingOver
 
+  # Which claims have the only copy of a pod's state?
+  kubectl migrate list -A --kept -o wide
+
   # Keep showing changes
   kubectl migrate list --watch -o wide`,
 		Args: none,
@@ -43,6 +47,7 @@ func (c *cli) listCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&o.phases, "phase", nil, "Only migrations in these phases: "+listed(v1alpha1.Phases))
 	o.print.AddFlags(cmd)
 	cmd.Flags().Lookup("output").Usage = "Output format: wide, or " + strings.TrimPrefix(cmd.Flags().Lookup("output").Usage, "Output format. ")
+	cmd.Flags().BoolVar(&o.kept, "kept", false, "Only migrations whose claim has the only copy of a pod's state: kubectl migrate recover starts the pod again")
 	c.completeWords(cmd, "phase", texts(v1alpha1.Phases))
 	return cmd
 }
@@ -84,7 +89,7 @@ func (c *cli) list(ctx context.Context, o *listOptions) error {
 	if err := s.client.List(ctx, found, options...); err != nil {
 		return err
 	}
-	found.Items = slices.DeleteFunc(found.Items, func(m v1alpha1.PodMigration) bool { return !isWanted(wanted, &m) })
+	found.Items = slices.DeleteFunc(found.Items, func(m v1alpha1.PodMigration) bool { return !o.isWanted(wanted, &m) })
 	slices.SortStableFunc(found.Items, func(a, b v1alpha1.PodMigration) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
@@ -95,8 +100,8 @@ func (c *cli) list(ctx context.Context, o *listOptions) error {
 	return c.watchList(ctx, o, s, wanted, found.ResourceVersion, options)
 }
 
-func isWanted(wanted map[v1alpha1.Phase]bool, m *v1alpha1.PodMigration) bool {
-	return len(wanted) == 0 || wanted[m.CurrentPhase()]
+func (o *listOptions) isWanted(wanted map[v1alpha1.Phase]bool, m *v1alpha1.PodMigration) bool {
+	return (len(wanted) == 0 || wanted[m.CurrentPhase()]) && (!o.kept || keepsCopy(m))
 }
 
 func (c *cli) writeList(o *listOptions, s *session, found *v1alpha1.PodMigrationList) error {
@@ -177,7 +182,7 @@ func (c *cli) watchList(ctx context.Context, o *listOptions, s *session, wanted 
 		}
 		for event := range events {
 			m, is := event.Object.(*v1alpha1.PodMigration)
-			if !is || event.Type == watch.Deleted || !isWanted(wanted, m) {
+			if !is || event.Type == watch.Deleted || !o.isWanted(wanted, m) {
 				continue
 			}
 			if err := c.writeChange(o, m); err != nil {

@@ -102,7 +102,11 @@ func writeOutcome(w io.Writer, m *v1alpha1.PodMigration) {
 	if st.Phase != v1alpha1.PhaseSucceeded {
 		return
 	}
-	fmt.Fprintf(w, "\nPod %s/%s moved from node %s to node %s.\n\n", m.Namespace, m.Spec.PodName, st.Original.NodeName, st.Replacement.NodeName)
+	if m.Spec.RecoverFrom != "" {
+		fmt.Fprintf(w, "\nPod %s/%s runs on node %s with the state that migration %s had kept.\n\n", m.Namespace, m.Spec.PodName, st.Replacement.NodeName, m.Spec.RecoverFrom)
+	} else {
+		fmt.Fprintf(w, "\nPod %s/%s moved from node %s to node %s.\n\n", m.Namespace, m.Spec.PodName, st.Original.NodeName, st.Replacement.NodeName)
+	}
 	table := newTable(w)
 	fmt.Fprintf(table, "New pod:\t%s\n", st.Replacement.Name)
 	fmt.Fprintf(table, "Took:\t%s\n", took(m))
@@ -116,6 +120,9 @@ func writeOutcome(w io.Writer, m *v1alpha1.PodMigration) {
 	table.Flush()
 	fmt.Fprintln(w)
 	writeVerdicts(w, "MOVED", st.Containers)
+	if st.Before == nil {
+		return
+	}
 	fmt.Fprintln(w)
 	writeResources(w, st.Before, st.After)
 }

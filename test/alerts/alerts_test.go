@@ -54,6 +54,7 @@ func healthy() map[string]string {
 		`ai_storage_node_agent_frozen_pods_overdue{instance="n1"}`:           steady("0"),
 		`ai_storage_node_agent_frozen_pods_overdue{instance="n2"}`:           "0x69 1 0x1729",
 		`ai_storage_node_agent_errors_total{instance="n1",reason="NoSpace"}`: steady("5"),
+		`ai_storage_migration_kept_claims{instance="r1"}`:                    steady("0"),
 	}
 }
 
@@ -74,6 +75,7 @@ var broken = map[string]map[string]string{
 	"AIStorageAttachFails":        {`ai_storage_checkpoint_volume_attach_failures_total{instance="s1"}`: "0+1x1800"},
 	"AIStorageWebhookFails":       {`ai_storage_admission_pods_total{instance="r1",outcome="failed"}`: "0x60 1+0.1x1740"},
 	"AIStoragePodFrozen":          {`ai_storage_node_agent_frozen_pods_overdue{instance="n1"}`: "0x60 1x1740"},
+	"AIStorageOnlyCopyKept":       {`ai_storage_migration_kept_claims{instance="r1"}`: "0x60 1x1740"},
 	"AIStorageNodeAgentErrors":    {`ai_storage_node_agent_errors_total{instance="n1",reason="NoSpace"}`: "0+0.2x1800"},
 }
 

@@ -71,7 +71,7 @@ func (a *agent) restore(m *v1alpha1.PodMigration, i *instance, task decide.Task)
 
 func (a *agent) checkpointOf(m *v1alpha1.PodMigration, i *instance) *copied {
 	for _, claim := range i.mounted {
-		if on := a.w.work.copyOf(claim, m.UID); on != nil {
+		if on := a.w.work.copyOf(claim, m.CheckpointUID()); on != nil {
 			return on
 		}
 	}

@@ -68,6 +68,9 @@ func (c *checker) wrote(actor string, before, after client.Object) {
 	}
 	if m, is := after.(*v1alpha1.PodMigration); is {
 		c.follow(m)
+		if was, _ := before.(*v1alpha1.PodMigration); m.Spec.RecoverFrom != "" && m.Status.Phase == v1alpha1.PhaseSucceeded && was != nil && !was.Status.Phase.IsFinished() {
+			c.recovered(m)
+		}
 	}
 	if claim, is := before.(*corev1.PersistentVolumeClaim); is && (after == nil || after.GetDeletionTimestamp() != nil && before.GetDeletionTimestamp() == nil) {
 		c.claimGoes(actor, claim)

@@ -62,7 +62,9 @@ type Result struct {
 	// stoppedFirst: a migration of it had to. leaderCalls is how many calls the controller
 	// made.
 	stoppedFirst bool
-	leaderCalls  int
+	// recoveries are how those of users ended.
+	recoveries  map[string]int
+	leaderCalls int
 }
 
 // endBound is how long a migration may take beyond its timeout, when nothing interferes
@@ -111,10 +113,11 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	w.leaders[0].lead()
 	w.at(settled, w.requestAll)
 	w.after(podGCInterval, w.collectUnscheduled)
+	w.after(recoverInterval, w.recoverAll)
 	w.run(drawn)
 	r := Result{Seed: o.Seed, Scenario: s.String(), Disturbances: drawn, Violation: w.failure, Trace: w.trace, Statistic: w.statistic}
 	r.Statistic.Simulated = w.now
-	r.Statistic.Ends = w.ends()
+	r.Statistic.Ends, r.recoveries = w.ends()
 	r.leaderCalls = w.leaderCalls
 	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
 		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
@@ -140,6 +143,8 @@ func (w *world) run(disturbances []Disturbance) {
 		last = max(last, settled+d.Lasts*2)
 	}
 	limit := last + time.Duration(w.scenario.timeout)*time.Second + endBound
+	// What is begun later could not end within the limit.
+	w.recoverUntil = limit - endBound/2
 	done := moment(-1)
 	for w.failure == nil && w.step(limit) {
 		switch {
@@ -170,8 +175,16 @@ func (w *world) allEnded() bool {
 	return true
 }
 
-func (w *world) ends() map[string]int {
-	ends := map[string]int{}
-	each(w.store, migrations, func(m *v1alpha1.PodMigration) { ends[string(m.CurrentPhase())+"/"+migration.ReasonOf(m)]++ })
-	return ends
+// ends counts how migrations ended, and of those the recoveries.
+func (w *world) ends() (all, recoveries map[string]int) {
+	all, recoveries = map[string]int{}, map[string]int{}
+	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
+		end := string(m.CurrentPhase()) + "/" + migration.ReasonOf(m)
+		if m.Spec.RecoverFrom != "" {
+			recoveries[end]++
+			end = "recovery " + end
+		}
+		all[end]++
+	})
+	return all, recoveries
 }

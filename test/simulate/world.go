@@ -42,6 +42,8 @@ type world struct {
 
 	// hanging is until when no volume can be mounted.
 	hanging moment
+	// recoverUntil is until when a user recovers what failed migrations have kept.
+	recoverUntil moment
 	// full is until when claims have no space left.
 	full moment
 	// leaderCalls and agentCalls count the calls of all of them.

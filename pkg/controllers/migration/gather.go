@@ -27,10 +27,18 @@ import (
 func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*decide.State, error) {
 	// A copy: the action and the status are written to m.
 	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage, DropAnnotations: r.dropAnnotations}
+	var err error
 	if m.Status.Phase.IsFinished() {
+		if isKeeping(m) {
+			if s.Claim, err = read(ctx, r.live, m.Namespace, m.Status.CheckpointClaim, &corev1.PersistentVolumeClaim{}); err != nil {
+				return nil, err
+			}
+		}
 		return s, r.gatherStrays(ctx, s)
 	}
-	var err error
+	if m.Spec.RecoverFrom != "" {
+		return s, r.gatherRecovery(ctx, s)
+	}
 	if m.Status.Phase == "" || m.Status.Phase == v1alpha1.PhasePending {
 		if err := r.gatherRequest(ctx, s); err != nil {
 			return nil, err
@@ -52,8 +60,11 @@ func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*dec
 			return nil, err
 		}
 	}
-	if s.Pod != nil && s.Stored != nil {
+	switch {
+	case s.Pod != nil && s.Stored != nil:
 		err = r.gatherVolumes(ctx, s)
+	case s.Pod != nil && isToSeal(m):
+		err = r.gatherStored(ctx, s)
 	}
 	return s, err
 }
@@ -331,8 +342,10 @@ func isMadeBy(pod *corev1.Pod, m *v1alpha1.PodMigration) bool {
 
 // gatherNodes reads how long the two nodes have not been Ready.
 func (r *reconciler) gatherNodes(ctx context.Context, s *decide.State) (err error) {
-	if s.SourceDown, err = r.downFor(ctx, s.Migration.Status.Original.NodeName, s.Now); err != nil {
-		return err
+	if node := s.Migration.Status.Original.NodeName; node != "" {
+		if s.SourceDown, err = r.downFor(ctx, node, s.Now); err != nil {
+			return err
+		}
 	}
 	if node := s.DestinationNode(); node != "" {
 		s.DestinationDown, err = r.downFor(ctx, node, s.Now)

@@ -14,7 +14,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 )
 
-// Metrics of the controller. All but inFlight and oldest count what this process
+// Metrics of the controller. All that do not ask the cache count what this process
 // wrote down, so a query takes the sum over the replicas.
 type Metrics struct {
 	finished      *prometheus.CounterVec
@@ -65,6 +65,10 @@ func NewMetrics(registerer prometheus.Registerer, cached client.Reader) *Metrics
 	if registerer != nil {
 		registerer.MustRegister(m.finished, m.phaseDuration, m.downtime, m.budgetWait, m.carriedBytes, m.freedCPU, m.freedMemory)
 		registerer.MustRegister(unfinishedMetrics(cached)...)
+		registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ai_storage_migration_kept_claims",
+			Help: "Checkpoint claims that have the only copy of a pod's state, which a failed migration has kept. Every replica reports the same.",
+		}, func() float64 { return float64(keptClaims(cached)) }))
 	}
 	return m
 }
@@ -89,18 +93,33 @@ func unfinishedMetrics(cached client.Reader) []prometheus.Collector {
 }
 
 func inPhase(cached client.Reader, phase v1alpha1.Phase) []v1alpha1.PodMigration {
-	list := &v1alpha1.PodMigrationList{}
-	if cached == nil || cached.List(context.Background(), list, client.UnsafeDisableDeepCopy) != nil {
-		// The cache has not started, or is about to end.
-		return nil
-	}
 	var found []v1alpha1.PodMigration
-	for _, m := range list.Items {
+	for _, m := range allIn(cached) {
 		if m.CurrentPhase() == phase {
 			found = append(found, m)
 		}
 	}
 	return found
+}
+
+// keptClaims counts the migrations whose claim has the only copy. Each has a claim of its own.
+func keptClaims(cached client.Reader) (kept int) {
+	all := allIn(cached)
+	for i := range all {
+		if isKeeping(&all[i]) {
+			kept++
+		}
+	}
+	return kept
+}
+
+func allIn(cached client.Reader) []v1alpha1.PodMigration {
+	list := &v1alpha1.PodMigrationList{}
+	if cached == nil || cached.List(context.Background(), list, client.UnsafeDisableDeepCopy) != nil {
+		// The cache has not started, or is about to end.
+		return nil
+	}
+	return list.Items
 }
 
 func oldest(migrations []v1alpha1.PodMigration, now time.Time) time.Duration {

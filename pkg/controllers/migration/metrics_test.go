@@ -161,3 +161,27 @@ func fakeOf(t *testing.T, scheme *runtime.Scheme, m *v1alpha1.PodMigration) clie
 	m.ResourceVersion = ""
 	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(m).Build()
 }
+
+// A claim is counted as long as its record says that it has the only copy.
+func TestKeptClaimsAreCounted(t *testing.T) {
+	kept := with(in(v1alpha1.PhaseHandingOver), v1alpha1.ConditionCheckpointKept, metav1.ConditionTrue, decide.ReasonCheckpointKept)
+	kept.Status.Phase = v1alpha1.PhaseFailed
+	recovered := with(in(v1alpha1.PhaseHandingOver), v1alpha1.ConditionCheckpointKept, metav1.ConditionFalse, decide.ReasonAlreadyRecovered)
+	recovered.Name, recovered.Status.Phase = "recovered", v1alpha1.PhaseFailed
+	running := in(v1alpha1.PhaseHandingOver)
+	running.Name = "running"
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	NewMetrics(registry, fake.NewClientBuilder().WithScheme(scheme).WithObjects(kept, recovered, running).Build())
+	const want = `
+# HELP ai_storage_migration_kept_claims Checkpoint claims that have the only copy of a pod's state, which a failed migration has kept. Every replica reports the same.
+# TYPE ai_storage_migration_kept_claims gauge
+ai_storage_migration_kept_claims 1
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "ai_storage_migration_kept_claims"); err != nil {
+		t.Error(err)
+	}
+}

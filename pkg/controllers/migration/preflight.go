@@ -63,6 +63,8 @@ func (p *Preflight) Check(ctx context.Context, request *v1alpha1.PodMigration) (
 	switch {
 	case decision.Status.Phase == v1alpha1.PhaseFailed:
 		result.Refusal = &containers.Refusal{Reason: accepted.Reason, Message: accepted.Message}
+	case request.Spec.RecoverFrom != "":
+		// It asks no budget.
 	case decision.Step != decide.AskBudget:
 		result.Waits = accepted.Message
 	case p.r.admission != nil:

@@ -72,7 +72,13 @@ func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *
 	if t == decide.TaskWarmUp {
 		return r.Restore(ctx, a.warming(ctx, m))
 	}
-	result, err := r.RestoreSealed(ctx, source.ManifestDigest, nil)
+	var progress func(checkpoint.Progress)
+	if m.Status.Checkpoint.RecoveredFrom != "" {
+		// Nothing was restored before, so that this takes its time.
+		progress = a.warming(ctx, m)
+		progress(checkpoint.Progress{})
+	}
+	result, err := r.RestoreSealed(ctx, source.ManifestDigest, progress)
 	if err == nil && len(m.Status.Checkpoint.Processes) > 0 {
 		err = a.restoreProcesses(ctx, m)
 	}
@@ -172,7 +178,7 @@ func (a *agent) reader(ctx context.Context, m *v1alpha1.PodMigration, pod *corev
 	if err != nil {
 		return nil, err
 	}
-	r, err := checkpoint.OpenReader(directory, m.UID, trees)
+	r, err := checkpoint.OpenReader(directory, m.CheckpointUID(), trees)
 	if err != nil {
 		return nil, err
 	}

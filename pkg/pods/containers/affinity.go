@@ -10,7 +10,7 @@ import (
 )
 
 // moveAffinity returns an affinity with the requirement to avoid the source, and to use
-// the target when there is one; what an earlier migration of the pod required is gone.
+// the target, where there is one; what an earlier migration of the pod required is gone.
 // Terms are alternatives, so every one of them gets the requirement.
 func moveAffinity(of *corev1.Affinity, pod *corev1.Pod, source, targetNode string) *corev1.Affinity {
 	affinity := of.DeepCopy()
@@ -25,6 +25,11 @@ func moveAffinity(of *corev1.Affinity, pod *corev1.Pod, source, targetNode strin
 		terms = withoutOurs(pod, required.NodeSelectorTerms)
 	}
 	requirements := nodeRequirements(source, targetNode)
+	if len(terms)+len(requirements) == 0 {
+		// Every node will do, and a term without requirements matches none.
+		affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = nil
+		return affinity
+	}
 	if len(terms) == 0 {
 		terms = []corev1.NodeSelectorTerm{{MatchFields: requirements}}
 	} else {

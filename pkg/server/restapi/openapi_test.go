@@ -53,7 +53,7 @@ func TestDocumentHasTheFields(t *testing.T) {
 		"List": List{}, "Plan": Plan{}, "Pause": rebalance.Pause{}, "Nodes": Nodes{}, "Node": nodeview.Node{}, "Resource": nodeview.Resource{},
 		"Extended": nodeview.Extended{}, "Figures": Figures{}, "Counts": Counts{}, "Figure": Figure{}, "Deleted": Deleted{},
 		"PlanChanged": PlanChanged{}, "Health": Health{}, "ErrorBody": ErrorBody{}, "Error": Error{}, "FieldError": FieldError{},
-		"MigrationRequest": MigrationRequest{}, "LoopStatus": LoopStatus{}, "Prediction": Prediction{}, "PlannedMove": PlannedMove{},
+		"MigrationRequest": MigrationRequest{}, "RecoveryRequest": RecoveryRequest{}, "LoopStatus": LoopStatus{}, "Prediction": Prediction{}, "PlannedMove": PlannedMove{},
 		"Amounts": Amounts{}, "UnrelievedNode": UnrelievedNode{}, "SkippedNode": SkippedNode{}, "OverutilizedNode": OverutilizedNode{},
 		"Breaker": Breaker{}, "Cooldown": Cooldown{},
 	}

@@ -51,25 +51,32 @@ type MigrationRequest struct {
 // decodeRequest reads and checks a body. Names are exact, no field may be unknown
 // or come twice.
 func decodeRequest(w http.ResponseWriter, r *http.Request) (*MigrationRequest, error) {
+	request := &MigrationRequest{}
+	if err := decodeBody(w, r, request); err != nil {
+		return nil, err
+	}
+	return request, request.validate()
+}
+
+func decodeBody(w http.ResponseWriter, r *http.Request, into any) error {
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return nil, fail(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Type", "send the header Content-Type: application/json")
+		return fail(http.StatusUnsupportedMediaType, reasonMediaType, "Content-Type", "send the header Content-Type: application/json")
 	}
 	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, fail(http.StatusRequestEntityTooLarge, reasonTooLarge, "", "the body is larger than %d bytes", tooLarge.Limit)
+		return fail(http.StatusRequestEntityTooLarge, reasonTooLarge, "", "the body is larger than %d bytes", tooLarge.Limit)
 	}
 	if err != nil {
-		return nil, fail(http.StatusBadRequest, reasonMalformed, "", "the body broke off: %v", err)
+		return fail(http.StatusBadRequest, reasonMalformed, "", "the body broke off: %v", err)
 	}
-	request := &MigrationRequest{}
-	strict, err := kjson.UnmarshalStrict(content, request)
+	strict, err := kjson.UnmarshalStrict(content, into)
 	if err != nil {
-		return nil, decodeError(err)
+		return decodeError(err)
 	}
 	if len(strict) > 0 {
-		return nil, strictError(strict)
+		return strictError(strict)
 	}
-	return request, request.validate()
+	return nil
 }
 
 func decodeError(err error) *Error {

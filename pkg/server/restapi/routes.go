@@ -33,6 +33,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: "/api/v1/migrations", serve: s.list},
 		{method: "GET", path: "/api/v1/migrations/{id}", serve: s.get},
 		{method: "DELETE", path: "/api/v1/migrations/{id}", serve: s.cancel},
+		{method: "POST", path: "/api/v1/migrations/{id}/recover", serve: s.recoverPod},
 		{method: "GET", path: "/api/v1/plan", serve: s.plan},
 		{method: "GET", path: "/api/v1/nodes", serve: s.nodes},
 		{method: "GET", path: "/api/v1/metrics", serve: s.figures},

@@ -38,6 +38,10 @@ type Migration struct {
 	CheckpointMode     v1alpha1.CheckpointMode     `json:"checkpoint_mode"`
 	CheckpointFallback v1alpha1.CheckpointFallback `json:"checkpoint_fallback"`
 	CheckpointClaim    string                      `json:"checkpoint_claim,omitempty"`
+	// OnlyCopyKept: the claim has the only copy of the state, after a failure.
+	OnlyCopyKept bool `json:"only_copy_kept,omitempty"`
+	// RecoverFrom is the failed migration whose pod this one starts again.
+	RecoverFrom string `json:"recover_from,omitempty"`
 	// CheckpointPath is where the containers of the new pod see the claim.
 	CheckpointPath string `json:"checkpoint_path,omitempty"`
 	// Restored is what the new pod continued with, FallbackReason why only with the
@@ -107,6 +111,7 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 		CheckpointFallback: cmp.Or(m.Spec.Checkpoint.Fallback, v1alpha1.FallbackNone),
 		OriginalResources:  resourcesOf(s.Before), OptimizedResources: resourcesOf(s.After), PhaseTimes: phaseTimesOf(m),
 		PreservePV: m.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain, ForceRestart: m.Spec.ForceRestart, TimeoutSeconds: m.Spec.TimeoutSeconds,
+		OnlyCopyKept: meta.IsStatusConditionTrue(s.Conditions, v1alpha1.ConditionCheckpointKept), RecoverFrom: m.Spec.RecoverFrom,
 		RequestedBy: m.Annotations[v1alpha1.RequestedByAnnotation],
 	}
 	if s.Original != nil {

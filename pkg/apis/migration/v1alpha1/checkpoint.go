@@ -76,6 +76,14 @@ func (m *PodMigration) CheckpointMode() CheckpointMode {
 	return CheckpointFrozen
 }
 
+// CheckpointUID is the UID below which the checkpoint lies on the claim.
+func (m *PodMigration) CheckpointUID() types.UID {
+	if c := m.Status.Checkpoint; c != nil && c.SealedBy != "" {
+		return c.SealedBy
+	}
+	return m.UID
+}
+
 // ReplacementMethod says how the replacement of a pod comes to be.
 //
 // +kubebuilder:validation:Enum=Create;Adopt;Release;Recreate
@@ -176,6 +184,19 @@ type CheckpointStatus struct {
 	// the original brought along.
 	// +optional
 	ClaimReused bool `json:"claimReused,omitempty"`
+	// manifest is the original as it was when the last copy was asked for, as JSON. It is
+	// kept after the end only where the claim has the only copy: the pod is recovered
+	// from it. Absent where it was too large.
+	// +optional
+	Manifest string `json:"manifest,omitempty"`
+	// recoveredFrom is the UID of the migration that kept the claim, in one that recovers
+	// the pod.
+	// +optional
+	RecoveredFrom types.UID `json:"recoveredFrom,omitempty"`
+	// sealedBy is the UID of the migration that has written what is on the claim, where
+	// that is another one.
+	// +optional
+	SealedBy types.UID `json:"sealedBy,omitempty"`
 	// carrier is the pod that mounts the claim on the source node.
 	// +optional
 	Carrier *PodReference `json:"carrier,omitempty"`

@@ -49,15 +49,25 @@ type PodMigrationList struct {
 // +kubebuilder:validation:XValidation:rule="has(self.sourceNode) == has(oldSelf.sourceNode) && (!has(self.sourceNode) || self.sourceNode == oldSelf.sourceNode)",message="sourceNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.targetNode) == has(oldSelf.targetNode) && (!has(self.targetNode) || self.targetNode == oldSelf.targetNode)",message="targetNode cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="has(self.plannedNode) == has(oldSelf.plannedNode) && (!has(self.plannedNode) || self.plannedNode == oldSelf.plannedNode)",message="plannedNode cannot be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="has(self.recoverFrom) == has(oldSelf.recoverFrom) && (!has(self.recoverFrom) || self.recoverFrom == oldSelf.recoverFrom)",message="recoverFrom cannot be changed: create another PodMigration"
+// +kubebuilder:validation:XValidation:rule="!has(self.recoverFrom) || !has(self.podUID) && !has(self.sourceNode)",message="recoverFrom starts a pod that does not exist: leave podUID and sourceNode out"
 // +kubebuilder:validation:XValidation:rule="self.waiting == oldSelf.waiting && self.timeoutSeconds == oldSelf.timeoutSeconds && self.forceRestart == oldSelf.forceRestart && self.checkpoint == oldSelf.checkpoint",message="waiting, timeoutSeconds, forceRestart and checkpoint cannot be changed: create another PodMigration"
 // +kubebuilder:validation:XValidation:rule="!has(self.targetNode) || !has(self.sourceNode) || self.targetNode != self.sourceNode",message="targetNode must differ from sourceNode"
 // +kubebuilder:validation:XValidation:rule="!oldSelf.cancel || self.cancel",message="a cancelled migration cannot be resumed: create another PodMigration"
 type PodMigrationSpec struct {
-	// podName is the pod to move, in the namespace of this object.
+	// podName is the pod to move, in the namespace of this object. With recoverFrom it is
+	// the pod to start, and must not exist.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	PodName string `json:"podName"`
+
+	// recoverFrom names a PodMigration of this namespace that has failed and kept the
+	// only copy of its pod's state on its checkpoint claim. The pod is started again
+	// with that state, under the name podName.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	RecoverFrom string `json:"recoverFrom,omitempty"`
 
 	// podUID, when set, must be the UID of the pod: a pod that was recreated
 	// under the same name is then not moved by mistake. The rebalancer sets it.
@@ -336,6 +346,10 @@ const (
 	ConditionHandedOver = "HandedOver"
 	// ConditionRolledBack: what the migration made has been removed.
 	ConditionRolledBack = "RolledBack"
+	// ConditionCheckpointKept: the migration has failed, and its claim has the only copy
+	// of the state. It becomes false when the claim is gone, or another migration
+	// recovers from it.
+	ConditionCheckpointKept = "CheckpointKept"
 	// ConditionMeasured: the use of the replacement was measured, or could not be.
 	ConditionMeasured = "Measured"
 )

@@ -142,6 +142,8 @@ func imageOf(pod *corev1.Pod, container string) string {
 // beginSeal asks for the last copy.
 func beginSeal(b *builder) Decision {
 	b.newStatus().Checkpoint.Step = v1alpha1.StepSeal
+	// Whatever happens from here on, the pod can be started again.
+	b.newStatus().Checkpoint.Manifest = manifestOf(b.State)
 	b.condition(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing, lastCopy(b))
 	b.say("the last copy is being written")
 	return b.decision

@@ -105,6 +105,9 @@ func (b *builder) microNow() *metav1.MicroTime { t := metav1.NewMicroTime(b.Now)
 func (b *builder) finish(phase v1alpha1.Phase, message string) Decision {
 	b.newStatus().Phase, b.newStatus().Step = phase, ""
 	b.newStatus().Times.Finished = b.microNow()
+	if c := b.newStatus().Checkpoint; c != nil && !meta.IsStatusConditionTrue(b.newStatus().Conditions, v1alpha1.ConditionCheckpointKept) {
+		c.Manifest = "" // nothing is recovered from it
+	}
 	b.say("%s", message)
 	return b.decision
 }

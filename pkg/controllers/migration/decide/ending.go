@@ -36,7 +36,7 @@ var ending = []step{
 
 // isNotMeasured reports whether nobody waits for a measurement of the replacement.
 func isNotMeasured(s *State) bool {
-	return s.Migration.DeletionTimestamp != nil || s.replacement().Status.Phase == corev1.PodSucceeded
+	return s.recovers() || s.Migration.DeletionTimestamp != nil || s.replacement().Status.Phase == corev1.PodSucceeded
 }
 
 // claimHasOwner reports whether the checkpoint claim is as it should be once it has been
@@ -67,10 +67,14 @@ func adoptClaim(b *builder) Decision {
 
 func succeed(b *builder) Decision {
 	r := b.replacement()
-	if b.newStatus().After == nil {
+	if b.newStatus().After == nil && !b.recovers() {
 		markMeasured(b, r, nil)
 	}
 	message := fmt.Sprintf("moved from node %s to node %s as pod %s", b.Migration.Status.Original.NodeName, r.Spec.NodeName, r.Name)
+	if b.recovers() {
+		b.event(false, r, ReasonSucceeded, fmt.Sprintf("Pod %s was recovered on node %s", r.Name, r.Spec.NodeName))
+		return b.finish(v1alpha1.PhaseSucceeded, fmt.Sprintf("pod %s runs on node %s with the state that PodMigration %s had kept", r.Name, r.Spec.NodeName, b.Migration.Spec.RecoverFrom))
+	}
 	if freed := freedRequests(b.newStatus().Before, b.newStatus().After); freed != "" {
 		message += "; requests freed: " + freed
 	}
@@ -124,25 +128,28 @@ func finishFailed(b *builder) Decision {
 			reason, message = c.Reason, c.Message
 		}
 	}
-	if b.holdsOnlyCopy() {
-		message += "; " + keptCopy(b)
-	}
+	message += markKept(b)
 	b.condition(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, reason, message)
 	b.event(true, nil, reason, message)
 	return b.finish(v1alpha1.PhaseFailed, message)
 }
 
 // holdsOnlyCopy reports whether state was sealed that no replacement continues with,
-// and the original has ended.
+// and the original has ended. One that was released and has never been Ready does not
+// count: it may have been deleted before it began.
 func (s *State) holdsOnlyCopy() bool {
-	return s.carries() && (s.isTrue(v1alpha1.ConditionSealed) || isSealedBySource(s)) && !s.isTrue(v1alpha1.ConditionReleased) && s.originalEnding()
+	if s.recovers() && s.claim() == nil {
+		return false // it is still that of the failed migration
+	}
+	hasStarted := s.isTrue(v1alpha1.ConditionReleased) && s.Migration.Status.Times.ReplacementReady != nil
+	return s.carries() && (s.isTrue(v1alpha1.ConditionSealed) || isSealedBySource(s)) && !hasStarted && s.originalEnding()
 }
 
-// isClaimKept reports whether no pod owns the claim: deleting a pod, which is what a
-// user does next, would delete it. A claim that is being deleted keeps its finalizer.
+// isClaimKept reports whether the claim has the mark of this migration, and no pod owns
+// it: deleting a pod, which is what a user does next, would delete it. A claim that is being deleted keeps its finalizer.
 func isClaimKept(s *State) bool {
 	c := keptClaim(s)
-	return c == nil || !slices.ContainsFunc(c.OwnerReferences, mayGo) && (c.DeletionTimestamp != nil || !hasClaimFinalizer(c))
+	return c == nil || v1alpha1.OwnedBy(c.Labels, s.Migration.UID) && !slices.ContainsFunc(c.OwnerReferences, mayGo) && (c.DeletionTimestamp != nil || !hasClaimFinalizer(c))
 }
 
 // mayGo reports whether an owner goes with a pod, or with the record of a migration.
@@ -153,6 +160,8 @@ func mayGo(o metav1.OwnerReference) bool {
 func keepClaim(b *builder) Decision {
 	kept := keptClaim(b.State).DeepCopy()
 	kept.OwnerReferences = slices.DeleteFunc(kept.OwnerReferences, mayGo)
+	// One that an earlier migration of the pod has created is recovered from this one.
+	kept.Labels[v1alpha1.MigrationUIDLabel] = string(b.Migration.UID)
 	if kept.DeletionTimestamp == nil {
 		kept = withoutClaimFinalizer(kept)
 	}

@@ -52,6 +52,7 @@ func ownedBy(pods ...string) func(*scene) {
 func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 	const handing, failed = v1alpha1.PhaseHandingOver, v1alpha1.PhaseFailed
 	const kept = "what was carried is kept on claim checkpoint"
+	wasReady := func(s *scene) { s.Migration.Status.Times.ReplacementReady = ago(time.Second) }
 	create := func() *scene { return sealedAndGone(v1alpha1.MethodCreate) }
 	corrupt := func(s *scene) {
 		s.Replacement = readyReplacement().Obj()
@@ -94,8 +95,9 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 		{"nothing was carried, and the claim is gone", recreatedPlain(stopFirst(in(handing), v1alpha1.MethodRecreate).set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)).
 			with(func(s *scene) { s.Claim = nil }), NoAction, failed, "", "and has started"},
 		{"not sealed: the claim holds no complete copy", create().with(replacementGone).source(v1alpha1.SourceCopied, 2).set(v1alpha1.ConditionSealed, metav1.ConditionFalse, ReasonSealing), DeleteClaim, handing, "", ""},
-		{"released: the claim goes with the replacement", releasedAndGone().with(replacementGone), DeleteClaim, handing, "", ""},
-		{"released: the failed replacement has the claim", releasedAndGone().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""},
+		{"Ready once: the claim goes with the replacement", releasedAndGone().with(replacementGone).with(wasReady), DeleteClaim, handing, "", ""},
+		{"Ready once: the failed replacement has the claim", releasedAndGone().with(wasReady).with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""},
+		{"released, and never Ready: the claim is kept", releasedAndGone().with(replacementGone), NoAction, failed, "", kept},
 		{"released and retained: the claim stays", releasedAndGone().with(replacementGone).with(func(s *scene) {
 			s.Carrier, s.Migration.Spec.Checkpoint.ReclaimPolicy = nil, v1alpha1.ClaimRetain
 		}), NoAction, failed, "", "after the original had gone"},

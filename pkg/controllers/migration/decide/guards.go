@@ -54,6 +54,7 @@ var finishing = []step{
 		unprotected.Finalizers = slices.DeleteFunc(unprotected.Finalizers, func(f string) bool { return f == v1alpha1.Finalizer })
 		return b.do(ChangeObject{b.Migration, unprotected})
 	}},
+	{name: CheckKeptClaim, applies: keepsCopy, done: func(s *State) bool { return s.claim() != nil }, action: checkKeptClaim},
 	{name: DeleteMigration, applies: hasTimeToLive, action: func(b *builder) Decision {
 		if left := expires(b.State).Sub(b.Now); left > 0 {
 			b.decision.Wait = left
@@ -63,9 +64,12 @@ var finishing = []step{
 	}},
 }
 
+// keepsCopy reports whether a finished migration is what the pod is recovered from.
+func keepsCopy(s *State) bool { return s.isTrue(v1alpha1.ConditionCheckpointKept) }
+
 func hasTimeToLive(s *State) bool {
 	m := s.Migration
-	return m.DeletionTimestamp == nil && m.Spec.TTLSecondsAfterFinished != nil && m.Status.Times.Finished != nil
+	return !keepsCopy(s) && m.DeletionTimestamp == nil && m.Spec.TTLSecondsAfterFinished != nil && m.Status.Times.Finished != nil
 }
 
 // expires is when the record of a finished migration is removed.
@@ -193,6 +197,9 @@ func survivesOriginal(s *State) bool {
 
 // originalUnfit rolls back when the original can no longer be moved.
 func originalUnfit(b *builder) (Decision, bool) {
+	if b.recovers() {
+		return Decision{}, false
+	}
 	if r := refuseOriginal(b.State); r != nil {
 		return beginRollback(b, r.Reason, r.Message), true
 	}
@@ -243,7 +250,7 @@ func nodeDown(b *builder) (Decision, bool) {
 // containersChanged restarts the preparation when a container of the original has
 // finished or started since it was judged. While it is prepared it is judged anyway.
 func containersChanged(b *builder) (Decision, bool) {
-	if b.Migration.Status.Phase == v1alpha1.PhasePreparing || containers.Judge(b.original(), containers.PolicyOf(b.Migration)).SameContainers(b.storedVerdicts()) {
+	if b.recovers() || b.Migration.Status.Phase == v1alpha1.PhasePreparing || containers.Judge(b.original(), containers.PolicyOf(b.Migration)).SameContainers(b.storedVerdicts()) {
 		return Decision{}, false
 	}
 	return restartPreparation(b, ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true

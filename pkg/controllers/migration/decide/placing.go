@@ -168,6 +168,10 @@ func markCreated(b *builder, r *corev1.Pod) Decision {
 	b.newStatus().Replacement = &v1alpha1.PodReference{Name: r.Name, UID: r.UID, NodeName: r.Spec.NodeName}
 	b.condition(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonCreated, "waiting for the scheduler")
 	b.say("waiting for scheduler %s to place replacement %s", r.Spec.SchedulerName, r.Name)
+	if b.recovers() {
+		b.event(false, r, ReasonCreated, fmt.Sprintf("Created pod %s again; it waits for its state", r.Name))
+		return b.decision
+	}
 	b.event(false, b.original(), ReasonCreated, fmt.Sprintf("Created replacement %s; pod %s keeps running until it is ready", r.Name, b.Migration.Spec.PodName))
 	return b.decision
 }

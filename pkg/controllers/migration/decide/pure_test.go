@@ -18,6 +18,7 @@ func copyOf(s State) State {
 	for _, pod := range []**corev1.Pod{&s.Pod, &s.Replacement, &s.Carrier, &s.Placeholder} {
 		*pod = (*pod).DeepCopy()
 	}
+	s.Failed = s.Failed.DeepCopy()
 	s.Claim, s.PreviousClaim, s.StrayClaim = s.Claim.DeepCopy(), s.PreviousClaim.DeepCopy(), s.StrayClaim.DeepCopy()
 	s.Owner.Reference, s.Owner.ReplicaSet, s.Owner.Deployment = s.Owner.Reference.DeepCopy(), s.Owner.ReplicaSet.DeepCopy(), s.Owner.Deployment.DeepCopy()
 	s.Owner.StatefulSet, s.Owner.Job = s.Owner.StatefulSet.DeepCopy(), s.Owner.Job.DeepCopy()

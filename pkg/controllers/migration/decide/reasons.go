@@ -89,6 +89,21 @@ const (
 	ReasonTargetIsSource   = "TargetIsSource"
 	ReasonAlreadyMigrating = "AlreadyMigrating"
 
+	// ReasonCheckpointKept: the claim has the only copy of the state. ReasonRecovering: a
+	// pod is started from such a claim.
+	ReasonCheckpointKept = "CheckpointKept"
+	ReasonRecovering     = "Recovering"
+	// Why a pod is not recovered: the migration does not exist, or keeps nothing, another one
+	// has taken the claim, the original still exists, a pod uses the claim, an owner creates the pod itself, or nothing says
+	// what the pod was.
+	ReasonMigrationNotFound = "MigrationNotFound"
+	ReasonNothingKept       = "NothingKept"
+	ReasonAlreadyRecovered  = "AlreadyRecovered"
+	ReasonOriginalExists    = "OriginalExists"
+	ReasonKeptClaimInUse    = "KeptClaimInUse"
+	ReasonOwnerReplacesPod  = "OwnerReplacesPod"
+	ReasonManifestMissing   = "ManifestMissing"
+
 	ReasonNameTaken           = "NameTaken"
 	ReasonClaimRejected       = "ClaimRejected"
 	ReasonClaimDeleted        = "ClaimDeleted"

@@ -8,7 +8,7 @@ import (
 // pending. The refusal says why the processes of the pod would not move along,
 // where that was asked for; without a fallback the decision is a refusal as well.
 func Request(s State) (Decision, *containers.Refusal) {
-	d := walk(newBuilder(&s), pending)
+	d := walk(newBuilder(&s), table(&s))
 	if s.Pod == nil {
 		return d, nil
 	}

@@ -151,9 +151,7 @@ func isThawedOrGone(s *State) bool {
 
 func finishRollback(b *builder) Decision {
 	reason, message := b.conditionReason(v1alpha1.ConditionRolledBack), rollbackMessage(b)+leftOnDeadNodes(b)
-	if b.holdsOnlyCopy() {
-		message += "; " + keptCopy(b)
-	}
+	message += markKept(b)
 	b.condition(v1alpha1.ConditionRolledBack, metav1.ConditionTrue, reason, message)
 	phase := v1alpha1.PhaseFailed
 	if isCancellation(reason) {

@@ -41,7 +41,7 @@ type State struct {
 	// AgentImage is the image of the node agent; empty where there is none.
 	AgentImage string
 	// Stored is the pod as the API server has stored it, with fields that our types do not
-	// know. Only read while Pending.
+	// know. Only read while Pending, and until the last copy is asked for.
 	Stored map[string]any
 	// Nodes are those of the cluster, where a volume of the pod says which nodes reach it;
 	// Handler is the runtime handler of the pod's RuntimeClass; Neighbours are the pods of
@@ -56,6 +56,8 @@ type State struct {
 	Claims containers.ClaimLookup
 	// Others are the unfinished migrations of the namespace. Only read while Pending.
 	Others []v1alpha1.PodMigration
+	// Failed is the migration that spec.recoverFrom names. Only read while Pending.
+	Failed *v1alpha1.PodMigration
 	// TargetNodeExists reports whether spec.targetNode exists. Only read while Pending.
 	TargetNodeExists bool
 	// CarriesProcesses reports whether the node of the pod can dump processes. Only read

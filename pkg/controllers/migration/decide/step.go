@@ -29,6 +29,10 @@ type step struct {
 const (
 	AddFinalizer v1alpha1.Step = "AddFinalizer"
 
+	CheckRecovery  v1alpha1.Step = "CheckRecovery"
+	AcceptRecovery v1alpha1.Step = "AcceptRecovery"
+	TakeClaim      v1alpha1.Step = "TakeClaim"
+
 	CheckRequest v1alpha1.Step = "CheckRequest"
 	AwaitOwner   v1alpha1.Step = "AwaitOwner"
 	AskBudget    v1alpha1.Step = "AskBudget"
@@ -107,6 +111,7 @@ const (
 	RemoveFinalizer  v1alpha1.Step = "RemoveFinalizer"
 	DeleteStray      v1alpha1.Step = "DeleteStray"
 	DeleteStrayClaim v1alpha1.Step = "DeleteStrayClaim"
+	CheckKeptClaim   v1alpha1.Step = "CheckKeptClaim"
 	DeleteMigration  v1alpha1.Step = "DeleteMigration"
 )
 
@@ -139,6 +144,12 @@ func Settle(s State, d Decision, r Result) (Decision, error) {
 
 // table is the steps of the phase of a migration.
 func table(s *State) []step {
+	if s.recovers() {
+		if s.isAccepted() {
+			return recovering
+		}
+		return requestingRecovery
+	}
 	switch order := s.order(); s.Migration.Status.Phase {
 	case v1alpha1.PhasePreparing:
 		return preparing
@@ -187,6 +198,7 @@ var Tables = []struct {
 	{"before anything else", protecting}, {"Pending", pending}, {"Preparing", preparing},
 	{"Placing, StartFirst", placingStartFirst}, {"HandingOver, StartFirst", handOverStartFirst},
 	{"Placing, StopFirst", placingStopFirst}, {"HandingOver, StopFirst", handOverStopFirst},
+	{"Pending, recovery", requestingRecovery}, {"recovery", recovering},
 	{"withdrawing an eviction", withdrawing}, {"returning to the original", returning},
 	{"rolling back", undoing}, {"failing", failing}, {"finished", finishing},
 }
