@@ -154,7 +154,7 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// What the rebalancer is told of Secrets in users' namespaces it may look for, and no other.
+// The rebalancer may look for the Secrets that its flag names, and for no others.
 func TestPullSecretsOfWorkloads(t *testing.T) {
 	objects := render(t, "--set=image.workloadPullSecrets={one,two},rebalancer.unschedulableGrace=2m")
 	var rebalancer appsv1.Deployment

@@ -224,8 +224,8 @@ func unplaced(b *builder, r *corev1.Pod) Decision {
 	return beginRollback(b, ReasonUnschedulable, "the scheduler found no place for the replacement: "+why)
 }
 
-// autoscalerPoll is how often an autoscaler is asked whether it still makes a node. That
-// the pod has found its place is told by a watch.
+// autoscalerPoll is how often the events of an autoscaler are read while it makes a node.
+// The watch of pods reports when the pod has its place.
 const autoscalerPoll = 10 * time.Second
 
 // unboundClaim is how plugin VolumeBinding says that a claim of binding mode

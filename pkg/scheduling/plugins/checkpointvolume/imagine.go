@@ -37,7 +37,7 @@ type imagined struct {
 }
 
 // imagine asks PreFilter about the replacement of a placeholder. It returns nil when the
-// original is gone: then nothing is left that could go on in its place. The replacement
+// original is gone: then nothing is left that could continue. The replacement
 // is built from the original and the status of its migration, which users cannot write.
 func (p *Plugin) imagine(ctx context.Context, placeholder *corev1.Pod) (*imagined, *fwk.Status) {
 	m := p.migrationOf(placeholder)
