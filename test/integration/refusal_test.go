@@ -78,6 +78,7 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 // A Secret by which the node agent's image is pulled has to be in the namespace of a pod
 // beside which that image runs. Here as the controller may read it.
 func TestAPullSecretThatTheNamespaceLacks(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	original := w.createOriginal(threeContainers("train").Obj())
 	secrets := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "pull-secrets-" + w.namespace}, Rules: []rbacv1.PolicyRule{
