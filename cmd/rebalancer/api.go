@@ -92,7 +92,7 @@ func setUpAPI(ctx context.Context, mgr ctrl.Manager, o *options, limits *budget.
 	}
 	server, err := restapi.New(restapi.Options{
 		Address: o.apiBindAddress, Certificate: certificate, Authorizer: authorizer,
-		Preflight: migration.NewPreflight(mgr.GetAPIReader(), mgr.GetClient(), limits, o.nodeAgentImage),
+		Preflight: migration.NewPreflight(mgr.GetAPIReader(), mgr.GetClient(), migration.Options{Budget: limits, AgentImage: o.nodeAgentImage, PullSecrets: o.pullSecrets}),
 		Cached:    mgr.GetClient(), Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), StatusStore: statusStore,
 		Nodes: factory.Core().V1().Nodes().Lister(), Pods: factory.Core().V1().Pods().Lister(), Metrics: measured.MetricsV1beta1(),
 		// The factory has synced before the manager is started.

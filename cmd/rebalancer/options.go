@@ -4,10 +4,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
 
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 	"github.com/ai-storage/orchestrator/pkg/server/admission"
 )
 
@@ -26,7 +29,9 @@ type options struct {
 	tlsPrivateKeyFile       string
 	healthProbeBindAddress  string
 	nodeAgentImage          string
+	pullSecrets             []string
 	dropAnnotationPrefixes  []string
+	unschedulableGrace      time.Duration
 	webhookHost             string
 	webhookPort             int
 	webhookURL              string
@@ -44,6 +49,7 @@ func defaultOptions() *options {
 		apiBurst:                100,
 		healthProbeBindAddress:  ":8081",
 		webhookPort:             admission.DefaultPort,
+		unschedulableGrace:      migration.DefaultUnschedulableGrace,
 	}
 }
 
@@ -62,6 +68,8 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.tlsPrivateKeyFile, "tls-private-key-file", o.tlsPrivateKeyFile, "key of --tls-cert-file")
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", o.healthProbeBindAddress, "address for /healthz and /readyz; 0 turns it off")
 	flags.StringVar(&o.nodeAgentImage, "node-agent-image", o.nodeAgentImage, "image of the node agent, which carries the content of emptyDirs; empty refuses pods that would lose some")
+	flags.StringSliceVar(&o.pullSecrets, "node-agent-image-pull-secrets", nil, "names of Secrets that pods with that image name beside those of the original: every namespace has to have them whose pods hold a place or carry state. A pod is refused where one is missing")
+	flags.DurationVar(&o.unschedulableGrace, "unschedulable-grace", o.unschedulableGrace, "how long the scheduler may find no place before a migration is rolled back; while an autoscaler says that it makes a node, it may take as long as the migration")
 	flags.StringSliceVar(&o.dropAnnotationPrefixes, "drop-annotation-prefixes", nil, "prefixes of annotations that a replacement does not inherit, beside the known ones: what a scheduler or a device plugin of yours has assigned to the original")
 	flags.StringVar(&o.webhookHost, "webhook-host", o.webhookHost, "address that the admission webhook listens on; empty listens on all")
 	flags.IntVar(&o.webhookPort, "webhook-port", o.webhookPort, "port of the admission webhook, which turns the pods of Jobs and StatefulSets into replacements; 0 turns it off")
@@ -81,6 +89,12 @@ func (o *options) validate(args []string) error {
 	}
 	if (o.tlsCertFile == "") != (o.tlsPrivateKeyFile == "") {
 		return errors.New("--tls-cert-file and --tls-private-key-file come together: name both or neither")
+	}
+	if o.unschedulableGrace <= 0 {
+		return fmt.Errorf("--unschedulable-grace has to be more than 0s, such as 30s: it is %s", o.unschedulableGrace)
+	}
+	if slices.Contains(o.pullSecrets, "") {
+		return errors.New("--node-agent-image-pull-secrets has an empty name: separate names by single commas")
 	}
 	if o.apiRate < 0 || o.apiBurst < 1 {
 		return fmt.Errorf("--api-rate has to be 0 or more, and --api-burst 1 or more: they are %g and %d", o.apiRate, o.apiBurst)

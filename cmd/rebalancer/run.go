@@ -108,7 +108,10 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 		return err
 	}
 	limits := rebalance.Limits(configuration.Rebalance)
-	migrations := migration.Options{Budget: &limits, AgentImage: o.nodeAgentImage, DropAnnotationPrefixes: o.dropAnnotationPrefixes, OnStep: onStep, Registerer: metrics.Registry}
+	migrations := migration.Options{
+		Budget: &limits, AgentImage: o.nodeAgentImage, PullSecrets: o.pullSecrets, DropAnnotationPrefixes: o.dropAnnotationPrefixes,
+		UnschedulableGrace: o.unschedulableGrace, OnStep: onStep, Registerer: metrics.Registry,
+	}
 	//nolint:contextcheck // The metrics are collected in a context of their own, when they are scraped.
 	if err := migration.SetupWithManager(mgr, migrations); err != nil {
 		return fmt.Errorf("setting up the migration controller: %w", err)
@@ -166,7 +169,7 @@ func newManager(scheme *runtime.Scheme, o *options, restConfig *rest.Config, cer
 func setUpWebhook(mgr ctrl.Manager, o *options) (certificateSource, error) {
 	webhook := admission.Options{
 		Namespace: o.leaderElectionNamespace, URL: o.webhookURL, Host: o.webhookHost, Port: o.webhookPort,
-		AgentImage: o.nodeAgentImage, Registerer: metrics.Registry,
+		AgentImage: o.nodeAgentImage, PullSecrets: o.pullSecrets, Registerer: metrics.Registry,
 	}
 	certificate, kept, err := setUpCertificates(mgr, o, webhook)
 	if err != nil {

@@ -72,7 +72,7 @@ func (c *cli) connectByFlags() (*session, error) {
 const anyAgentImage = "node-agent"
 
 func newSession(api client.WithWatch, namespace string) *session {
-	return &session{client: api, namespace: namespace, judge: migration.NewPreflight(api, api, nil, anyAgentImage)}
+	return &session{client: api, namespace: namespace, judge: migration.NewPreflight(api, api, migration.Options{AgentImage: anyAgentImage})}
 }
 
 // key names an object given as NAME or kind/NAME.

@@ -16,6 +16,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -150,6 +151,37 @@ func TestImages(t *testing.T) {
 	want := []string{"registry.example/team/rebalancer:v1", "--node-agent-image=" + agentImage, agentImage, "key"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("images (-want +got):\n%s", diff)
+	}
+}
+
+// The rebalancer may look for the Secrets that its flag names, and for no others.
+func TestPullSecretsOfWorkloads(t *testing.T) {
+	objects := render(t, "--set=image.workloadPullSecrets={one,two},rebalancer.unschedulableGrace=2m")
+	var rebalancer appsv1.Deployment
+	var role rbacv1.ClusterRole
+	find(t, objects, "Deployment", "ai-storage-rebalancer", &rebalancer)
+	find(t, objects, "ClusterRole", "ai-storage-rebalancer", &role)
+	arguments := rebalancer.Spec.Template.Spec.Containers[0].Args
+	for _, want := range []string{"--node-agent-image-pull-secrets=one,two", "--unschedulable-grace=2m"} {
+		if !slices.Contains(arguments, want) {
+			t.Errorf("arguments %q lack %s", arguments, want)
+		}
+	}
+	secrets := func(role rbacv1.ClusterRole) (rules []rbacv1.PolicyRule) {
+		for _, rule := range role.Rules {
+			if slices.Contains(rule.Resources, "secrets") {
+				rules = append(rules, rule)
+			}
+		}
+		return rules
+	}
+	want := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"one", "two"}, Verbs: []string{"get"}}}
+	if diff := cmp.Diff(want, secrets(role)); diff != "" {
+		t.Errorf("rules on Secrets (-want +got):\n%s", diff)
+	}
+	find(t, render(t), "ClusterRole", "ai-storage-rebalancer", &role)
+	if rules := secrets(role); len(rules) > 0 {
+		t.Errorf("by default: %+v", rules)
 	}
 }
 

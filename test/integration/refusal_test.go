@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -72,6 +73,41 @@ func TestBadRequestsChangeNothing(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A Secret by which the node agent's image is pulled has to be in the namespace of a pod
+// beside which that image runs. Here as the controller may read it.
+func TestAPullSecretThatTheNamespaceLacks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	original := w.createOriginal(threeContainers("train").Obj())
+	secrets := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "pull-secrets-" + w.namespace}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"registry"}, Verbs: []string{"get"}},
+	}}
+	w.must(k8s.Create(t.Context(), secrets))
+	w.must(k8s.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: secrets.Name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: secrets.Name},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "ai-storage-system", Name: "ai-storage-rebalancer"}},
+	}))
+	// Of the other one nothing can be known.
+	w.controller(migration.Options{AgentImage: "docker.io/library/agent:1", PullSecrets: []string{"registry", "unreadable"}})
+	forced := func(name string) *v1alpha1.PodMigration {
+		m := newMigration(w.namespace, name, "train")
+		m.Spec.ForceRestart = true
+		return m
+	}
+	w.request(forced("m"))
+	m := w.waitForPhase("m", v1alpha1.PhaseFailed)
+	if accepted := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionAccepted); accepted == nil || accepted.Reason != decide.ReasonImagePullSecretMissing {
+		t.Errorf("condition %+v", accepted)
+	}
+	if want := "namespace " + w.namespace + " has no Secret registry,"; !strings.Contains(m.Status.Message, want) {
+		t.Errorf("message %q lacks %q", m.Status.Message, want)
+	}
+	w.wantUntouched(original)
+	w.must(k8s.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "registry"}}))
+	w.request(forced("again"))
+	w.waitForPhase("again", v1alpha1.PhaseSucceeded)
 }
 
 func TestOneMigrationAtATime(t *testing.T) {

@@ -114,7 +114,7 @@ func (a *api) server(ctx context.Context, mgr ctrl.Manager, kept *admission.Cert
 	must(a.t, err)
 	o := restapi.Options{
 		Address: strings.TrimPrefix(a.url, "https://"), Certificate: kept.Get, Authorizer: authorizer,
-		Preflight: migration.NewPreflight(mgr.GetAPIReader(), mgr.GetClient(), limits, ""),
+		Preflight: migration.NewPreflight(mgr.GetAPIReader(), mgr.GetClient(), migration.Options{Budget: limits}),
 		Cached:    mgr.GetClient(), Live: mgr.GetAPIReader(), Writer: mgr.GetClient(),
 		StatusStore: &rebalance.StatusStore{Live: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: "ai-storage-system"},
 		Nodes:       nodes.Lister(), Pods: pods.Lister(), Metrics: measured.MetricsV1beta1(), Synced: informer.HasSynced, Registerer: a.registry,

@@ -74,11 +74,11 @@ func TestTheLoopMovesTheSample(t *testing.T) {
 	running.Name = template.Spec.Containers[0].Name
 	pod.Status.Phase, pod.Status.ContainerStatuses = corev1.PodRunning, []corev1.ContainerStatus{*running}
 	policy := containers.Policy{Waiting: v1alpha1.WaitingStrip, Mode: v1alpha1.CheckpointApplication}
-	if _, refusal := containers.Assess(pod, policy, nil); refusal != nil {
+	if _, refusal := containers.Assess(pod, policy, nil, nil); refusal != nil {
 		t.Errorf("refused: %s: %s", refusal.Reason, refusal.Message)
 	}
 	pod.Annotations = nil
-	if _, refusal := containers.Assess(pod, policy, nil); refusal == nil || refusal.Reason != containers.RefusalVolumeNotCarried {
+	if _, refusal := containers.Assess(pod, policy, nil, nil); refusal == nil || refusal.Reason != containers.RefusalVolumeNotCarried {
 		t.Errorf("without its annotation: %+v", refusal)
 	}
 }

@@ -29,6 +29,8 @@ func TestScheduler(t *testing.T) {
 	startScheduler(t, program)
 	t.Run("never on the source node", neverOnTheSourceNode)
 	t.Run("tried elsewhere after a failed attach", triedElsewhereAfterAFailedAttach)
+	t.Run("a place that the replacement cannot have", aPlaceThatTheReplacementCannotHave)
+	t.Run("a node that an autoscaler makes", aNodeThatAnAutoscalerMakes)
 }
 
 // The files are those that the loader of the rebalancer is tested with, so the

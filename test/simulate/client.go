@@ -127,6 +127,8 @@ func (c *apiClient) List(_ context.Context, into client.ObjectList, options ...c
 			into.Items = listed(c.w, migrations, o, func(m *v1alpha1.PodMigration) v1alpha1.PodMigration { return *m.DeepCopy() })
 		case *policyv1.PodDisruptionBudgetList:
 			into.Items = listed(c.w, budgets, o, func(b *policyv1.PodDisruptionBudget) policyv1.PodDisruptionBudget { return *b.DeepCopy() })
+		case *corev1.EventList:
+			// There is no autoscaler, and nobody else whose events are read.
 		default:
 			return errNotModelled
 		}

@@ -33,7 +33,7 @@ type webhook struct {
 
 func newWebhook(w *world) *webhook {
 	live := client.Client(&apiClient{w: w})
-	return &webhook{handler: webhookserver.NewHandler(live, scheme, agentImage, nil)}
+	return &webhook{handler: webhookserver.NewHandler(live, scheme, webhookserver.Options{AgentImage: agentImage})}
 }
 
 // configure writes the owners of unfinished migrations into the configuration, as the

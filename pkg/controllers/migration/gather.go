@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -26,7 +27,7 @@ import (
 // gather reads all that Next looks at.
 func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*decide.State, error) {
 	// A copy: the action and the status are written to m.
-	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage, DropAnnotations: r.dropAnnotations}
+	s := &decide.State{Now: r.clock.Now(), Migration: m.DeepCopy(), Limits: r.limits, AgentImage: r.agentImage, PullSecrets: r.pullSecrets, DropAnnotations: r.dropAnnotations}
 	var err error
 	if m.Status.Phase.IsFinished() {
 		if isKeeping(m) {
@@ -204,8 +205,29 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *decide.State) error {
 			return err
 		}
 	}
+	if s.MissingPullSecrets, err = r.missingPullSecrets(ctx, m.Namespace); err != nil {
+		return err
+	}
 	s.Budgets, err = r.budgetsOf(ctx, s.Pod)
 	return err
+}
+
+// missingPullSecrets are those of the configured ones that a namespace does not have. Only
+// that they exist is read, not what is in them. Without the right to that, which comes with
+// the chart's value, none is known to be missing.
+func (r *reconciler) missingPullSecrets(ctx context.Context, namespace string) (missing []string, err error) {
+	for _, name := range r.pullSecrets {
+		secret := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}}
+		found, err := read(ctx, r.live, namespace, name, secret)
+		switch {
+		case apierrors.IsForbidden(err):
+		case err != nil:
+			return nil, fmt.Errorf("looking for Secret %s, by which the node agent's image is pulled: %w", name, err)
+		case found == nil:
+			missing = append(missing, name)
+		}
+	}
+	return missing, nil
 }
 
 // carriesProcesses reports whether a node can dump processes; a pod without a place
@@ -237,41 +259,26 @@ func (r *reconciler) budgetsOf(ctx context.Context, pod *corev1.Pod) ([]string, 
 
 // owner reads the controller of the pod, and what controls that.
 func (r *reconciler) owner(ctx context.Context, s *decide.State) (owners.Owner, error) {
-	var owner owners.Owner
+	var reference *metav1.OwnerReference
 	if h := s.Migration.Status.Handover; h != nil {
-		owner.Reference = h.Owner
+		reference = h.Owner
 	} else if s.Pod != nil {
-		owner.Reference = metav1.GetControllerOf(s.Pod)
+		reference = metav1.GetControllerOf(s.Pod)
 	}
-	switch owners.KindOf(owner.Reference) {
-	case owners.KindReplicaSet:
-		return r.replicaSet(ctx, s, owner)
-	case owners.KindStatefulSet:
-		set, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.StatefulSet{})
-		if set != nil && set.UID == owner.Reference.UID {
-			owner.StatefulSet = set
-		}
-		return owner, err
-	case owners.KindJob:
-		job, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &batchv1.Job{})
-		if job != nil && job.UID == owner.Reference.UID {
-			owner.Job = job
-		}
-		return owner, err
-	}
-	return owner, nil
-}
-
-func (r *reconciler) replicaSet(ctx context.Context, s *decide.State, owner owners.Owner) (owners.Owner, error) {
-	rs, err := read(ctx, r.live, s.Migration.Namespace, owner.Reference.Name, &appsv1.ReplicaSet{})
-	if err != nil || rs == nil || rs.UID != owner.Reference.UID {
-		return owner, err
-	}
-	owner.ReplicaSet = rs
-	if above := metav1.GetControllerOf(rs); above != nil && above.Kind == "Deployment" {
-		owner.Deployment, err = read(ctx, r.live, s.Migration.Namespace, above.Name, &appsv1.Deployment{})
-	}
-	return owner, err
+	return owners.Readers{
+		ReplicaSet: func(namespace, name string) (*appsv1.ReplicaSet, error) {
+			return read(ctx, r.live, namespace, name, &appsv1.ReplicaSet{})
+		},
+		Deployment: func(namespace, name string) (*appsv1.Deployment, error) {
+			return read(ctx, r.live, namespace, name, &appsv1.Deployment{})
+		},
+		StatefulSet: func(namespace, name string) (*appsv1.StatefulSet, error) {
+			return read(ctx, r.live, namespace, name, &appsv1.StatefulSet{})
+		},
+		Job: func(namespace, name string) (*batchv1.Job, error) {
+			return read(ctx, r.live, namespace, name, &batchv1.Job{})
+		},
+	}.Find(s.Migration.Namespace, reference)
 }
 
 // gatherMade reads what the migration has made, by the names that were
@@ -305,6 +312,9 @@ func (r *reconciler) gatherMade(ctx context.Context, s *decide.State) error {
 		}
 	}
 	if err := r.gatherNodes(ctx, s); err != nil {
+		return err
+	}
+	if err := r.gatherComingNode(ctx, s); err != nil {
 		return err
 	}
 	if s.Pod != nil && m.Status.Phase == v1alpha1.PhaseHandingOver {

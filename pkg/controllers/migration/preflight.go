@@ -13,7 +13,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
-	"github.com/ai-storage/orchestrator/pkg/scheduling/budget"
 )
 
 // Preflight answers what the controller would do with a request, before there is a
@@ -36,11 +35,12 @@ type PreflightResult struct {
 }
 
 // NewPreflight needs a cached reader of a manager that SetupWithManager or Index was
-// called with, and the budget and the image of the controller. It may be used by several goroutines.
-func NewPreflight(live, cached client.Reader, limits *budget.Limits, agentImage string) *Preflight {
-	r := &reconciler{live: migrationsFrom{Reader: live, cached: cached}, clock: clock.RealClock{}, agentImage: agentImage}
-	if limits != nil {
-		r.admission = &admission{cached: cached, limits: *limits}
+// called with, and the options of the controller: of these the budget, the image and its
+// Secrets count. It may be used by several goroutines.
+func NewPreflight(live, cached client.Reader, o Options) *Preflight {
+	r := &reconciler{live: migrationsFrom{Reader: live, cached: cached}, clock: clock.RealClock{}, agentImage: o.AgentImage, pullSecrets: o.PullSecrets}
+	if o.Budget != nil {
+		r.admission = &admission{cached: cached, limits: *o.Budget}
 	}
 	return &Preflight{r: r}
 }

@@ -42,6 +42,8 @@ type reconciler struct {
 	onStep    func(types.NamespacedName, string) error
 	// agentImage is the image of the node agent.
 	agentImage string
+	// pullSecrets are the Secrets by which that image is pulled in users' namespaces.
+	pullSecrets []string
 	// dropAnnotations are prefixes of annotations that a replacement does not inherit.
 	dropAnnotations []string
 

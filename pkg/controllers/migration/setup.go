@@ -46,7 +46,8 @@ type Options struct {
 	Budget *budget.Limits
 	// Metrics reads measurements; nil asks metrics.k8s.io of the manager's cluster.
 	Metrics metricsclient.PodMetricsesGetter
-	// UnschedulableGrace is how long the scheduler may find no place.
+	// UnschedulableGrace is how long the scheduler may find no place, unless an autoscaler
+	// says that it makes a node.
 	UnschedulableGrace time.Duration
 	// MeasureTimeout is how long the use of the replacement is waited for.
 	MeasureTimeout time.Duration
@@ -66,6 +67,9 @@ type Options struct {
 	// AgentImage is the image of the node agent, which carries the content of
 	// emptyDirs; empty where there is none, and such pods are refused.
 	AgentImage string
+	// PullSecrets are the names of Secrets that pods with that image name beside those of
+	// the original. A pod whose namespace lacks one is refused where it needs such a pod.
+	PullSecrets []string
 	// Workers is how many migrations take a step at the same time.
 	Workers int
 	// Registerer takes the metrics; nil registers none.
@@ -106,7 +110,7 @@ func newReconciler(e Environment, o Options) *reconciler {
 			StartGrace:         cmp.Or(o.StartGrace, DefaultStartGrace),
 			Settling:           cmp.Or(o.Settling, DefaultSettling),
 		},
-		dropAnnotations: o.DropAnnotationPrefixes,
+		pullSecrets: o.PullSecrets, dropAnnotations: o.DropAnnotationPrefixes,
 	}
 	if o.Budget != nil {
 		r.admission = &admission{live: r.live, cached: r.client, limits: *o.Budget}

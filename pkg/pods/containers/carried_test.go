@@ -50,7 +50,7 @@ func TestCarriedVolumes(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			pod := test.pod.Obj()
-			v, refusal := containers.Assess(pod, containers.Policy{Mode: test.mode}, lookup)
+			v, refusal := containers.Assess(pod, containers.Policy{Mode: test.mode}, lookup, nil)
 			got := ""
 			if refusal != nil {
 				got = refusal.Reason

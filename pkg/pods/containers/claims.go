@@ -10,14 +10,9 @@ import (
 )
 
 // RefuseClaims returns the first persistent volume of a kept container that the
-// replacement could not use at all.
-func RefuseClaims(pod *corev1.Pod, v Verdicts, claims ClaimLookup) *Refusal {
-	return RefuseClaimsAmong(pod, v, claims, nil)
-}
-
-// RefuseClaimsAmong does the same where the nodes of the cluster are known: it also finds
+// replacement could not use at all. Where the nodes of the cluster are known it also finds
 // volumes that only the source node reaches by a label of a storage driver.
-func RefuseClaimsAmong(pod *corev1.Pod, v Verdicts, claims ClaimLookup, nodes []*corev1.Node) *Refusal {
+func RefuseClaims(pod *corev1.Pod, v Verdicts, claims ClaimLookup, nodes []*corev1.Node) *Refusal {
 	for name, volume := range claimsOf(pod, v) {
 		claim, pv := claims(name)
 		if claim == nil {

@@ -47,6 +47,17 @@ func addGate(spec *corev1.PodSpec, image string) {
 	spec.InitContainers = slices.Concat(gate, []corev1.Container{wait}, spec.InitContainers)
 }
 
+// WithPullSecrets adds the Secrets by which an image of ours is pulled to those of a pod.
+func WithPullSecrets(own []corev1.LocalObjectReference, names []string) []corev1.LocalObjectReference {
+	all := slices.Clone(own)
+	for _, name := range names {
+		if secret := (corev1.LocalObjectReference{Name: name}); !slices.Contains(all, secret) {
+			all = append(all, secret)
+		}
+	}
+	return all
+}
+
 // warm runs our program in the image of a container, and ends at once.
 func warm(c *corev1.Container, number int, resources corev1.ResourceRequirements) corev1.Container {
 	return corev1.Container{

@@ -98,7 +98,7 @@ func TestVolumesOfTheNodeAreRefused(t *testing.T) {
 				claim = MakeClaim("data", corev1.ReadWriteOnce)
 			}
 			_, refusal := containers.Assess(pod, containers.Policy{MayStop: true},
-				func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return claim, test.volume })
+				func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return claim, test.volume }, nil)
 			if test.want == "" {
 				if refusal != nil {
 					t.Errorf("refused: %+v", refusal)
@@ -175,10 +175,10 @@ func TestReachableOnlyFrom(t *testing.T) {
 		return MakeClaim("data", corev1.ReadWriteMany), volumeOf(ofCSI, []string{box, "1"})
 	}
 	v := containers.Judge(pod, containers.Policy{})
-	if r := containers.RefuseClaims(pod, v, claims); r != nil {
+	if r := containers.RefuseClaims(pod, v, claims, nil); r != nil {
 		t.Errorf("refused without knowledge of nodes: %+v", r)
 	}
-	if r := containers.RefuseClaimsAmong(pod, v, claims, nodes); r == nil || r.Reason != containers.RefusalLocalVolume {
+	if r := containers.RefuseClaims(pod, v, claims, nodes); r == nil || r.Reason != containers.RefusalLocalVolume {
 		t.Errorf("refusal %+v", r)
 	}
 }

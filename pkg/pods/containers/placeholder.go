@@ -24,9 +24,11 @@ const PauseImage = "registry.k8s.io/pause:3.10"
 
 // BuildPlaceholder returns the pod that holds the place of a replacement until
 // the original is gone: it requests the same resources (requests, without the
-// overhead of the runtime class) within the same limits, and the same host ports, goes
-// where the replacement and its volumes may go, and does nothing. No Service and no
-// controller of the original finds it.
+// overhead of the runtime class) within the same limits, the same host ports, and devices
+// of the same ResourceClaimTemplates, goes where the replacement and its volumes may go,
+// and does nothing. No Service and no controller of the original finds it: so other pods'
+// anti-affinity and spread constraints do not see it. Plugin CheckpointVolume judges the
+// replacement itself before it lets the placeholder have a node.
 func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests corev1.ResourceList, volumes []*corev1.PersistentVolume) *corev1.Pod {
 	spec := *replacement.Spec.DeepCopy()
 	// The placeholder has no labels of the pod.
@@ -45,6 +47,7 @@ func BuildPlaceholder(replacement *corev1.Pod, name, image string, requests core
 			SchedulerName: v1alpha1.SchedulerName, PriorityClassName: spec.PriorityClassName, RuntimeClassName: spec.RuntimeClassName,
 			NodeSelector: spec.NodeSelector, Tolerations: spec.Tolerations, Affinity: spec.Affinity,
 			TopologySpreadConstraints: spec.TopologySpreadConstraints, ImagePullSecrets: spec.ImagePullSecrets,
+			ResourceClaims:                slices.DeleteFunc(spec.ResourceClaims, func(c corev1.PodResourceClaim) bool { return c.ResourceClaimTemplateName == nil }),
 			AutomountServiceAccountToken:  new(false),
 			EnableServiceLinks:            new(false),
 			TerminationGracePeriodSeconds: new(int64(0)),

@@ -50,8 +50,8 @@ type Refusal struct {
 type ClaimLookup func(name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume)
 
 // Assess judges the containers of a pod and returns the first reason not to
-// move it; nil when it can be moved.
-func Assess(pod *corev1.Pod, policy Policy, claims ClaimLookup) (Verdicts, *Refusal) {
+// move it; nil when it can be moved. nodes are those of RefuseClaims.
+func Assess(pod *corev1.Pod, policy Policy, claims ClaimLookup, nodes []*corev1.Node) (Verdicts, *Refusal) {
 	v := Judge(pod, policy)
 	if r := Refuse(pod); r != nil {
 		return v, r
@@ -59,7 +59,7 @@ func Assess(pod *corev1.Pod, policy Policy, claims ClaimLookup) (Verdicts, *Refu
 	if v.Refusal != "" {
 		return v, &Refusal{Reason: v.Refusal, Message: v.Message}
 	}
-	if r := RefuseClaims(pod, v, claims); r != nil {
+	if r := RefuseClaims(pod, v, claims, nodes); r != nil {
 		return v, r
 	}
 	if why := Exclusive(pod, v, claims); why != "" && !policy.MayStop {

@@ -100,7 +100,7 @@ func TestAssess(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, refusal := containers.Assess(test.pod.Obj(), notCarried, lookup)
+			_, refusal := containers.Assess(test.pod.Obj(), notCarried, lookup, nil)
 			got, message := "", "-"
 			if refusal != nil {
 				got, message = refusal.Reason, refusal.Message

@@ -35,6 +35,8 @@ type ReplacementOptions struct {
 	// GateImage is the image of the node agent, whose gate holds the containers
 	// back until state is restored; empty for a pod that brings none.
 	GateImage string
+	// PullSecrets are named beside those of the pod where GateImage is, to pull it.
+	PullSecrets []string
 	// WaitForOriginal keeps the replacement out of the scheduler's queue until
 	// WaitForOriginalGate is taken from it.
 	WaitForOriginal bool
@@ -98,6 +100,7 @@ func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions) {
 	}
 	if o.GateImage != "" {
 		addGate(spec, o.GateImage)
+		spec.ImagePullSecrets = WithPullSecrets(spec.ImagePullSecrets, o.PullSecrets)
 	}
 }
 

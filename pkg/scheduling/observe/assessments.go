@@ -63,13 +63,13 @@ func (a *Assessments) of(pod *corev1.Pod) *assessment {
 // with claims is judged anew every time, since claims change on their own.
 func (a *Assessments) judge(pod *corev1.Pod, policy containers.Policy, claims containers.ClaimLookup) (containers.Verdicts, *containers.Refusal) {
 	if a == nil {
-		return containers.Assess(pod, policy, claims)
+		return containers.Assess(pod, policy, claims, nil)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	known := a.of(pod)
 	if !known.hasOwnLoad {
-		known.verdicts, known.refusal = containers.Assess(pod, policy, claims)
+		known.verdicts, known.refusal = containers.Assess(pod, policy, claims, nil)
 		known.hasOwnLoad = !usesClaims(pod)
 	}
 	return known.verdicts, known.refusal

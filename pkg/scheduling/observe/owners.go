@@ -46,36 +46,19 @@ func Slim(object any) (any, error) {
 	return object, nil
 }
 
-// owner finds the owner of a pod; listers fail only where nothing is found. One that
-// was recreated under the name is another.
+// owner finds the owner of a pod; listers fail only where nothing is found.
 func (l ownerListers) owner(pod *corev1.Pod) owners.Owner {
-	o := owners.Owner{Reference: metav1.GetControllerOf(pod)}
-	switch owners.KindOf(o.Reference) {
-	case owners.KindReplicaSet:
-		if rs, err := l.replicaSets.ReplicaSets(pod.Namespace).Get(o.Reference.Name); err == nil && rs.UID == o.Reference.UID {
-			o.ReplicaSet, o.Deployment = rs, l.deployment(rs)
-		}
-	case owners.KindJob:
-		if job, err := l.jobs.Jobs(pod.Namespace).Get(o.Reference.Name); err == nil && job.UID == o.Reference.UID {
-			o.Job = job
-		}
-	case owners.KindStatefulSet:
-		if set, err := l.statefuls.StatefulSets(pod.Namespace).Get(o.Reference.Name); err == nil && set.UID == o.Reference.UID {
-			o.StatefulSet = set
-		}
-	}
-	return o
-}
-
-// deployment is the one that a ReplicaSet belongs to; nil when it belongs to none.
-func (l ownerListers) deployment(rs *appsv1.ReplicaSet) *appsv1.Deployment {
-	above := metav1.GetControllerOf(rs)
-	if above == nil || above.Kind != "Deployment" {
-		return nil
-	}
-	d, err := l.deployments.Deployments(rs.Namespace).Get(above.Name)
-	if err != nil || d.UID != above.UID {
-		return nil
-	}
-	return d
+	found, _ := owners.Readers{
+		ReplicaSet: func(namespace, name string) (*appsv1.ReplicaSet, error) {
+			return l.replicaSets.ReplicaSets(namespace).Get(name)
+		},
+		Deployment: func(namespace, name string) (*appsv1.Deployment, error) {
+			return l.deployments.Deployments(namespace).Get(name)
+		},
+		StatefulSet: func(namespace, name string) (*appsv1.StatefulSet, error) {
+			return l.statefuls.StatefulSets(namespace).Get(name)
+		},
+		Job: func(namespace, name string) (*batchv1.Job, error) { return l.jobs.Jobs(namespace).Get(name) },
+	}.Find(pod.Namespace, metav1.GetControllerOf(pod))
+	return found
 }

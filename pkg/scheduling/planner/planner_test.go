@@ -106,6 +106,11 @@ func TestMake(t *testing.T) {
 		nodes: []*cluster.Node{aNode("x", 0.7, 0.8), aNode("y", 0, 0)},
 		pods:  []*cluster.Pod{aPod("a", "x", 1000, gib)}, limits: plenty, maxMoves: 5,
 	}, {
+		name:  "a pod that makes any node overutilized stays where it is",
+		nodes: []*cluster.Node{aNode("x", 0.9, 0.2), aNode("y", 0, 0)},
+		pods:  []*cluster.Pod{aPod("a", "x", 3600, gib)}, limits: plenty, maxMoves: 5,
+		wantReason: "would become overutilized",
+	}, {
 		name:  "memory makes a node overutilized too",
 		nodes: []*cluster.Node{aNode("overutilized", 0.1, 0.95), aNode("cool", 0.1, 0.1)},
 		pods:  []*cluster.Pod{aPod("a", "overutilized", 100, 4*gib)}, limits: plenty, maxMoves: 5,

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,14 +34,15 @@ type podHandler struct {
 	live       client.Reader
 	decoder    admission.Decoder
 	agentImage string
-	metrics    *Metrics
+	// pullSecrets are those of Options.
+	pullSecrets []string
+	metrics     *Metrics
 }
 
 // NewHandler returns what answers the API server about one pod. live has no cache, its
-// scheme knows Kubernetes; agentImage is that of Options, a nil registerer registers no
-// metrics.
-func NewHandler(live client.Reader, scheme *runtime.Scheme, agentImage string, registerer prometheus.Registerer) admission.Handler {
-	return &podHandler{live: live, decoder: admission.NewDecoder(scheme), agentImage: agentImage, metrics: NewMetrics(registerer)}
+// scheme knows Kubernetes; of the options the image, its Secrets and the registerer count.
+func NewHandler(live client.Reader, scheme *runtime.Scheme, o Options) admission.Handler {
+	return &podHandler{live: live, decoder: admission.NewDecoder(scheme), agentImage: o.AgentImage, pullSecrets: o.PullSecrets, metrics: NewMetrics(o.Registerer)}
 }
 
 // Handle rewrites the pod that a migration expects, and lets all others pass. A
@@ -126,22 +126,10 @@ func (h *podHandler) options(ctx context.Context, m *v1alpha1.PodMigration) (con
 	if s.Original == nil || s.Replacement == nil {
 		return containers.ReplacementOptions{}, fmt.Errorf("PodMigration %s expects a replacement before it was accepted", m.Name)
 	}
-	o := containers.ReplacementOptions{
-		Name: s.Replacement.Name, MigrationUID: m.UID, ClaimName: s.CheckpointClaim,
-		TargetNode: m.Spec.TargetNode, PlannedNode: m.Spec.PlannedNode,
-		WaitForOriginal: s.Handover.Order == v1alpha1.OrderStopFirst,
-		SourceNode:      s.Original.NodeName, OriginalUID: s.Original.UID,
-		Root: cmp.Or(containers.RootOf(s.Replacement.Name, m.UID, m.CreationTimestamp.Time), s.Original.Name),
-	}
-	if s.Placeholder != nil && s.Placeholder.NodeName != "" {
-		// The place is held there.
-		o.PlannedNode = s.Placeholder.NodeName
-	}
-	if s.Checkpoint.Carries() {
-		if h.agentImage == "" {
-			return o, fmt.Errorf("PodMigration %s carries state, and there is no node agent: see --node-agent-image of the rebalancer", m.Name)
-		}
-		o.GateImage = h.agentImage
+	o := containers.OptionsOf(m, h.agentImage)
+	o.PullSecrets = h.pullSecrets
+	if s.Checkpoint.Carries() && h.agentImage == "" {
+		return o, fmt.Errorf("PodMigration %s carries state, and there is no node agent: see --node-agent-image of the rebalancer", m.Name)
 	}
 	var err error
 	o.Images, err = h.images(ctx, m)

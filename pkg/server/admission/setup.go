@@ -54,6 +54,9 @@ type Options struct {
 	// AgentImage is the image of the node agent, whose gate holds a replacement
 	// back until its state is restored.
 	AgentImage string
+	// PullSecrets are the names of Secrets that a replacement with such a gate names
+	// beside those of its owner.
+	PullSecrets []string
 	// Registerer of the metrics; nil registers none.
 	Registerer prometheus.Registerer
 	// Certificates to serve; nil keeps them as KeepCertificates does.
@@ -74,7 +77,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	server := webhook.NewServer(webhook.Options{Host: o.Host, Port: o.Port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 		c.GetCertificate, c.MinVersion = kept.Get, tls.VersionTLS12
 	}}})
-	server.Register(Path, &admission.Webhook{Handler: NewHandler(mgr.GetAPIReader(), mgr.GetScheme(), o.AgentImage, o.Registerer)})
+	server.Register(Path, &admission.Webhook{Handler: NewHandler(mgr.GetAPIReader(), mgr.GetScheme(), o)})
 	if err := mgr.Add(server); err != nil {
 		return fmt.Errorf("adding the webhook server: %w", err)
 	}

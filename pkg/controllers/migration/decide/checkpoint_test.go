@@ -396,6 +396,14 @@ func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
 	}{
 		{"shared claim", func(*scene) {}, ""},
 		{"no agent", func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
+		{"a Secret to pull the agent's image is missing", func(s *scene) { s.MissingPullSecrets = []string{"registry"} }, ReasonImagePullSecretMissing},
+		{"a Secret is missing, and no pod needs it", func(s *scene) {
+			s.MissingPullSecrets, s.Migration.Spec.Checkpoint = []string{"registry"}, v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone}
+		}, ""},
+		{"a Secret is missing for the pod that holds the place", func(s *scene) {
+			s.MissingPullSecrets, s.Migration.Spec.Checkpoint = []string{"registry"}, v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone}
+			s.Migration.Spec.ForceRestart = true
+		}, ReasonImagePullSecretMissing},
 		{"a claim for one node", func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ""},
 		{"a liveness probe ends what is frozen at once", func(s *scene) { s.Pod.Spec.Containers[1].LivenessProbe = &corev1.Probe{FailureThreshold: 1} }, ReasonProbeEndsFrozen},
 		{"nothing is to be carried", func(s *scene) { s.Migration.Spec.Checkpoint = v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone} }, ""},

@@ -54,6 +54,16 @@ func TestNext(t *testing.T) {
 		{"place: scheduler has not looked", in(placing), NoAction, placing, "", "waiting for scheduler ai-storage-scheduler"},
 		{"place: within the grace", in(placing).with(func(s *scene) { s.Replacement = unscheduled(29 * time.Second).Obj() }), NoAction, placing, "", "0/2 nodes"},
 		{"place: beyond the grace", in(placing).with(func(s *scene) { s.Replacement = unscheduled(30 * time.Second).Obj() }), NoAction, placing, ReasonUnschedulable, "0/2 nodes"},
+		{"place: an autoscaler makes a node", in(placing).with(func(s *scene) {
+			s.Replacement, s.ComingNode = unscheduled(90*time.Second).Obj(), "TriggeredScaleUp: pod triggered scale-up: [{pool 1->2 (max: 5)}]"
+		}), NoAction, placing, "", "TriggeredScaleUp"},
+		{"place: the node that an autoscaler has made", in(placing).with(func(s *scene) {
+			s.Replacement, s.ComingNode = readyReplacement().Obj(), ""
+		}), NoAction, handing, "", "handing over"},
+		{"place: an autoscaler makes a node for longer than the migration may take", in(placing).with(func(s *scene) {
+			s.Replacement, s.ComingNode = unscheduled(590*time.Second).Obj(), "Nominated: Pod should schedule on: nodeclaim/x"
+			s.Migration.Status.Times.Started = ago(600 * time.Second)
+		}), NoAction, placing, ReasonTimedOut, "600 s"},
 		{"place: pods are being preempted", in(placing).with(func(s *scene) {
 			s.Replacement = unscheduled(300 * time.Second).Obj()
 			s.Replacement.Status.NominatedNodeName = "b"

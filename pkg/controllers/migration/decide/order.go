@@ -90,6 +90,24 @@ func checkpointPossible(s *State, v containers.Verdicts) *containers.Refusal {
 	return nil
 }
 
+// pullSecretsExist refuses a pod beside which the image of the node agent has to run, in a
+// namespace that lacks a Secret by which it is pulled. That a node has the image already
+// does not help: from Kubernetes 1.35 the kubelet asks for the credentials of those who
+// use an image that was pulled with some (KEP-2535).
+func pullSecretsExist(s *State, v containers.Verdicts) *containers.Refusal {
+	if s.AgentImage == "" || len(s.MissingPullSecrets) == 0 {
+		return nil
+	}
+	mode, _ := plannedMode(s, v)
+	processes := mode == v1alpha1.CheckpointProcess
+	if order, _ := chooseOrder(s, v, processes); order == v1alpha1.OrderStartFirst && !processes && len(containers.CarriedVolumes(s.Pod, v)) == 0 {
+		return nil
+	}
+	return &containers.Refusal{Reason: ReasonImagePullSecretMissing, Message: fmt.Sprintf(
+		"namespace %s has no Secret %s, by which the kubelet pulls image %s of the pods that hold its place or carry its state: create it there, or change --node-agent-image-pull-secrets of the rebalancer",
+		s.Migration.Namespace, strings.Join(s.MissingPullSecrets, ", "), s.AgentImage)}
+}
+
 // reusedClaim is the checkpoint claim that the pod brought along, which is used
 // again: the application may have written to it. One whose content may be lost
 // is not used, since only one node may be able to mount it.

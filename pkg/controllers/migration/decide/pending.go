@@ -36,12 +36,11 @@ func refuseRequest(s *State) *containers.Refusal {
 			return r
 		}
 	}
-	verdicts, r := containers.Assess(s.Pod, containers.PolicyOf(s.Migration), s.Claims)
+	verdicts, r := containers.Assess(s.Pod, containers.PolicyOf(s.Migration), s.Claims, s.Nodes)
 	if r != nil {
 		return r
 	}
 	for _, r := range []*containers.Refusal{
-		containers.RefuseClaimsAmong(s.Pod, verdicts, s.Claims, s.Nodes),
 		containers.SharedClaim(s.Pod, s.Neighbours, s.Claims),
 		containers.RefuseUnknownVolumes(s.Stored, s.Pod, verdicts),
 		owners.Refuse(s.Pod, s.Owner),
@@ -59,6 +58,9 @@ func refuseRequest(s *State) *containers.Refusal {
 		}
 	}
 	if r := checkpointPossible(s, verdicts); r != nil {
+		return r
+	}
+	if r := pullSecretsExist(s, verdicts); r != nil {
 		return r
 	}
 	if _, r := plannedMode(s, verdicts); r != nil && s.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {

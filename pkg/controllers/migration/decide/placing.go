@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -146,22 +147,9 @@ func isRejected(err error) bool {
 }
 
 func replacementOptions(b *builder) containers.ReplacementOptions {
-	o := ReplacementOptions(b.Migration, b.AgentImage)
-	o.DropAnnotationPrefixes = b.DropAnnotations
+	o := containers.OptionsOf(b.Migration, b.AgentImage)
+	o.PullSecrets, o.DropAnnotationPrefixes = b.PullSecrets, b.DropAnnotations
 	return o
-}
-
-// ReplacementOptions are what the replacement of an accepted migration is bound to.
-func ReplacementOptions(m *v1alpha1.PodMigration, agentImage string) containers.ReplacementOptions {
-	options := containers.ReplacementOptions{
-		Name: m.Status.Replacement.Name, MigrationUID: m.UID, ClaimName: m.Status.CheckpointClaim,
-		TargetNode: m.Spec.TargetNode, PlannedNode: m.Spec.PlannedNode,
-		WaitForOriginal: m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst,
-	}
-	if m.Status.Checkpoint.Carries() {
-		options.GateImage = agentImage
-	}
-	return options
 }
 
 func markCreated(b *builder, r *corev1.Pod) Decision {
@@ -210,7 +198,8 @@ func cannotStart(b *builder, r *corev1.Pod) (_ Decision, decided bool) {
 
 // unplaced waits for the scheduler, and rolls back when it has found no place
 // for longer than the grace. While a node is nominated, pods are being preempted;
-// and provisioning the volume of a claim can take longer than the grace.
+// provisioning the volume of a claim can take longer than the grace, and so can a node
+// that an autoscaler makes: for these the timeout of the migration is the bound.
 func unplaced(b *builder, r *corev1.Pod) Decision {
 	scheduled := pods.Condition(r, corev1.PodScheduled)
 	if scheduled == nil || scheduled.Status != corev1.ConditionFalse {
@@ -233,8 +222,15 @@ func unplaced(b *builder, r *corev1.Pod) Decision {
 	if b.Now.Before(givesUpAt) {
 		return b.wait(min(givesUpAt.Sub(b.Now), b.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
 	}
+	if b.ComingNode != "" && gates == "" {
+		return b.wait(min(autoscalerPoll, b.untilDeadline()), "waiting for a node that an autoscaler makes for pod %s (%s): %s", r.Name, b.ComingNode, why)
+	}
 	return beginRollback(b, ReasonUnschedulable, "the scheduler found no place for the replacement: "+why)
 }
+
+// autoscalerPoll is how often the events of an autoscaler are read while it makes a node.
+// The watch of pods reports when the pod has its place.
+const autoscalerPoll = 10 * time.Second
 
 // unboundClaim is how plugin VolumeBinding says that a claim of binding mode
 // Immediate has no volume yet (k8s.io/kubernetes/pkg/scheduler/framework/plugins/volumebinding).
@@ -326,6 +322,9 @@ func createPlaceholder(b *builder) Decision {
 		}
 	}
 	placeholder := containers.BuildPlaceholder(replacement, b.newStatus().Placeholder.Name, cmp.Or(b.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)
+	if b.AgentImage != "" {
+		placeholder.Spec.ImagePullSecrets = containers.WithPullSecrets(placeholder.Spec.ImagePullSecrets, b.PullSecrets)
+	}
 	placeholder.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
 	return b.do(CreateObject{Object: placeholder})
 }

@@ -57,7 +57,7 @@ func removeLeftovers(b *builder) Decision {
 }
 
 func refuseContainers(s *State) *containers.Refusal {
-	_, r := containers.Assess(s.Pod, containers.PolicyOf(s.Migration), s.Claims)
+	_, r := containers.Assess(s.Pod, containers.PolicyOf(s.Migration), s.Claims, s.Nodes)
 	return r
 }
 
@@ -233,6 +233,7 @@ func createCarrier(b *builder) Decision {
 		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", recorded.Name))
 	}
 	carrier := containers.BuildCarrier(b.Pod, recorded.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)
+	carrier.Spec.ImagePullSecrets = containers.WithPullSecrets(carrier.Spec.ImagePullSecrets, b.PullSecrets)
 	carrier.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
 	return b.do(CreateObject{Object: carrier})
 }

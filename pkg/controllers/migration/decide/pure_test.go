@@ -30,6 +30,7 @@ func copyOf(s State) State {
 	for i := range s.Neighbours {
 		s.Neighbours[i] = *s.Neighbours[i].DeepCopy()
 	}
+	s.PullSecrets, s.MissingPullSecrets = slices.Clone(s.PullSecrets), slices.Clone(s.MissingPullSecrets)
 	for i := range s.Strays {
 		s.Strays[i] = *s.Strays[i].DeepCopy()
 	}

@@ -50,6 +50,9 @@ const (
 	ReasonProcessNeedsOverlap = "ProcessNeedsOverlap"
 	// ReasonNodeWithoutCRIU: the node cannot dump processes.
 	ReasonNodeWithoutCRIU = "NodeCannotCheckpoint"
+	// ReasonImagePullSecretMissing: a Secret by which the node agent's image is pulled is
+	// not in the namespace of the pod.
+	ReasonImagePullSecretMissing = "ImagePullSecretMissing"
 	// ReasonImageDiffers: the destination has another image under the same name.
 	ReasonImageDiffers     = "ImageDiffers"
 	ReasonClaimTooSmall    = "ClaimTooSmall"

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -40,6 +41,13 @@ type State struct {
 	SourceDown, DestinationDown time.Duration
 	// AgentImage is the image of the node agent; empty where there is none.
 	AgentImage string
+	// PullSecrets are those that pods with that image name beside the ones of the original,
+	// MissingPullSecrets those of them that the namespace does not have. The latter are only
+	// read while Pending.
+	PullSecrets, MissingPullSecrets []string
+	// ComingNode is how an autoscaler said that it makes a node for the pod of WithoutPlace;
+	// "" when it did not.
+	ComingNode string
 	// Stored is the pod as the API server has stored it, with fields that our types do not
 	// know. Only read while Pending, and until the last copy is asked for.
 	Stored map[string]any
@@ -113,6 +121,24 @@ func (s *State) claim() *corev1.PersistentVolumeClaim {
 		return nil
 	}
 	return s.Claim
+}
+
+// WithoutPlace is the replacement or the placeholder for which the scheduler has found no
+// place for longer than the grace, before anything was stopped; nil when there is none.
+func (s *State) WithoutPlace() *corev1.Pod {
+	if s.IsCommitted() {
+		return nil
+	}
+	for _, pod := range []*corev1.Pod{s.replacement(), s.placeholder()} {
+		if pod == nil || pod.Spec.NodeName != "" || len(pod.Spec.SchedulingGates) > 0 {
+			continue
+		}
+		c := pods.Condition(pod, corev1.PodScheduled)
+		if c != nil && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && s.Now.Sub(c.LastTransitionTime.Time) >= s.Limits.UnschedulableGrace {
+			return pod
+		}
+	}
+	return nil
 }
 
 // carrier returns the carrier that this migration created.

@@ -9,8 +9,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
@@ -168,6 +170,13 @@ func TestStopFirst(t *testing.T) {
 		{"stopped: ending", create(handing).committed().with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, "", "to end"},
 		{"stopped: cancelled too late", create(handing).committed().with(func(s *scene) { deleting(s.Pod); s.Migration.Spec.Cancel = true }), NoAction, handing, "", "to end"},
 		{"stopped: gone", create(handing).committed().with(func(s *scene) { s.Pod = nil }), NoAction, handing, "", "may start"},
+		{"stopped: ended, and kept by a finalizer of another controller", create(handing).committed().with(func(s *scene) {
+			s.Pod.Finalizers, s.Pod.Status.Phase = []string{"example.test/keep"}, corev1.PodFailed
+			deleting(s.Pod)
+			for i := range s.Pod.Status.ContainerStatuses {
+				s.Pod.Status.ContainerStatuses[i].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137}}
+			}
+		}), NoAction, handing, "", "may start"},
 		{"stopped: the place is kept for it", create(handing).with(gone), NominateReplacement, handing, "", ""},
 		{"stopped: the placeholder leaves", create(handing).with(gone).with(func(s *scene) { s.Replacement.Status.NominatedNodeName = "b" }), DeletePlaceholder, handing, "", ""},
 		{"stopped: the placeholder is ending", create(handing).with(gone).with(func(s *scene) {
@@ -317,8 +326,15 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: reason %s, error %v, want %s", name, got, err, answer.reason)
 		}
 	}
+	// A policy or a quota that refuses the next pod is named: the webhook is not to blame.
+	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "train-probe", errors.New("policy rules denied request: label team is missing"))
+	d, err := settle(t, s.State, Result{Err: denied})
+	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); err != nil || c == nil || c.Reason != ReasonReplacementRejected ||
+		!strings.Contains(c.Message, "label team is missing") || strings.Contains(c.Message, "webhook") {
+		t.Errorf("denied: %+v, error %v", c, err)
+	}
 	s.Now = t0.Add(webhookGrace + time.Second)
-	d, err := settle(t, s.State, Result{})
+	d, err = settle(t, s.State, Result{})
 	if c := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionRolledBack); err != nil || c == nil || c.Reason != ReasonWebhookMissing {
 		t.Errorf("no answer for %v: %+v, error %v", webhookGrace, c, err)
 	}

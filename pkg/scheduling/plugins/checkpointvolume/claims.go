@@ -22,6 +22,10 @@ func isMadeByMigration(pod *corev1.Pod) bool {
 	return pod.Labels[v1alpha1.MigrationUIDLabel] != "" || sourceNode(pod) != ""
 }
 
+func isPlaceholder(pod *corev1.Pod) bool {
+	return pod.Labels[v1alpha1.MigrationUIDLabel] != "" && pod.Labels[v1alpha1.RoleLabel] == v1alpha1.RolePlaceholder
+}
+
 // sourceNode is the node that a replacement must not use.
 func sourceNode(pod *corev1.Pod) string { return pod.Annotations[v1alpha1.SourceNodeAnnotation] }
 

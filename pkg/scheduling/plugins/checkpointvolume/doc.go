@@ -5,6 +5,8 @@
 // the pod to another node, instead of leaving it stuck in ContainerCreating. It
 // also keeps a replacement off the node that its original is moved away from,
 // and out of the queue while a checkpoint that cannot be shared is being written.
+// And it lets a placeholder have only a node that the filters of the profile would let
+// the replacement have, which does not exist yet.
 //
 // It must not decide which node is best, nor whether a checkpoint is complete,
 // and a pod that is not part of a migration must pass at no cost.

@@ -16,15 +16,19 @@ const (
 	ReasonSourceNode   = "node(s) are the source of the migration"
 	ReasonAttachFailed = "node(s) failed to attach a volume of the pod lately"
 	ReasonNoDriver     = "node(s) do not run the CSI driver of a volume of the pod"
+	// ReasonNotForReplacement begins what the filters say of a replacement.
+	ReasonNotForReplacement = "node(s) would not take the replacement"
 )
 
 const filterStateKey fwk.StateKey = Name + "/filter"
 
-// filterState is what Filter asks of every node. It does not depend on other
-// pods, so that clones may share it.
+// filterState is what Filter asks of every node. What it has of other pods is what they
+// will be after the migration, so that clones may share it.
 type filterState struct {
 	sourceNode string
 	claims     []claimNeeds
+	// imagined is the replacement that a placeholder holds a place for; nil for other pods.
+	imagined *imagined
 }
 
 // claimNeeds is what a claim asks of a node.
@@ -37,7 +41,7 @@ type claimNeeds struct {
 func (s *filterState) Clone() fwk.StateData { return s }
 
 // PreFilter looks the claims up once for all nodes.
-func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
+func (p *Plugin) PreFilter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, _ []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
 	if !isConcerned(pod) {
 		return nil, fwk.NewStatus(fwk.Skip)
 	}
@@ -49,6 +53,12 @@ func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *corev1.
 		}
 		s.claims = append(s.claims, claimNeeds{key: key, driver: driver})
 	}
+	if isPlaceholder(pod) {
+		var status *fwk.Status
+		if s.imagined, status = p.imagine(ctx, pod); !status.IsSuccess() {
+			return nil, status
+		}
+	}
 	state.Write(filterStateKey, s)
 	return nil, nil
 }
@@ -59,10 +69,11 @@ func (p *Plugin) PreFilterExtensions() fwk.PreFilterExtensions { return nil }
 // Filter keeps the pod off its source node, off nodes that failed to attach one
 // of its volumes, and off nodes that do not run a volume's driver. Where a
 // volume can be reached at all is checked by VolumeBinding and VolumeZone, and
-// whether there is room for it by NodeVolumeLimits. The node that is nominated
+// whether the node can attach it by NodeVolumeLimits. A placeholder is kept off nodes that
+// its replacement could not use. The node that is nominated
 // for the pod is judged like any other: what is wrong with it now would be wrong
 // after binding too.
-func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod, info fwk.NodeInfo) *fwk.Status {
+func (p *Plugin) Filter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, info fwk.NodeInfo) *fwk.Status {
 	data, err := state.Read(filterStateKey)
 	if err != nil {
 		return fwk.AsStatus(fmt.Errorf("reading what PreFilter found: %w", err))
@@ -86,6 +97,9 @@ func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *corev1.Pod
 		if !runs {
 			return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNoDriver)
 		}
+	}
+	if s.imagined != nil {
+		return p.judge(ctx, s.imagined, info)
 	}
 	return nil
 }

@@ -11,7 +11,8 @@ import (
 )
 
 // EventsToRegister names what can make a rejected pod schedulable: a new node,
-// or a driver on a node. A pod held back by a failed attach, by a reserved claim
+// or a driver on a node; and for a placeholder what can change the answer of any filter
+// about its replacement. A pod held back by a failed attach, by a reserved claim
 // or by a checkpoint that is not sealed is activated when that ends; there is no
 // event of PodMigrations here, since the scheduler would not start in a cluster
 // that does not know them. A pod that waits for the end of another with the same
@@ -26,7 +27,24 @@ func (p *Plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, 
 			Event:          fwk.ClusterEvent{Resource: fwk.CSINode, ActionType: fwk.Add | fwk.Update},
 			QueueingHintFn: p.hintAfterDriverChange,
 		},
+		{
+			Event:          fwk.ClusterEvent{Resource: fwk.Node, ActionType: fwk.UpdateNodeAllocatable | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint},
+			QueueingHintFn: hintForPlaceholder,
+		},
+		{
+			Event:          fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.Add | fwk.Delete | fwk.UpdatePodLabel | fwk.UpdatePodScaleDown},
+			QueueingHintFn: hintForPlaceholder,
+		},
 	}, nil
+}
+
+// hintForPlaceholder lets a placeholder be tried again: which filter kept its
+// replacement away is not asked, since there are few placeholders.
+func hintForPlaceholder(_ klog.Logger, pod *corev1.Pod, _, _ any) (fwk.QueueingHint, error) {
+	if isPlaceholder(pod) {
+		return fwk.Queue, nil
+	}
+	return fwk.QueueSkip, nil
 }
 
 func hintAfterNodeAdded(_ klog.Logger, pod *corev1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {

@@ -45,6 +45,10 @@ type Plugin struct {
 	failed        *failedNodes
 	reserved      *reservations
 	seals         *seals
+	// nodeInfos and filters are those of the profile: what the scheduler sees of the nodes
+	// in this cycle, and what it asks of each.
+	nodeInfos func() fwk.NodeInfoLister
+	filters   filters
 	// startSweeping is called when the first pod gets a node, which happens in
 	// the scheduler that leads, and nowhere else.
 	startSweeping func()
@@ -71,6 +75,10 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 	}
 	if errs := validation.ValidateCheckpointVolumeArgs(nil, args); len(errs) > 0 {
 		return nil, errs.ToAggregate()
+	}
+	filters, ok := handle.(filters)
+	if !ok {
+		return nil, fmt.Errorf("plugin %s needs to run the filters of its profile, which %T does not let it", Name, handle)
 	}
 	registerMetrics()
 	activate := func(pods map[string]*corev1.Pod) {
@@ -100,6 +108,8 @@ func New(ctx context.Context, object runtime.Object, handle fwk.Handle) (fwk.Plu
 		failed:        newFailedNodes(clock.RealClock{}, args.FailedNodeBackoff.Duration, activate),
 		reserved:      newReservations(activate),
 		seals:         seals,
+		nodeInfos:     func() fwk.NodeInfoLister { return handle.SnapshotSharedLister().NodeInfos() },
+		filters:       filters,
 	}
 	plugin.startSweeping = sync.OnceFunc(func() {
 		go wait.UntilWithContext(ctx, plugin.sweep, sweepInterval)

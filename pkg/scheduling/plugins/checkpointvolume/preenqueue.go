@@ -18,6 +18,9 @@ const ReasonNotSealed = "the checkpoint is still being written on the source nod
 // without the admission webhook.
 const ReasonNotTheReplacement = "a migration expects its replacement in place of this pod: the admission webhook did not answer when it was created"
 
+// ReasonMigrationUnknown explains why a placeholder is not considered yet.
+const ReasonMigrationUnknown = "the migration that the pod holds a place for is not in the cache of the scheduler yet"
+
 // PreEnqueue keeps a replacement out of the queue while the checkpoint that it
 // waits for is written and cannot be shared: placed now, it would pull the
 // volume away from the node that writes it. The controller holds such a pod by
@@ -30,6 +33,9 @@ func (p *Plugin) PreEnqueue(_ context.Context, pod *corev1.Pod) *fwk.Status {
 	migration := types.UID(pod.Labels[v1alpha1.MigrationUIDLabel])
 	if migration == "" && p.seals.expects(pod) {
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNotTheReplacement)
+	}
+	if isPlaceholder(pod) && p.seals.awaits(pod, migration) {
+		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonMigrationUnknown)
 	}
 	// Placeholder and carrier have a role, and must come before the seal.
 	if migration == "" || pod.Labels[v1alpha1.RoleLabel] != "" {

@@ -98,8 +98,8 @@ func sealsOf(ctx context.Context, client dynamic.Interface, activate func(map[st
 	return s, nil
 }
 
-// sealOnly keeps of a PodMigration what tells whether it is sealed, and what it
-// expects.
+// sealOnly keeps of a PodMigration what tells whether it is sealed, what it expects, and
+// what its replacement is built from.
 func sealOnly(object any) (any, error) {
 	raw, ok := object.(*unstructured.Unstructured)
 	if !ok {
@@ -112,10 +112,14 @@ func sealOnly(object any) (any, error) {
 	return &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: full.Namespace, Name: full.Name, UID: full.UID, ResourceVersion: full.ResourceVersion,
+			CreationTimestamp: full.CreationTimestamp,
 		},
+		Spec: full.Spec,
 		Status: v1alpha1.PodMigrationStatus{
 			Phase: full.Status.Phase, Conditions: full.Status.Conditions,
 			Checkpoint: full.Status.Checkpoint, Handover: full.Status.Handover,
+			Original: full.Status.Original, Replacement: full.Status.Replacement, Placeholder: full.Status.Placeholder,
+			Containers: full.Status.Containers, CheckpointClaim: full.Status.CheckpointClaim,
 		},
 	}, nil
 }
@@ -174,11 +178,38 @@ func (s *seals) expects(pod *corev1.Pod) bool {
 }
 
 func (s *seals) isUnsealed(migration types.UID, unshared bool) bool {
-	found, err := s.informer.GetIndexer().ByIndex(uidIndex, string(migration))
+	m := s.migration(migration)
+	return m != nil && isUnsealed(m, unshared)
+}
+
+// migration is one of the cache; nil when it is not there.
+func (s *seals) migration(uid types.UID) *v1alpha1.PodMigration {
+	if s == nil {
+		return nil
+	}
+	found, err := s.informer.GetIndexer().ByIndex(uidIndex, string(uid))
 	if err != nil || len(found) == 0 {
+		return nil
+	}
+	return found[0].(*v1alpha1.PodMigration)
+}
+
+// awaits reports whether a placeholder has to wait until the cache has what its
+// replacement is built from. If so, it is activated when the migration changes.
+func (s *seals) awaits(placeholder *corev1.Pod, migration types.UID) bool {
+	if s == nil {
 		return false
 	}
-	return isUnsealed(found[0].(*v1alpha1.PodMigration), unshared)
+	s.start()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.migration(migration)
+	if s.unreadable || m != nil && (m.Status.Phase.IsFinished() || m.Namespace != placeholder.Namespace || m.Status.Placeholder != nil) {
+		delete(s.held[migration], podKey(placeholder))
+		return false
+	}
+	s.hold(placeholder, migration)
+	return true
 }
 
 // changed activates the pods that waited for the migration. The cache has the
