@@ -63,6 +63,8 @@ type Result struct {
 	// made.
 	stoppedFirst bool
 	leaderCalls  int
+	// end is that of a script; nil when its step was not reached.
+	end *End
 }
 
 // endBound is how long a migration may take beyond its timeout, when nothing interferes
@@ -106,6 +108,9 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}}, newLedger(w)
 	w.webhook = newWebhook(w)
 	w.faults = newFaultPlan(w, drawn)
+	if s.script != nil {
+		w.player = &player{script: s.script}
+	}
 	w.leaders = []*leader{newLeader(w, "leader-1", s.skews[0]), newLeader(w, "leader-2", s.skews[1])}
 	w.setUp()
 	w.leaders[0].lead()
@@ -116,6 +121,9 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	r.Statistic.Simulated = w.now
 	r.Statistic.Ends = w.ends()
 	r.leaderCalls = w.leaderCalls
+	if w.player != nil {
+		r.end = w.scriptEnd()
+	}
 	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
 		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
 	})
@@ -124,6 +132,9 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 
 func (w *world) requestAll() {
 	for i, p := range w.userPods() {
+		if w.player != nil {
+			w.player.original = p
+		}
 		if i < w.scenario.migrations {
 			w.request("m"+string(rune('1'+i)), p)
 		}

@@ -33,6 +33,8 @@ const (
 
 // scenario is what a seed draws before anything happens.
 type scenario struct {
+	// script is what is played in it; nil when it is drawn.
+	script   *Script
 	owner    ownerKind
 	replicas int32
 	nodes    int
