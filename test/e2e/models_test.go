@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -112,16 +113,34 @@ func (s *scripted) play(t *testing.T) {
 	}
 	s.act(t)
 	eventually(t, 2*time.Minute, string(s.Act), func(ctx context.Context) error {
-		pod, err := getPod(ctx, s.namespace, s.original.Name)
-		if apierrors.IsNotFound(err) || err == nil && pod.UID != s.original.UID {
-			pod, err = nil, nil
+		original, err := findPod(ctx, s.namespace, s.original.Name)
+		if err != nil {
+			return err
 		}
-		if err == nil && !s.IsDone(s.migration, pod, time.Now()) {
-			err = errors.New("it has not happened yet")
+		if original != nil && original.UID != s.original.UID {
+			original = nil
 		}
-		return err
+		var replacement *corev1.Pod
+		if r := s.migration.Status.Replacement; r != nil {
+			if replacement, err = findPod(ctx, s.namespace, r.Name); err != nil {
+				return err
+			}
+		}
+		if !s.IsDone(s.migration, original, replacement, time.Now()) {
+			return errors.New("it has not happened yet")
+		}
+		return nil
 	})
 	proceed()
+}
+
+// findPod is nil when there is no such pod.
+func findPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	pod, err := getPod(ctx, namespace, name)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return pod, err
 }
 
 // act does what the script says.
@@ -152,6 +171,12 @@ func (s *scripted) act(t *testing.T) {
 		err = remove(pod(s.original.Name))
 	case simulate.DeleteReplacement:
 		err = remove(pod(s.migration.Status.Replacement.Name))
+	case simulate.DeleteOwner:
+		err = env.client.Delete(t.Context(), &batchv1.Job{ObjectMeta: metadata}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	case simulate.EvictOriginal:
+		err = env.client.SubResource("eviction").Create(t.Context(), s.original.DeepCopy(), &policyv1.Eviction{ObjectMeta: s.original.ObjectMeta})
+	case simulate.DeleteClaim:
+		err = remove(&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: s.migration.Status.CheckpointClaim}})
 	case simulate.FillQuota:
 		s.fillQuota(t)
 	default:
@@ -228,10 +253,13 @@ func (s *scripted) end(ctx context.Context) (simulate.End, error) {
 	}
 	owner := map[simulate.Owner]client.Object{simulate.Deployment: &appsv1.Deployment{}, simulate.StatefulSet: &appsv1.StatefulSet{}, simulate.Job: &batchv1.Job{}}[s.Owner]
 	if owner != nil {
-		if err := env.client.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: scriptedName}, owner); err != nil {
+		err := env.client.Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: scriptedName}, owner)
+		if client.IgnoreNotFound(err) != nil {
 			return simulate.End{}, err
 		}
-		o.Owner = owner
+		if err == nil {
+			o.Owner = owner
+		}
 	}
 	return o.End(s.continues), nil
 }

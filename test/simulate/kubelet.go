@@ -191,7 +191,8 @@ func (i *instance) becomeReady() {
 }
 
 // terminate ends the containers of a pod that is deleted: they get SIGTERM and end
-// within the grace. What is frozen takes no notice before SIGKILL.
+// within the grace. What is frozen takes no notice before SIGKILL, and with cgroup v1 not
+// even then (Linux, freezer-subsystem.rst): the kubelet tries until it is thawed.
 func (i *instance) terminate(p *corev1.Pod) {
 	w := i.m.w
 	wasRunning := i.stage == running
@@ -213,7 +214,7 @@ func (i *instance) awaitEnd(needs, kill moment) {
 		case i.stage != ending:
 		case i.m.off:
 			i.stop()
-		case i.killed, w.now >= kill && !i.m.cut, !i.frozen && w.now >= needs:
+		case i.killed, w.now >= kill && !i.m.cut && !(i.frozen && w.scenario.cgroupV1), !i.frozen && w.now >= needs:
 			i.stop()
 		default:
 			i.awaitEnd(needs, kill)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
+	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
 // Script is a scenario that is written down instead of drawn: a pod, its migration, and
@@ -55,6 +56,10 @@ const (
 	// FillQuota adds a quota that has no space for another pod.
 	FillQuota Act = "Quota"
 	RollOut   Act = "RollOut"
+	// DeleteOwner deletes the owner and its pods, EvictOriginal evicts it as a drain does.
+	DeleteOwner   Act = "DeleteOwner"
+	EvictOriginal Act = "EvictOriginal"
+	DeleteClaim   Act = "DeleteClaim"
 )
 
 // Scripts are those that are held against real nodes: everything that stops a migration, at
@@ -70,6 +75,9 @@ var Scripts = append(stopped(), []Script{
 	{Owner: Deployment, At: before(decide.Commit), Act: DeleteOriginal},
 	{Owner: Deployment, Carries: true, At: before(decide.CreateReplacement), Act: FillQuota, Brief: true},
 	{Owner: Deployment, At: before(decide.Commit), Act: RollOut},
+	{Owner: Job, Carries: true, StopFirst: true, At: before(decide.Evict), Act: DeleteOwner},
+	{Owner: StatefulSet, Carries: true, StopFirst: true, At: after(decide.HoldOriginal), Act: EvictOriginal},
+	{Owner: Deployment, Carries: true, At: before(decide.CreateReplacement), Act: DeleteClaim},
 }...)
 
 const (
@@ -140,12 +148,15 @@ func (s Script) Request(namespace, name, pod string) *v1alpha1.PodMigration {
 // Play runs a script on the models. It is an error when its step is not reached, or a
 // promise is broken.
 func (s Script) Play(seed uint64) (End, error) {
-	r := runDisturbed(Options{Seed: seed, Trace: true}, s.scenario(), nil)
+	drawn := s.scenario()
+	// What frees a frozen pod must not decide how it ends.
+	drawn.cgroupV1 = seed%2 == 0
+	r := runDisturbed(Options{Seed: seed}, drawn, nil)
 	switch {
 	case r.Violation != nil:
 		return End{}, fmt.Errorf("%s: %s", s, r.Violation)
 	case r.end == nil:
-		return End{}, fmt.Errorf("%s: the migration never came there: %v", s, r.Statistic.Ends)
+		return End{}, fmt.Errorf("%s: the migration never came there, or it has not happened: %v", s, r.Statistic.Ends)
 	}
 	return *r.end, nil
 }
@@ -163,7 +174,8 @@ func (s Script) scenario() *scenario {
 type player struct {
 	script   *Script
 	original *corev1.Pod
-	acted    bool
+	// held: the controller was at the step. acted: what was to happen there has happened.
+	held, acted bool
 }
 
 // scriptPause is for how long the controller is held at least.
@@ -172,10 +184,10 @@ const scriptPause = time.Second
 // reached is called at every step of the controller. At that of the script it is held.
 func (w *world) reached(step string) error {
 	p := w.player
-	if p == nil || p.acted || p.script.At != step {
+	if p == nil || p.held || p.script.At != step {
 		return nil
 	}
-	p.acted = true
+	p.held = true
 	w.say(userActor, "-- %s %s", p.script.Act, step)
 	w.disturb(Disturbance{Kind: string(p.script.Act), Lasts: 24 * time.Hour})
 	w.running.sleep(scriptPause)
@@ -183,28 +195,43 @@ func (w *world) reached(step string) error {
 	each(w.store, migrations, func(found *v1alpha1.PodMigration) { m = found })
 	isDone := func() bool {
 		original, _ := w.byUID[p.original.UID].(*corev1.Pod)
-		return p.script.IsDone(m, original, w.clock())
+		return p.script.IsDone(m, original, lookup[*corev1.Pod](w.store, pods, namespace, replacementName(m)), w.clock())
 	}
-	for waited := scriptPause; waited < 2*time.Minute && !isDone(); waited += scriptPause {
-		w.running.sleep(scriptPause)
+	for waited := scriptPause; waited < 2*time.Minute && !p.acted; waited += scriptPause {
+		if p.acted = isDone(); !p.acted {
+			w.running.sleep(scriptPause)
+		}
 	}
 	return nil
 }
 
+func replacementName(m *v1alpha1.PodMigration) string {
+	if m == nil || m.Status.Replacement == nil {
+		return ""
+	}
+	return m.Status.Replacement.Name
+}
+
 // IsDone reports whether what happens at the step has happened, so that the controller may
-// continue: its time has run out, or the original is gone, or only kept by the migration. pod
-// is the original now; nil when there is none.
-func (s Script) IsDone(m *v1alpha1.PodMigration, pod *corev1.Pod, now time.Time) bool {
+// continue: its time has run out, or the pod that its owner deletes is gone, or is leaving
+// and kept by the migration: by a finalizer, or frozen. Of the pods each is nil when there
+// is none.
+func (s Script) IsDone(m *v1alpha1.PodMigration, original, replacement *corev1.Pod, now time.Time) bool {
 	switch s.Act {
 	case TimeOut:
 		return now.After(m.Status.Times.Started.Add(time.Duration(m.Spec.TimeoutSeconds) * time.Second))
-	case Suspend, ScaleToZero, RollOut, DeleteOriginal:
-		return pod == nil || pod.DeletionTimestamp != nil && slices.Contains(pod.Finalizers, v1alpha1.HoldFinalizer)
+	case Suspend, ScaleToZero, RollOut, DeleteOriginal, DeleteOwner, EvictOriginal:
+		deleted := original
+		if original != nil && owners.IsReleased(original) {
+			// Its owner looks at the replacement alone.
+			deleted = replacement
+		}
+		return deleted == nil || deleted.DeletionTimestamp != nil && (s.Carries || slices.Contains(deleted.Finalizers, v1alpha1.HoldFinalizer))
 	}
 	return true
 }
 
-// end reads the end of the script from the store.
+// scriptEnd reads the end of the script from the store; nil when what was to happen has not.
 func (w *world) scriptEnd() *End {
 	if !w.player.acted {
 		return nil
