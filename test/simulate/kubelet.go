@@ -234,6 +234,11 @@ func (i *instance) stop() {
 	i.reportEnd(wasRunning)
 }
 
+// podCleanup is how long the kubelet may take to unmount what a pod had, after it has
+// reported the end of its containers: its pod workers and its housekeeping look every two
+// seconds at most.
+const podCleanup = 2 * time.Second
+
 func (i *instance) reportEnd(wasRunning bool) {
 	w := i.m.w
 	if i.m.isDown() {
@@ -247,7 +252,7 @@ func (i *instance) reportEnd(wasRunning bool) {
 	w.as(i.m.actor, func() {
 		change(w, p, true, func(p *corev1.Pod) { i.writeEnd(p, wasRunning) })
 	})
-	w.after(w.between(10*time.Millisecond, 200*time.Millisecond), func() {
+	w.after(w.between(10*time.Millisecond, podCleanup), func() {
 		if p := i.stored(); p != nil && p.DeletionTimestamp != nil {
 			i.m.finalize(p)
 		}
