@@ -253,6 +253,7 @@ func (i *instance) reportEnd(wasRunning bool) {
 		change(w, p, true, func(p *corev1.Pod) { i.writeEnd(p, wasRunning) })
 	})
 	w.after(w.between(10*time.Millisecond, podCleanup), func() {
+		i.cleaned = true
 		if p := i.stored(); p != nil && p.DeletionTimestamp != nil {
 			i.m.finalize(p)
 		}
