@@ -191,7 +191,8 @@ func (i *instance) becomeReady() {
 }
 
 // terminate ends the containers of a pod that is deleted: they get SIGTERM and end
-// within the grace. What is frozen takes no notice before SIGKILL.
+// within the grace. What is frozen takes no notice before SIGKILL, and with cgroup v1 not
+// even then (Linux, freezer-subsystem.rst): the kubelet tries until it is thawed.
 func (i *instance) terminate(p *corev1.Pod) {
 	w := i.m.w
 	wasRunning := i.stage == running
@@ -213,7 +214,7 @@ func (i *instance) awaitEnd(needs, kill moment) {
 		case i.stage != ending:
 		case i.m.off:
 			i.stop()
-		case i.killed, w.now >= kill && !i.m.cut, !i.frozen && w.now >= needs:
+		case i.killed, w.now >= kill && !i.m.cut && !(i.frozen && w.scenario.cgroupV1), !i.frozen && w.now >= needs:
 			i.stop()
 		default:
 			i.awaitEnd(needs, kill)
@@ -233,6 +234,11 @@ func (i *instance) stop() {
 	i.reportEnd(wasRunning)
 }
 
+// podCleanup is how long the kubelet may take to unmount what a pod had, after it has
+// reported the end of its containers: its pod workers and its housekeeping look every two
+// seconds at most.
+const podCleanup = 2 * time.Second
+
 func (i *instance) reportEnd(wasRunning bool) {
 	w := i.m.w
 	if i.m.isDown() {
@@ -246,7 +252,8 @@ func (i *instance) reportEnd(wasRunning bool) {
 	w.as(i.m.actor, func() {
 		change(w, p, true, func(p *corev1.Pod) { i.writeEnd(p, wasRunning) })
 	})
-	w.after(w.between(10*time.Millisecond, 200*time.Millisecond), func() {
+	w.after(w.between(10*time.Millisecond, podCleanup), func() {
+		i.cleaned = true
 		if p := i.stored(); p != nil && p.DeletionTimestamp != nil {
 			i.m.finalize(p)
 		}

@@ -64,7 +64,10 @@ func (l *leader) reset() {
 	}
 	l.reconciler = migration.NewReconciler(migration.Environment{
 		Client: c, Live: live, Recorder: &events.FakeRecorder{}, Metrics: noMetrics{}, Clock: skewedClock{l},
-	}, migration.Options{AgentImage: agentImage, Budget: &budget.Limits{InFlight: 4, PerNode: 4, PerNamespace: 4, PerWorkload: 1}})
+	}, migration.Options{
+		AgentImage: agentImage, Budget: &budget.Limits{InFlight: 4, PerNode: 4, PerNamespace: 4, PerWorkload: 1},
+		OnStep: func(_ types.NamespacedName, step string) error { return l.w.reached(step) },
+	})
 }
 
 // lead gives a replica the lease.

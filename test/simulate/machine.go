@@ -50,9 +50,11 @@ type instance struct {
 	hasGate  bool
 	mounted  []types.UID
 	// runs: the main containers were started, and have not ended.
-	runs     bool
-	frozen   bool
-	killed   bool
+	runs   bool
+	frozen bool
+	killed bool
+	// cleaned: its containers have ended, and what it had is unmounted.
+	cleaned  bool
 	restarts int32
 	// volume is what is on the emptyDirs, as of since.
 	volume int64
@@ -165,7 +167,7 @@ func (m *machine) sync() {
 			m.start(p)
 		case p.DeletionTimestamp != nil && i.stage < ending:
 			i.terminate(p)
-		case p.DeletionTimestamp != nil && i.stage == ended:
+		case p.DeletionTimestamp != nil && i.cleaned:
 			m.finalize(p)
 		}
 	})

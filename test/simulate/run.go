@@ -65,6 +65,8 @@ type Result struct {
 	// recoveries are how those of users ended.
 	recoveries  map[string]int
 	leaderCalls int
+	// end is that of a script; nil when its step was not reached.
+	end *End
 }
 
 // endBound is how long a migration may take beyond its timeout, when nothing interferes
@@ -108,6 +110,9 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}}, newLedger(w)
 	w.webhook = newWebhook(w)
 	w.faults = newFaultPlan(w, drawn)
+	if s.script != nil {
+		w.player = &player{script: s.script}
+	}
 	w.leaders = []*leader{newLeader(w, "leader-1", s.skews[0]), newLeader(w, "leader-2", s.skews[1])}
 	w.setUp()
 	w.leaders[0].lead()
@@ -119,6 +124,9 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	r.Statistic.Simulated = w.now
 	r.Statistic.Ends, r.recoveries = w.ends()
 	r.leaderCalls = w.leaderCalls
+	if w.player != nil {
+		r.end = w.scriptEnd()
+	}
 	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
 		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
 	})
@@ -127,6 +135,9 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 
 func (w *world) requestAll() {
 	for i, p := range w.userPods() {
+		if w.player != nil {
+			w.player.original = p
+		}
 		if i < w.scenario.migrations {
 			w.request("m"+string(rune('1'+i)), p)
 		}

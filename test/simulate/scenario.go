@@ -33,6 +33,8 @@ const (
 
 // scenario is what a seed draws before anything happens.
 type scenario struct {
+	// script is what is played in it; nil when it is drawn.
+	script   *Script
 	owner    ownerKind
 	replicas int32
 	nodes    int
@@ -60,6 +62,8 @@ type scenario struct {
 	provisioning, copying, sealing, lateWatch time.Duration
 	skews                                     [2]time.Duration
 	grace                                     int64
+	// cgroupV1: a container that is frozen with its pod cannot be killed before it is thawed.
+	cgroupV1 bool
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
@@ -85,6 +89,7 @@ func drawScenario(r *rand.Rand) *scenario {
 			s.skews[i] = time.Duration(r.IntN(20000)-10000) * time.Millisecond
 		}
 	}
+	s.cgroupV1 = chance(r, 30)
 	if s.owner == bare {
 		s.migrations = min(s.migrations, int(s.replicas))
 	}
@@ -100,7 +105,7 @@ func (s *scenario) String() string {
 	}{
 		{s.scratch, "emptyDir"}, {s.own, "own ReadWriteOnce claim"}, {s.shared, "checkpoint ReadWriteMany"}, {s.restart, "forceRestart"},
 		{s.recreate && s.owner == ownedDeployment, "strategy Recreate"}, {s.replaceFailed && s.owner == ownedJob, "podReplacementPolicy Failed"},
-		{s.indexed && s.owner == ownedJob, "indexed"}, {s.onDelete && s.owner == ownedSet, "OnDelete"}, {s.retain, "claim retained"},
+		{s.indexed && s.owner == ownedJob, "indexed"}, {s.onDelete && s.owner == ownedSet, "OnDelete"}, {s.retain, "claim retained"}, {s.cgroupV1, "cgroup v1"},
 		{s.budget >= 0, fmt.Sprintf("minAvailable %d", s.budget)}, {s.migrations > 1, fmt.Sprintf("%d migrations", s.migrations)},
 		{s.skews[0] != 0 || s.skews[1] != 0, fmt.Sprintf("clocks %s and %s off", s.skews[0], s.skews[1])},
 	} {

@@ -37,6 +37,8 @@ type world struct {
 	// faults is what the client of an actor meets with its next calls.
 	faults *faultPlan
 	plant  *Plant
+	// player plays a script; nil when there is none.
+	player *player
 	// memory is what a plant remembers of this run.
 	memory map[string]client.Object
 

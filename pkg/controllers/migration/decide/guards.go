@@ -285,10 +285,11 @@ func (s *State) replacementLoss() (reason, message string) {
 	switch {
 	case r == nil || r.UID != recorded.UID:
 		return ReasonReplacementDeleted, fmt.Sprintf("replacement %s was deleted by another client", recorded.Name)
+	case r.DeletionTimestamp != nil:
+		// Its containers fail because they are ended.
+		return ReasonReplacementDeleted, fmt.Sprintf("replacement %s is being deleted by another client", recorded.Name)
 	case r.Status.Phase == corev1.PodFailed:
 		return ReasonReplacementFailed, fmt.Sprintf("replacement %s failed on node %s: %s", r.Name, r.Spec.NodeName, podFailure(r))
-	case r.DeletionTimestamp != nil:
-		return ReasonReplacementDeleted, fmt.Sprintf("replacement %s is being deleted by another client", recorded.Name)
 	}
 	return "", ""
 }

@@ -103,6 +103,10 @@ func TestNext(t *testing.T) {
 		{"place: deleted by another client", in(placing).with(func(s *scene) { s.Replacement = nil }), NoAction, placing, ReasonReplacementDeleted, ""},
 		{"place: recreated by another client", in(placing).with(func(s *scene) { s.Replacement.UID = "other" }), NoAction, placing, ReasonReplacementDeleted, ""},
 		{"place: being deleted by another client", in(placing).with(func(s *scene) { deleting(s.Replacement) }), NoAction, placing, ReasonReplacementDeleted, ""},
+		{"place: ended, since it is being deleted by another client", in(placing).with(func(s *scene) {
+			s.Replacement = readyReplacement().Phase(corev1.PodFailed).Container("x", fixture.Exited(1)).Obj()
+			deleting(s.Replacement)
+		}), NoAction, placing, ReasonReplacementDeleted, "being deleted"},
 		{"place: original finished", in(placing).with(func(s *scene) { s.Pod.Status.Phase = corev1.PodSucceeded }), NoAction, placing, ReasonOriginalFinished, ""},
 		{"place: original failed", in(placing).with(func(s *scene) { s.Pod.Status.Phase = corev1.PodFailed }), NoAction, placing, ReasonOriginalFailed, ""},
 		{"place: original deleted", in(placing).with(func(s *scene) { deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
