@@ -183,7 +183,7 @@ func survivesOriginal(s *State) bool {
 	switch {
 	case s.stopsFirst():
 		// The owner must not create a pod before it is announced.
-		return isHandingOver(s) && (!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) &&
+		return isHandingOver(s) && (!s.carries() || s.isTrue(v1alpha1.ConditionSealed) && isSealedBySource(s)) &&
 			(s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending) && s.original() != nil && hasHoldFinalizer(s.original()))
 	case s.carries():
 		return false
