@@ -77,6 +77,11 @@ func source(phases ...v1alpha1.SourcePhase) []v1alpha1.SourcePhase { return phas
 func SourceTask(m *v1alpha1.PodMigration, original Original) Task {
 	c := m.Status.Checkpoint
 	if !c.Carries() {
+		if original.FrozenIn != 0 && !IsReleased(m) {
+			// It was frozen for the memory of its processes, which cannot move, and it has no
+			// volumes to carry: its replacement starts afresh.
+			return TaskThaw
+		}
 		return TaskNone
 	}
 	var reported v1alpha1.SourcePhase

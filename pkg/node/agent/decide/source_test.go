@@ -51,6 +51,7 @@ func TestSourceTask(t *testing.T) {
 		want    Task
 	}{
 		{"nothing is carried", stateless, 0, false, TaskNone},
+		{"nothing is carried any more", stateless, 1, false, TaskThaw},
 		{"not asked yet", fixture.Moving("", ""), 0, false, TaskNone},
 		{"not asked yet, and frozen", fixture.Moving("", ""), 2, false, TaskThaw},
 		{"measure", fixture.Moving(v1alpha1.StepMeasure, ""), 0, false, TaskMeasure},
