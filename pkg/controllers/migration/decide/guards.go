@@ -249,9 +249,14 @@ func containersChanged(b *builder) (Decision, bool) {
 	return restartPreparation(b, ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true
 }
 
-// claimDeleted rolls back when the claim that the migration made is deleted.
+// claimDeleted rolls back when the claim of the migration is deleted: the one that it
+// made, or the one that the pod brought along. That one stays while the original uses it,
+// and no replacement can be placed with it.
 func claimDeleted(b *builder) (Decision, bool) {
 	c := b.claim()
+	if reused := b.Migration.Status.Checkpoint; reused != nil && reused.ClaimReused && b.Migration.Status.Phase != v1alpha1.PhasePreparing {
+		c = b.Claim
+	}
 	isMissing := b.Claim == nil && b.needsClaim() && b.Migration.Status.Phase != v1alpha1.PhasePreparing
 	if !isMissing && (c == nil || c.DeletionTimestamp == nil) {
 		return Decision{}, false
