@@ -15,6 +15,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
 // agent is a node agent: the real decisions, and a model of what carries them out.
@@ -25,8 +26,10 @@ type agent struct {
 	client client.Client
 	// records are the pods that it has frozen, on the disk of the node.
 	records []frozenRecord
-	// writers are the migrations whose copies it knows; a crash loses them.
+	// writers are the migrations whose copies it knows, with the restarts of the pod at the
+	// time, and readers those whose claims it has open. A crash loses them.
 	writers map[types.UID]int32
+	readers map[types.UID]bool
 	running map[types.NamespacedName]*process
 	due     map[types.NamespacedName]moment
 	again   map[types.NamespacedName]bool
@@ -40,9 +43,10 @@ type frozenRecord struct {
 	migration types.UID
 	pod       types.UID
 	attempt   int32
-	// until is when it must be thawed, unless a seal is accepted; sealed: there is a seal.
-	until  moment
-	sealed bool
+	// until is when it must be thawed, unless a seal is accepted; sealed: there is a seal,
+	// which must be complete at sealBy.
+	until, sealBy moment
+	sealed        bool
 	// boots and restarts are those of machine and pod when it was frozen.
 	boots    int
 	restarts int32
@@ -54,6 +58,8 @@ type frozenRecord struct {
 const (
 	lookAgain  = 300 * time.Millisecond
 	gcInterval = 5 * time.Second
+	// hangGrace is how long the work on a seal may take to notice that its time is over.
+	hangGrace = 2 * time.Second
 )
 
 // errNotWanted and errNoProcess are what the agent calls transient.
@@ -74,7 +80,7 @@ func newAgent(m *machine) *agent {
 }
 
 func (a *agent) forget() {
-	a.writers = map[types.UID]int32{}
+	a.writers, a.readers = map[types.UID]int32{}, map[types.UID]bool{}
 	a.running, a.due, a.again = map[types.NamespacedName]*process{}, map[types.NamespacedName]moment{}, map[types.NamespacedName]bool{}
 }
 
@@ -87,6 +93,7 @@ func (a *agent) hold(is bool) {
 
 // crash ends the agent; down keeps it so until start.
 func (a *agent) crash(down bool) {
+	a.m.excuseProbes()
 	for _, p := range a.running {
 		p.kill()
 	}
@@ -245,13 +252,46 @@ func (a *agent) measure(m *v1alpha1.PodMigration) error {
 	if err := a.while(m, a.w.between(10*time.Millisecond, time.Second)); err != nil {
 		return err
 	}
-	if i := a.m.instance(m.Status.Original.UID); i == nil || i.stage != running {
+	i := a.m.instance(m.Status.Original.UID)
+	if i == nil {
 		return errNoProcess
+	}
+	if err := a.moving(m, i); err != nil {
+		return a.failed(m, err)
+	}
+	if i.stage != running {
+		return errNoProcess
+	}
+	if movesProcesses(m) && a.w.scenario.immovable == failsToMeasure {
+		return a.fail(m, v1alpha1.ReportProcessNotMovable)
 	}
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Bytes, s.Files = v1alpha1.SourceMeasured, 1<<20, 1
 	})
+}
+
+func movesProcesses(m *v1alpha1.PodMigration) bool { return len(m.Status.Checkpoint.Processes) > 0 }
+
+// notPossible is a failure that will not pass by itself, with the reason to report.
+type notPossible struct{ reason string }
+
+func (f *notPossible) Error() string { return f.reason }
+
+// failed reports a failure that will not pass by itself, and returns any other.
+func (a *agent) failed(m *v1alpha1.PodMigration, failure error) error {
+	if f, is := errors.AsType[*notPossible](failure); is {
+		return a.fail(m, f.reason)
+	}
+	return failure
+}
+
+// moving wants the containers to run whose processes move.
+func (a *agent) moving(m *v1alpha1.PodMigration, i *instance) error {
+	if movesProcesses(m) && !i.runs {
+		return &notPossible{v1alpha1.ReportProcessNotMovable}
+	}
+	return nil
 }
 
 // while takes time, and ends with errNotWanted when the work is not wanted any more.
@@ -278,6 +318,11 @@ func (a *agent) original(m *v1alpha1.PodMigration) (*instance, *copied, error) {
 		return nil, nil, errNoProcess
 	}
 	carrier, i := a.m.instance(c.Carrier.UID), a.m.instance(m.Status.Original.UID)
+	if i != nil {
+		if err := a.moving(m, i); err != nil {
+			return nil, nil, err
+		}
+	}
 	if carrier == nil || carrier.stage != running || len(carrier.mounted) == 0 || i == nil || i.stage != running {
 		return nil, nil, errNoProcess
 	}
@@ -290,15 +335,15 @@ func (a *agent) copyWhileRunning(m *v1alpha1.PodMigration) error {
 	}
 	i, on, err := a.original(m)
 	if err != nil {
-		return err
+		return a.failed(m, err)
 	}
 	if a.w.now < a.w.full {
 		return a.fail(m, v1alpha1.ReportNoSpace)
 	}
 	i.settle()
 	on.pass++
-	on.work, on.sealed = i.volume, false
-	a.writers[m.UID] = m.Status.Checkpoint.Attempt
+	on.work, on.sealed, on.memory = i.volume, false, false
+	a.writers[m.UID] = i.restarts
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Pass, s.Bytes, s.Files = v1alpha1.SourceCopied, on.pass, 1<<20, 1
@@ -313,11 +358,25 @@ func (a *agent) fail(m *v1alpha1.PodMigration, reason string) error {
 }
 
 // seal freezes the pod and makes the last copy, within half of what a pod may be frozen.
+// A pod whose seal has failed runs before that is reported.
 func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	pod := m.Status.Original.UID
 	if wasFrozen {
 		a.unfreeze(m.UID, pod)
 	}
+	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
+	if err := a.lastPass(m, sealed); err != nil {
+		a.unfreeze(m.UID, pod)
+		return a.failed(m, err)
+	}
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		report := *sealed
+		report.Attempt, report.Node = c.Attempt, a.m.node
+		c.Source = &report
+	})
+}
+
+func (a *agent) lastPass(m *v1alpha1.PodMigration, sealed *v1alpha1.SourceReport) error {
 	if _, _, err := a.original(m); err != nil {
 		return err
 	}
@@ -328,31 +387,28 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	if err != nil {
 		return err
 	}
-	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
+	limit := m.Spec.Checkpoint.MaxFreeze()
 	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
-		a.records = append(a.records, frozenRecord{
-			key: keyOf(m), migration: m.UID, pod: pod, attempt: m.Status.Checkpoint.Attempt,
-			until: a.w.now + m.Spec.Checkpoint.MaxFreeze(), boots: a.m.boots, restarts: before.restarts,
-		})
-		a.beginWatch()
-		before.change(func() { before.frozen = true })
-		a.w.say(a.name, "freezes %s at work %d", before.name, before.volume)
-		sealed.FrozenAt = a.microNow()
+		if limit, err = a.freeze(m, before, sealed); err != nil {
+			return err
+		}
 	}
 	took := a.w.between(20*time.Millisecond, a.w.scenario.sealing)
-	limit := m.Spec.Checkpoint.MaxFreeze() / 2
-	if err := a.while(m, min(took, limit)); err != nil {
+	if err := a.while(m, min(took, limit/2)); err != nil {
 		return err
-	}
-	if took > limit {
-		return a.fail(m, "FreezeTooLong")
 	}
 	i, on, err := a.original(m)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if a.w.now < a.w.full {
-		return a.fail(m, v1alpha1.ReportNoSpace)
+	case m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive && a.record(m.UID) == nil:
+		return errNotWanted // thawed, since it took too long
+	case took > limit/2:
+		return &notPossible{v1alpha1.ReportFreezeTooLong}
+	case movesProcesses(m) && a.w.scenario.immovable == failsToDump:
+		return &notPossible{v1alpha1.ReportProcessNotMovable}
+	case a.w.now < a.w.full:
+		return &notPossible{v1alpha1.ReportNoSpace}
 	}
 	if r := a.record(m.UID); r != nil {
 		r.sealed = true
@@ -360,12 +416,45 @@ func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
 	i.settle()
 	on.pass++
 	on.work, on.sealed, on.digest = i.volume, true, fmt.Sprintf("sha256:%d", on.pass)
+	on.memory, on.process = movesProcesses(m), i.volume
 	sealed.Pass, sealed.ManifestDigest, sealed.SealedAt = on.pass, on.digest, a.microNow()
-	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
-		report := *sealed
-		report.Attempt, report.Node = c.Attempt, a.m.node
-		c.Source = &report
+	return nil
+}
+
+// freeze freezes a pod, and returns how long it may stay so: by the request, and by its
+// probes.
+func (a *agent) freeze(m *v1alpha1.PodMigration, i *instance, sealed *v1alpha1.SourceReport) (time.Duration, error) {
+	limit := m.Spec.Checkpoint.MaxFreeze()
+	p, err := a.pod(m.Namespace, m.Status.Original)
+	switch {
+	case err != nil:
+		return 0, err
+	case p == nil || i.stage != running:
+		return 0, errNoProcess
+	}
+	bound, container := containers.FreezeBound(p)
+	if a.w.plant != nil && a.w.plant.IgnoreProbes {
+		container = ""
+	}
+	if container != "" && bound < limit {
+		limit = bound
+	}
+	restarts, isKnown := a.writers[m.UID]
+	switch {
+	case limit == 0:
+		return 0, &notPossible{v1alpha1.ReportFreezeTooLong}
+	case movesProcesses(m) && isKnown && restarts != i.restarts:
+		return 0, &notPossible{v1alpha1.ReportProcessNotMovable}
+	}
+	a.records = append(a.records, frozenRecord{
+		key: keyOf(m), migration: m.UID, pod: i.pod, attempt: m.Status.Checkpoint.Attempt,
+		until: a.w.now + limit, sealBy: a.w.now + limit/2 + hangGrace, boots: a.m.boots, restarts: i.restarts,
 	})
+	a.beginWatch()
+	i.change(func() { i.frozen = true })
+	a.w.say(a.name, "freezes %s at work %d", i.name, i.volume)
+	sealed.FrozenAt = a.microNow()
+	return limit, nil
 }
 
 func (a *agent) microNow() *metav1.MicroTime {

@@ -49,7 +49,7 @@ func (a *agent) watch() {
 		r := &a.records[at]
 		i := a.m.instance(r.pod)
 		switch {
-		case !r.sealed && a.running[r.key] == nil:
+		case !r.sealed && (a.running[r.key] == nil || a.w.now > r.sealBy):
 			a.unfreeze(r.migration, r.pod)
 			return
 		case !r.sealed || i == nil || r.boots == a.m.boots && i.frozen && i.restarts == r.restarts:

@@ -11,6 +11,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -28,6 +29,7 @@ type planted struct {
 	remove      func(p *planted, object client.Object, next func() error) error
 	patch       func(p *planted, object client.Object, next func() error) error
 	statusPatch func(p *planted, object client.Object, next func() error) error
+	evict       func(p *planted, pod client.Object, eviction *policyv1.Eviction, next func() error) error
 	// unguarded drops the preconditions of deletions and evictions.
 	unguarded bool
 }
@@ -111,10 +113,19 @@ type plantedSub struct {
 }
 
 func (s *plantedSub) Create(ctx context.Context, object, sub client.Object, options ...client.SubResourceCreateOption) error {
-	if eviction, is := sub.(*policyv1.Eviction); is && s.p.unguarded && eviction.DeleteOptions != nil {
+	next := func() error { return s.SubResourceClient.Create(ctx, object, sub, options...) }
+	eviction, is := sub.(*policyv1.Eviction)
+	if is && s.p.unguarded && eviction.DeleteOptions != nil {
 		eviction.DeleteOptions.Preconditions = nil
 	}
-	return s.SubResourceClient.Create(ctx, object, sub, options...)
+	if is && s.p.evict != nil {
+		return s.p.evict(s.p, object, eviction, next)
+	}
+	return next()
+}
+
+func isDryRun(e *policyv1.Eviction) bool {
+	return e.DeleteOptions != nil && len(e.DeleteOptions.DryRun) > 0
 }
 
 // plant makes a Plant of a client.
@@ -336,6 +347,50 @@ var plants = []*Plant{
 			metav1.SetMetaDataAnnotation(&object.(*corev1.Pod).ObjectMeta, v1alpha1.RollbackBarrierAnnotation,
 				p.w.memory["barrier/"+string(object.GetUID())].GetAnnotations()[v1alpha1.RollbackBarrierAnnotation])
 		}
+	}}),
+	{Name: "a pod is frozen for longer than its liveness probe allows", IgnoreProbes: true},
+	{Name: "a pod whose seal was accepted stays frozen although its time is over", SourceTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskReportAndThaw && m.Status.Checkpoint.Step == v1alpha1.StepSeal && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed) {
+			return decide.TaskKeepFrozen
+		}
+		return task
+	}},
+	{Name: "the agent thaws processes that have continued elsewhere", SourceTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskKeepFrozen && m.Status.Checkpoint.Step == v1alpha1.StepRelease && movesProcesses(m) {
+			return decide.TaskThaw
+		}
+		return task
+	}},
+	{Name: "processes continue when they are restored, before the release", DestinationTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		d := m.Status.Checkpoint.Destination
+		if task == decide.TaskNone && movesProcesses(m) && m.Status.Checkpoint.Step == v1alpha1.StepSeal && d != nil && d.Phase == v1alpha1.DestinationRestored {
+			return decide.TaskRelease
+		}
+		return task
+	}},
+	{Name: "what processes were restored from is left, after they have continued", KeepImages: true},
+	plant("the Job counts a replacement whose processes are not restored", skips("untrack", func(p *planted, before, after client.Object) bool {
+		m := p.w.checks.migrationOf(types.UID(before.GetLabels()[v1alpha1.MigrationUIDLabel]))
+		return m != nil && meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack) == nil && dropsFinalizer(batchv1.JobTrackingFinalizer)(p, before, after)
+	}, withoutFinalizer(batchv1.JobTrackingFinalizer))),
+	plant("originals are deleted, and no budget is asked", planted{evict: func(p *planted, pod client.Object, eviction *policyv1.Eviction, _ func() error) error {
+		if isDryRun(eviction) {
+			return nil
+		}
+		return p.Client.Delete(context.Background(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.GetNamespace(), Name: pod.GetName()}})
+	}}),
+	plant("the budget is not asked before a pod is frozen", planted{evict: func(_ *planted, _ client.Object, eviction *policyv1.Eviction, next func() error) error {
+		if isDryRun(eviction) {
+			return nil
+		}
+		return next()
+	}}),
+	plant("an application has no time to save", planted{evict: func(_ *planted, _ client.Object, eviction *policyv1.Eviction, next func() error) error {
+		if eviction.DeleteOptions == nil {
+			eviction.DeleteOptions = &metav1.DeleteOptions{}
+		}
+		eviction.DeleteOptions.GracePeriodSeconds = new(int64)
+		return next()
 	}}),
 }
 

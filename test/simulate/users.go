@@ -287,16 +287,12 @@ func (w *world) endContainers(p *corev1.Pod, fails bool) {
 		return
 	}
 	i := w.instance(p.UID)
-	if i == nil || i.stage != running || i.frozen || i.m.isDown() {
+	if i == nil || i.stage != running || i.isStopped() || i.m.isDown() {
 		return
 	}
 	w.touch(i, "its containers ended by themselves")
 	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways {
-		i.restarts++
-		i.ready = false
-		i.change(func() { i.stage, i.runs = gated, false })
-		i.writeRunning(false)
-		i.later(w.between(100*time.Millisecond, 2*time.Second), gated, i.run)
+		i.restartContainer()
 		return
 	}
 	i.killed = fails
