@@ -210,7 +210,7 @@ func (w *world) deleteNamespace() {
 func (w *world) scaleOwner(to func(int32) int32, excuse string) {
 	if excuse != "" {
 		w.checks.excuseAll("the owner was " + excuse)
-	} else if w.scenario.own {
+	} else if w.scenario.own || w.scenario.mode == v1alpha1.CheckpointApplication {
 		return // two pods on two nodes cannot share the claim
 	}
 	switch o := w.topOwner().(type) {
