@@ -16,6 +16,11 @@ import (
 // taken over may end so: it has to end anyway.
 func (c *checker) livenessFailed(i *instance, p *corev1.Pod) {
 	if i.excused || i.held {
+		c.w.touch(i, "it was frozen, and its node agent could not thaw it")
+		if c.w.scenario.owner == ownedJob {
+			// The Job counts it, and may end all its pods.
+			c.excuseAll("a liveness probe ended a pod of the Job")
+		}
 		return
 	}
 	each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
@@ -53,8 +58,8 @@ func (c *checker) followBudget(b *policyv1.PodDisruptionBudget) {
 	}
 }
 
-// asksBudget wants that a pod is frozen only when its budget would let it go: one that is
-// frozen is disrupted.
+// asksBudget wants that a pod is frozen only when its budget would allow its eviction:
+// one that is frozen is disrupted.
 func (c *checker) asksBudget(before client.Object, m *v1alpha1.PodMigration) {
 	earlier, is := before.(*v1alpha1.PodMigration)
 	if !is || m.Status.Checkpoint == nil || m.Status.Original == nil || m.Status.Checkpoint.Step != v1alpha1.StepSeal ||

@@ -265,10 +265,19 @@ func (c *checker) claimLeaves(claim *corev1.PersistentVolumeClaim, why string) {
 		if l.touched == "" {
 			l.touched = why
 		}
-		if len(c.holders(l, claim)) == 0 {
+		if len(c.holders(l, claim)) == 0 || claim.Name == savedClaim && c.isEnding(l) {
 			c.excuse(l, why)
 		}
 	}
+}
+
+// isEnding reports whether the original of a lineage is about to end, and can only save to
+// the claim of its application.
+func (c *checker) isEnding(l *lineage) (ending bool) {
+	each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
+		ending = ending || m.Status.Original != nil && c.w.work.ofPod[m.Status.Original.UID] == l && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted)
+	})
+	return ending
 }
 
 func (c *checker) excuse(l *lineage, why string) {

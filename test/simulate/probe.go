@@ -56,7 +56,7 @@ func (p *prober) period() time.Duration {
 	return max(time.Duration(p.spec().PeriodSeconds)*time.Second, p.timeout())
 }
 
-// stopped is told when the container ceases to answer, or answers again.
+// stopped is called when the container ceases to answer, or answers again.
 func (p *prober) stopped(is bool) {
 	w := p.i.m.w
 	if !is {
