@@ -3,8 +3,6 @@ package simulate
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,8 +23,10 @@ type agent struct {
 	client client.Client
 	// records are the pods that it has frozen, on the disk of the node.
 	records []frozenRecord
-	// writers are the migrations whose copies it knows; a crash loses them.
+	// writers are the migrations whose copies it knows, with the restarts of the pod at the
+	// time, and readers those whose claims it has open. A crash loses them.
 	writers map[types.UID]int32
+	readers map[types.UID]bool
 	running map[types.NamespacedName]*process
 	due     map[types.NamespacedName]moment
 	again   map[types.NamespacedName]bool
@@ -40,9 +40,10 @@ type frozenRecord struct {
 	migration types.UID
 	pod       types.UID
 	attempt   int32
-	// until is when it must be thawed, unless a seal is accepted; sealed: there is a seal.
-	until  moment
-	sealed bool
+	// until is when it must be thawed, unless a seal is accepted; sealed: there is a seal,
+	// which must be complete at sealBy.
+	until, sealBy moment
+	sealed        bool
 	// boots and restarts are those of machine and pod when it was frozen.
 	boots    int
 	restarts int32
@@ -54,6 +55,8 @@ type frozenRecord struct {
 const (
 	lookAgain  = 300 * time.Millisecond
 	gcInterval = 5 * time.Second
+	// hangGrace is how long the work on a seal may take to notice that its time is over.
+	hangGrace = 2 * time.Second
 )
 
 // errNotWanted and errNoProcess are what the agent calls transient.
@@ -74,7 +77,7 @@ func newAgent(m *machine) *agent {
 }
 
 func (a *agent) forget() {
-	a.writers = map[types.UID]int32{}
+	a.writers, a.readers = map[types.UID]int32{}, map[types.UID]bool{}
 	a.running, a.due, a.again = map[types.NamespacedName]*process{}, map[types.NamespacedName]moment{}, map[types.NamespacedName]bool{}
 }
 
@@ -87,6 +90,7 @@ func (a *agent) hold(is bool) {
 
 // crash ends the agent; down keeps it so until start.
 func (a *agent) crash(down bool) {
+	a.m.excuseProbes()
 	for _, p := range a.running {
 		p.kill()
 	}
@@ -221,18 +225,6 @@ func (a *agent) serveSource(m *v1alpha1.PodMigration) (time.Duration, error) {
 	return 0, nil
 }
 
-func (a *agent) unfreeze(migration, pod types.UID) {
-	if i := a.m.instance(pod); i != nil && i.frozen {
-		i.change(func() { i.frozen = false })
-		a.w.say(a.name, "thaws %s", i.name)
-	}
-	a.removeRecord(migration)
-}
-
-func (a *agent) removeRecord(migration types.UID) {
-	a.records = slices.DeleteFunc(a.records, func(r frozenRecord) bool { return r.migration == migration })
-}
-
 func (a *agent) source(c *v1alpha1.CheckpointStatus) *v1alpha1.SourceReport {
 	if c.Source == nil || c.Source.Attempt != c.Attempt {
 		c.Source = &v1alpha1.SourceReport{Attempt: c.Attempt}
@@ -245,13 +237,46 @@ func (a *agent) measure(m *v1alpha1.PodMigration) error {
 	if err := a.while(m, a.w.between(10*time.Millisecond, time.Second)); err != nil {
 		return err
 	}
-	if i := a.m.instance(m.Status.Original.UID); i == nil || i.stage != running {
+	i := a.m.instance(m.Status.Original.UID)
+	if i == nil {
 		return errNoProcess
+	}
+	if err := a.moving(m, i); err != nil {
+		return a.failed(m, err)
+	}
+	if i.stage != running {
+		return errNoProcess
+	}
+	if movesProcesses(m) && a.w.scenario.immovable == failsToMeasure {
+		return a.fail(m, v1alpha1.ReportProcessNotMovable)
 	}
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Bytes, s.Files = v1alpha1.SourceMeasured, 1<<20, 1
 	})
+}
+
+func movesProcesses(m *v1alpha1.PodMigration) bool { return len(m.Status.Checkpoint.Processes) > 0 }
+
+// notPossible is a failure that will not pass by itself, with the reason to report.
+type notPossible struct{ reason string }
+
+func (f *notPossible) Error() string { return f.reason }
+
+// failed reports a failure that will not pass by itself, and returns any other.
+func (a *agent) failed(m *v1alpha1.PodMigration, failure error) error {
+	if f, is := errors.AsType[*notPossible](failure); is {
+		return a.fail(m, f.reason)
+	}
+	return failure
+}
+
+// moving wants the containers to run whose processes move.
+func (a *agent) moving(m *v1alpha1.PodMigration, i *instance) error {
+	if movesProcesses(m) && !i.runs {
+		return &notPossible{v1alpha1.ReportProcessNotMovable}
+	}
+	return nil
 }
 
 // while takes time, and ends with errNotWanted when the work is not wanted any more.
@@ -278,6 +303,11 @@ func (a *agent) original(m *v1alpha1.PodMigration) (*instance, *copied, error) {
 		return nil, nil, errNoProcess
 	}
 	carrier, i := a.m.instance(c.Carrier.UID), a.m.instance(m.Status.Original.UID)
+	if i != nil {
+		if err := a.moving(m, i); err != nil {
+			return nil, nil, err
+		}
+	}
 	if carrier == nil || carrier.stage != running || len(carrier.mounted) == 0 || i == nil || i.stage != running {
 		return nil, nil, errNoProcess
 	}
@@ -290,15 +320,15 @@ func (a *agent) copyWhileRunning(m *v1alpha1.PodMigration) error {
 	}
 	i, on, err := a.original(m)
 	if err != nil {
-		return err
+		return a.failed(m, err)
 	}
 	if a.w.now < a.w.full {
 		return a.fail(m, v1alpha1.ReportNoSpace)
 	}
 	i.settle()
 	on.pass++
-	on.work, on.sealed = i.volume, false
-	a.writers[m.UID] = m.Status.Checkpoint.Attempt
+	on.work, on.sealed, on.memory = i.volume, false, false
+	a.writers[m.UID] = i.restarts
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Pass, s.Bytes, s.Files = v1alpha1.SourceCopied, on.pass, 1<<20, 1
@@ -309,62 +339,6 @@ func (a *agent) fail(m *v1alpha1.PodMigration, reason string) error {
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
 		s.Phase, s.Reason, s.Message = v1alpha1.SourceFailed, reason, reason
-	})
-}
-
-// seal freezes the pod and makes the last copy, within half of what a pod may be frozen.
-func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
-	pod := m.Status.Original.UID
-	if wasFrozen {
-		a.unfreeze(m.UID, pod)
-	}
-	if _, _, err := a.original(m); err != nil {
-		return err
-	}
-	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
-		return err
-	}
-	before, _, err := a.original(m)
-	if err != nil {
-		return err
-	}
-	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
-	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
-		a.records = append(a.records, frozenRecord{
-			key: keyOf(m), migration: m.UID, pod: pod, attempt: m.Status.Checkpoint.Attempt,
-			until: a.w.now + m.Spec.Checkpoint.MaxFreeze(), boots: a.m.boots, restarts: before.restarts,
-		})
-		a.beginWatch()
-		before.change(func() { before.frozen = true })
-		a.w.say(a.name, "freezes %s at work %d", before.name, before.volume)
-		sealed.FrozenAt = a.microNow()
-	}
-	took := a.w.between(20*time.Millisecond, a.w.scenario.sealing)
-	limit := m.Spec.Checkpoint.MaxFreeze() / 2
-	if err := a.while(m, min(took, limit)); err != nil {
-		return err
-	}
-	if took > limit {
-		return a.fail(m, "FreezeTooLong")
-	}
-	i, on, err := a.original(m)
-	if err != nil {
-		return err
-	}
-	if a.w.now < a.w.full {
-		return a.fail(m, v1alpha1.ReportNoSpace)
-	}
-	if r := a.record(m.UID); r != nil {
-		r.sealed = true
-	}
-	i.settle()
-	on.pass++
-	on.work, on.sealed, on.digest = i.volume, true, fmt.Sprintf("sha256:%d", on.pass)
-	sealed.Pass, sealed.ManifestDigest, sealed.SealedAt = on.pass, on.digest, a.microNow()
-	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
-		report := *sealed
-		report.Attempt, report.Node = c.Attempt, a.m.node
-		c.Source = &report
 	})
 }
 

@@ -1,13 +1,128 @@
 package simulate
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
+
+// seal freezes the pod and makes the last copy, within half of what a pod may be frozen.
+// A pod whose seal has failed runs before that is reported.
+func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
+	pod := m.Status.Original.UID
+	if wasFrozen {
+		a.unfreeze(m.UID, pod)
+	}
+	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
+	if err := a.lastPass(m, sealed); err != nil {
+		a.unfreeze(m.UID, pod)
+		return a.failed(m, err)
+	}
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		report := *sealed
+		report.Attempt, report.Node = c.Attempt, a.m.node
+		c.Source = &report
+	})
+}
+
+func (a *agent) lastPass(m *v1alpha1.PodMigration, sealed *v1alpha1.SourceReport) error {
+	if _, _, err := a.original(m); err != nil {
+		return err
+	}
+	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
+		return err
+	}
+	before, _, err := a.original(m)
+	if err != nil {
+		return err
+	}
+	limit := m.Spec.Checkpoint.MaxFreeze()
+	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
+		if limit, err = a.freeze(m, before, sealed); err != nil {
+			return err
+		}
+	}
+	took := a.w.between(20*time.Millisecond, a.w.scenario.sealing)
+	if err := a.while(m, min(took, limit/2)); err != nil {
+		return err
+	}
+	i, on, err := a.original(m)
+	switch {
+	case err != nil:
+		return err
+	case m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive && a.record(m.UID) == nil:
+		return errNotWanted // thawed, since it took too long
+	case took > limit/2:
+		return &notPossible{v1alpha1.ReportFreezeTooLong}
+	case movesProcesses(m) && a.w.scenario.immovable == failsToDump:
+		return &notPossible{v1alpha1.ReportProcessNotMovable}
+	case a.w.now < a.w.full:
+		return &notPossible{v1alpha1.ReportNoSpace}
+	}
+	if r := a.record(m.UID); r != nil {
+		r.sealed = true
+	}
+	i.settle()
+	on.pass++
+	on.work, on.sealed, on.digest = i.volume, true, fmt.Sprintf("sha256:%d", on.pass)
+	on.memory, on.process = movesProcesses(m), i.volume
+	sealed.Pass, sealed.ManifestDigest, sealed.SealedAt = on.pass, on.digest, a.microNow()
+	return nil
+}
+
+// freeze freezes a pod, and returns how long it may stay so: by the request, and by its
+// probes.
+func (a *agent) freeze(m *v1alpha1.PodMigration, i *instance, sealed *v1alpha1.SourceReport) (time.Duration, error) {
+	limit := m.Spec.Checkpoint.MaxFreeze()
+	p, err := a.pod(m.Namespace, m.Status.Original)
+	switch {
+	case err != nil:
+		return 0, err
+	case p == nil || i.stage != running:
+		return 0, errNoProcess
+	}
+	bound, container := containers.FreezeBound(p)
+	if a.w.plant != nil && a.w.plant.IgnoreProbes {
+		container = ""
+	}
+	if container != "" && bound < limit {
+		limit = bound
+	}
+	restarts, isKnown := a.writers[m.UID]
+	switch {
+	case limit == 0:
+		return 0, &notPossible{v1alpha1.ReportFreezeTooLong}
+	case movesProcesses(m) && isKnown && restarts != i.restarts:
+		return 0, &notPossible{v1alpha1.ReportProcessNotMovable}
+	}
+	a.records = append(a.records, frozenRecord{
+		key: keyOf(m), migration: m.UID, pod: i.pod, attempt: m.Status.Checkpoint.Attempt,
+		until: a.w.now + limit, sealBy: a.w.now + limit/2 + hangGrace, boots: a.m.boots, restarts: i.restarts,
+	})
+	a.beginWatch()
+	i.change(func() { i.frozen = true })
+	a.w.say(a.name, "freezes %s at work %d", i.name, i.volume)
+	sealed.FrozenAt = a.microNow()
+	return limit, nil
+}
+
+func (a *agent) unfreeze(migration, pod types.UID) {
+	if i := a.m.instance(pod); i != nil && i.frozen {
+		i.change(func() { i.frozen = false })
+		a.w.say(a.name, "thaws %s", i.name)
+	}
+	a.removeRecord(migration)
+}
+
+func (a *agent) removeRecord(migration types.UID) {
+	a.records = slices.DeleteFunc(a.records, func(r frozenRecord) bool { return r.migration == migration })
+}
 
 // kill ends a frozen pod, whose processes take no other step.
 func (a *agent) kill(migration, pod types.UID) {
@@ -49,7 +164,7 @@ func (a *agent) watch() {
 		r := &a.records[at]
 		i := a.m.instance(r.pod)
 		switch {
-		case !r.sealed && a.running[r.key] == nil:
+		case !r.sealed && (a.running[r.key] == nil || a.w.now > r.sealBy):
 			a.unfreeze(r.migration, r.pod)
 			return
 		case !r.sealed || i == nil || r.boots == a.m.boots && i.frozen && i.restarts == r.restarts:

@@ -84,6 +84,12 @@ func (w *world) countPods() (count int) {
 			count++
 		}
 	})
+	for _, at := range w.gone {
+		// The quota controller counts later what is gone; what is created counts at once.
+		if w.now-at < w.scenario.quotaLag {
+			count++
+		}
+	}
 	return count
 }
 
@@ -95,6 +101,8 @@ func isTerminal(p *corev1.Pod) bool {
 type preconditions struct {
 	uid     *string
 	version *string
+	// grace is what an eviction asks for, in seconds.
+	grace *int64
 }
 
 func (p preconditions) check(stored client.Object) error {

@@ -9,6 +9,7 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -87,7 +88,14 @@ func (c *apiClient) Get(_ context.Context, key client.ObjectKey, into client.Obj
 			copyInto(stored, pod)
 			return toPlain(pod, object)
 		}
+		if class, is := into.(*nodev1.RuntimeClass); is && key.Name == v1alpha1.ProcessRuntimeClass {
+			class.Name, class.Handler = key.Name, v1alpha1.ProcessRuntimeClass
+			return nil
+		}
 		k := kindOf(into)
+		if k == kinds {
+			return errNotModelled
+		}
 		stored := c.w.get(k, key.Namespace, key.Name)
 		if stored == nil {
 			return notFound(k, key.Name)
@@ -263,8 +271,10 @@ func (s *subResource) Create(_ context.Context, object, sub client.Object, _ ...
 		return errNotModelled
 	}
 	o := ptr.Deref(eviction.DeleteOptions, metav1.DeleteOptions{})
+	p := preconditionsOf(o.Preconditions)
+	p.grace = o.GracePeriodSeconds
 	return s.c.w.call("evict "+object.GetName(), func() error {
-		return s.c.w.evict(object.GetNamespace(), object.GetName(), preconditionsOf(o.Preconditions), slices.Contains(o.DryRun, metav1.DryRunAll))
+		return s.c.w.evict(object.GetNamespace(), object.GetName(), p, slices.Contains(o.DryRun, metav1.DryRunAll))
 	})
 }
 

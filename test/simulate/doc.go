@@ -11,11 +11,12 @@
 //   - store.go, apiserver.go, eviction.go and client.go are the API server, as far as
 //     a client can tell: resourceVersions, preconditions, finalizers, grace periods,
 //     dry runs, admission, quotas, budgets;
-//   - garbage.go, replicaset.go, job.go, statefulset.go, scheduler.go, kubelet.go and
-//     nodes.go are what acts on the objects of Kubernetes;
-//   - leader.go, agent.go and webhook.go drive the product;
-//   - scenario.go and disturbance.go draw, users.go does what users do;
-//   - invariants.go says what must never be, and what must be in the end;
+//   - garbage.go, replicaset.go, job.go, jobpolicy.go, statefulset.go, scheduler.go,
+//     kubelet.go, probe.go and nodes.go are what acts on the objects of Kubernetes;
+//   - leader.go, agent.go and webhook.go drive the product, memory.go is what it carries
+//     of processes and applications;
+//   - scenario.go, special.go and disturbance.go draw, users.go does what users do;
+//   - invariants.go and effects.go say what must never be, final.go what must be in the end;
 //   - run.go runs a seed, shrink.go drops from a run that failed what it does not need.
 //
 // What a container works at is counted: a working pod increases a number on its

@@ -1,14 +1,18 @@
 package simulate
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // evict does what the Eviction API does (k8s.io/kubernetes/pkg/registry/core/pod/storage,
@@ -31,7 +35,9 @@ func (w *world) evict(namespace, name string, p preconditions, dryRun bool) erro
 			setPodCondition(pod, corev1.DisruptionTarget, corev1.ConditionTrue, "EvictionByEvictionAPI", w.stamp())
 		})
 	}
-	return w.delete(pods, namespace, name, preconditions{uid: p.uid}, nil, false)
+	w.evicting = pod.UID
+	defer func() { w.evicting = "" }()
+	return w.delete(pods, namespace, name, preconditions{uid: p.uid}, p.grace, false)
 }
 
 func canIgnoreBudget(pod *corev1.Pod) bool {
@@ -91,36 +97,108 @@ func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 // disruptionTimeout is how long an eviction counts that deleted no pod.
 const disruptionTimeout = 2 * time.Minute
 
-// countBudgets does what the disruption controller does.
+// countBudgets lets the disruption controller count, late in some scenarios.
 func (w *world) countBudgets() {
-	each(w.store, budgets, func(b *policyv1.PodDisruptionBudget) {
-		disrupted := map[string]metav1.Time{}
-		healthy := int32(0)
-		expected := int32(0)
-		each(w.store, pods, func(p *corev1.Pod) {
-			if p.Namespace != b.Namespace || !selects(b.Spec.Selector, p.Labels) || isTerminal(p) {
-				return
-			}
-			expected++
-			if since, is := b.Status.DisruptedPods[p.Name]; is && p.DeletionTimestamp == nil && w.clock().Sub(since.Time) < disruptionTimeout {
-				disrupted[p.Name] = since
-				return
-			}
-			if p.DeletionTimestamp == nil && isPodReady(p) {
-				healthy++
-			}
+	lag := w.scenario.budgetLag
+	switch {
+	case lag == 0:
+		each(w.store, budgets, w.countBudget)
+	case !w.budgetsDue && len(w.byKind[budgets]) > 0:
+		w.budgetsDue = true
+		w.after(w.between(0, lag), func() {
+			w.budgetsDue = false
+			w.as("disruption", func() { each(w.store, budgets, w.countBudget) })
 		})
-		desired := b.Spec.MinAvailable.IntVal
-		change(w, b, true, func(b *policyv1.PodDisruptionBudget) {
-			b.Status = policyv1.PodDisruptionBudgetStatus{
-				ObservedGeneration: b.Generation, CurrentHealthy: healthy, DesiredHealthy: desired, ExpectedPods: expected,
-				DisruptionsAllowed: max(0, healthy-desired), DisruptedPods: disrupted,
-			}
-			if len(disrupted) == 0 {
-				b.Status.DisruptedPods = nil
-			}
-		})
+	}
+}
+
+// countBudget does what the disruption controller does
+// (k8s.io/kubernetes/pkg/controller/disruption at 1.35.4, trySync).
+func (w *world) countBudget(b *policyv1.PodDisruptionBudget) {
+	var covered []*corev1.Pod
+	disrupted, healthy := map[string]metav1.Time{}, int32(0)
+	each(w.store, pods, func(p *corev1.Pod) {
+		if p.Namespace != b.Namespace || !selects(b.Spec.Selector, p.Labels) {
+			return
+		}
+		covered = append(covered, p)
+		if since, is := b.Status.DisruptedPods[p.Name]; is && p.DeletionTimestamp == nil && w.clock().Sub(since.Time) < disruptionTimeout {
+			disrupted[p.Name] = since
+			return
+		}
+		if p.DeletionTimestamp == nil && isPodReady(p) {
+			healthy++
+		}
 	})
+	expected, desired, err := w.expectedPods(b, covered)
+	change(w, b, true, func(b *policyv1.PodDisruptionBudget) {
+		if err != nil {
+			// failSafe
+			b.Status.DisruptionsAllowed = 0
+			return
+		}
+		b.Status = policyv1.PodDisruptionBudgetStatus{
+			ObservedGeneration: b.Generation, CurrentHealthy: healthy, DesiredHealthy: desired, ExpectedPods: expected,
+			DisruptionsAllowed: max(0, healthy-desired), DisruptedPods: disrupted,
+		}
+		if expected <= 0 {
+			b.Status.DisruptionsAllowed = 0
+		}
+		if len(disrupted) == 0 {
+			b.Status.DisruptedPods = nil
+		}
+	})
+}
+
+// expectedPods is how many pods a budget expects, and how many must be healthy
+// (getExpectedPodCount).
+func (w *world) expectedPods(b *policyv1.PodDisruptionBudget, covered []*corev1.Pod) (expected, desired int32, err error) {
+	if least := b.Spec.MinAvailable; b.Spec.MaxUnavailable == nil && least.Type == intstr.Int {
+		return int32(len(covered)), least.IntVal, nil
+	}
+	if expected, err = w.expectedScale(covered); err != nil {
+		return 0, 0, err
+	}
+	of := b.Spec.MinAvailable
+	if b.Spec.MaxUnavailable != nil {
+		of = b.Spec.MaxUnavailable
+	}
+	number, err := intstr.GetScaledValueFromIntOrPercent(of, int(expected), true)
+	if b.Spec.MaxUnavailable != nil {
+		return expected, max(0, expected-int32(number)), err
+	}
+	return expected, int32(number), err
+}
+
+// expectedScale adds up what the controllers of the pods want (getExpectedScale). Pods
+// that nothing controls do not count, and those of a Job are an error: it has no scale.
+func (w *world) expectedScale(covered []*corev1.Pod) (sum int32, err error) {
+	seen := map[types.UID]bool{}
+	for _, p := range covered {
+		c := metav1.GetControllerOf(p)
+		if c == nil || seen[c.UID] {
+			continue
+		}
+		seen[c.UID] = true
+		switch owner := w.byUID[c.UID].(type) {
+		case *appsv1.ReplicaSet:
+			scale := *owner.Spec.Replicas
+			if above := metav1.GetControllerOf(owner); above != nil {
+				d, is := w.byUID[above.UID].(*appsv1.Deployment)
+				if !is || seen[d.UID] {
+					continue
+				}
+				seen[d.UID] = true
+				scale = *d.Spec.Replicas
+			}
+			sum += scale
+		case *appsv1.StatefulSet:
+			sum += *owner.Spec.Replicas
+		default:
+			return 0, fmt.Errorf("found no controllers for pod %q", p.Name)
+		}
+	}
+	return sum, nil
 }
 
 func isPodReady(pod *corev1.Pod) bool {

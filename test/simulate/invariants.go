@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,6 +30,9 @@ const (
 	ItEnds Invariant = "ItEnds"
 	// OnlyOurs: nothing that is not ours is deleted, owned or written.
 	OnlyOurs Invariant = "OnlyOurs"
+	// NoSideEffect: no liveness probe ends an original because it was frozen, no Job
+	// counts a pod that was moved as a failure, and no budget is passed by.
+	NoSideEffect Invariant = "NoSideEffect"
 )
 
 // Violation is what broke a promise.
@@ -47,6 +51,8 @@ type checker struct {
 	w *world
 	// deletedBy is who began the deletion of a pod.
 	deletedBy map[types.UID]string
+	// forbids is since when a budget has allowed no eviction.
+	forbids map[types.UID]moment
 }
 
 func (c *checker) violated(invariant Invariant, format string, arguments ...any) {
@@ -71,6 +77,10 @@ func (c *checker) wrote(actor string, before, after client.Object) {
 		if was, _ := before.(*v1alpha1.PodMigration); m.Spec.RecoverFrom != "" && m.Status.Phase == v1alpha1.PhaseSucceeded && was != nil && !was.Status.Phase.IsFinished() {
 			c.recovered(m)
 		}
+		c.asksBudget(before, m)
+	}
+	if b, is := after.(*policyv1.PodDisruptionBudget); is {
+		c.followBudget(b)
 	}
 	if claim, is := before.(*corev1.PersistentVolumeClaim); is && (after == nil || after.GetDeletionTimestamp() != nil && before.GetDeletionTimestamp() == nil) {
 		c.claimGoes(actor, claim)
@@ -94,8 +104,11 @@ func (c *checker) follow(m *v1alpha1.PodMigration) {
 	}
 	h, cp := m.Status.Handover, m.Status.Checkpoint
 	switch mode := m.CheckpointMode(); {
-	case cp.Carries() && mode == v1alpha1.CheckpointFrozen:
+	case cp.Carries() && (mode == v1alpha1.CheckpointFrozen || mode == v1alpha1.CheckpointProcess), mode == v1alpha1.CheckpointApplication:
 		l.mustKeep, l.alone = true, true
+	case mode == v1alpha1.CheckpointFrozen && cp.FallbackReason != "" && c.w.scenario.memoryOnly():
+		c.excuse(l, "mode Frozen: the request takes a fresh start for its memory")
+		l.mustKeep, l.alone = false, false
 	case c.w.scenario.scratch && !l.mustKeep && h != nil:
 		// Who moves a pod in another mode accepts that work is lost.
 		if l.excused == "" {
@@ -103,7 +116,7 @@ func (c *checker) follow(m *v1alpha1.PodMigration) {
 		}
 	}
 	// What an owner wants counts as long as there is one.
-	wantsOne := c.w.scenario.owner == ownedDeployment && c.w.scenario.recreate || c.w.scenario.owner == ownedJob && c.w.scenario.replaceFailed
+	wantsOne := c.w.scenario.owner == ownedDeployment && c.w.scenario.recreate || c.w.scenario.owner == ownedJob && (c.w.scenario.replaceFailed || c.w.scenario.failurePolicy != nil)
 	if h != nil && h.Order == v1alpha1.OrderStopFirst || wantsOne && !c.w.orphaned {
 		l.alone = true
 	}
@@ -147,6 +160,9 @@ func (c *checker) holders(l *lineage, without any) (found []string) {
 		// A finalizer of the migration keeps one that a user has deleted.
 		if any(claim) == without || claim.DeletionTimestamp != nil && !slices.Contains(claim.Finalizers, v1alpha1.CheckpointFinalizer) {
 			return
+		}
+		if saved, has := c.w.work.saved[claim.UID]; has && saved >= l.acknowledged {
+			found = append(found, "claim "+claim.Name)
 		}
 		each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
 			on := c.w.work.copyOf(claim.UID, m.UID)
@@ -252,10 +268,19 @@ func (c *checker) claimLeaves(claim *corev1.PersistentVolumeClaim, why string) {
 		if l.touched == "" {
 			l.touched = why
 		}
-		if len(c.holders(l, claim)) == 0 {
+		if len(c.holders(l, claim)) == 0 || claim.Name == savedClaim && c.isEnding(l) {
 			c.excuse(l, why)
 		}
 	}
+}
+
+// isEnding reports whether the original of a lineage is about to end, and can only save to
+// the claim of its application.
+func (c *checker) isEnding(l *lineage) (ending bool) {
+	each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
+		ending = ending || m.Status.Original != nil && c.w.work.ofPod[m.Status.Original.UID] == l && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted)
+	})
+	return ending
 }
 
 func (c *checker) excuse(l *lineage, why string) {
@@ -290,6 +315,7 @@ func (c *checker) wroteByUs(before, after client.Object) {
 	case *corev1.Pod:
 		if after != nil && before != nil && before.GetDeletionTimestamp() == nil && after.GetDeletionTimestamp() != nil {
 			c.originalGoes(object)
+			c.isEvicted(object)
 		}
 		if !c.isOurPod(object) {
 			c.violated(OnlyOurs, "%s writes %s, which has to do with no migration", c.w.actor, describe(object))

@@ -115,9 +115,8 @@ func (w *world) countJob(job *batchv1.Job) jobCount {
 }
 
 func (w *world) syncJob(job *batchv1.Job) {
-	if finished := slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
-		return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
-	}); finished {
+	if hasJobCondition(job.Status.Conditions, batchv1.JobComplete) || hasJobCondition(job.Status.Conditions, batchv1.JobFailed) {
+		w.expireJob(job)
 		// A finished Job tracks nothing any more (handleSingleOrphanPod).
 		for _, p := range w.claimPods(job, job.Spec.Selector, "batch/v1", tracked) {
 			w.untrack(p)
@@ -127,7 +126,11 @@ func (w *world) syncJob(job *batchv1.Job) {
 	c := w.countJob(job)
 	status := job.Status.DeepCopy()
 	w.flushUncounted(job, status, c.pods)
-	if len(c.failed) > 0 {
+	if status.StartTime == nil && !*job.Spec.Suspend {
+		status.StartTime = ptr.To(w.stamp())
+	}
+	counted := w.countedFailures(job, c.failed)
+	if counted > 0 {
 		w.jobPause[job.UID] = w.now + jobBackoff<<min(int(status.Failed), 5)
 		w.at(w.jobPause[job.UID], w.wakeModels)
 	}
@@ -135,26 +138,39 @@ func (w *world) syncJob(job *batchv1.Job) {
 		status.UncountedTerminatedPods.Succeeded = append(status.UncountedTerminatedPods.Succeeded, p.UID)
 	}
 	for _, p := range c.failed {
-		status.UncountedTerminatedPods.Failed = append(status.UncountedTerminatedPods.Failed, p.UID)
+		if _, counts := matchFailurePolicy(job.Spec.PodFailurePolicy, p); counts {
+			status.UncountedTerminatedPods.Failed = append(status.UncountedTerminatedPods.Failed, p.UID)
+		} else {
+			w.untrack(p)
+		}
 	}
 	succeeded := int(status.Succeeded) + len(status.UncountedTerminatedPods.Succeeded)
 	failed := int(status.Failed) + len(status.UncountedTerminatedPods.Failed)
 	active := len(c.active)
 	satisfied := w.owned.flying[job.UID] == 0
+	w.failJob(job, status, c, failed)
+	target := hasJobCondition(status.Conditions, batchv1.JobFailureTarget)
+	isCounted := len(status.UncountedTerminatedPods.Failed)+len(status.UncountedTerminatedPods.Succeeded) == 0
 	switch {
-	case failed > int(*job.Spec.BackoffLimit):
+	case target:
 		for _, p := range c.active {
 			w.deleteJobPod(p, false)
 		}
-		setJobCondition(status, batchv1.JobFailureTarget, true, w.stamp())
-		if len(status.UncountedTerminatedPods.Failed)+len(status.UncountedTerminatedPods.Succeeded) == 0 && satisfied && active == 0 {
+		if isCounted && satisfied && active == 0 && c.terminating == 0 {
 			setJobCondition(status, batchv1.JobFailed, true, w.stamp())
 		}
 	case satisfied && job.DeletionTimestamp == nil:
 		active = w.manageJob(job, c, succeeded)
+		wasSuspended := hasJobCondition(status.Conditions, batchv1.JobSuspended)
 		setJobCondition(status, batchv1.JobSuspended, *job.Spec.Suspend, w.stamp())
-		if succeeded >= int(*job.Spec.Completions) && active == 0 && len(status.UncountedTerminatedPods.Succeeded) == 0 {
-			setJobCondition(status, batchv1.JobComplete, true, w.stamp())
+		if wasSuspended && !*job.Spec.Suspend {
+			status.StartTime = ptr.To(w.stamp())
+		}
+		if succeeded >= int(*job.Spec.Completions) && active == 0 && isCounted {
+			setJobCondition(status, batchv1.JobSuccessCriteriaMet, true, w.stamp())
+			if c.terminating == 0 {
+				setJobCondition(status, batchv1.JobComplete, true, w.stamp())
+			}
 		}
 	}
 	status.Active, status.Terminating = int32(active), ptr.To(int32(c.terminating))

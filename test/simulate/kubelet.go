@@ -140,11 +140,17 @@ func (i *instance) awaitGate() {
 	})
 }
 
-// run starts the main containers.
+// run starts the main containers, or has their processes restored.
 func (i *instance) run() {
+	if i.images != nil {
+		i.awaitImages(i.m.w.now + restorePatience)
+		return
+	}
+	i.beginWork()
 	w := i.m.w
 	i.change(func() { i.stage, i.runs = running, true })
 	w.say(i.m.actor, "starts the containers of %s at work %d", i.name, i.volume)
+	i.startProbe()
 	i.writeRunning(false)
 	i.later(w.between(200*time.Millisecond, 3*time.Second), running, i.becomeReady)
 }
@@ -155,7 +161,8 @@ func (i *instance) writeRunning(ready bool) {
 		return
 	}
 	w := i.m.w
-	i.ready, i.wasReady = ready, i.wasReady || ready
+	// To the kubelet processes that are stopped are ready, where nothing probes them.
+	i.ready, i.wasReady = ready, i.wasReady || ready && !i.held
 	status := corev1.ConditionFalse
 	if ready {
 		status = corev1.ConditionTrue
@@ -183,7 +190,7 @@ func (i *instance) becomeReady() {
 	if i.ready {
 		return
 	}
-	if i.frozen {
+	if i.frozen || i.held && i.probe != nil {
 		i.later(time.Second, running, i.becomeReady)
 		return
 	}
@@ -197,6 +204,7 @@ func (i *instance) terminate(p *corev1.Pod) {
 	w := i.m.w
 	wasRunning := i.stage == running
 	i.stage = ending
+	i.grace = ptr.Deref(p.DeletionGracePeriodSeconds, 0)
 	grace := time.Duration(ptr.Deref(p.DeletionGracePeriodSeconds, 0)) * time.Second
 	if !wasRunning {
 		w.after(w.between(10*time.Millisecond, 300*time.Millisecond), i.stop)
@@ -213,8 +221,15 @@ func (i *instance) awaitEnd(needs, kill moment) {
 		switch {
 		case i.stage != ending:
 		case i.m.off:
+			i.losesMemory("its node went off while it saved")
 			i.stop()
-		case i.killed, w.now >= kill && !i.m.cut && !(i.frozen && w.scenario.cgroupV1), !i.frozen && w.now >= needs:
+		case !i.killed && !i.isStopped() && w.now >= needs:
+			i.save()
+			i.stop()
+		case i.killed, w.now >= kill && !i.m.cut && !(i.frozen && w.scenario.cgroupV1):
+			if i.grace >= w.scenario.grace {
+				i.losesMemory("its application did not save within its grace period")
+			}
 			i.stop()
 		default:
 			i.awaitEnd(needs, kill)
@@ -229,7 +244,7 @@ func (i *instance) stop() {
 	}
 	w := i.m.w
 	wasRunning := i.ready
-	i.change(func() { i.stage, i.mounted, i.frozen, i.runs = ended, nil, false, false })
+	i.change(func() { i.stage, i.mounted, i.frozen, i.held, i.runs = ended, nil, false, false, false })
 	w.say(i.m.actor, "has ended the containers of %s at work %d", i.name, i.volume)
 	i.reportEnd(wasRunning)
 }
@@ -268,10 +283,19 @@ func (i *instance) writeEnd(p *corev1.Pod, wasRunning bool) {
 		exit = 0
 		p.Status.Phase = corev1.PodSucceeded
 	}
+	for at := range p.Status.InitContainerStatuses {
+		// The gate ends with 1 when it is asked to.
+		if s := &p.Status.InitContainerStatuses[at]; s.State.Running != nil {
+			s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, FinishedAt: now}}
+		}
+	}
 	for at := range p.Status.ContainerStatuses {
 		s := &p.Status.ContainerStatuses[at]
 		s.Ready = false
-		s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: exit, FinishedAt: now}}
+		// One that never started in a pod that was not initialised stays as it is.
+		if s.State.Waiting == nil || s.State.Waiting.Reason != "PodInitializing" {
+			s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: exit, FinishedAt: now}}
+		}
 	}
 	setPodCondition(p, corev1.PodReady, corev1.ConditionFalse, "", now)
 }

@@ -56,16 +56,26 @@ type instance struct {
 	// cleaned: its containers have ended, and what it had is unmounted.
 	cleaned  bool
 	restarts int32
+	// grace is what a pod that ends was given, in seconds.
+	grace int64
 	// volume is what is on the emptyDirs, as of since.
 	volume int64
 	since  moment
 	// ready is the condition Ready; wasReady that it was once.
 	ready, wasReady bool
+	// images are what its processes are to be restored from; nil for a pod that starts
+	// afresh. held: they are restored, and stopped until the release.
+	images *images
+	held   bool
+	// probe is the liveness probe of the main container; nil without one. excused: it may
+	// fail, since the agent of the node could not do anything about it.
+	probe   *prober
+	excused bool
 }
 
 // makesProgress reports whether the main containers run and take steps.
 func (i *instance) makesProgress() bool {
-	return i.lineage != nil && i.runs && i.stage < ended && !i.frozen && !i.m.off
+	return i.lineage != nil && i.runs && i.stage < ended && !i.frozen && !i.held && !i.m.off
 }
 
 func (i *instance) String() string {
@@ -94,10 +104,17 @@ func (i *instance) settle() {
 // change lets something happen to an instance: what it worked at until then is counted.
 func (i *instance) change(edit func()) {
 	i.settle()
+	wasStopped := i.isStopped()
 	edit()
 	i.since = i.m.w.now
+	if isStopped := i.isStopped(); isStopped != wasStopped && i.probe != nil {
+		i.probe.stopped(isStopped)
+	}
 	i.m.w.checks.workChanged(i)
 }
+
+// isStopped reports whether the containers run, and answer nothing.
+func (i *instance) isStopped() bool { return i.runs && (i.frozen || i.held) }
 
 func (m *machine) isDown() bool { return m.cut || m.off }
 

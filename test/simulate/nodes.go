@@ -6,6 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 const nodeActor = "nodes"
@@ -18,8 +20,11 @@ const (
 	evictAfter    = 300 * time.Second
 )
 
-func (w *world) addNode(name string, milli int64) {
+func (w *world) addNode(name string, milli int64, carriesProcesses bool) {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{}}}
+	if carriesProcesses {
+		n.Labels[v1alpha1.ProcessNodeLabel] = "true"
+	}
 	n.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milli, resource.DecimalSI)}
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: w.stamp()}}
 	w.as("setup", func() { _ = w.create(n, false) })
@@ -36,6 +41,7 @@ func (m *machine) goDown(off bool, back time.Duration) {
 	}
 	m.downSince = w.now
 	since := w.now
+	m.excuseProbes()
 	if off {
 		for _, i := range m.instances {
 			i.change(func() {})
@@ -53,6 +59,13 @@ func (m *machine) goDown(off bool, back time.Duration) {
 	w.after(notReadyAfter, func() { m.becomeNotReady(since) })
 	w.after(notReadyAfter+evictAfter, func() { m.evictAll(since) })
 	w.after(back, m.comeBack)
+}
+
+// excuseProbes says of what is frozen that its agent cannot thaw it in time.
+func (m *machine) excuseProbes() {
+	for _, i := range m.instances {
+		i.excused = true
+	}
 }
 
 func (m *machine) becomeNotReady(since moment) {
@@ -149,7 +162,8 @@ func (i *instance) reboot() {
 	case initializing, gated, running:
 		i.restarts++
 		i.ready = false
-		i.change(func() { i.stage, i.runs = initializing, false })
+		i.processesEnd()
+		i.change(func() { i.stage, i.runs, i.held = initializing, false, false })
 		i.later(i.m.w.between(time.Second, 3*time.Second), initializing, i.initialize)
 	case ending:
 		i.stop()

@@ -11,6 +11,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -28,6 +29,7 @@ type planted struct {
 	remove      func(p *planted, object client.Object, next func() error) error
 	patch       func(p *planted, object client.Object, next func() error) error
 	statusPatch func(p *planted, object client.Object, next func() error) error
+	evict       func(p *planted, pod client.Object, eviction *policyv1.Eviction, next func() error) error
 	// unguarded drops the preconditions of deletions and evictions.
 	unguarded bool
 }
@@ -111,10 +113,19 @@ type plantedSub struct {
 }
 
 func (s *plantedSub) Create(ctx context.Context, object, sub client.Object, options ...client.SubResourceCreateOption) error {
-	if eviction, is := sub.(*policyv1.Eviction); is && s.p.unguarded && eviction.DeleteOptions != nil {
+	next := func() error { return s.SubResourceClient.Create(ctx, object, sub, options...) }
+	eviction, is := sub.(*policyv1.Eviction)
+	if is && s.p.unguarded && eviction.DeleteOptions != nil {
 		eviction.DeleteOptions.Preconditions = nil
 	}
-	return s.SubResourceClient.Create(ctx, object, sub, options...)
+	if is && s.p.evict != nil {
+		return s.p.evict(s.p, object, eviction, next)
+	}
+	return next()
+}
+
+func isDryRun(e *policyv1.Eviction) bool {
+	return e.DeleteOptions != nil && len(e.DeleteOptions.DryRun) > 0
 }
 
 // plant makes a Plant of a client.
@@ -337,6 +348,50 @@ var plants = []*Plant{
 				p.w.memory["barrier/"+string(object.GetUID())].GetAnnotations()[v1alpha1.RollbackBarrierAnnotation])
 		}
 	}}),
+	{Name: "a pod is frozen for longer than its liveness probe allows", IgnoreProbes: true},
+	{Name: "a pod whose seal was accepted stays frozen although its time is over", SourceTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskReportAndThaw && m.Status.Checkpoint.Step == v1alpha1.StepSeal && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed) {
+			return decide.TaskKeepFrozen
+		}
+		return task
+	}},
+	{Name: "the agent thaws processes that have continued elsewhere", SourceTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskKeepFrozen && m.Status.Checkpoint.Step == v1alpha1.StepRelease && movesProcesses(m) {
+			return decide.TaskThaw
+		}
+		return task
+	}},
+	{Name: "processes continue when they are restored, before the release", DestinationTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		d := m.Status.Checkpoint.Destination
+		if task == decide.TaskNone && movesProcesses(m) && m.Status.Checkpoint.Step == v1alpha1.StepSeal && d != nil && d.Phase == v1alpha1.DestinationRestored {
+			return decide.TaskRelease
+		}
+		return task
+	}},
+	{Name: "what processes were restored from is left, after they have continued", KeepImages: true},
+	plant("the Job counts a replacement whose processes are not restored", skips("untrack", func(p *planted, before, after client.Object) bool {
+		m := p.w.checks.migrationOf(types.UID(before.GetLabels()[v1alpha1.MigrationUIDLabel]))
+		return m != nil && meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack) == nil && dropsFinalizer(batchv1.JobTrackingFinalizer)(p, before, after)
+	}, withoutFinalizer(batchv1.JobTrackingFinalizer))),
+	plant("originals are deleted, and no budget is asked", planted{evict: func(p *planted, pod client.Object, eviction *policyv1.Eviction, _ func() error) error {
+		if isDryRun(eviction) {
+			return nil
+		}
+		return p.Client.Delete(context.Background(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.GetNamespace(), Name: pod.GetName()}})
+	}}),
+	plant("the budget is not asked before a pod is frozen", planted{evict: func(_ *planted, _ client.Object, eviction *policyv1.Eviction, next func() error) error {
+		if isDryRun(eviction) {
+			return nil
+		}
+		return next()
+	}}),
+	plant("an application has no time to save", planted{evict: func(_ *planted, _ client.Object, eviction *policyv1.Eviction, next func() error) error {
+		if eviction.DeleteOptions == nil {
+			eviction.DeleteOptions = &metav1.DeleteOptions{}
+		}
+		eviction.DeleteOptions.GracePeriodSeconds = new(int64)
+		return next()
+	}}),
 }
 
 // foundBy are the seeds that are known to find the plants: how many seeds each took, from
@@ -344,7 +399,7 @@ var plants = []*Plant{
 var foundBy = map[string]uint64{
 	"the agent thaws an original when its replacement is released":              14,
 	"the agent thaws a frozen original that was evicted, instead of killing it": 14,
-	"the agent thaws without a report":                                          85,
+	"the agent thaws without a report":                                          22,
 	"the agent thaws while the seal is looked at":                               14,
 	"the gate is opened when the state is restored, before the release":         2,
 	"the sealed claim is deleted when a migration fails after its commitment":   376,
@@ -352,19 +407,28 @@ var foundBy = map[string]uint64{
 	"the placeholder is left":                                                   1,
 	"the carrier is left":                                                       2,
 	"the replacement is left by a rollback":                                     3,
-	"the claim is left by a rollback":                                           24,
-	"the Job counts the pod that a rollback discards":                           60,
-	"the original is evicted before the replacement is ready":                   14,
-	"the claim is never owned by the replacement":                               2,
-	"the barrier of a rollback is not written":                                  243,
+	"the claim is left by a rollback":                                           22,
+	"the Job counts the pod that a rollback discards":                           20,
 	"each attempt creates a replacement of another name":                        136,
-	"the deletion cost of an original is left":                                  220,
-	"the status is written without an optimistic lock":                          16,
-	"a released original is never returned to its owner":                        24,
+	"the original is evicted before the replacement is ready":                   14,
+	"the budget is never returned":                                              1,
 	"the finalizer of the PodMigration is left":                                 1,
 	"the finalizer of an original is left":                                      1,
-	"the budget is never returned":                                              1,
+	"the deletion cost of an original is left":                                  526,
+	"a released original is never returned to its owner":                        20,
+	"the claim is never owned by the replacement":                               2,
+	"the status is written without an optimistic lock":                          73,
 	"pods are changed without an optimistic lock":                               2731,
-	"deletions and evictions have no preconditions":                             2892,
-	"pods are read from a cache that is 20 s old":                               83,
+	"deletions and evictions have no preconditions":                             497,
+	"pods are read from a cache that is 20 s old":                               20,
+	"the barrier of a rollback is not written":                                  243,
+	"a pod is frozen for longer than its liveness probe allows":                 137,
+	"a pod whose seal was accepted stays frozen although its time is over":      137,
+	"the agent thaws processes that have continued elsewhere":                   18,
+	"processes continue when they are restored, before the release":             18,
+	"what processes were restored from is left, after they have continued":      930,
+	"the Job counts a replacement whose processes are not restored":             363,
+	"originals are deleted, and no budget is asked":                             3,
+	"the budget is not asked before a pod is frozen":                            31,
+	"an application has no time to save":                                        10,
 }

@@ -21,6 +21,9 @@ type Plant struct {
 	// SourceTask and DestinationTask change what an agent does.
 	SourceTask      func(m *v1alpha1.PodMigration, task decide.Task) decide.Task
 	DestinationTask func(m *v1alpha1.PodMigration, task decide.Task) decide.Task
+	// IgnoreProbes freezes pods for longer than their liveness probes allow; KeepImages
+	// leaves what processes were restored from.
+	IgnoreProbes, KeepImages bool
 }
 
 // World is the world of a run, as a Plant sees it.
@@ -107,7 +110,7 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 		memory: map[string]client.Object{}, jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
 	}
 	defer w.end()
-	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}}, newLedger(w)
+	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}, forbids: map[types.UID]moment{}}, newLedger(w)
 	w.webhook = newWebhook(w)
 	w.faults = newFaultPlan(w, drawn)
 	if s.script != nil {

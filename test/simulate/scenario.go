@@ -12,7 +12,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -64,6 +63,8 @@ type scenario struct {
 	grace                                     int64
 	// cgroupV1: a container that is frozen with its pod cannot be killed before it is thawed.
 	cgroupV1 bool
+
+	special
 }
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
@@ -93,6 +94,8 @@ func drawScenario(r *rand.Rand) *scenario {
 	if s.owner == bare {
 		s.migrations = min(s.migrations, int(s.replicas))
 	}
+	// Drawn last, so that a seed without it is the same run as before.
+	s.drawSpecial(r)
 	return s
 }
 
@@ -106,14 +109,14 @@ func (s *scenario) String() string {
 		{s.scratch, "emptyDir"}, {s.own, "own ReadWriteOnce claim"}, {s.shared, "checkpoint ReadWriteMany"}, {s.restart, "forceRestart"},
 		{s.recreate && s.owner == ownedDeployment, "strategy Recreate"}, {s.replaceFailed && s.owner == ownedJob, "podReplacementPolicy Failed"},
 		{s.indexed && s.owner == ownedJob, "indexed"}, {s.onDelete && s.owner == ownedSet, "OnDelete"}, {s.retain, "claim retained"}, {s.cgroupV1, "cgroup v1"},
-		{s.budget >= 0, fmt.Sprintf("minAvailable %d", s.budget)}, {s.migrations > 1, fmt.Sprintf("%d migrations", s.migrations)},
+		{s.budget >= 0, s.budgetName()}, {s.migrations > 1, fmt.Sprintf("%d migrations", s.migrations)},
 		{s.skews[0] != 0 || s.skews[1] != 0, fmt.Sprintf("clocks %s and %s off", s.skews[0], s.skews[1])},
 	} {
 		if f.is {
 			parts = append(parts, f.name)
 		}
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(append(parts, s.specialNames()...), ", ")
 }
 
 // podSpec is that of the pods of users.
@@ -149,7 +152,7 @@ func (w *world) setUp() {
 		_ = w.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Finalizers: []string{"kubernetes"}}}, false)
 	})
 	for i := range s.nodes {
-		w.addNode(string(rune('a'+i)), 6000)
+		w.addNode(string(rune('a'+i)), 6000, i < s.criuNodes)
 	}
 	w.as("setup", func() {
 		own := ""
@@ -162,12 +165,18 @@ func (w *world) setUp() {
 			// Pods on several nodes cannot share it.
 			s.replicas = 1
 		}
-		template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labelsOfApp(), Annotations: map[string]string{"revision": revision(1)}}, Spec: s.podSpec(own)}
-		if s.budget >= 0 {
-			_ = w.create(&policyv1.PodDisruptionBudget{
-				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "budget"},
-				Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: ptr.To(intstr.FromInt32(s.budget)), Selector: &metav1.LabelSelector{MatchLabels: labelsOfApp()}},
+		if s.mode == v1alpha1.CheckpointApplication {
+			_ = w.create(&corev1.PersistentVolumeClaim{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: savedClaim},
+				Spec:       corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{s.saveAccess()}},
 			}, false)
+			// Pods that save to one claim would overwrite each other.
+			s.replicas = 1
+		}
+		template := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labelsOfApp(), Annotations: s.podAnnotations()}, Spec: s.podSpec(own)}
+		s.specialise(&template.Spec)
+		if s.budget >= 0 {
+			_ = w.create(&policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "budget"}, Spec: s.budgetSpec()}, false)
 		}
 		w.createOwner(template)
 	})
@@ -183,7 +192,7 @@ func (w *world) createOwner(template corev1.PodTemplateSpec) {
 	switch s.owner {
 	case bare:
 		for i := range s.replicas {
-			_ = w.create(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("pod-%d", i), Labels: labelsOfApp()}, Spec: template.Spec}, false)
+			_ = w.create(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("pod-%d", i), Labels: labelsOfApp(), Annotations: s.podAnnotations()}, Spec: template.Spec}, false)
 		}
 	case ownedDeployment:
 		d := &appsv1.Deployment{
@@ -224,6 +233,7 @@ func (w *world) newJob(template corev1.PodTemplateSpec) *batchv1.Job {
 	if s.replaceFailed {
 		job.Spec.PodReplacementPolicy = ptr.To(batchv1.Failed)
 	}
+	s.specialiseJob(job)
 	return job
 }
 
@@ -252,6 +262,9 @@ func (w *world) request(name string, p *corev1.Pod) {
 	}
 	if s.retain {
 		m.Spec.Checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
+	}
+	if s.freshStart {
+		m.Spec.Checkpoint.Fallback = v1alpha1.FallbackFreshStart
 	}
 	w.as(userActor, func() { _ = w.create(m, false) })
 }

@@ -136,7 +136,8 @@ func (w *world) fits(p *corev1.Pod, n *corev1.Node) bool {
 	if !toleratesAll && (n.Spec.Unschedulable || !isNodeReady(n)) {
 		return false
 	}
-	if !matchesNode(p, n.Name) {
+	// The nodeSelector of the RuntimeClass (manifests/chart).
+	if !matchesNode(p, n.Name) || p.Spec.RuntimeClassName != nil && n.Labels[v1alpha1.ProcessNodeLabel] != "true" {
 		return false
 	}
 	free := n.Status.Allocatable.Cpu().MilliValue()

@@ -69,12 +69,16 @@ type way struct {
 	scratch    bool
 	shared     bool
 	restart    bool
+	mode       v1alpha1.CheckpointMode
 	stopsFirst bool
 }
 
 func (c way) scenario() *scenario {
 	s := calmScenario()
 	s.owner, s.scratch, s.shared, s.restart = c.owner, c.scratch, c.shared, c.restart
+	if c.mode != "" {
+		s.mode = c.mode
+	}
 	return s
 }
 
@@ -90,12 +94,19 @@ var calmWays = map[string]way{
 	"Job, carried, started first":        {owner: ownedJob, scratch: true, shared: true},
 	"Job, carried, stopped first":        {owner: ownedJob, scratch: true, stopsFirst: true},
 	"StatefulSet, carried":               {owner: ownedSet, scratch: true, stopsFirst: true},
+	"bare pod, processes":                {owner: bare, shared: true, mode: v1alpha1.CheckpointProcess},
+	"Deployment, processes and volumes":  {owner: ownedDeployment, scratch: true, shared: true, mode: v1alpha1.CheckpointProcess},
+	"Job, processes":                     {owner: ownedJob, shared: true, mode: v1alpha1.CheckpointProcess},
+	"bare pod, saves itself":             {owner: bare, mode: v1alpha1.CheckpointApplication, stopsFirst: true},
+	"Deployment, saves itself":           {owner: ownedDeployment, mode: v1alpha1.CheckpointApplication, stopsFirst: true},
+	"Job, saves itself":                  {owner: ownedJob, mode: v1alpha1.CheckpointApplication, stopsFirst: true},
+	"StatefulSet, saves itself":          {owner: ownedSet, mode: v1alpha1.CheckpointApplication, stopsFirst: true},
 }
 
 // calmScenario moves one pod of two, with nothing special.
 func calmScenario() *scenario {
 	return &scenario{
 		replicas: 2, nodes: 3, mode: v1alpha1.CheckpointFrozen, backoffLimit: 1, budget: -1, timeout: 300, maxFreeze: 60, migrations: 1, grace: 5,
-		provisioning: time.Second, copying: time.Second, sealing: time.Second, lateWatch: 3 * time.Second,
+		provisioning: time.Second, copying: time.Second, sealing: time.Second, lateWatch: 3 * time.Second, special: special{criuNodes: 3},
 	}
 }

@@ -210,7 +210,7 @@ func (w *world) deleteNamespace() {
 func (w *world) scaleOwner(to func(int32) int32, excuse string) {
 	if excuse != "" {
 		w.checks.excuseAll("the owner was " + excuse)
-	} else if w.scenario.own {
+	} else if w.scenario.own || w.scenario.mode == v1alpha1.CheckpointApplication {
 		return // two pods on two nodes cannot share the claim
 	}
 	switch o := w.topOwner().(type) {
@@ -287,16 +287,12 @@ func (w *world) endContainers(p *corev1.Pod, fails bool) {
 		return
 	}
 	i := w.instance(p.UID)
-	if i == nil || i.stage != running || i.frozen || i.m.isDown() {
+	if i == nil || i.stage != running || i.isStopped() || i.m.isDown() {
 		return
 	}
 	w.touch(i, "its containers ended by themselves")
 	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways {
-		i.restarts++
-		i.ready = false
-		i.change(func() { i.stage, i.runs = gated, false })
-		i.writeRunning(false)
-		i.later(w.between(100*time.Millisecond, 2*time.Second), gated, i.run)
+		i.restartContainer()
 		return
 	}
 	i.killed = fails

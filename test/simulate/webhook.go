@@ -76,6 +76,9 @@ func (w *world) admitAndCreate(object client.Object, dryRun bool) error {
 	}})
 	// Others acted while the webhook read.
 	w.actor = actor
+	for _, warning := range response.Warnings {
+		w.say("webhook", "warns %s of %s: %s", actor, pod.Name, warning)
+	}
 	if len(response.Patches) > 0 {
 		encoded, err := json.Marshal(response.Patches)
 		if err != nil {

@@ -14,6 +14,8 @@ type ledger struct {
 	ofPod    map[types.UID]*lineage
 	// copies are what is on checkpoint claims.
 	copies []*copied
+	// saved is what applications have saved on claims of their own.
+	saved map[types.UID]int64
 }
 
 // lineage is a pod and the replacements that take over from it.
@@ -23,6 +25,8 @@ type lineage struct {
 	pods []types.UID
 	// acknowledged is the highest number that a container of it has acknowledged.
 	acknowledged int64
+	// saved is what its application saved last, in mode Application.
+	saved int64
 	// mustKeep: a migration has promised to carry what is acknowledged.
 	mustKeep bool
 	// alone: two pods of it must never work at the same time.
@@ -41,10 +45,13 @@ type copied struct {
 	work   int64
 	sealed bool
 	digest string
+	// memory: the images of the processes are there too; process is what those hold.
+	memory  bool
+	process int64
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, ofPod: map[types.UID]*lineage{}}
+	return &ledger{w: w, ofPod: map[types.UID]*lineage{}, saved: map[types.UID]int64{}}
 }
 
 // lineageOf finds what a pod works at: what its original did, or something new. Pods

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -48,6 +49,12 @@ type world struct {
 	recoverUntil moment
 	// full is until when claims have no space left.
 	full moment
+	// evicting is the pod that the Eviction API deletes now.
+	evicting types.UID
+	// budgetsDue is set while the disruption controller is late.
+	budgetsDue bool
+	// gone are the moments at which pods ceased to count for the quota.
+	gone []moment
 	// leaderCalls and agentCalls count the calls of all of them.
 	leaderCalls, agentCalls int
 
@@ -170,7 +177,16 @@ func (w *world) wrote(before, after client.Object) {
 	if kindOf(object) == migrations {
 		w.configure()
 	}
+	if isCounted(before) && !isCounted(after) {
+		w.gone = append(w.gone, w.now)
+	}
 	w.checks.wrote(w.actor, before, after)
+}
+
+// isCounted reports whether a quota counts an object as a pod.
+func isCounted(object client.Object) bool {
+	p, is := object.(*corev1.Pod)
+	return is && !isTerminal(p)
 }
 
 // modelDelay is how long watches of the controllers of Kubernetes take.

@@ -280,15 +280,21 @@ func TestASealedPodIsThawedWhenNobodyDecides(t *testing.T) {
 	accepted := func(s *v1alpha1.PodMigrationStatus) {
 		s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionSealed, Status: metav1.ConditionTrue}}
 	}
+	committed := func(s *v1alpha1.PodMigrationStatus) {
+		accepted(s)
+		s.Conditions = append(s.Conditions, metav1.Condition{Type: v1alpha1.ConditionCommitted, Status: metav1.ConditionTrue})
+	}
 	for name, test := range map[string]struct {
 		decided func(*v1alpha1.PodMigrationStatus)
 		late    time.Duration
 		frozen  bool
 	}{
-		"in time":               {func(*v1alpha1.PodMigrationStatus) {}, -time.Second, true},
-		"too late":              {func(*v1alpha1.PodMigrationStatus) {}, time.Second, false},
-		"the seal was accepted": {accepted, time.Hour, true},
-		"it was released":       {release, time.Hour, true},
+		"in time":                        {func(*v1alpha1.PodMigrationStatus) {}, -time.Second, true},
+		"too late":                       {func(*v1alpha1.PodMigrationStatus) {}, time.Second, false},
+		"the seal was accepted":          {accepted, -time.Second, true},
+		"accepted, and nothing followed": {accepted, time.Second, false},
+		"it is about to be evicted":      {committed, time.Hour, true},
+		"it was released":                {release, time.Hour, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -304,7 +310,7 @@ func TestASealedPodIsThawedWhenNobodyDecides(t *testing.T) {
 			}
 			b.wantSource(b.get(), want)
 			overdue := 0.0
-			if name == "the seal was accepted" {
+			if name == "it is about to be evicted" {
 				overdue = 1
 			}
 			if got := b.source.overdue(); got != overdue {

@@ -95,7 +95,7 @@ func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions) {
 	if o.WaitForOriginal {
 		spec.SchedulingGates = append(spec.SchedulingGates, corev1.PodSchedulingGate{Name: v1alpha1.WaitForOriginalGate})
 	}
-	if o.ClaimName != "" {
+	if o.ClaimName != "" && !hasCheckpoint(spec, o.ClaimName) {
 		mountCheckpoint(spec, o.ClaimName)
 	}
 	if o.GateImage != "" {
@@ -180,6 +180,16 @@ func clearAssigned(spec *corev1.PodSpec) {
 	spec.SchedulingGates = nil
 	spec.Priority = nil
 	spec.PreemptionPolicy = nil
+}
+
+// hasCheckpoint reports whether the template of the owner brings the checkpoint claim
+// along, as in mode Application: it is mounted where its author wants it.
+func hasCheckpoint(spec *corev1.PodSpec, claim string) bool {
+	return slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == v1alpha1.CheckpointVolumeName && isClaim(v, claim) })
+}
+
+func isClaim(volume corev1.Volume, claim string) bool {
+	return volume.PersistentVolumeClaim != nil && volume.PersistentVolumeClaim.ClaimName == claim
 }
 
 func mountCheckpoint(spec *corev1.PodSpec, claim string) {

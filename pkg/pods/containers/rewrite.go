@@ -64,7 +64,8 @@ func rewritable(pod *corev1.Pod, v Verdicts, o ReplacementOptions) error {
 		}
 	}
 	for _, volume := range pod.Spec.Volumes {
-		if volume.Name == v1alpha1.CheckpointVolumeName && o.ClaimName != "" || volume.Name == v1alpha1.GateVolumeName {
+		isOther := volume.Name == v1alpha1.CheckpointVolumeName && o.ClaimName != "" && !isClaim(volume, o.ClaimName)
+		if isOther || volume.Name == v1alpha1.GateVolumeName {
 			return fmt.Errorf("it has a volume %s of its own", volume.Name)
 		}
 	}

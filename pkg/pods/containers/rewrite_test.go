@@ -155,6 +155,29 @@ func TestRewriteRefuses(t *testing.T) {
 	}
 }
 
+// In mode Application the template has the claim that the application saves to.
+func TestRewriteKeepsTheClaimThatTheTemplateMounts(t *testing.T) {
+	verdicts, pod, options := containers.Judge(original(), containers.Policy{}), next(), rewriteOptions()
+	options.GateImage = ""
+	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: v1alpha1.CheckpointVolumeName, VolumeSource: fixture.Claim(options.ClaimName)})
+	serve := &pod.Spec.Containers[1]
+	fixture.Mount(v1alpha1.CheckpointVolumeName, v1alpha1.CheckpointMountPath)(serve)
+	got, err := containers.Rewrite(pod, verdicts, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, v := range got.Spec.Volumes {
+		if v.Name == v1alpha1.CheckpointVolumeName {
+			count++
+		}
+	}
+	mounts := got.Spec.Containers[0].VolumeMounts
+	if count != 1 || len(mounts) != len(serve.VolumeMounts) {
+		t.Errorf("%d volumes of the claim, mounts %v", count, mounts)
+	}
+}
+
 func TestRewriteRefusesWithoutAContainerThatMoves(t *testing.T) {
 	pod := original()
 	pod.Status.ContainerStatuses[0] = named("batch", fixture.Running())

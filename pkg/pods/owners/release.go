@@ -181,3 +181,17 @@ func Discarded(pod *corev1.Pod) *corev1.Pod {
 	kept.Finalizers = slices.DeleteFunc(kept.Finalizers, func(f string) bool { return f == batchv1.JobTrackingFinalizer })
 	return kept
 }
+
+// Tracked is a pod that its Job counts when it has ended: the opposite of Discarded.
+func Tracked(pod *corev1.Pod) *corev1.Pod {
+	tracked := pod.DeepCopy()
+	if !IsTracked(pod) {
+		tracked.Finalizers = append(tracked.Finalizers, batchv1.JobTrackingFinalizer)
+	}
+	return tracked
+}
+
+// IsTracked reports whether a Job counts a pod when it has ended.
+func IsTracked(pod *corev1.Pod) bool {
+	return slices.Contains(pod.Finalizers, batchv1.JobTrackingFinalizer)
+}

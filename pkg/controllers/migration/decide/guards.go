@@ -187,7 +187,7 @@ func survivesOriginal(s *State) bool {
 	switch {
 	case s.stopsFirst():
 		// The owner must not create a pod before it is announced.
-		return isHandingOver(s) && (!s.carries() || s.isTrue(v1alpha1.ConditionSealed)) &&
+		return isHandingOver(s) && (!s.carries() || s.isTrue(v1alpha1.ConditionSealed) && isSealedBySource(s)) &&
 			(s.method() != v1alpha1.MethodRecreate || s.isTrue(v1alpha1.ConditionReplacementPending) && s.original() != nil && hasHoldFinalizer(s.original()))
 	case s.carries():
 		return false
@@ -256,9 +256,14 @@ func containersChanged(b *builder) (Decision, bool) {
 	return restartPreparation(b, ReasonContainersChanged, "a container of the original finished or started meanwhile: the replacement is rebuilt"), true
 }
 
-// claimDeleted rolls back when the claim that the migration made is deleted.
+// claimDeleted rolls back when the claim of the migration is deleted: the one that it
+// made, or the one that the pod brought along. That one stays while the original uses it,
+// and no replacement can be placed with it.
 func claimDeleted(b *builder) (Decision, bool) {
 	c := b.claim()
+	if reused := b.Migration.Status.Checkpoint; reused != nil && reused.ClaimReused && b.Migration.Status.Phase != v1alpha1.PhasePreparing {
+		c = b.Claim
+	}
 	isMissing := b.Claim == nil && b.needsClaim() && b.Migration.Status.Phase != v1alpha1.PhasePreparing
 	if !isMissing && (c == nil || c.DeletionTimestamp == nil) {
 		return Decision{}, false

@@ -222,6 +222,11 @@ func TestNext(t *testing.T) {
 			deleting(s.Claim)
 			s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
 		}), NoAction, placing, ReasonClaimDeleted, "claim checkpoint was deleted"},
+		{"place: the claim that the pod brought along is going", in(placing).with(func(s *scene) {
+			s.Migration.Status.Checkpoint = &v1alpha1.CheckpointStatus{Mode: v1alpha1.CheckpointApplication, ClaimReused: true}
+			s.Claim.Labels = nil
+			s.Claim.DeletionTimestamp = &metav1.Time{Time: t0}
+		}), NoAction, placing, ReasonClaimDeleted, "claim checkpoint was deleted"},
 		{"place: the claim is gone", in(placing).with(func(s *scene) { s.Claim = nil }), NoAction, placing, ReasonClaimDeleted, "claim checkpoint was deleted"},
 		{"place: there is no claim, and needs to be none", in(placing).with(func(s *scene) { s.Claim, s.Migration.Status.CheckpointClaim = nil, "" }), NoAction, placing, "", "waiting for scheduler"},
 		{"prepare: nothing to keep on a claim", in(preparing).with(func(s *scene) {

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -138,6 +139,45 @@ func TestTheRecordNamesTheRestoredState(t *testing.T) {
 		markReplacementReady(b, s.Replacement)
 		if got := b.newStatus().Checkpoint.Restored; got != want {
 			t.Errorf("processes %t: restored %q, want %q", processes, got, want)
+		}
+	}
+}
+
+// A container whose processes are not restored fails, and with it a pod of a Job: the Job
+// must not count it before the release.
+func TestAJobDoesNotCountAReplacementWhoseProcessesAreNotRestored(t *testing.T) {
+	const finalizer = "batch.kubernetes.io/job-tracking"
+	of := func(kind string, s *scene, tracked bool) *scene {
+		return s.with(withProcesses).with(func(s *scene) {
+			h := s.Migration.Status.Handover
+			h.Method, h.Owner = v1alpha1.MethodRelease, &metav1.OwnerReference{APIVersion: map[string]string{"Job": "batch/v1", "ReplicaSet": "apps/v1"}[kind], Kind: kind, Name: "sum", UID: "owner"}
+			if tracked {
+				s.Replacement.Finalizers = []string{finalizer}
+			}
+		})
+	}
+	handing := func() *scene { return carrying(v1alpha1.PhaseHandingOver).withClaim() }
+	restored := func() *scene {
+		return sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3)
+	}
+	for name, test := range map[string]struct {
+		scene *scene
+		want  v1alpha1.Step
+	}{
+		"not sealed yet, counted":     {of("Job", handing(), true), UntrackReplacement},
+		"not sealed yet, not counted": {of("Job", handing(), false), CheckEviction},
+		"another owner":               {of("ReplicaSet", handing(), true), CheckEviction},
+		"restored, not counted":       {of("Job", restored(), false), TrackReplacement},
+		"restored, counted again":     {of("Job", restored(), true), RestoreCheckpoint},
+	} {
+		s := test.scene.with(func(s *scene) {
+			if s.Claim != nil {
+				s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
+			}
+		})
+		d := next(t, s.State)
+		if d.Step != test.want {
+			t.Errorf("%s: step %s, want %s (%s)", name, d.Step, test.want, d.Status.Message)
 		}
 	}
 }

@@ -56,8 +56,18 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 // frozen.
 var carryOver = []step{
 	{name: ProtectClaim, applies: isToSeal, done: func(s *State) bool { return isSealAsked(s) || isClaimProtected(s) }, action: protectClaim},
+	{name: UntrackReplacement, applies: func(s *State) bool { return mayFailItsJob(s) && !isSealAsked(s) }, done: func(s *State) bool { return !owners.IsTracked(s.replacement()) }, action: func(b *builder) Decision {
+		// Where its processes are not restored its container fails, and with it a pod that
+		// is never restarted. That is no failure of the Job.
+		r := b.replacement()
+		return b.do(ChangeObject{r, owners.Discarded(r)})
+	}},
 	{name: CheckEviction, applies: isToSeal, done: isSealAsked, action: checkEviction, settle: evictionChecked},
 	{name: SealCheckpoint, applies: isToSeal, done: isSealedBySource, action: func(b *builder) Decision { return awaitFrozen(b, lastCopy(b)) }},
+	{name: TrackReplacement, applies: func(s *State) bool { return mayFailItsJob(s) && isRestoredByDestination(s) }, done: func(s *State) bool { return owners.IsTracked(s.replacement()) }, action: func(b *builder) Decision {
+		r := b.replacement()
+		return b.do(ChangeObject{r, owners.Tracked(r)})
+	}},
 	{name: RestoreCheckpoint, applies: isToSeal, action: func(b *builder) Decision {
 		if isRestoredByDestination(b.State) {
 			return release(b)
@@ -92,6 +102,14 @@ const (
 
 // isToSeal reports whether state is still to be carried over.
 func isToSeal(s *State) bool { return s.carries() && !s.isTrue(v1alpha1.ConditionReleased) }
+
+// mayFailItsJob reports whether the replacement is a pod of a Job whose processes are still
+// to be restored.
+func mayFailItsJob(s *State) bool {
+	r := s.replacement()
+	return isToSeal(s) && len(s.Migration.Status.Checkpoint.Processes) > 0 && s.method() == v1alpha1.MethodRelease &&
+		owners.KindOf(s.Migration.Status.Handover.Owner) == owners.KindJob && r != nil && r.DeletionTimestamp == nil && !pods.IsTerminal(r)
+}
 
 func isSealAsked(s *State) bool {
 	return s.Migration.Status.Checkpoint.Step != v1alpha1.StepCopy

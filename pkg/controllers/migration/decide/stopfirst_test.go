@@ -143,6 +143,7 @@ func TestStopFirst(t *testing.T) {
 		{"place: held and created", create(placing), NoAction, handing, "", "node b is held"},
 		{"place: drained by another client", create(placing).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, placing, ReasonOriginalDeleted, ""},
 
+		{"stop: evicted by another client after the seal was void", sealed().source(v1alpha1.SourceThawed, 3).with(func(s *scene) { s.Pod = disrupted(originalPod()).Obj(); deleting(s.Pod) }), NoAction, handing, ReasonOriginalDeleted, ""},
 		{"stop: commit", create(handing), Commit, handing, "", ""},
 		{"stop: nothing is carried", create(handing).committed(), Evict, handing, "", ""},
 		{"stop: cancelled before", create(handing).with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, ReasonCancelled, ""},

@@ -11,11 +11,11 @@ import (
 
 // everyState calls visit with every combination of what the source decides from.
 func everyState(visit func(m *v1alpha1.PodMigration, o Original)) {
-	conditions := []string{v1alpha1.ConditionSealed, v1alpha1.ConditionReleased, v1alpha1.ConditionRolledBack}
+	conditions := []string{v1alpha1.ConditionSealed, v1alpha1.ConditionReleased, v1alpha1.ConditionRolledBack, v1alpha1.ConditionCommitted}
 	for _, step := range []v1alpha1.CheckpointStep{"", v1alpha1.StepMeasure, v1alpha1.StepCopy, v1alpha1.StepSeal, v1alpha1.StepRelease, v1alpha1.StepAbort} {
 		for _, reported := range []v1alpha1.SourcePhase{"", v1alpha1.SourceMeasured, v1alpha1.SourceCopying, v1alpha1.SourceCopied, v1alpha1.SourceSealing, v1alpha1.SourceSealed, v1alpha1.SourceThawed, v1alpha1.SourceFailed} {
 			for _, phase := range []v1alpha1.Phase{v1alpha1.PhaseHandingOver, v1alpha1.PhaseSucceeded, v1alpha1.PhaseFailed, v1alpha1.PhaseCancelled} {
-				for bits := range 1 << 6 {
+				for bits := range 1 << 7 {
 					m := ended(fixture.Moving(step, reported), phase)
 					for i, condition := range conditions {
 						if bits>>i&1 == 1 {
@@ -23,7 +23,7 @@ func everyState(visit func(m *v1alpha1.PodMigration, o Original)) {
 						}
 					}
 					for attempt := range int32(3) {
-						visit(m, Original{FrozenIn: attempt, IsLeaving: bits>>3&1 == 1, IsDisturbed: bits>>4&1 == 1, IsOverdue: bits>>5&1 == 1})
+						visit(m, Original{FrozenIn: attempt, IsLeaving: bits>>4&1 == 1, IsDisturbed: bits>>5&1 == 1, IsOverdue: bits>>6&1 == 1})
 					}
 				}
 			}

@@ -27,8 +27,10 @@ const (
 	leaving
 	disturbed
 	overdue
-	// accepted: the controller has accepted the seal.
+	// accepted: the controller has accepted the seal; committed: the original is about to
+	// be evicted, or is being.
 	accepted
+	committed
 	// released: the replacement may run.
 	released
 	// rolledBack: a rollback is written down. After a release it is begun only when the
@@ -57,7 +59,7 @@ var sourceTable = []row[v1alpha1.SourcePhase]{
 	{at(v1alpha1.StepCopy), anySource, frozen, 0, TaskThaw},
 	{at(v1alpha1.StepCopy), source("", v1alpha1.SourceMeasured, v1alpha1.SourceCopying), 0, frozen, TaskCopy},
 	{at(v1alpha1.StepSeal), anySource, frozen | disturbed, 0, TaskReportAndThaw},
-	{at(v1alpha1.StepSeal), anySource, frozen | overdue, accepted, TaskReportAndThaw},
+	{at(v1alpha1.StepSeal), anySource, frozen | overdue, committed, TaskReportAndThaw},
 	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed), frozen, 0, TaskKeepFrozen},
 	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed, v1alpha1.SourceThawed, v1alpha1.SourceFailed), 0, frozen, TaskNone},
 	{at(v1alpha1.StepSeal), anySource, 0, 0, TaskSeal},
@@ -75,6 +77,11 @@ func source(phases ...v1alpha1.SourcePhase) []v1alpha1.SourcePhase { return phas
 func SourceTask(m *v1alpha1.PodMigration, original Original) Task {
 	c := m.Status.Checkpoint
 	if !c.Carries() {
+		if original.FrozenIn != 0 && !IsReleased(m) {
+			// It was frozen for the memory of its processes, which cannot move, and it has no
+			// volumes to carry: its replacement starts afresh.
+			return TaskThaw
+		}
 		return TaskNone
 	}
 	var reported v1alpha1.SourcePhase
@@ -89,6 +96,7 @@ func SourceTask(m *v1alpha1.PodMigration, original Original) Task {
 			disturbed.where(original.IsDisturbed)|
 			overdue.where(original.IsOverdue)|
 			accepted.where(meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed))|
+			committed.where(meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted))|
 			released.where(IsReleased(m))|
 			rolledBack.where(isRolledBack(m))|
 			finished.where(m.Status.Phase.IsFinished())|

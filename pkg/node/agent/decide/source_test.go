@@ -51,6 +51,7 @@ func TestSourceTask(t *testing.T) {
 		want    Task
 	}{
 		{"nothing is carried", stateless, 0, false, TaskNone},
+		{"nothing is carried any more", stateless, 1, false, TaskThaw},
 		{"not asked yet", fixture.Moving("", ""), 0, false, TaskNone},
 		{"not asked yet, and frozen", fixture.Moving("", ""), 2, false, TaskThaw},
 		{"measure", fixture.Moving(v1alpha1.StepMeasure, ""), 0, false, TaskMeasure},
@@ -95,7 +96,9 @@ func TestSourceTask(t *testing.T) {
 		{"thawed by ourselves: not to be disturbed", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceThawed), Original{FrozenIn: 2, IsDisturbed: true}, TaskThaw},
 		{"sealed and overdue", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
 		{"overdue before the report arrived", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
-		{"accepted and overdue", accepted(), Original{FrozenIn: 2, IsOverdue: true}, TaskKeepFrozen},
+		{"accepted and overdue: the controller has stopped", accepted(), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
+		{"committed and overdue", with(accepted(), v1alpha1.ConditionCommitted, yes), Original{FrozenIn: 2, IsOverdue: true}, TaskKeepFrozen},
+		{"withdrawn and overdue", with(accepted(), v1alpha1.ConditionCommitted, no), Original{FrozenIn: 2, IsOverdue: true}, TaskReportAndThaw},
 		{"released and overdue", released(), Original{FrozenIn: 2, IsOverdue: true}, TaskKeepFrozen},
 		{"released, its step not written", with(accepted(), v1alpha1.ConditionReleased, yes), Original{FrozenIn: 2}, TaskKeepFrozen},
 		{"released and rolled back", undone(released()), Original{FrozenIn: 2}, TaskReportAndThaw},
