@@ -102,7 +102,7 @@ func (w *world) failedWithCopy() *v1alpha1.PodMigration {
 func TestTheOnlyCopyIsRecovered(t *testing.T) {
 	const agentImage = "docker.io/library/agent:1"
 	a, w := startAPI(t, nil, func(o *restapi.Options) {
-		o.Preflight = migration.NewPreflight(o.Live, o.Cached, nil, agentImage)
+		o.Preflight = migration.NewPreflight(o.Live, o.Cached, migration.Options{AgentImage: agentImage})
 	}), newWorld(t)
 	token, mayRestore := operator(t), &atomic.Bool{}
 	w.agents(mayRestore)
