@@ -55,7 +55,7 @@ func checkBareFlags(t *testing.T, world *commandWorld) {
 		}
 		known += help
 	}
-	for _, command := range []string{"pod", "list", "describe", "cancel", "plan", "top", "pause", "resume", "drain", "version"} {
+	for _, command := range []string{"pod", "list", "describe", "cancel", "recover", "plan", "top", "pause", "resume", "drain", "version"} {
 		streams, _, out, _ := genericiooptions.NewTestIOStreams()
 		if code := kubectl.Run(t.Context(), []string{command, "--help"}, streams, func() {}); code != 0 {
 			t.Errorf("kubectl migrate %s --help ends with %d", command, code)

@@ -36,7 +36,7 @@ var mutants = []mutant{
 	{
 		name:    "the claim with the only copy is deleted after a failure",
 		file:    "pkg/controllers/migration/decide/ending.go",
-		text:    "!s.isTrue(v1alpha1.ConditionReleased) && s.originalEnding()",
+		text:    "!hasStarted && s.originalEnding()",
 		changed: "false && s.originalEnding()",
 	},
 	{
