@@ -71,7 +71,7 @@ func TestRecoverRefused(t *testing.T) {
 	ofOwned := keptClaim("uid-owned")
 	ofOwned.Name = "of-owned"
 	taken := through(asked("taken", time.Minute), accept, place, handOver, keep)
-	b := newBench(t, failed, owned, taken, keptClaim("uid-m"), ofOwned, trainer().Obj(), through(asked("fine", time.Hour), accept, place, handOver, succeed))
+	b := newBench(t, failed, owned, taken, keptClaim("uid-m"), ofOwned, trainer().With(func(p *corev1.Pod) { p.UID = "uid-another" }).Obj(), through(asked("fine", time.Hour), accept, place, handOver, succeed))
 	for name, args := range map[string][]string{
 		"recover-no-such":   {"recover", "none"},
 		"recover-none":      {"recover"},
