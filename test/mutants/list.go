@@ -12,8 +12,8 @@ var mutants = []mutant{
 	{
 		name:    "the barrier comes after the replacement is removed",
 		file:    "pkg/controllers/migration/decide/rollback.go",
-		text:    "{name: SetRollbackBarrier, applies: hadPlace, ",
-		changed: "{name: SetRollbackBarrier, applies: func(s *State) bool { return hadPlace(s) && s.replacement() == nil }, ",
+		text:    "{name: SetRollbackBarrier, applies: mayBeMarked, ",
+		changed: "{name: SetRollbackBarrier, applies: func(s *State) bool { return mayBeMarked(s) && s.replacement() == nil }, ",
 	},
 	{
 		name:    "an original returns beside a replacement that may still run",

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
@@ -153,7 +154,8 @@ func plainPod(b *builder) *corev1.Pod {
 	h := b.Migration.Status.Handover
 	for i := range b.Siblings {
 		pod := &b.Siblings[i]
-		isNew := !pod.CreationTimestamp.Time.Before(b.changedAt(v1alpha1.ConditionReplacementPending))
+		// Of one identity there is one pod at a time, whatever our clock says.
+		isNew := h.Identity != "" && !pods.IsTerminal(pod) || !pod.CreationTimestamp.Time.Before(b.changedAt(v1alpha1.ConditionReplacementPending))
 		if pod.UID == b.Migration.Status.Original.UID || pod.DeletionTimestamp != nil || v1alpha1.OwnedBy(pod.Labels, b.Migration.UID) ||
 			!isNew || h.Identity != "" && owners.Identity(pod, b.Owner) != h.Identity {
 			continue

@@ -30,7 +30,7 @@ func beginRollback(b *builder, reason, message string) Decision {
 // undoing removes what the migration created, and finishes. The barrier comes
 // first: what an older leader has prepared to do to the original fails from then on.
 var undoing = []step{
-	{name: SetRollbackBarrier, applies: hadPlace, done: func(s *State) bool {
+	{name: SetRollbackBarrier, applies: mayBeMarked, done: func(s *State) bool {
 		o := s.original()
 		return o == nil || !hasHoldFinalizer(o) && (s.originalEnding() || s.hasBarrier() && !owners.HasLowestDeletionCost(o))
 	}, action: setBarrier},
@@ -49,11 +49,12 @@ var undoing = []step{
 	{name: FinishRollback, action: finishRollback},
 }
 
-// hadPlace reports whether a replacement, or a placeholder, may ever have been made:
-// nothing was done to the original before.
-func hadPlace(s *State) bool {
+// mayBeMarked reports whether something may have been done to the original, or have been
+// prepared by a leader that is believed dead: nothing is before the owner's next pod is
+// announced, or a replacement or a placeholder is made.
+func mayBeMarked(s *State) bool {
 	status := &s.Migration.Status
-	return status.Replacement != nil && status.Replacement.UID != "" || status.Placeholder != nil && status.Placeholder.UID != "" ||
+	return s.conditionReason(v1alpha1.ConditionReplacementPending) != "" || status.Replacement != nil && status.Replacement.UID != "" || status.Placeholder != nil && status.Placeholder.UID != "" ||
 		s.original() != nil && (owners.HasLowestDeletionCost(s.original()) || hasHoldFinalizer(s.original()) || owners.IsReleased(s.original()))
 }
 
