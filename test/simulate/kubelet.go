@@ -226,7 +226,7 @@ func (i *instance) awaitEnd(needs, kill moment) {
 		case !i.killed && !i.isStopped() && w.now >= needs:
 			i.save()
 			i.stop()
-		case i.killed, w.now >= kill && !i.m.cut && !(i.frozen && w.scenario.cgroupV1):
+		case i.killed, w.now >= kill && !i.m.cut && (!i.frozen || !w.scenario.cgroupV1):
 			if i.grace >= w.scenario.grace {
 				i.losesMemory("its application did not save within its grace period")
 			}

@@ -196,7 +196,7 @@ func (r *reconciler) migrationsOf(ctx context.Context, pod client.Object) []ctrl
 			continue
 		}
 		for i := range list.Items {
-			if m := &list.Items[i]; m.Status.Phase.IsFinished() && !isStray(m, pod) && !isUnused(m, pod) && !(isKeeping(m) && pod.GetName() == m.Status.CheckpointClaim) {
+			if m := &list.Items[i]; m.Status.Phase.IsFinished() && !isStray(m, pod) && !isUnused(m, pod) && (!isKeeping(m) || pod.GetName() != m.Status.CheckpointClaim) {
 				continue
 			}
 			requests = append(requests, ctrl.Request{NamespacedName: types.NamespacedName{Namespace: list.Items[i].Namespace, Name: list.Items[i].Name}})
