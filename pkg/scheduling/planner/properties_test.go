@@ -151,7 +151,7 @@ func TestPlanProperties(t *testing.T) {
 			}
 		}
 	}
-	if total < 250 || waiting < 3 {
+	if !race.Enabled && (total < 250 || waiting < 3) {
 		t.Errorf("%d moves, %d of which wait for others: the clusters put nothing to the test", total, waiting)
 	}
 }
