@@ -184,7 +184,6 @@ func expectIndex0(t *testing.T, namespace string, job types.UID) *v1alpha1.PodMi
 func isRewritten(pod *corev1.Pod) bool { return pod.Labels[v1alpha1.MigrationUIDLabel] != "" }
 
 func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
-	t.Parallel()
 	namespace, job, stranger := newNamespace(t), uuid.NewUUID(), uuid.NewUUID()
 	create := func(pod *corev1.Pod, options ...client.CreateOption) *corev1.Pod {
 		t.Helper()

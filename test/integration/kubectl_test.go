@@ -94,7 +94,6 @@ func TestKubectlStopsWaiting(t *testing.T) {
 }
 
 func TestKubectlPauses(t *testing.T) {
-	t.Parallel()
 	rebalancerConfig(t) // makes the namespace
 	const system = "ai-storage-system"
 	t.Cleanup(func() {

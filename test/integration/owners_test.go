@@ -59,7 +59,6 @@ func releasedFrom(t *testing.T) (*batchv1.Job, *corev1.Pod) {
 // A Job that was suspended meanwhile makes no pod, and deletes the one that is given
 // back to it, without counting it.
 func TestASuspendedJobDeletesWhatItGetsBack(t *testing.T) {
-	t.Parallel()
 	startControllers(t)
 	job, original := releasedFrom(t)
 	reference := metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job"))
@@ -86,7 +85,6 @@ func TestASuspendedJobDeletesWhatItGetsBack(t *testing.T) {
 // A Job that has failed meanwhile does nothing with what it gets back: the pod would
 // run on. Abandons says so.
 func TestAFailedJobAbandonsWhatItGetsBack(t *testing.T) {
-	t.Parallel()
 	startControllers(t)
 	job, original := releasedFrom(t)
 	change(t, job, func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = new(int64(1)) })
@@ -120,7 +118,6 @@ func TestAFailedJobAbandonsWhatItGetsBack(t *testing.T) {
 // What pkg/pods/owners says of the revision of the next pod, tried on the real
 // StatefulSet controller.
 func TestTheRevisionOfTheNextPod(t *testing.T) {
-	t.Parallel()
 	startControllers(t)
 	for name, test := range map[string]struct {
 		strategy appsv1.StatefulSetUpdateStrategy

@@ -150,7 +150,6 @@ func runningJob(t *testing.T) (*batchv1.Job, *corev1.Pod) {
 
 // What pkg/pods/owners says of the Job controller, tried on the real one.
 func TestReleaseFromJob(t *testing.T) {
-	t.Parallel()
 	startControllers(t)
 	for name, replacementRuns := range map[string]bool{"replacement waits": false, "replacement is ready": true} {
 		t.Run(name, func(t *testing.T) {
@@ -189,7 +188,6 @@ func TestReleaseFromJob(t *testing.T) {
 }
 
 func TestReleaseFromReplicaSet(t *testing.T) {
-	t.Parallel()
 	startControllers(t)
 	rs := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: newNamespace(t), Name: "web"}, Spec: appsv1.ReplicaSetSpec{
 		Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "x"}}, Template: template(),

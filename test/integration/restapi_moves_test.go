@@ -277,7 +277,6 @@ func TestAPIFindsWhatTheCacheHasNotSeen(t *testing.T) {
 }
 
 func TestAPIShowsPlanAndNodes(t *testing.T) {
-	t.Parallel()
 	var store *rebalance.StatusStore
 	a := startAPI(t, nil, func(o *restapi.Options) { store = o.StatusStore })
 	token := operator(t)

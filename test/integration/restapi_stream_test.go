@@ -71,7 +71,6 @@ func next(t *testing.T, events <-chan sent, name, words string) string {
 }
 
 func TestAPITellsOfChanges(t *testing.T) {
-	t.Parallel()
 	var store *rebalance.StatusStore
 	a, w := startAPI(t, nil, func(o *restapi.Options) { store = o.StatusStore }), newWorld(t)
 	local, _ := account(t, "local", w.namespace, "*")
