@@ -21,10 +21,10 @@ const (
 )
 
 // recoverAll lets a user recover what failed migrations have kept. It draws nothing, so
-// that it changes no seed in which nothing is kept.
+// that it changes no seed in which nothing is kept. In a script nobody does.
 func (w *world) recoverAll() {
 	w.after(recoverInterval, w.recoverAll)
-	if w.now > w.recoverUntil {
+	if w.now > w.recoverUntil || w.player != nil {
 		return
 	}
 	var kept []*v1alpha1.PodMigration

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -80,7 +81,7 @@ func init() {
 		"AddBudget":         func(w *world, d Disturbance) { w.addBudget(d) },
 		"RemoveBudget":      func(w *world, d Disturbance) { _ = w.delete(budgets, namespace, "budget", preconditions{}, nil, false) },
 		"ContainerFinishes": func(w *world, d Disturbance) { w.endContainers(w.original(d), false) },
-		"ContainerFails":    func(w *world, d Disturbance) { w.endContainers(w.original(d), true) },
+		"ContainerFails":    func(w *world, d Disturbance) { w.endContainers(cmp.Or(w.original(d), w.replacement(d)), true) },
 		"Quota": func(w *world, d Disturbance) {
 			w.scenario.podQuota = w.countPods()
 			w.after(d.Lasts, func() { w.scenario.podQuota = 0 })
@@ -290,11 +291,11 @@ func (w *world) endContainers(p *corev1.Pod, fails bool) {
 	if i == nil || i.stage != running || i.isStopped() || i.m.isDown() {
 		return
 	}
-	w.touch(i, "its containers ended by themselves")
 	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways {
 		i.restartContainer()
 		return
 	}
+	w.touch(i, "its containers ended by themselves")
 	i.killed = fails
 	// A Job that has failed ends all its pods.
 	w.checks.excuseAll("containers ended by themselves")
