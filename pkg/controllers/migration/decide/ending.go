@@ -103,10 +103,11 @@ var failing = []step{
 	{name: UnmarkOriginal, applies: originalRuns, done: func(s *State) bool { return !owners.HasLowestDeletionCost(s.original()) }, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.original(), owners.WithoutDeletionCost(b.original())})
 	}},
-	// One without a node has never run, and would wait for ever.
+	unmarkReplacement,
+	// One without a node, or without its claim, has never run, and would wait for ever.
 	{name: DiscardReplacement, applies: func(s *State) bool {
 		r := s.replacement()
-		return r != nil && r.Spec.NodeName == "" && r.DeletionTimestamp == nil && !pods.IsTerminal(r)
+		return r != nil && (r.Spec.NodeName == "" || cannotMount(s)) && r.DeletionTimestamp == nil && !pods.IsTerminal(r)
 	}, action: func(b *builder) Decision {
 		return discard(b, b.replacement())
 	}},

@@ -137,6 +137,14 @@ func TestStopFirst(t *testing.T) {
 			s.Placeholder = fixture.MakePod("placeholder").Label(v1alpha1.MigrationUIDLabel, "m").Phase(corev1.PodPending).Condition(corev1.PodCondition{
 				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/2 nodes"}, t0.Add(-time.Minute)).Obj()
 		}), NoAction, placing, ReasonUnschedulable, "0/2 nodes"},
+	// unmounted is a scene whose replacement was bound while its claim was being deleted.
+	unmounted := func(finalizers ...string) *scene {
+		return sealed().with(gone).set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced).with(func(s *scene) {
+			s.Placeholder, s.Carrier, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, finalizers, nil
+			s.Replacement, s.Migration.Status.Replacement.NodeName, s.Now = replacementPod().Node("b").Obj(), "b", t0.Add(2*time.Minute)
+			deleting(s.Claim)
+		})
+	}
 		{"place: starting", create(placing).with(withoutReplacement).with(func(s *scene) { s.Placeholder.Status.Phase = corev1.PodPending }), NoAction, placing, "", "waiting for placeholder"},
 		{"place: placeholder was removed", create(placing).with(func(s *scene) { s.Placeholder = nil }), NoAction, placing, ReasonPlaceholderDeleted, ""},
 		{"place: create the replacement, which waits", create(placing).with(withoutReplacement), CreateReplacement, placing, "", ""},
@@ -210,6 +218,12 @@ func TestStopFirst(t *testing.T) {
 		{"roll back: the hold finalizer is removed", barrierSet(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), SetRollbackBarrier, placing, "", ""},
 	})
 }
+		{"stopped: bound, and the claim was deleted before it was mounted", unmounted(v1alpha1.CheckpointFinalizer), DiscardReplacement, handing, "", ""},
+		{"stopped: bound, and the claim that was deleted may be mounted", unmounted(v1alpha1.CheckpointFinalizer, protection), NoAction, handing, "", "restoring"},
+		{"stopped: bound, and the claim was deleted when it was mounted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) {
+			s.Replacement.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: v1alpha1.GateContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		}), NoAction, handing, "", "restoring"},
+		{"stopped: bound a moment ago, and the claim was deleted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) { s.Now = t0.Add(time.Second) }), NoAction, handing, "", "restoring"},
 
 func TestJobReleasesTheOriginal(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
