@@ -72,6 +72,8 @@ func (c *checker) finalPods() {
 			c.violated(ItEnds, "%s is left, though PodMigration %s was rolled back", describe(p), m.Name)
 		case m.Status.Phase == v1alpha1.PhaseSucceeded && m.Status.Replacement.UID != p.UID:
 			c.violated(ItEnds, "%s is left beside the replacement that PodMigration %s has recorded", describe(p), m.Name)
+		case m.Status.Phase.IsFinished() && owners.HasHighestDeletionCost(p) && p.DeletionTimestamp == nil:
+			c.violated(ItEnds, "%s would be deleted last by its ReplicaSet, though PodMigration %s has ended", describe(p), m.Name)
 		case len(p.Spec.SchedulingGates) > 0:
 			c.violated(ItEnds, "%s waits at its scheduling gate for ever, though PodMigration %s has ended", describe(p), m.Name)
 		case i != nil && i.hasGate && !i.gateOpen:

@@ -90,6 +90,7 @@ const (
 	OfferLate            v1alpha1.Step = "OfferLate"
 	AdoptClaim           v1alpha1.Step = "AdoptClaim"
 	MeasureAfter         v1alpha1.Step = "MeasureAfter"
+	UnmarkReplacement    v1alpha1.Step = "UnmarkReplacement"
 	Succeed              v1alpha1.Step = "Succeed"
 
 	WithdrawEviction     v1alpha1.Step = "WithdrawEviction"
