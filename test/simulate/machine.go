@@ -215,6 +215,7 @@ func (m *machine) drop(i *instance) {
 			break
 		}
 	}
+	m.w.checks.wereReady[i.pod] = i.wasReady
 	m.w.checks.contentGone(i)
 }
 
