@@ -104,6 +104,7 @@ func (c *checker) follow(m *v1alpha1.PodMigration) {
 	if l == nil {
 		return
 	}
+	c.w.work.ofMigration[m.UID] = l
 	h, cp := m.Status.Handover, m.Status.Checkpoint
 	switch mode := m.CheckpointMode(); {
 	case cp.Carries() && (mode == v1alpha1.CheckpointFrozen || mode == v1alpha1.CheckpointProcess), mode == v1alpha1.CheckpointApplication:
