@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -151,9 +150,10 @@ func insert[T any](list []T, index int, element T) []T {
 // IsRival reports whether a Job could prefer a pod to the original that is about
 // to be restored: it is the replacement, or another pod of the same index, and
 // may run by the time that the Job looks. Pods of a Job without indexes are not
-// distinguished: of them the replacement is one, and every pod that was made since the
-// original was about to be released and is nobody's replacement.
-func IsRival(pod, original *corev1.Pod, migration types.UID, since time.Time) bool {
+// distinguished: of them the replacement is one, and every pod that was created since the
+// original was about to be released and is nobody's replacement. That moment is one of the
+// API server's clock, as creationTimestamps are; nil when the original was not to be released.
+func IsRival(pod, original *corev1.Pod, migration types.UID, since *metav1.Time) bool {
 	var record released
 	if err := json.Unmarshal([]byte(original.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil || KindOf(&record.Owner) != KindJob {
 		return false
@@ -170,7 +170,7 @@ func IsRival(pod, original *corev1.Pod, migration types.UID, since time.Time) bo
 	if index := identity(original, &record.Owner); index != "" {
 		return identity(pod, &record.Owner) == index
 	}
-	return pod.Labels[v1alpha1.MigrationUIDLabel] == "" && !pod.CreationTimestamp.Time.Before(since.Truncate(time.Second))
+	return since != nil && pod.Labels[v1alpha1.MigrationUIDLabel] == "" && !pod.CreationTimestamp.Before(since)
 }
 
 // Discarded returns a pod of a Job without the finalizer by which the Job would

@@ -201,7 +201,7 @@ func TestIsRival(t *testing.T) {
 		"the original":          {original, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := owners.IsRival(test.pod, original, "m", now.Time); got != test.want {
+			if got := owners.IsRival(test.pod, original, "m", &now); got != test.want {
 				t.Errorf("rival: %v, want %v", got, test.want)
 			}
 		})
@@ -211,11 +211,13 @@ func TestIsRival(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
-		age  time.Duration
-		ours types.UID
-		want bool
+		age   time.Duration
+		ours  types.UID
+		since *metav1.Time
+		want  bool
 	}{
-		"no index, made since": {0, "", true}, "no index, older": {time.Minute, "", false}, "no index, the replacement of another": {0, "other", false},
+		"no index, created since": {0, "", &now, true}, "no index, older": {time.Minute, "", &now, false},
+		"no index, the replacement of another": {0, "other", &now, false}, "no index, nothing was to be released": {0, "", nil, false},
 	} {
 		pod := with(plain, func(p *corev1.Pod) {
 			p.CreationTimestamp = metav1.NewTime(now.Add(-test.age))
@@ -223,7 +225,7 @@ func TestIsRival(t *testing.T) {
 				p.Labels[v1alpha1.MigrationUIDLabel] = string(test.ours)
 			}
 		})
-		if got := owners.IsRival(pod, original, "m", now.Time); got != test.want {
+		if got := owners.IsRival(pod, original, "m", test.since); got != test.want {
 			t.Errorf("%s: rival: %v, want %v", name, got, test.want)
 		}
 	}

@@ -365,7 +365,7 @@ func TestReplicaSetTakesTheReplacement(t *testing.T) {
 	check(t, []row{
 		{"settled", adopting(pending), AskBudget, pending, "", ""},
 		{"a scaling is in flight", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2 }), NoAction, pending, "", "being scaled"},
-		{"it lasts too long", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2; s.Now = t0.Add(time.Hour) }), NoAction, v1alpha1.PhaseFailed, "", "not begun within 600 s"},
+		{"it lasts too long", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2; s.Now = t0.Add(time.Hour) }).set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForOwner), NoAction, v1alpha1.PhaseFailed, "", "not begun within 600 s"},
 		{"several budgets", adopting(pending).with(func(s *scene) { s.Budgets = []string{"a", "b"} }), NoAction, v1alpha1.PhaseFailed, "", "a, b"},
 		{"the ReplicaSet went while placing", adopting(placing).with(func(s *scene) {
 			s.Owner.ReplicaSet, s.Replacement, s.Migration.Status.Replacement.UID = nil, nil, ""

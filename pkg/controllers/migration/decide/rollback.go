@@ -70,13 +70,8 @@ func isReleased(s *State) bool { return originalRuns(s) && owners.IsReleased(s.o
 // rival is a pod that the owner could prefer to the original when that returns; nil when
 // there is none. It goes first, without being counted as failed.
 func (s *State) rival() *corev1.Pod {
-	// The original is released only after the migration was prepared.
-	since := s.Now
-	if prepared := s.Migration.Status.Times.Prepared; prepared != nil {
-		since = prepared.Time
-	}
 	for i := range s.Siblings {
-		if rival := &s.Siblings[i]; owners.IsRival(rival, s.original(), s.Migration.UID, since) {
+		if rival := &s.Siblings[i]; owners.IsRival(rival, s.original(), s.Migration.UID, s.Migration.Status.Handover.ProbedAt) {
 			return rival
 		}
 	}

@@ -182,12 +182,17 @@ func settlesIn(s *State) time.Duration {
 	if !pods.IsTerminal(r) {
 		settling = owners.SettlingTime(s.Owner, r, s.Limits.Settling)
 	}
-	since := s.Migration.Status.Times.ReplacementReady
-	if c := pods.Condition(r, corev1.PodReady); since != nil && (c == nil || c.Status != corev1.ConditionTrue) {
-		// One of its containers has finished, so that it will never be Ready again.
-		return max(0, settling-s.Now.Sub(since.Time))
+	// The kubelet's clock, which knows of a moment in which the replacement was not Ready, may
+	// be behind ours.
+	left := time.Duration(0)
+	if since := s.Migration.Status.Times.ReplacementReady; since != nil {
+		left = max(0, settling-s.Now.Sub(since.Time))
+		if c := pods.Condition(r, corev1.PodReady); c == nil || c.Status != corev1.ConditionTrue {
+			// One of its containers has finished, so that it will never be Ready again.
+			return left
+		}
 	}
-	return owners.AvailableIn(r, settling, s.Now)
+	return max(left, owners.AvailableIn(r, settling, s.Now))
 }
 
 // isLeaving reports whether a pod needs no deletion.

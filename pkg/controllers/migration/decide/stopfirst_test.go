@@ -106,7 +106,18 @@ func siblingOf(s *scene, name string, age time.Duration) *corev1.Pod {
 }
 
 func replacementPending(reason string) func(*scene) {
-	return func(s *scene) { s.set(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, reason) }
+	return func(s *scene) {
+		s.set(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, reason)
+		if reason != ReasonAnnounced {
+			probed(0)(s)
+		}
+	}
+}
+
+// probed is a scene in which the webhook has answered at this age, by the clock of the API
+// server.
+func probed(age time.Duration) func(*scene) {
+	return func(s *scene) { s.Migration.Status.Handover.ProbedAt = ptr.To(metav1.NewTime(t0.Add(-age))) }
 }
 
 func withoutReplacement(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }
@@ -126,6 +137,14 @@ func TestStopFirst(t *testing.T) {
 		s.Claim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train-r"}}
 	}
 	started := func(s *scene) { s.Replacement, s.Placeholder, s.Carrier = readyReplacement().Obj(), nil, nil }
+	// unmounted is a scene whose replacement was bound while its claim was being deleted.
+	unmounted := func(finalizers ...string) *scene {
+		return sealed().with(gone).set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced).with(func(s *scene) {
+			s.Placeholder, s.Carrier, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, finalizers, nil
+			s.Replacement, s.Migration.Status.Replacement.NodeName, s.Now = replacementPod().Node("b").Obj(), "b", t0.Add(2*time.Minute)
+			deleting(s.Claim)
+		})
+	}
 	check(t, []row{
 		{"place: hold it", create(placing).with(withoutReplacement).with(func(s *scene) { s.Placeholder, s.Migration.Status.Placeholder.UID = nil, "" }), CreatePlaceholder, placing, "", ""},
 		{"place: hold it without a node agent", create(placing).with(withoutReplacement).with(func(s *scene) {
@@ -137,14 +156,6 @@ func TestStopFirst(t *testing.T) {
 			s.Placeholder = fixture.MakePod("placeholder").Label(v1alpha1.MigrationUIDLabel, "m").Phase(corev1.PodPending).Condition(corev1.PodCondition{
 				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/2 nodes"}, t0.Add(-time.Minute)).Obj()
 		}), NoAction, placing, ReasonUnschedulable, "0/2 nodes"},
-	// unmounted is a scene whose replacement was bound while its claim was being deleted.
-	unmounted := func(finalizers ...string) *scene {
-		return sealed().with(gone).set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced).with(func(s *scene) {
-			s.Placeholder, s.Carrier, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, finalizers, nil
-			s.Replacement, s.Migration.Status.Replacement.NodeName, s.Now = replacementPod().Node("b").Obj(), "b", t0.Add(2*time.Minute)
-			deleting(s.Claim)
-		})
-	}
 		{"place: starting", create(placing).with(withoutReplacement).with(func(s *scene) { s.Placeholder.Status.Phase = corev1.PodPending }), NoAction, placing, "", "waiting for placeholder"},
 		{"place: placeholder was removed", create(placing).with(func(s *scene) { s.Placeholder = nil }), NoAction, placing, ReasonPlaceholderDeleted, ""},
 		{"place: create the replacement, which waits", create(placing).with(withoutReplacement), CreateReplacement, placing, "", ""},
@@ -207,6 +218,12 @@ func TestStopFirst(t *testing.T) {
 			s.Placeholder, s.Carrier, s.Replacement, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, nil, []string{v1alpha1.CheckpointFinalizer}, nil
 			deleting(s.Claim)
 		}), NoAction, v1alpha1.PhaseFailed, "", "keeps it until you have copied its content"},
+		{"stopped: bound, and the claim was deleted before it was mounted", unmounted(v1alpha1.CheckpointFinalizer), DiscardReplacement, handing, "", ""},
+		{"stopped: bound, and the claim that was deleted may be mounted", unmounted(v1alpha1.CheckpointFinalizer, protection), NoAction, handing, "", "restoring"},
+		{"stopped: bound, and the claim was deleted when it was mounted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) {
+			s.Replacement.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: v1alpha1.GateContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		}), NoAction, handing, "", "restoring"},
+		{"stopped: bound a moment ago, and the claim was deleted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) { s.Now = t0.Add(time.Second) }), NoAction, handing, "", "restoring"},
 		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement).with(func(s *scene) { s.Placeholder = nil }), DeleteClaim, handing, "", ""},
 		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
 
@@ -218,16 +235,21 @@ func TestStopFirst(t *testing.T) {
 		{"roll back: the hold finalizer is removed", barrierSet(ReasonTimedOut).with(func(s *scene) { s.Pod.Finalizers = []string{v1alpha1.HoldFinalizer} }), SetRollbackBarrier, placing, "", ""},
 	})
 }
-		{"stopped: bound, and the claim was deleted before it was mounted", unmounted(v1alpha1.CheckpointFinalizer), DiscardReplacement, handing, "", ""},
-		{"stopped: bound, and the claim that was deleted may be mounted", unmounted(v1alpha1.CheckpointFinalizer, protection), NoAction, handing, "", "restoring"},
-		{"stopped: bound, and the claim was deleted when it was mounted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) {
-			s.Replacement.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: v1alpha1.GateContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-		}), NoAction, handing, "", "restoring"},
-		{"stopped: bound a moment ago, and the claim was deleted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) { s.Now = t0.Add(time.Second) }), NoAction, handing, "", "restoring"},
 
 func TestJobReleasesTheOriginal(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	job := func() *scene { return ofJob(in(placing)) }
+	waiting := func() *scene {
+		return releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)))
+	}
+	// runs makes a pod of the Job one that it could prefer to the original.
+	runs := func(age time.Duration) func(*scene) {
+		return func(s *scene) {
+			pod := siblingOf(s, "plain", age)
+			pod.Spec.NodeName = "b"
+			s.Siblings = []corev1.Pod{*pod}
+		}
+	}
 	check(t, []row{
 		{"announce", job().with(withoutReplacement), NoAction, placing, "", "asking whether"},
 		{"ask the webhook", job().with(withoutReplacement).with(replacementPending(ReasonAnnounced)), ProbeWebhook, placing, "", ""},
@@ -246,6 +268,23 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 		{"a pod of another index is not meant", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
 			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "4")}, ptr.To[int32](2)
 		}), NoAction, placing, "", "waiting for Job job"},
+		{"the webhook missed it, and our clock is ahead", waiting().with(probed(5 * time.Minute)).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "plain", 5*time.Minute)}
+		}), NoAction, placing, ReasonWebhookMissed, "plain"},
+		{"an older pod of the Job is not meant, and our clock is behind", waiting().with(probed(-5 * time.Minute)).with(func(s *scene) {
+			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*siblingOf(s, "other", -4*time.Minute)}, ptr.To[int32](2)
+		}), NoAction, placing, "", "waiting for Job job"},
+		{"the replacement of another migration is not meant", waiting().with(func(s *scene) {
+			other := siblingOf(s, "other", 0)
+			other.Labels = map[string]string{v1alpha1.MigrationUIDLabel: "another"}
+			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*other}, ptr.To[int32](2)
+		}), NoAction, placing, "", "waiting for Job job"},
+		{"the webhook missed it, of an indexed Job, whatever a clock says", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", time.Hour), "3")}
+		}), NoAction, placing, ReasonWebhookMissed, "plain"},
+		{"ask the webhook again: another pod of the Job was created since", job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) {
+			s.Siblings, s.Owner.Job.Spec.Parallelism, s.Owner.Job.Status.Active = []corev1.Pod{*siblingOf(s, "other", 0)}, ptr.To[int32](2), 2
+		}), ProbeWebhook, placing, "", ""},
 		{"the Job is suspended", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), NoAction, placing, owners.RefusalOwnerStopped, "is suspended"},
 		{"the Job has failed", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(jobFailed), NoAction, placing, owners.RefusalOwnerFinished, "job"},
 		{"roll back: a Job that has failed never looks at the original again", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(jobFailed).with(func(s *scene) { s.Replacement.OwnerReferences = []metav1.OwnerReference{jobReference} }), EndOriginal, placing, "", ""},
@@ -263,6 +302,10 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 			rival.Labels, rival.Spec.NodeName, rival.Finalizers = map[string]string{v1alpha1.MigrationUIDLabel: "m"}, "b", []string{batchv1.JobTrackingFinalizer}
 			s.Siblings = []corev1.Pod{*rival}
 		}), DiscardRival, placing, "", ""},
+		{"roll back: announced, and an older leader may still release it", ofJob(rollingBack(ReasonCancelled)).with(withoutReplacement).
+			set(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonCancelled), SetRollbackBarrier, placing, "", ""},
+		{"roll back: a pod that the webhook missed goes first", releasedByJob(ofJob(rollingBack(ReasonWebhookMissed))).behindBarrier().with(probed(time.Hour)).with(runs(time.Hour)), DiscardRival, placing, "", ""},
+		{"roll back: an older pod of the Job stays, whatever our clock says", releasedByJob(ofJob(rollingBack(ReasonWebhookMissed))).behindBarrier().with(probed(-time.Hour)).with(runs(-time.Minute)), ReadoptOriginal, placing, "", ""},
 		{"roll back: the replacement is not counted as failed", ofJob(rollingBack(ReasonTimedOut)).behindBarrier().with(func(s *scene) {
 			s.Replacement.Finalizers = []string{batchv1.JobTrackingFinalizer}
 		}), DiscardReplacement, placing, "", ""},
@@ -301,6 +344,9 @@ func TestStatefulSetRecreatesThePod(t *testing.T) {
 		{"created without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
 		}), AwaitRecreated, handing, "", ""},
+		{"created without the webhook, whatever a clock says", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "train", time.Hour)}
+		}), AwaitRecreated, handing, "", ""},
 		{"created without the webhook, for another pod of the set", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train-1", 0)}
 		}), NoAction, handing, "", "waiting for StatefulSet set"},
@@ -326,6 +372,10 @@ func TestProbe(t *testing.T) {
 	}
 	if len(probe.Spec.Containers) != 1 || probe.Spec.Containers[0].Name != "serve" {
 		t.Errorf("the probe has %d containers, want the one that moves", len(probe.Spec.Containers))
+	}
+	at := metav1.NewTime(t0.Add(7 * time.Minute))
+	if d, err := settle(t, s.State, Result{Admitted: true, ProbedAt: at}); err != nil || !d.Status.Handover.ProbedAt.Equal(&at) {
+		t.Errorf("asked at %v, error %v, want the moment of the API server's clock", d.Status.Handover.ProbedAt, err)
 	}
 	answers := map[string]struct {
 		result Result
@@ -355,6 +405,20 @@ func TestProbe(t *testing.T) {
 	}
 	if meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.ConditionReplacementPending) {
 		t.Error("a migration that is given up still expects a pod")
+	}
+}
+
+// Pods have whole seconds. One that was created in that of the probe could be taken for
+// the next.
+func TestProbeWaitsForANewSecond(t *testing.T) {
+	s := ofJob(in(v1alpha1.PhasePlacing)).with(withoutReplacement).with(replacementPending(ReasonAnnounced))
+	s.Siblings = []corev1.Pod{*siblingOf(s, "other", 0)}
+	for second, want := range []string{ReasonAnnounced, ReasonWebhookAnswers} {
+		d, err := settle(t, s.State, Result{Admitted: true, ProbedAt: metav1.NewTime(t0.Add(time.Duration(second) * time.Second))})
+		got := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionReplacementPending).Reason
+		if err != nil || got != want || (got == ReasonAnnounced) != (d.Wait > 0) {
+			t.Errorf("%d s later: %s, wait %s, error %v, want %s", second, got, d.Wait, err, want)
+		}
 	}
 }
 
