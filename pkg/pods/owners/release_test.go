@@ -158,6 +158,40 @@ func TestRestoredAfterOthersWrote(t *testing.T) {
 	}
 }
 
+// The owner takes back what has the labels again, and nothing else is written for it.
+func TestReturned(t *testing.T) {
+	for name, test := range map[string]struct {
+		pod   *corev1.Pod
+		owner owners.Owner
+	}{"Job": {jobPod(), jobOwner(asIs)}, "ReplicaSet": {podOf(reference("apps/v1", "ReplicaSet", "web"), func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "web", "pod-template-hash": "abc"}
+	}), replicaSetOwner(asIs)}} {
+		released, err := owners.Released(test.pod, test.owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		returned, err := owners.Returned(released)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owners.IsReturned(released) || !owners.IsReturned(returned) || owners.IsTakenBack(returned) || metav1.GetControllerOf(returned) != nil || len(returned.Finalizers) != len(released.Finalizers) {
+			t.Errorf("%s: returned as %+v", name, returned.ObjectMeta)
+		}
+		taken := returned.DeepCopy()
+		taken.OwnerReferences = test.pod.OwnerReferences
+		if restored, err := owners.Restored(taken); err != nil || !owners.IsTakenBack(taken) || !equality.Semantic.DeepEqual(restored.ObjectMeta, test.pod.ObjectMeta) {
+			t.Errorf("%s: restored as %+v, error %v, want %+v", name, restored.ObjectMeta, err, test.pod.ObjectMeta)
+		}
+	}
+	for name, record := range map[string]string{"not released": "", "broken": "{", "empty": "{}"} {
+		pod := jobPod()
+		pod.Annotations[v1alpha1.ReleasedAnnotation] = record
+		if _, err := owners.Returned(pod); err == nil || owners.IsReturned(pod) || owners.IsTakenBack(pod) {
+			t.Errorf("%s: returned", name)
+		}
+	}
+}
+
 func TestReleasedFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod   *corev1.Pod

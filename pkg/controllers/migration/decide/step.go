@@ -99,6 +99,7 @@ const (
 
 	SetRollbackBarrier v1alpha1.Step = "SetRollbackBarrier"
 	DiscardRival       v1alpha1.Step = "DiscardRival"
+	ReturnOriginal     v1alpha1.Step = "ReturnOriginal"
 	ReadoptOriginal    v1alpha1.Step = "ReadoptOriginal"
 	OrphanOriginal     v1alpha1.Step = "OrphanOriginal"
 	EndOriginal        v1alpha1.Step = "EndOriginal"

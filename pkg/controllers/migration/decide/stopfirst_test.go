@@ -242,6 +242,18 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 	waiting := func() *scene {
 		return releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)))
 	}
+	// returned is a scene whose original has its labels again, and whose Job may have taken it.
+	returned := func(taken bool) *scene {
+		return releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) {
+			pod, err := owners.Returned(s.Pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Pod = pod; taken {
+				s.Pod.OwnerReferences, s.Pod.Finalizers = []metav1.OwnerReference{jobReference}, []string{batchv1.JobTrackingFinalizer}
+			}
+		})
+	}
 	// runs makes a pod of the Job one that it could prefer to the original.
 	runs := func(age time.Duration) func(*scene) {
 		return func(s *scene) {
@@ -289,14 +301,19 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 		{"the Job has failed", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(jobFailed), NoAction, placing, owners.RefusalOwnerFinished, "job"},
 		{"roll back: a Job that has failed never looks at the original again", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(jobFailed).with(func(s *scene) { s.Replacement.OwnerReferences = []metav1.OwnerReference{jobReference} }), EndOriginal, placing, "", ""},
 		{"roll back: a Job that has left its pods behind", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job = nil }), OrphanOriginal, placing, "", ""},
-		{"roll back: a suspended Job deletes the original itself", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), ReadoptOriginal, placing, "", ""},
+		{"roll back: a suspended Job deletes the original itself", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), ReturnOriginal, placing, "", ""},
 		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
 		{"evict what was released", releasedByJob(ofJob(in(handing))).committed(), Evict, handing, "", ""},
 		{"the replacement does not fit any more", releasedByJob(job()).with(func(s *scene) {
 			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
 		}), NoAction, placing, ReasonContainersChanged, ""},
 
-		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier(), ReadoptOriginal, placing, "", ""},
+		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier(), ReturnOriginal, placing, "", ""},
+		{"roll back: its Job takes it back", returned(true), ReadoptOriginal, placing, "", ""},
+		{"roll back: its Job has not looked at it", returned(false), NoAction, placing, "", "waiting for Job job to take pod train back"},
+		{"roll back: its Job does not take it back", returned(false).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), ReadoptOriginal, placing, "", ""},
+		{"roll back: its Job is deleted meanwhile, and leaves its pods behind", returned(false).with(func(s *scene) { s.Owner.Job = nil }), OrphanOriginal, placing, "", ""},
+		{"roll back: its Job has failed meanwhile", returned(false).with(jobFailed).with(func(s *scene) { s.Replacement.OwnerReferences = []metav1.OwnerReference{jobReference} }), EndOriginal, placing, "", ""},
 		{"roll back: one that may run goes first, uncounted", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) {
 			rival := siblingOf(s, "train-r", 0)
 			rival.Labels, rival.Spec.NodeName, rival.Finalizers = map[string]string{v1alpha1.MigrationUIDLabel: "m"}, "b", []string{batchv1.JobTrackingFinalizer}
@@ -305,7 +322,7 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 		{"roll back: announced, and an older leader may still release it", ofJob(rollingBack(ReasonCancelled)).with(withoutReplacement).
 			set(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonCancelled), SetRollbackBarrier, placing, "", ""},
 		{"roll back: a pod that the webhook missed goes first", releasedByJob(ofJob(rollingBack(ReasonWebhookMissed))).behindBarrier().with(probed(time.Hour)).with(runs(time.Hour)), DiscardRival, placing, "", ""},
-		{"roll back: an older pod of the Job stays, whatever our clock says", releasedByJob(ofJob(rollingBack(ReasonWebhookMissed))).behindBarrier().with(probed(-time.Hour)).with(runs(-time.Minute)), ReadoptOriginal, placing, "", ""},
+		{"roll back: an older pod of the Job stays, whatever our clock says", releasedByJob(ofJob(rollingBack(ReasonWebhookMissed))).behindBarrier().with(probed(-time.Hour)).with(runs(-time.Minute)), ReturnOriginal, placing, "", ""},
 		{"roll back: the replacement is not counted as failed", ofJob(rollingBack(ReasonTimedOut)).behindBarrier().with(func(s *scene) {
 			s.Replacement.Finalizers = []string{batchv1.JobTrackingFinalizer}
 		}), DiscardReplacement, placing, "", ""},
