@@ -208,6 +208,10 @@ func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
 		if !isRewritten(pod) || pod.Name != m.Status.Replacement.Name {
 			return fmt.Errorf("a dry run makes pod %s of it", pod.Name)
 		}
+		// By this moment pods of the owner are distinguished later.
+		if pod.CreationTimestamp.IsZero() {
+			t.Error("the answer to a dry run has no creationTimestamp")
+		}
 		return nil
 	})
 

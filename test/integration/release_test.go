@@ -171,7 +171,7 @@ func TestReleaseFromJob(t *testing.T) {
 			}
 
 			// The undo, as Restored wants it.
-			if rival := &pods[at]; owners.IsRival(rival, original, "m", time.Now()) != replacementRuns {
+			if rival := &pods[at]; owners.IsRival(rival, original, "m", new(metav1.Now())) != replacementRuns {
 				t.Fatalf("a rival: %v", !replacementRuns)
 			} else if replacementRuns {
 				rival = becomes(t, rival, owners.Discarded(rival), nil)
@@ -179,12 +179,32 @@ func TestReleaseFromJob(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			restored, err := owners.Restored(original)
-			original = becomes(t, original, restored, err)
+			original = returns(t, original)
+			if !owners.IsTracked(original) {
+				t.Error("the Job does not track the pod that it has taken back")
+			}
 			stays(t, original, job)
 			waitForPods(t, job, 2)
 		})
 	}
+}
+
+// returns gives a released original back to its owner, which takes it itself.
+func returns(t *testing.T, original *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	returned, err := owners.Returned(original)
+	original = becomes(t, original, returned, err)
+	eventually(t, 30*time.Second, func(ctx context.Context) error {
+		if err := k8s.Get(ctx, client.ObjectKeyFromObject(original), original); err != nil {
+			return err
+		}
+		if !owners.IsTakenBack(original) {
+			return fmt.Errorf("pod %s has the owners %v", original.Name, original.OwnerReferences)
+		}
+		return nil
+	})
+	restored, err := owners.Restored(original)
+	return becomes(t, original, restored, err)
 }
 
 func TestReleaseFromReplicaSet(t *testing.T) {
@@ -204,8 +224,7 @@ func TestReleaseFromReplicaSet(t *testing.T) {
 	released, err := owners.Released(original, o)
 	original = becomes(t, original, released, err)
 	waitForPods(t, rs, 2)
-	restored, err := owners.Restored(original)
-	original = becomes(t, original, restored, err)
+	original = returns(t, original)
 	// The one that has no node goes.
 	left := waitForPods(t, rs, 2)
 	for _, pod := range left {

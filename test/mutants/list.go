@@ -24,8 +24,8 @@ var mutants = []mutant{
 	{
 		name:    "a pod of another ordinal or index is taken for the missed one",
 		file:    "pkg/controllers/migration/decide/recreated.go",
-		text:    "!isNew || h.Identity != \"\" && owners.Identity(pod, b.Owner) != h.Identity {",
-		changed: "!isNew || h == nil {",
+		text:    "(h.Identity == \"\" || owners.Identity(pod, s.Owner) == h.Identity)",
+		changed: "h != nil",
 	},
 	{
 		name:    "a pod whose init container has run is deleted as not started",

@@ -51,6 +51,8 @@ type checker struct {
 	w *world
 	// deletedBy is who began the deletion of a pod.
 	deletedBy map[types.UID]string
+	// wereReady are the pods that are gone from their nodes, and were Ready once.
+	wereReady map[types.UID]bool
 	// forbids is since when a budget has allowed no eviction.
 	forbids map[types.UID]moment
 }
@@ -102,6 +104,7 @@ func (c *checker) follow(m *v1alpha1.PodMigration) {
 	if l == nil {
 		return
 	}
+	c.w.work.ofMigration[m.UID] = l
 	h, cp := m.Status.Handover, m.Status.Checkpoint
 	switch mode := m.CheckpointMode(); {
 	case cp.Carries() && (mode == v1alpha1.CheckpointFrozen || mode == v1alpha1.CheckpointProcess), mode == v1alpha1.CheckpointApplication:
@@ -361,8 +364,17 @@ func (c *checker) originalGoes(p *corev1.Pod) {
 		if m.Status.Original == nil || m.Status.Original.UID != p.UID || h == nil || h.Order != v1alpha1.OrderStartFirst || m.Status.Replacement == nil {
 			return
 		}
-		if i := c.w.instance(m.Status.Replacement.UID); i == nil || !i.wasReady {
+		if !c.hasBeenReady(m.Status.Replacement.UID) {
 			c.violated(OneWorks, "%s ends pod %s before its replacement was ready", c.w.actor, p.Name)
 		}
 	})
+}
+
+// hasBeenReady reports whether a pod is, or was before another client deleted it, Ready once.
+// What the product does then may have been decided before.
+func (c *checker) hasBeenReady(pod types.UID) bool {
+	if i := c.w.instance(pod); i != nil {
+		return i.wasReady
+	}
+	return c.wereReady[pod] && !isOurs(c.deletedBy[pod])
 }

@@ -46,7 +46,9 @@ func (i *instance) later(d time.Duration, in stage, next func()) {
 	})
 }
 
-// mount waits until every claim of the pod can be had on this node.
+// mount waits until every claim of the pod can be had on this node. One that is being deleted
+// is not mounted any more, unless the kubelet has seen it before, or its protection is still
+// there (k8s.io/kubernetes/pkg/kubelet/volumemanager/populator at 1.35.4, getPVCExtractPV).
 func (i *instance) mount() {
 	if i.stage != mounting {
 		return
@@ -61,16 +63,23 @@ func (i *instance) mount() {
 	}
 	w := i.m.w
 	var wanted []types.UID
+	waits := w.now < w.hanging
 	for _, v := range p.Spec.Volumes {
 		if v.PersistentVolumeClaim == nil {
 			continue
 		}
 		c := lookup[*corev1.PersistentVolumeClaim](w.store, claims, p.Namespace, v.PersistentVolumeClaim.ClaimName)
-		if c == nil || c.Spec.VolumeName == "" || w.now < w.hanging || w.isAttachedElsewhere(c, i.m) {
-			i.later(retryMount, mounting, i.mount)
-			return
+		if c == nil || c.Spec.VolumeName == "" || c.DeletionTimestamp != nil && !slices.Contains(c.Finalizers, protectionFinalizer) && !slices.Contains(i.seen, c.UID) {
+			waits = true
+			continue
 		}
 		wanted = append(wanted, c.UID)
+		waits = waits || w.isAttachedElsewhere(c, i.m)
+	}
+	i.seen = wanted
+	if waits {
+		i.later(retryMount, mounting, i.mount)
+		return
 	}
 	i.mounted = wanted
 	i.stage = initializing

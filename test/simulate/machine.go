@@ -48,7 +48,8 @@ type instance struct {
 	// gateOpen is the file that lets the containers of a replacement start.
 	gateOpen bool
 	hasGate  bool
-	mounted  []types.UID
+	// seen are the claims that the kubelet has taken note of, before it mounts them.
+	seen, mounted []types.UID
 	// runs: the main containers were started, and have not ended.
 	runs   bool
 	frozen bool
@@ -214,6 +215,7 @@ func (m *machine) drop(i *instance) {
 			break
 		}
 	}
+	m.w.checks.wereReady[i.pod] = i.wasReady
 	m.w.checks.contentGone(i)
 }
 

@@ -50,7 +50,7 @@ func (m *machine) goDown(off bool, back time.Duration) {
 		m.off = true
 		m.boots++
 		for _, i := range m.instances {
-			i.change(func() { i.frozen = false })
+			i.change(func() { i.frozen, i.seen = false, nil })
 		}
 	} else {
 		m.cut = true

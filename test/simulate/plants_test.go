@@ -295,6 +295,15 @@ var plants = []*Plant{
 			object.SetAnnotations(annotations)
 		}
 	}}),
+	plant("the deletion cost of a replacement is left", skips("highest cost", func(_ *planted, before, after client.Object) bool {
+		was, isPod := before.(*corev1.Pod)
+		becomes, _ := after.(*corev1.Pod)
+		return isPod && becomes != nil && owners.HasHighestDeletionCost(was) && !owners.HasHighestDeletionCost(becomes)
+	}, func(object client.Object) {
+		annotations := object.GetAnnotations()
+		delete(annotations, corev1.PodDeletionCost)
+		object.SetAnnotations(annotations)
+	})),
 	plant("a released original is never returned to its owner", skips("readopt", func(_ *planted, before, after client.Object) bool {
 		return before.GetAnnotations()[v1alpha1.ReleasedAnnotation] != "" && after.GetAnnotations()[v1alpha1.ReleasedAnnotation] == ""
 	}, func(object client.Object) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -121,7 +122,12 @@ func (w *world) claimPods(owner client.Object, selector *metav1.LabelSelector, a
 		case c == nil && (!matches || owner.GetDeletionTimestamp() != nil || p.DeletionTimestamp != nil || !filter(p)):
 			return
 		case c == nil:
-			change(w, p, false, func(p *corev1.Pod) { p.OwnerReferences = append(p.OwnerReferences, controlledBy(owner, apiVersion)) })
+			change(w, p, false, func(p *corev1.Pod) {
+				p.OwnerReferences = append(p.OwnerReferences, controlledBy(owner, apiVersion))
+				if _, isJob := owner.(*batchv1.Job); isJob && !tracked(p) {
+					p.Finalizers = append(p.Finalizers, batchv1.JobTrackingFinalizer)
+				}
+			})
 			p = lookup[*corev1.Pod](w.store, pods, p.Namespace, p.Name)
 		}
 		if p != nil && filter(p) {

@@ -110,7 +110,7 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 		memory: map[string]client.Object{}, jobPause: map[types.UID]moment{}, jobIndexes: map[types.UID][]int{},
 	}
 	defer w.end()
-	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}, forbids: map[types.UID]moment{}}, newLedger(w)
+	w.checks, w.work = &checker{w: w, deletedBy: map[types.UID]string{}, wereReady: map[types.UID]bool{}, forbids: map[types.UID]moment{}}, newLedger(w)
 	w.webhook = newWebhook(w)
 	w.faults = newFaultPlan(w, drawn)
 	if s.script != nil {

@@ -97,6 +97,12 @@ func (s *scenario) drawSpecial(r *rand.Rand) {
 	if chance(r, 50) {
 		s.quotaLag = time.Duration(r.IntN(5000)) * time.Millisecond
 	}
+	for i := range s.skews {
+		if chance(r, 5) {
+			// Far enough for every comparison with a moment of another clock to be wrong.
+			s.skews[i] = time.Duration(r.IntN(360)-180) * time.Second
+		}
+	}
 }
 
 // drawFailurePolicy draws what the documentation of Jobs recommends, and the worst for a

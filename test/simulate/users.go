@@ -248,10 +248,17 @@ func (w *world) rollOut() {
 	}
 }
 
+// cordonLasts is how long a node is kept from new pods: what has no other node waits so long.
+const cordonLasts = 5 * time.Minute
+
 func (w *world) cordon(node string) {
-	if n := lookup[*corev1.Node](w.store, nodes, "", node); n != nil {
-		change(w, n, false, func(n *corev1.Node) { n.Spec.Unschedulable = true })
+	setUnschedulable := func(is bool) {
+		if n := lookup[*corev1.Node](w.store, nodes, "", node); n != nil {
+			change(w, n, false, func(n *corev1.Node) { n.Spec.Unschedulable = is })
+		}
 	}
+	setUnschedulable(true)
+	w.after(cordonLasts, func() { w.as(userActor, func() { setUnschedulable(false) }) })
 }
 
 // drain evicts all pods of a node, and tries again while budgets forbid it.

@@ -12,6 +12,8 @@ type ledger struct {
 	w        *world
 	lineages []*lineage
 	ofPod    map[types.UID]*lineage
+	// ofMigration is what a migration moves, also when its record is gone.
+	ofMigration map[types.UID]*lineage
 	// copies are what is on checkpoint claims.
 	copies []*copied
 	// saved is what applications have saved on claims of their own.
@@ -51,7 +53,7 @@ type copied struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, ofPod: map[types.UID]*lineage{}, saved: map[types.UID]int64{}}
+	return &ledger{w: w, ofPod: map[types.UID]*lineage{}, ofMigration: map[types.UID]*lineage{}, saved: map[types.UID]int64{}}
 }
 
 // lineageOf finds what a pod works at: what its original did, or something new. Pods

@@ -116,11 +116,14 @@ func (x executor) Evict(ctx context.Context, pod *corev1.Pod, dryRun bool) error
 	return x.client.SubResource("eviction").Create(ctx, pod.DeepCopy(), eviction)
 }
 
-// Probe implements decide.API.
-func (x executor) Probe(ctx context.Context, pod *corev1.Pod) (bool, error) {
+// Probe implements decide.API. The API server answers a dry run with the pod as it would be
+// stored, creationTimestamp included.
+func (x executor) Probe(ctx context.Context, pod *corev1.Pod) (admitted bool, at metav1.Time, err error) {
 	pod = pod.DeepCopy()
-	err := x.client.Create(ctx, pod, client.DryRunAll)
-	return err == nil && v1alpha1.OwnedBy(pod.Labels, x.migration.UID), err
+	if err := x.client.Create(ctx, pod, client.DryRunAll); err != nil {
+		return false, metav1.Time{}, err
+	}
+	return v1alpha1.OwnedBy(pod.Labels, x.migration.UID), pod.CreationTimestamp, nil
 }
 
 // AskBudget implements decide.API.

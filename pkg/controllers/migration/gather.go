@@ -244,7 +244,10 @@ func (r *reconciler) gatherNodes(ctx context.Context, s *decide.State) (err erro
 	return err
 }
 
-// downFor is how long a node has not been Ready; zero when it is.
+// downFor is how long a node has not been Ready; zero when it is. The moment is that of
+// another clock: where ours is minutes ahead, a migration that is not committed ends before
+// the grace is over, and where it is behind at its deadline. What is committed does not
+// depend on it.
 func (r *reconciler) downFor(ctx context.Context, name string, now time.Time) (time.Duration, error) {
 	node, err := read(ctx, r.live, "", name, &corev1.Node{})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
@@ -65,6 +67,40 @@ func IsAdopted(replacement *corev1.Pod, o Owner) bool {
 
 // lowestCost makes a ReplicaSet delete the pod before all others (KEP-2255).
 var lowestCost = strconv.Itoa(math.MinInt32)
+
+// highestCost makes a ReplicaSet delete every other pod before this one, but those that are
+// not Ready: they go first anyway.
+var highestCost = strconv.Itoa(math.MaxInt32)
+
+// Offered returns the replacement as its ReplicaSet adopts it, and deletes another pod: the
+// original or, where another client has deleted that, the pod that the ReplicaSet has made in
+// its place. That one has none of the state, and may have been Ready for longer, by which a
+// ReplicaSet prefers it. The mark goes when the ReplicaSet has chosen (WithoutDeletionCost).
+func Offered(replacement *corev1.Pod, o Owner) *corev1.Pod {
+	offered := Adopted(replacement, o)
+	metav1.SetMetaDataAnnotation(&offered.ObjectMeta, corev1.PodDeletionCost, highestCost)
+	return offered
+}
+
+// HasHighestDeletionCost reports whether a pod is marked as one that was offered.
+func HasHighestDeletionCost(pod *corev1.Pod) bool {
+	return pod.Annotations[corev1.PodDeletionCost] == highestCost
+}
+
+// HasChosen reports whether the ReplicaSet of a replacement that was offered has taken it, and
+// has no pod too many any more, or never will: it is gone, or the replacement is not one of
+// its pods by now.
+func HasChosen(replacement *corev1.Pod, o Owner) bool {
+	rs := o.ReplicaSet
+	if rs == nil || rs.DeletionTimestamp != nil {
+		return true
+	}
+	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
+	if err != nil || !selector.Matches(labels.Set(replacement.Labels)) {
+		return true
+	}
+	return metav1.IsControlledBy(replacement, rs) && rs.Status.ObservedGeneration >= rs.Generation && rs.Status.Replicas <= replicas(rs.Spec.Replicas)
+}
 
 // WithLowestDeletionCost returns the original marked as the pod that its ReplicaSet deletes first.
 func WithLowestDeletionCost(original *corev1.Pod) *corev1.Pod {

@@ -60,6 +60,39 @@ func TestSelectorsKnowTheLabelThatIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestOffered(t *testing.T) {
+	o := replicaSetOwner(asIs)
+	pod := owners.Unmatched(podOf(nil, func(p *corev1.Pod) { p.Labels = map[string]string{"app": "web"} }), o)
+	offered := owners.Offered(pod, o)
+	if !owners.IsAdopted(offered, o) || !owners.HasHighestDeletionCost(offered) || owners.HasHighestDeletionCost(pod) || owners.HasHighestDeletionCost(owners.WithoutDeletionCost(offered)) {
+		t.Errorf("offered with labels %v and annotations %v", offered.Labels, offered.Annotations)
+	}
+	for name, test := range map[string]struct {
+		change func(rs *appsv1.ReplicaSet, p *corev1.Pod)
+		want   bool
+	}{
+		"taken":             {func(*appsv1.ReplicaSet, *corev1.Pod) {}, true},
+		"not taken":         {func(_ *appsv1.ReplicaSet, p *corev1.Pod) { p.OwnerReferences = nil }, false},
+		"one too many":      {func(rs *appsv1.ReplicaSet, _ *corev1.Pod) { rs.Status.Replicas++ }, false},
+		"not looked at yet": {func(rs *appsv1.ReplicaSet, _ *corev1.Pod) { rs.Generation++ }, false},
+		"not one of its":    {func(rs *appsv1.ReplicaSet, p *corev1.Pod) { p.OwnerReferences, p.Labels = nil, nil }, true},
+		"being deleted": {func(rs *appsv1.ReplicaSet, p *corev1.Pod) {
+			p.OwnerReferences, rs.DeletionTimestamp = nil, &metav1.Time{}
+		}, true},
+	} {
+		o := replicaSetOwner(asIs)
+		rs, taken := o.ReplicaSet, offered.DeepCopy()
+		taken.OwnerReferences = []metav1.OwnerReference{*o.Reference}
+		test.change(rs, taken)
+		if got := owners.HasChosen(taken, o); got != test.want {
+			t.Errorf("%s: chosen %v, want %v", name, got, test.want)
+		}
+	}
+	if !owners.HasChosen(offered, without(replicaSetOwner(asIs))) {
+		t.Error("a ReplicaSet that is gone is waited for")
+	}
+}
+
 func TestGivesWay(t *testing.T) {
 	pod := podOf(nil)
 	marked := owners.WithLowestDeletionCost(pod)

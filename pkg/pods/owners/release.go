@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -103,6 +102,59 @@ func releaseLabels(o Owner) ([]string, error) {
 // IsReleased reports whether the owner of a pod has released it.
 func IsReleased(pod *corev1.Pod) bool { return pod.Annotations[v1alpha1.ReleasedAnnotation] != "" }
 
+// recordOf reads what a released pod had.
+func recordOf(pod *corev1.Pod) (record released, err error) {
+	if !IsReleased(pod) {
+		return released{}, fmt.Errorf("pod %s/%s was not released", pod.Namespace, pod.Name)
+	}
+	if err := json.Unmarshal([]byte(pod.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil {
+		return released{}, fmt.Errorf("reading what pod %s/%s had: %w", pod.Namespace, pod.Name, err)
+	}
+	if record.Owner.UID == "" {
+		return released{}, fmt.Errorf("annotation %s of pod %s/%s names no owner", v1alpha1.ReleasedAnnotation, pod.Namespace, pod.Name)
+	}
+	return record, nil
+}
+
+// Returned returns a released original with the labels by which its owner takes it back
+// (PodControllerRefManager, ClaimPods). The owner looks at itself before: one that is being
+// deleted takes none. Who wrote the reference for it could write one to an owner that is gone
+// by then, and the garbage collector would delete the pod although the owner has left its pods
+// behind. A Job adds its finalizer as it takes the pod (AdoptPod); without an owner the pod
+// would lose it (syncOrphanPod).
+func Returned(pod *corev1.Pod) (*corev1.Pod, error) {
+	record, err := recordOf(pod)
+	if err != nil {
+		return nil, err
+	}
+	returned := pod.DeepCopy()
+	for key, value := range record.Labels {
+		metav1.SetMetaDataLabel(&returned.ObjectMeta, key, value)
+	}
+	return returned, nil
+}
+
+// IsReturned reports whether a released original has those labels.
+func IsReturned(pod *corev1.Pod) bool {
+	record, err := recordOf(pod)
+	if err != nil {
+		return false
+	}
+	for key, value := range record.Labels {
+		if has, set := pod.Labels[key]; !set || has != value {
+			return false
+		}
+	}
+	return true
+}
+
+// IsTakenBack reports whether the owner of a released original controls it again.
+func IsTakenBack(pod *corev1.Pod) bool {
+	record, err := recordOf(pod)
+	controller := metav1.GetControllerOf(pod)
+	return err == nil && controller != nil && controller.UID == record.Owner.UID
+}
+
 // Restored returns a released original with everything that it had before. Its
 // owner then has one pod too many and deletes one, so the order matters.
 //
@@ -119,19 +171,13 @@ func IsReleased(pod *corev1.Pod) bool { return pod.Annotations[v1alpha1.Released
 // is written, every pod of the Job that IsRival must be written as Discarded,
 // and then be deleted; the rest the Job deletes.
 func Restored(pod *corev1.Pod) (*corev1.Pod, error) {
-	if !IsReleased(pod) {
-		return nil, fmt.Errorf("pod %s/%s was not released", pod.Namespace, pod.Name)
+	record, err := recordOf(pod)
+	if err != nil {
+		return nil, err
 	}
-	var record released
-	if err := json.Unmarshal([]byte(pod.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil {
-		return nil, fmt.Errorf("reading what pod %s/%s had: %w", pod.Namespace, pod.Name, err)
-	}
-	if record.Owner.UID == "" {
-		return nil, fmt.Errorf("annotation %s of pod %s/%s names no owner", v1alpha1.ReleasedAnnotation, pod.Namespace, pod.Name)
-	}
-	back := pod.DeepCopy()
-	for key, value := range record.Labels {
-		metav1.SetMetaDataLabel(&back.ObjectMeta, key, value)
+	back, err := Returned(pod)
+	if err != nil {
+		return nil, err
 	}
 	if !slices.ContainsFunc(back.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == record.Owner.UID }) {
 		back.OwnerReferences = insert(back.OwnerReferences, record.OwnerIndex, record.Owner)
@@ -151,9 +197,10 @@ func insert[T any](list []T, index int, element T) []T {
 // IsRival reports whether a Job could prefer a pod to the original that is about
 // to be restored: it is the replacement, or another pod of the same index, and
 // may run by the time that the Job looks. Pods of a Job without indexes are not
-// distinguished: of them the replacement is one, and every pod that was made since the
-// original was about to be released and is nobody's replacement.
-func IsRival(pod, original *corev1.Pod, migration types.UID, since time.Time) bool {
+// distinguished: of them the replacement is one, and every pod that was created since the
+// original was about to be released and is nobody's replacement. That moment is one of the
+// API server's clock, as creationTimestamps are; nil when the original was not to be released.
+func IsRival(pod, original *corev1.Pod, migration types.UID, since *metav1.Time) bool {
 	var record released
 	if err := json.Unmarshal([]byte(original.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil || KindOf(&record.Owner) != KindJob {
 		return false
@@ -170,7 +217,7 @@ func IsRival(pod, original *corev1.Pod, migration types.UID, since time.Time) bo
 	if index := identity(original, &record.Owner); index != "" {
 		return identity(pod, &record.Owner) == index
 	}
-	return pod.Labels[v1alpha1.MigrationUIDLabel] == "" && !pod.CreationTimestamp.Time.Before(since.Truncate(time.Second))
+	return since != nil && pod.Labels[v1alpha1.MigrationUIDLabel] == "" && !pod.CreationTimestamp.Before(since)
 }
 
 // Discarded returns a pod of a Job without the finalizer by which the Job would

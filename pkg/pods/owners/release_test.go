@@ -158,6 +158,40 @@ func TestRestoredAfterOthersWrote(t *testing.T) {
 	}
 }
 
+// The owner takes back what has the labels again, and nothing else is written for it.
+func TestReturned(t *testing.T) {
+	for name, test := range map[string]struct {
+		pod   *corev1.Pod
+		owner owners.Owner
+	}{"Job": {jobPod(), jobOwner(asIs)}, "ReplicaSet": {podOf(reference("apps/v1", "ReplicaSet", "web"), func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "web", "pod-template-hash": "abc"}
+	}), replicaSetOwner(asIs)}} {
+		released, err := owners.Released(test.pod, test.owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		returned, err := owners.Returned(released)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owners.IsReturned(released) || !owners.IsReturned(returned) || owners.IsTakenBack(returned) || metav1.GetControllerOf(returned) != nil || len(returned.Finalizers) != len(released.Finalizers) {
+			t.Errorf("%s: returned as %+v", name, returned.ObjectMeta)
+		}
+		taken := returned.DeepCopy()
+		taken.OwnerReferences = test.pod.OwnerReferences
+		if restored, err := owners.Restored(taken); err != nil || !owners.IsTakenBack(taken) || !equality.Semantic.DeepEqual(restored.ObjectMeta, test.pod.ObjectMeta) {
+			t.Errorf("%s: restored as %+v, error %v, want %+v", name, restored.ObjectMeta, err, test.pod.ObjectMeta)
+		}
+	}
+	for name, record := range map[string]string{"not released": "", "broken": "{", "empty": "{}"} {
+		pod := jobPod()
+		pod.Annotations[v1alpha1.ReleasedAnnotation] = record
+		if _, err := owners.Returned(pod); err == nil || owners.IsReturned(pod) || owners.IsTakenBack(pod) {
+			t.Errorf("%s: returned", name)
+		}
+	}
+}
+
 func TestReleasedFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod   *corev1.Pod
@@ -201,7 +235,7 @@ func TestIsRival(t *testing.T) {
 		"the original":          {original, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := owners.IsRival(test.pod, original, "m", now.Time); got != test.want {
+			if got := owners.IsRival(test.pod, original, "m", &now); got != test.want {
 				t.Errorf("rival: %v, want %v", got, test.want)
 			}
 		})
@@ -211,11 +245,13 @@ func TestIsRival(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
-		age  time.Duration
-		ours types.UID
-		want bool
+		age   time.Duration
+		ours  types.UID
+		since *metav1.Time
+		want  bool
 	}{
-		"no index, made since": {0, "", true}, "no index, older": {time.Minute, "", false}, "no index, the replacement of another": {0, "other", false},
+		"no index, created since": {0, "", &now, true}, "no index, older": {time.Minute, "", &now, false},
+		"no index, the replacement of another": {0, "other", &now, false}, "no index, nothing was to be released": {0, "", nil, false},
 	} {
 		pod := with(plain, func(p *corev1.Pod) {
 			p.CreationTimestamp = metav1.NewTime(now.Add(-test.age))
@@ -223,7 +259,7 @@ func TestIsRival(t *testing.T) {
 				p.Labels[v1alpha1.MigrationUIDLabel] = string(test.ours)
 			}
 		})
-		if got := owners.IsRival(pod, original, "m", now.Time); got != test.want {
+		if got := owners.IsRival(pod, original, "m", test.since); got != test.want {
 			t.Errorf("%s: rival: %v, want %v", name, got, test.want)
 		}
 	}

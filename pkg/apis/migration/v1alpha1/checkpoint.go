@@ -132,6 +132,11 @@ type Handover struct {
 	// of a StatefulSet, the completion index of an indexed Job. Empty: any.
 	// +optional
 	Identity string `json:"identity,omitempty"`
+	// probedAt is when the admission webhook answered for the owner's next pod, by the
+	// clock of the API server. A pod of the owner that is older was not created in place
+	// of the original.
+	// +optional
+	ProbedAt *metav1.Time `json:"probedAt,omitempty"`
 	// withdrawals counts how often the end of the original was begun and withdrawn.
 	// +optional
 	Withdrawals int32 `json:"withdrawals,omitempty"`

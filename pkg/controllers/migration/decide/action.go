@@ -30,8 +30,9 @@ type API interface {
 	// when the pod has changed since it was judged. A dry run asks only whether the pod
 	// may go.
 	Evict(ctx context.Context, pod *corev1.Pod, dryRun bool) error
-	// Probe reports whether the admission webhook turns a pod into the replacement.
-	Probe(ctx context.Context, pod *corev1.Pod) (bool, error)
+	// Probe reports whether the admission webhook turns a pod into the replacement, and when
+	// it was asked by the clock of the API server.
+	Probe(ctx context.Context, pod *corev1.Pod) (admitted bool, at metav1.Time, err error)
 	// AskBudget returns why the migration of a pod may not start now; "" when it may.
 	AskBudget(ctx context.Context, pod *corev1.Pod) (string, error)
 	// Measure returns the last measurement of a pod; nil when there is none.
@@ -43,6 +44,8 @@ type Result struct {
 	// Admitted and Reason are the answer of the budget, or of the webhook.
 	Admitted bool
 	Reason   string
+	// ProbedAt is when the webhook was asked, by the clock of the API server.
+	ProbedAt metav1.Time
 	// Sample is the measurement; nil when there is none.
 	Sample *Sample
 	// Created is the pod as the API server returned it; nil for all else.
@@ -116,11 +119,11 @@ func (a EvictPod) Do(ctx context.Context, api API) Result {
 
 // Do asks the webhook, and changes the pod where the answer is yes.
 func (a ProbeAdmission) Do(ctx context.Context, api API) Result {
-	admitted, err := api.Probe(ctx, a.Probe)
+	admitted, at, err := api.Probe(ctx, a.Probe)
 	if admitted && err == nil && a.From != nil {
 		err = api.Change(ctx, a.From, a.To)
 	}
-	return Result{Admitted: admitted, Err: err}
+	return Result{Admitted: admitted, ProbedAt: at, Err: err}
 }
 
 // Do asks the budget.

@@ -79,7 +79,7 @@ func awaitWarm(b *builder) Decision {
 	if waiting == nil {
 		return b.wait(b.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	}
-	silent, d := b.Now.Sub(waiting.Time), b.destination()
+	silent, d := b.waited(*waiting, v1alpha1.ConditionPlaced), b.destination()
 	switch {
 	case d == nil:
 		return awaitAgent(b, r.Spec.NodeName, silent)

@@ -337,7 +337,19 @@ func markedOriginal() *scene {
 }
 
 func adopted() *scene {
-	return markedOriginal().with(func(s *scene) { s.Replacement = owners.Adopted(s.Replacement, s.Owner) })
+	return markedOriginal().with(func(s *scene) { s.Replacement = owners.Offered(s.Replacement, s.Owner) })
+}
+
+// offeredLate is a scene whose replacement was offered after another client had deleted the
+// original: the ReplicaSet has made a pod in its place, and has so many pods.
+func offeredLate(pods int32) *scene {
+	return adopting(v1alpha1.PhaseHandingOver).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
+		set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver).with(func(s *scene) {
+		s.Pod, s.Claim, s.Migration.Status.After, s.Owner.ReplicaSet.Status.Replicas = nil, nil, record(nil, nil), pods
+		s.Migration.Status.CheckpointClaim = ""
+		s.Replacement = owners.Offered(s.Replacement, s.Owner)
+		s.Replacement.OwnerReferences = []metav1.OwnerReference{*s.Owner.Reference}
+	})
 }
 
 // bothStay is a scene in which the ReplicaSet has both pods, and no budget allows the
@@ -353,7 +365,7 @@ func TestReplicaSetTakesTheReplacement(t *testing.T) {
 	check(t, []row{
 		{"settled", adopting(pending), AskBudget, pending, "", ""},
 		{"a scaling is in flight", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2 }), NoAction, pending, "", "being scaled"},
-		{"it lasts too long", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2; s.Now = t0.Add(time.Hour) }), NoAction, v1alpha1.PhaseFailed, "", "not begun within 600 s"},
+		{"it lasts too long", adopting(pending).with(func(s *scene) { s.Owner.ReplicaSet.Status.Replicas = 2; s.Now = t0.Add(time.Hour) }).set(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForOwner), NoAction, v1alpha1.PhaseFailed, "", "not begun within 600 s"},
 		{"several budgets", adopting(pending).with(func(s *scene) { s.Budgets = []string{"a", "b"} }), NoAction, v1alpha1.PhaseFailed, "", "a, b"},
 		{"the ReplicaSet went while placing", adopting(placing).with(func(s *scene) {
 			s.Owner.ReplicaSet, s.Replacement, s.Migration.Status.Replacement.UID = nil, nil, ""
@@ -368,10 +380,20 @@ func TestReplicaSetTakesTheReplacement(t *testing.T) {
 		{"the ReplicaSet deleted it for another replacement", adopting(handing).with(func(s *scene) { s.Pod = nil }).
 			set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
 			set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver), OfferLate, handing, "", ""},
+		{"the original was deleted, and the replacement is not ready", offeredLate(1).with(func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }), NoAction, handing, "", "not offering it"},
+		{"offered late: the ReplicaSet has not looked at it", offeredLate(1).with(func(s *scene) { s.Replacement.OwnerReferences = nil }), NoAction, handing, "", "one too many"},
+		{"offered late: it has a pod too many", offeredLate(2), NoAction, handing, "", "one too many"},
+		{"offered late: it has chosen", offeredLate(1), UnmarkReplacement, handing, "", ""},
+		{"offered late: it does not choose until the deadline", offeredLate(2).with(func(s *scene) { s.Now = t0.Add(time.Hour) }), UnmarkReplacement, handing, "", ""},
+		{"offered late: it is gone", offeredLate(2).with(func(s *scene) { s.Owner.ReplicaSet = nil }), UnmarkReplacement, handing, "", ""},
+		{"offered late: done", offeredLate(1).with(func(s *scene) { s.Replacement = owners.WithoutDeletionCost(s.Replacement) }), NoAction, v1alpha1.PhaseSucceeded, "", ""},
 		{"the ReplicaSet has chosen it for the replacement of another pod", markedOriginal().with(func(s *scene) { deleting(s.Pod) }), NoAction, handing, "", "takes over"},
 		{"it was deleted while the replacement was starting", markedOriginal().with(func(s *scene) { deleting(s.Pod); s.Replacement = replacementPod().Obj() }), NoAction, handing, ReasonOriginalDeleted, ""},
 		{"both stay: the mark goes", bothStay(), UnmarkOriginal, handing, "", ""},
-		{"both stay", bothStay().with(func(s *scene) { s.Pod = owners.WithoutDeletionCost(s.Pod); s.Claim = nil }), NoAction, v1alpha1.PhaseFailed, "", "both run"},
+		{"both stay: the mark of the replacement goes", bothStay().with(func(s *scene) { s.Pod = owners.WithoutDeletionCost(s.Pod) }), UnmarkReplacement, handing, "", ""},
+		{"both stay", bothStay().with(func(s *scene) {
+			s.Pod, s.Replacement, s.Claim = owners.WithoutDeletionCost(s.Pod), owners.WithoutDeletionCost(s.Replacement), nil
+		}), NoAction, v1alpha1.PhaseFailed, "", "both run"},
 		{"both stay, and there is time left", bothStay().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Minute) }), Evict, handing, "", ""},
 		{"cancelled before it was offered", markedOriginal().committed().with(func(s *scene) { s.Migration.Spec.Cancel = true }), WithdrawEviction, handing, "", ""},
 		{"cancelled too late", adopted().committed().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", ""},

@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,8 +97,8 @@ func committedLoss(s *State) (reason, message string) {
 	if reason, message = s.replacementLoss(); reason != "" {
 		return reason, message
 	}
-	if isClaimLost(s) && s.replacement().Spec.NodeName == "" {
-		return ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client, so that no replacement can be placed", s.Migration.Status.CheckpointClaim)
+	if cannotMount(s) {
+		return ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client, so that no replacement can mount it", s.Migration.Status.CheckpointClaim)
 	}
 	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() {
 		return ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)
@@ -125,8 +126,24 @@ var returning = []step{
 	}},
 }
 
+// protection keeps a claim that a pod on a node uses (pvc_protection_controller.go).
+const protection = "kubernetes.io/pvc-protection"
+
+// cannotMount reports whether the replacement waits for a claim that is lost. The scheduler
+// does not place it then, and the kubelet of a node to which it was bound at that moment does
+// not mount what is being deleted without that protection (k8s.io/kubernetes/pkg/kubelet/volumemanager/populator,
+// getPVCExtractPV). What is mounted already may take a moment to start.
+func cannotMount(s *State) bool {
+	r := s.replacement()
+	if r == nil || !isClaimLost(s) {
+		return false
+	}
+	isMounted := hasStarted(r) || s.Claim != nil && slices.Contains(s.Claim.Finalizers, protection)
+	return r.Spec.NodeName == "" || !isMounted && s.isTrue(v1alpha1.ConditionPlaced) && s.since(v1alpha1.ConditionPlaced) >= s.Limits.StartGrace
+}
+
 // isClaimLost reports whether the claim that the replacement mounts is gone, or being
-// deleted: the scheduler places no pod with it.
+// deleted.
 func isClaimLost(s *State) bool {
 	return s.needsClaim() && !s.isTrue(v1alpha1.ConditionReleased) && (s.Claim == nil || s.Claim.DeletionTimestamp != nil)
 }

@@ -47,6 +47,9 @@
 //     for certain.
 //   - A committed migration whose state is sealed, but was not given to a
 //     replacement, keeps its claim when it fails: it holds the only copy.
+//   - The clock of this process may be minutes off. What another clock wrote only bounds
+//     how long is waited (State.waited). Pods are distinguished by moments of the API server
+//     alone (status.handover.probedAt).
 //
 // The package must not call an API server, read a clock or log.
 package decide

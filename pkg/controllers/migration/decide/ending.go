@@ -23,16 +23,32 @@ var (
 	}}
 )
 
-// ending are the steps after a replacement is ready, and the original gone.
-var ending = []step{
-	endCarrier,
-	endPlaceholder,
-	{name: AdoptClaim, done: claimHasOwner, action: adoptClaim},
-	{name: MeasureAfter, done: func(s *State) bool { return s.Migration.Status.After != nil || isNotMeasured(s) }, action: func(b *builder) Decision {
-		return b.do(MeasurePod{b.replacement()})
-	}, settle: measuredAfter},
-	{name: Succeed, action: succeed},
-}
+// ending are the steps after a replacement is ready, and the original gone; leaving those
+// before the last.
+var (
+	ending  = slices.Concat(leaving, []step{lastStep})
+	leaving = []step{
+		endCarrier,
+		endPlaceholder,
+		{name: AdoptClaim, done: claimHasOwner, action: adoptClaim},
+		{name: MeasureAfter, done: func(s *State) bool { return s.Migration.Status.After != nil || isNotMeasured(s) }, action: func(b *builder) Decision {
+			return b.do(MeasurePod{b.replacement()})
+		}, settle: measuredAfter},
+	}
+	lastStep = step{name: Succeed, action: succeed}
+)
+
+// unmarkReplacement takes the mark off by which the ReplicaSet kept the replacement, once it
+// has deleted another pod.
+var unmarkReplacement = step{name: UnmarkReplacement, applies: (*State).adopts, done: func(s *State) bool {
+	return s.replacement() == nil || !owners.HasHighestDeletionCost(s.replacement())
+}, action: func(b *builder) Decision {
+	r := b.replacement()
+	if !owners.HasChosen(r, b.Owner) && b.Now.Before(choosesBy(b.State)) {
+		return b.wait(shortPoll, "waiting for ReplicaSet %s to take replacement %s, and to delete the pod that is one too many", b.Owner.ReplicaSet.Name, r.Name)
+	}
+	return b.do(ChangeObject{r, owners.WithoutDeletionCost(r)})
+}}
 
 // isNotMeasured reports whether nobody waits for a measurement of the replacement.
 func isNotMeasured(s *State) bool {
@@ -103,10 +119,11 @@ var failing = []step{
 	{name: UnmarkOriginal, applies: originalRuns, done: func(s *State) bool { return !owners.HasLowestDeletionCost(s.original()) }, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.original(), owners.WithoutDeletionCost(b.original())})
 	}},
-	// One without a node has never run, and would wait for ever.
+	unmarkReplacement,
+	// One without a node, or without its claim, has never run, and would wait for ever.
 	{name: DiscardReplacement, applies: func(s *State) bool {
 		r := s.replacement()
-		return r != nil && r.Spec.NodeName == "" && r.DeletionTimestamp == nil && !pods.IsTerminal(r)
+		return r != nil && (r.Spec.NodeName == "" || cannotMount(s)) && r.DeletionTimestamp == nil && !pods.IsTerminal(r)
 	}, action: func(b *builder) Decision {
 		return discard(b, b.replacement())
 	}},

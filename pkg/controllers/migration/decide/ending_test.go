@@ -107,7 +107,7 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 // No pod owns the claim any more, and no finalizer of the migration keeps it.
 func TestFailingDropsEveryPodThatOwnsTheClaim(t *testing.T) {
 	s := sealedAndGone(v1alpha1.MethodCreate).with(func(s *scene) { s.Replacement = nil }).with(ownedBy("train", "train-r"))
-	s.Claim.Finalizers = []string{"kubernetes.io/pvc-protection", v1alpha1.CheckpointFinalizer}
+	s.Claim.Finalizers = []string{protection, v1alpha1.CheckpointFinalizer}
 	d := next(t, s.State)
 	change, isChange := d.Action.(ChangeObject)
 	if d.Step != KeepClaim || !isChange || len(change.To.GetOwnerReferences()) > 0 || len(change.To.GetFinalizers()) != 1 {

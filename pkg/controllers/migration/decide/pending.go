@@ -89,9 +89,9 @@ func reject(b *builder, r *containers.Refusal) Decision {
 }
 
 // waitForOwner waits until a rollout or a scaling is over, as long as the
-// migration may take.
+// migration may take since it first had to wait.
 func waitForOwner(b *builder, reason string) Decision {
-	if b.Now.After(b.Migration.CreationTimestamp.Add(time.Duration(b.Migration.Spec.TimeoutSeconds) * time.Second)) {
+	if b.since(v1alpha1.ConditionAccepted) > time.Duration(b.Migration.Spec.TimeoutSeconds)*time.Second {
 		return reject(b, &containers.Refusal{Reason: ReasonTimedOut, Message: fmt.Sprintf("not begun within %d s: %s", b.Migration.Spec.TimeoutSeconds, reason)})
 	}
 	b.condition(v1alpha1.ConditionAccepted, metav1.ConditionFalse, ReasonWaitingForOwner, reason)

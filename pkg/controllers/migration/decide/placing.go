@@ -42,7 +42,7 @@ var findReplacement = []step{
 	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return recordReplacement(b, b.replacement()) }},
 	{name: CheckOwner, applies: isToRelease, done: mayRelease, action: checkOwner},
 	{name: AnnounceReplacement, applies: isToRelease, done: isAnnounced, action: announceReplacement},
-	{name: ProbeWebhook, applies: isToRelease, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: probe(b)}) }, settle: webhookProbed},
+	{name: ProbeWebhook, applies: isToRelease, done: isProbed, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: probe(b)}) }, settle: webhookProbed},
 	{name: ReleaseOriginal, applies: isToRelease, done: func(s *State) bool { return owners.IsReleased(s.original()) }, action: releaseOriginal},
 	{name: AwaitOwnersPod, applies: isToRelease, action: awaitOwnersPod},
 	{name: CreateReplacement, applies: isToCreate, action: createReplacement, settle: replacementCreated},
@@ -190,7 +190,7 @@ func markReplacementReady(b *builder, r *corev1.Pod) {
 func cannotStart(b *builder, r *corev1.Pod) (_ Decision, decided bool) {
 	reason := startFailure(r)
 	scheduled := pods.Condition(r, corev1.PodScheduled)
-	if reason == "" || b.IsCommitted() || scheduled == nil || b.Now.Sub(scheduled.LastTransitionTime.Time) < b.Limits.StartGrace {
+	if reason == "" || b.IsCommitted() || scheduled == nil || b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionPlaced) < b.Limits.StartGrace {
 		return Decision{}, false
 	}
 	return beginRollback(b, ReasonCannotStart, fmt.Sprintf("replacement %s cannot start on node %s: %s", r.Name, r.Spec.NodeName, reason)), true
@@ -218,9 +218,8 @@ func unplaced(b *builder, r *corev1.Pod) Decision {
 	if b.Migration.CheckpointMode() == v1alpha1.CheckpointProcess {
 		why += fmt.Sprintf(" (its processes can only be restored on nodes with the label %s=true, by their node agents)", v1alpha1.ProcessNodeLabel)
 	}
-	givesUpAt := scheduled.LastTransitionTime.Add(b.Limits.UnschedulableGrace)
-	if b.Now.Before(givesUpAt) {
-		return b.wait(min(givesUpAt.Sub(b.Now), b.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
+	if left := b.Limits.UnschedulableGrace - b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionPlaced); left > 0 {
+		return b.wait(min(left, b.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
 	}
 	if b.ComingNode != "" && gates == "" {
 		return b.wait(min(autoscalerPoll, b.untilDeadline()), "waiting for a node that an autoscaler makes for pod %s (%s): %s", r.Name, b.ComingNode, why)

@@ -283,11 +283,11 @@ func awaitCopy(b *builder, carrier *corev1.Pod) Decision {
 	case carrier.DeletionTimestamp != nil, pods.IsTerminal(carrier):
 		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s was ended by another client: %s", carrier.Name, podFailure(carrier)))
 	case scheduled == nil:
-	case scheduled.Status == corev1.ConditionFalse && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.UnschedulableGrace && !volumeIsComing(b, scheduled.Message):
+	case scheduled.Status == corev1.ConditionFalse && b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionCopied) >= b.Limits.UnschedulableGrace && !volumeIsComing(b, scheduled.Message):
 		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s, which has to mount claim %s on node %s, finds no place there: %s", carrier.Name, b.Migration.Status.CheckpointClaim, node, scheduled.Message))
 	case scheduled.Status == corev1.ConditionFalse:
 		return b.wait(b.untilDeadline(), "the carrier cannot be placed on node %s: %s", node, scheduled.Message)
-	case startFailure(carrier) != "" && b.Now.Sub(scheduled.LastTransitionTime.Time) >= b.Limits.StartGrace:
+	case startFailure(carrier) != "" && b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionCopied) >= b.Limits.StartGrace:
 		return beginRollback(b, ReasonCannotStart, fmt.Sprintf("carrier %s cannot start on node %s: %s", carrier.Name, node, startFailure(carrier)))
 	}
 	return b.wait(b.untilDeadline(), "waiting for carrier %s to mount claim %s: %s", carrier.Name, b.Migration.Status.CheckpointClaim, startProgress(carrier))

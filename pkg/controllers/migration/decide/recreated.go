@@ -40,6 +40,13 @@ func webhookAnswers(s *State) bool {
 	return isAnnounced(s) && s.conditionReason(v1alpha1.ConditionReplacementPending) != ReasonAnnounced
 }
 
+// isProbed reports whether the webhook has answered, and the owner has created no pod since
+// that would be taken for the next one. When the original is released nothing is asked again.
+func isProbed(s *State) bool {
+	probed := s.Migration.Status.Handover.ProbedAt
+	return webhookAnswers(s) && (probed == nil || owners.IsReleased(s.original()) || !hasPodOf(s, *probed))
+}
+
 // probe is a pod like the next one of the owner. It is created in a dry run only.
 func probe(b *builder) *corev1.Pod {
 	o := b.Pod
@@ -80,7 +87,14 @@ func probe(b *builder) *corev1.Pod {
 func webhookProbed(b *builder, r Result) (Decision, error) {
 	why := "it did not change a pod"
 	switch {
+	case r.Err == nil && r.Admitted && hasPodOf(b.State, r.ProbedAt):
+		// Pods have whole seconds: that one could be taken for the next.
+		return b.wait(probeInterval, "waiting: another pod of %s %s was created in this moment", b.Owner.Reference.Kind, b.Owner.Reference.Name), nil
 	case r.Err == nil && r.Admitted:
+		b.newStatus().Handover.ProbedAt = nil
+		if !r.ProbedAt.IsZero() {
+			b.newStatus().Handover.ProbedAt = &r.ProbedAt
+		}
 		b.condition(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, ReasonWebhookAnswers, "the admission webhook turns the next pod of the owner into the replacement")
 		return b.decision, nil
 	case isRejected(r.Err) && !b.IsCommitted():
@@ -125,7 +139,7 @@ func releaseOriginal(b *builder) Decision {
 
 // awaitOwnersPod waits for the owner to create the replacement beside the original.
 func awaitOwnersPod(b *builder) Decision {
-	if plain := plainPod(b); plain != nil {
+	if plain := plainPod(b.State); plain != nil {
 		return beginRollback(b, ReasonWebhookMissed, fmt.Sprintf("%s %s created pod %s while the admission webhook did not answer", b.Owner.Reference.Kind, b.Owner.Reference.Name, plain.Name))
 	}
 	if r := noNextPod(b.State); r != nil {
@@ -150,26 +164,43 @@ func recordReplacement(b *builder, r *corev1.Pod) Decision {
 
 // plainPod is a pod of the owner that should have become the replacement, and
 // was created while the webhook did not answer.
-func plainPod(b *builder) *corev1.Pod {
-	h := b.Migration.Status.Handover
-	for i := range b.Siblings {
-		pod := &b.Siblings[i]
-		// Of one identity there is one pod at a time, whatever our clock says.
-		isNew := h.Identity != "" && !pods.IsTerminal(pod) || !pod.CreationTimestamp.Time.Before(b.changedAt(v1alpha1.ConditionReplacementPending))
-		if pod.UID == b.Migration.Status.Original.UID || pod.DeletionTimestamp != nil || v1alpha1.OwnedBy(pod.Labels, b.Migration.UID) ||
-			!isNew || h.Identity != "" && owners.Identity(pod, b.Owner) != h.Identity {
-			continue
+func plainPod(s *State) *corev1.Pod {
+	h := s.Migration.Status.Handover
+	for i := range s.Siblings {
+		pod := &s.Siblings[i]
+		// Of one identity there is one pod at a time, whatever a clock says.
+		isNew := h.Identity != "" && !pods.IsTerminal(pod) || h.ProbedAt != nil && !pod.CreationTimestamp.Before(h.ProbedAt)
+		if isPlain(s, pod) && isNew && (h.Identity == "" || owners.Identity(pod, s.Owner) == h.Identity) {
+			return pod
 		}
-		return pod
 	}
 	return nil
+}
+
+// isPlain reports whether a pod is nobody's original or replacement.
+func isPlain(s *State, pod *corev1.Pod) bool {
+	return pod.UID != s.Migration.Status.Original.UID && pod.DeletionTimestamp == nil && pod.Labels[v1alpha1.MigrationUIDLabel] == ""
+}
+
+// hasPodOf reports whether the owner has a pod already that would be taken for one that it
+// created since a moment.
+//
+// Pods of an owner without identities differ by when they were created. The API server writes
+// that, and it is compared with what its answer to the probe has: the clock of this process
+// may be minutes off, so that a pod that was created without the webhook would not be seen,
+// or an older one be deleted. Where the clocks of several API servers differ by more than the
+// time between probe and release, a pod can be misjudged whose creation the webhook missed.
+func hasPodOf(s *State, moment metav1.Time) bool {
+	return s.Migration.Status.Handover.Identity == "" && slices.ContainsFunc(s.Siblings, func(pod corev1.Pod) bool {
+		return isPlain(s, &pod) && !pod.CreationTimestamp.Before(&moment)
+	})
 }
 
 // awaitRecreated waits for the owner's new pod, once the original is gone. A pod
 // that was created while the webhook did not answer has no state: as long as it has
 // not started, it is deleted, and the owner creates another one.
 func awaitRecreated(b *builder) Decision {
-	plain := plainPod(b)
+	plain := plainPod(b.State)
 	switch {
 	case plain == nil && noNextPod(b.State) != nil:
 		r := noNextPod(b.State)

@@ -37,6 +37,7 @@ var undoing = []step{
 	{name: DiscardRival, applies: isReleased, done: func(s *State) bool { return s.rival() == nil }, action: func(b *builder) Decision { return discard(b, b.rival()) }},
 	{name: OrphanOriginal, applies: isReleased, done: func(s *State) bool { return !isOrphaned(s) }, action: orphanOriginal},
 	{name: EndOriginal, applies: isReleased, done: func(s *State) bool { return owners.Abandons(s.Owner) == "" }, action: endOriginal},
+	{name: ReturnOriginal, applies: isReleased, done: func(s *State) bool { return owners.IsReturned(s.original()) }, action: returnOriginal},
 	{name: ReadoptOriginal, applies: isReleased, action: readoptOriginal},
 	{name: DiscardReplacement, applies: replacementMayEnd, action: removeReplacement},
 	{name: DeleteCarrier, applies: func(s *State) bool { return mayEnd(s, s.carrier(), s.SourceDown) }, action: func(b *builder) Decision { return removeMade(b, b.carrier()) }},
@@ -70,13 +71,8 @@ func isReleased(s *State) bool { return originalRuns(s) && owners.IsReleased(s.o
 // rival is a pod that the owner could prefer to the original when that returns; nil when
 // there is none. It goes first, without being counted as failed.
 func (s *State) rival() *corev1.Pod {
-	// The original is released only after the migration was prepared.
-	since := s.Now
-	if prepared := s.Migration.Status.Times.Prepared; prepared != nil {
-		since = prepared.Time
-	}
 	for i := range s.Siblings {
-		if rival := &s.Siblings[i]; owners.IsRival(rival, s.original(), s.Migration.UID, since) {
+		if rival := &s.Siblings[i]; owners.IsRival(rival, s.original(), s.Migration.UID, s.Migration.Status.Handover.ProbedAt) {
 			return rival
 		}
 	}
@@ -107,7 +103,24 @@ func endOriginal(b *builder) Decision {
 	return b.do(DeleteObject{o})
 }
 
+// returnOriginal gives the original the labels by which its owner takes it back.
+func returnOriginal(b *builder) Decision {
+	returned, err := owners.Returned(b.original())
+	if err != nil {
+		return b.wait(PollInterval, "the original cannot be returned to its owner: %v", err)
+	}
+	return b.do(ChangeObject{b.original(), returned})
+}
+
+// takeBackGrace is how long the owner may take to take the original back. A ReplicaSet takes
+// none that has ended, for example.
+const takeBackGrace = 30 * time.Second
+
+// readoptOriginal forgets that the original was released, once its owner has it.
 func readoptOriginal(b *builder) Decision {
+	if !owners.IsTakenBack(b.original()) && b.since(v1alpha1.ConditionRolledBack) < takeBackGrace {
+		return b.wait(shortPoll, "waiting for %s %s to take pod %s back", b.Owner.Reference.Kind, b.Owner.Reference.Name, b.original().Name)
+	}
 	restored, err := owners.Restored(b.original())
 	if err != nil {
 		return b.wait(PollInterval, "the original cannot be returned to its owner: %v", err)

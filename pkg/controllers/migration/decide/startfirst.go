@@ -32,7 +32,7 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 	commit,
 	{name: OfferReplacement, applies: offersReplacement, action: func(b *builder) Decision {
 		r := b.replacement()
-		return b.do(ChangeObject{r, owners.Adopted(r, b.Owner)})
+		return b.do(ChangeObject{r, owners.Offered(r, b.Owner)})
 	}},
 	{name: AwaitAdoption, applies: awaitsAdoption, done: func(s *State) bool {
 		reason := s.conditionReason(v1alpha1.ConditionHandedOver)
@@ -44,13 +44,8 @@ var handOverStartFirst = slices.Concat(carryOver, []step{
 	}},
 	{name: HandOver, done: isHandedOver, action: handOver},
 	{name: AwaitTakeover, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) }, action: awaitTakeover},
-	{name: OfferLate, applies: (*State).adopts, done: func(s *State) bool { return s.Owner.ReplicaSet == nil || s.isOffered(s.replacement()) }, action: func(b *builder) Decision {
-		// The ReplicaSet has released the original for the replacement of another pod,
-		// whose original is now the one too many.
-		r := b.replacement()
-		return b.do(ChangeObject{r, owners.Adopted(r, b.Owner)})
-	}},
-}, ending)
+	{name: OfferLate, applies: (*State).adopts, done: func(s *State) bool { return s.Owner.ReplicaSet == nil || s.isOffered(s.replacement()) }, action: offerLate},
+}, leaving, []step{unmarkReplacement, lastStep})
 
 // carryOver are the steps that give the replacement its state, while the original is
 // frozen.
@@ -93,12 +88,35 @@ const (
 	// adoptionGrace is how long the ReplicaSet may take to delete the original once
 	// it has the replacement.
 	adoptionGrace = 10 * time.Second
+	// choiceGrace is how long a ReplicaSet may take at least to choose which pod goes.
+	choiceGrace = 5 * time.Minute
 	// Bounds of the wait before the Eviction API is asked again, and the part of the
 	// time blocked so far that it is.
 	minEvictionWait = time.Second
 	maxEvictionWait = 30 * time.Second
 	evictionBackoff = 4
 )
+
+// offerLate offers a replacement whose original is gone: the ReplicaSet has deleted that for
+// the replacement of another pod, whose original is now the one too many; or another client
+// has, and the pod that the ReplicaSet has made instead is. It deletes a pod that is not Ready
+// before all others.
+func offerLate(b *builder) Decision {
+	r := b.replacement()
+	if !b.isReplacementReady() && b.Now.Before(choosesBy(b.State)) {
+		return b.wait(readyPoll, "replacement %s is not ready, not offering it to ReplicaSet %s: %s", r.Name, b.Owner.ReplicaSet.Name, startProgress(r))
+	}
+	return b.do(ChangeObject{r, owners.Offered(r, b.Owner)})
+}
+
+// choosesBy is until when it is waited for the replacement to be ready for its ReplicaSet,
+// and for that to choose: the deadline, or some time after the original has gone.
+func choosesBy(s *State) time.Time {
+	if gone := s.Migration.Status.Times.OriginalGone; gone != nil && gone.Add(choiceGrace).After(s.deadline()) {
+		return gone.Add(choiceGrace)
+	}
+	return s.deadline()
+}
 
 // isToSeal reports whether state is still to be carried over.
 func isToSeal(s *State) bool { return s.carries() && !s.isTrue(v1alpha1.ConditionReleased) }
@@ -164,12 +182,17 @@ func settlesIn(s *State) time.Duration {
 	if !pods.IsTerminal(r) {
 		settling = owners.SettlingTime(s.Owner, r, s.Limits.Settling)
 	}
-	since := s.Migration.Status.Times.ReplacementReady
-	if c := pods.Condition(r, corev1.PodReady); since != nil && (c == nil || c.Status != corev1.ConditionTrue) {
-		// One of its containers has finished, so that it will never be Ready again.
-		return max(0, settling-s.Now.Sub(since.Time))
+	// The kubelet's clock, which knows of a moment in which the replacement was not Ready, may
+	// be behind ours.
+	left := time.Duration(0)
+	if since := s.Migration.Status.Times.ReplacementReady; since != nil {
+		left = max(0, settling-s.Now.Sub(since.Time))
+		if c := pods.Condition(r, corev1.PodReady); c == nil || c.Status != corev1.ConditionTrue {
+			// One of its containers has finished, so that it will never be Ready again.
+			return left
+		}
 	}
-	return owners.AvailableIn(r, settling, s.Now)
+	return max(left, owners.AvailableIn(r, settling, s.Now))
 }
 
 // isLeaving reports whether a pod needs no deletion.

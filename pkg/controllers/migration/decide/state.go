@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/pods"
@@ -134,7 +135,7 @@ func (s *State) WithoutPlace() *corev1.Pod {
 			continue
 		}
 		c := pods.Condition(pod, corev1.PodScheduled)
-		if c != nil && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && s.Now.Sub(c.LastTransitionTime.Time) >= s.Limits.UnschedulableGrace {
+		if c != nil && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && s.waited(c.LastTransitionTime, v1alpha1.ConditionPlaced) >= s.Limits.UnschedulableGrace {
 			return pod
 		}
 	}
@@ -204,8 +205,16 @@ func (s *State) since(condition string) time.Duration {
 	return 0
 }
 
-// changedAt is the moment of the last change of a condition.
-func (s *State) changedAt(condition string) time.Time { return s.Now.Add(-s.since(condition)) }
+// waited is for how long something has been so that another client wrote down, by its clock,
+// or that our condition says, whichever is shorter. The clocks may be minutes apart: where
+// ours is ahead nothing ends early, and where it is behind the deadline is the bound.
+func (s *State) waited(since metav1.Time, condition string) time.Duration {
+	waited := s.Now.Sub(since.Time)
+	if meta.FindStatusCondition(s.Migration.Status.Conditions, condition) != nil {
+		waited = min(waited, s.since(condition))
+	}
+	return waited
+}
 
 // isRollingBack reports whether a rollback was begun.
 func (s *State) isRollingBack() bool {

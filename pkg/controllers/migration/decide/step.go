@@ -90,6 +90,7 @@ const (
 	OfferLate            v1alpha1.Step = "OfferLate"
 	AdoptClaim           v1alpha1.Step = "AdoptClaim"
 	MeasureAfter         v1alpha1.Step = "MeasureAfter"
+	UnmarkReplacement    v1alpha1.Step = "UnmarkReplacement"
 	Succeed              v1alpha1.Step = "Succeed"
 
 	WithdrawEviction     v1alpha1.Step = "WithdrawEviction"
@@ -98,6 +99,7 @@ const (
 
 	SetRollbackBarrier v1alpha1.Step = "SetRollbackBarrier"
 	DiscardRival       v1alpha1.Step = "DiscardRival"
+	ReturnOriginal     v1alpha1.Step = "ReturnOriginal"
 	ReadoptOriginal    v1alpha1.Step = "ReadoptOriginal"
 	OrphanOriginal     v1alpha1.Step = "OrphanOriginal"
 	EndOriginal        v1alpha1.Step = "EndOriginal"

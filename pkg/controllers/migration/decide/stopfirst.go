@@ -20,7 +20,7 @@ var handOverStopFirst = slices.Concat([]step{
 	{name: CheckEviction, applies: isToSealFirst, done: isSealAsked, action: checkEviction, settle: evictionChecked},
 	{name: SealCheckpoint, applies: isToSealFirst, action: sealBeforeStop},
 	{name: AnnounceReplacement, applies: isToHold, done: isAnnounced, action: announceReplacement},
-	{name: ProbeWebhook, applies: isToHold, done: webhookAnswers, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: probe(b)}) }, settle: webhookProbed},
+	{name: ProbeWebhook, applies: isToHold, done: isProbed, action: func(b *builder) Decision { return b.do(ProbeAdmission{Probe: probe(b)}) }, settle: webhookProbed},
 	{name: HoldOriginal, applies: isToHold, done: func(s *State) bool { return hasHoldFinalizer(s.original()) }, action: func(b *builder) Decision {
 		// Its owner creates the next pod as soon as this one is gone. The finalizer keeps
 		// it until the webhook was asked once more.

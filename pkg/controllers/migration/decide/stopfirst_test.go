@@ -106,7 +106,18 @@ func siblingOf(s *scene, name string, age time.Duration) *corev1.Pod {
 }
 
 func replacementPending(reason string) func(*scene) {
-	return func(s *scene) { s.set(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, reason) }
+	return func(s *scene) {
+		s.set(v1alpha1.ConditionReplacementPending, metav1.ConditionTrue, reason)
+		if reason != ReasonAnnounced {
+			probed(0)(s)
+		}
+	}
+}
+
+// probed is a scene in which the webhook has answered at this age, by the clock of the API
+// server.
+func probed(age time.Duration) func(*scene) {
+	return func(s *scene) { s.Migration.Status.Handover.ProbedAt = ptr.To(metav1.NewTime(t0.Add(-age))) }
 }
 
 func withoutReplacement(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }
@@ -126,6 +137,14 @@ func TestStopFirst(t *testing.T) {
 		s.Claim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train-r"}}
 	}
 	started := func(s *scene) { s.Replacement, s.Placeholder, s.Carrier = readyReplacement().Obj(), nil, nil }
+	// unmounted is a scene whose replacement was bound while its claim was being deleted.
+	unmounted := func(finalizers ...string) *scene {
+		return sealed().with(gone).set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced).with(func(s *scene) {
+			s.Placeholder, s.Carrier, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, finalizers, nil
+			s.Replacement, s.Migration.Status.Replacement.NodeName, s.Now = replacementPod().Node("b").Obj(), "b", t0.Add(2*time.Minute)
+			deleting(s.Claim)
+		})
+	}
 	check(t, []row{
 		{"place: hold it", create(placing).with(withoutReplacement).with(func(s *scene) { s.Placeholder, s.Migration.Status.Placeholder.UID = nil, "" }), CreatePlaceholder, placing, "", ""},
 		{"place: hold it without a node agent", create(placing).with(withoutReplacement).with(func(s *scene) {
@@ -199,6 +218,12 @@ func TestStopFirst(t *testing.T) {
 			s.Placeholder, s.Carrier, s.Replacement, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, nil, []string{v1alpha1.CheckpointFinalizer}, nil
 			deleting(s.Claim)
 		}), NoAction, v1alpha1.PhaseFailed, "", "keeps it until you have copied its content"},
+		{"stopped: bound, and the claim was deleted before it was mounted", unmounted(v1alpha1.CheckpointFinalizer), DiscardReplacement, handing, "", ""},
+		{"stopped: bound, and the claim that was deleted may be mounted", unmounted(v1alpha1.CheckpointFinalizer, protection), NoAction, handing, "", "restoring"},
+		{"stopped: bound, and the claim was deleted when it was mounted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) {
+			s.Replacement.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: v1alpha1.GateContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		}), NoAction, handing, "", "restoring"},
+		{"stopped: bound a moment ago, and the claim was deleted", unmounted(v1alpha1.CheckpointFinalizer).with(func(s *scene) { s.Now = t0.Add(time.Second) }), NoAction, handing, "", "restoring"},
 		{"stopped: the replacement was removed", create(handing).with(gone).with(withoutReplacement).with(func(s *scene) { s.Placeholder = nil }), DeleteClaim, handing, "", ""},
 		{"done", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseSucceeded, "", "moved from node a to node b"},
 
@@ -214,6 +239,29 @@ func TestStopFirst(t *testing.T) {
 func TestJobReleasesTheOriginal(t *testing.T) {
 	const placing, handing = v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	job := func() *scene { return ofJob(in(placing)) }
+	waiting := func() *scene {
+		return releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)))
+	}
+	// returned is a scene whose original has its labels again, and whose Job may have taken it.
+	returned := func(taken bool) *scene {
+		return releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) {
+			pod, err := owners.Returned(s.Pod)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Pod = pod; taken {
+				s.Pod.OwnerReferences, s.Pod.Finalizers = []metav1.OwnerReference{jobReference}, []string{batchv1.JobTrackingFinalizer}
+			}
+		})
+	}
+	// runs makes a pod of the Job one that it could prefer to the original.
+	runs := func(age time.Duration) func(*scene) {
+		return func(s *scene) {
+			pod := siblingOf(s, "plain", age)
+			pod.Spec.NodeName = "b"
+			s.Siblings = []corev1.Pod{*pod}
+		}
+	}
 	check(t, []row{
 		{"announce", job().with(withoutReplacement), NoAction, placing, "", "asking whether"},
 		{"ask the webhook", job().with(withoutReplacement).with(replacementPending(ReasonAnnounced)), ProbeWebhook, placing, "", ""},
@@ -232,23 +280,49 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 		{"a pod of another index is not meant", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
 			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*ofIndex(siblingOf(s, "plain", 0), "4")}, ptr.To[int32](2)
 		}), NoAction, placing, "", "waiting for Job job"},
+		{"the webhook missed it, and our clock is ahead", waiting().with(probed(5 * time.Minute)).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "plain", 5*time.Minute)}
+		}), NoAction, placing, ReasonWebhookMissed, "plain"},
+		{"an older pod of the Job is not meant, and our clock is behind", waiting().with(probed(-5 * time.Minute)).with(func(s *scene) {
+			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*siblingOf(s, "other", -4*time.Minute)}, ptr.To[int32](2)
+		}), NoAction, placing, "", "waiting for Job job"},
+		{"the replacement of another migration is not meant", waiting().with(func(s *scene) {
+			other := siblingOf(s, "other", 0)
+			other.Labels = map[string]string{v1alpha1.MigrationUIDLabel: "another"}
+			s.Siblings, s.Owner.Job.Spec.Parallelism = []corev1.Pod{*other}, ptr.To[int32](2)
+		}), NoAction, placing, "", "waiting for Job job"},
+		{"the webhook missed it, of an indexed Job, whatever a clock says", releasedByJob(indexed(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)), "3")).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*ofIndex(siblingOf(s, "plain", time.Hour), "3")}
+		}), NoAction, placing, ReasonWebhookMissed, "plain"},
+		{"ask the webhook again: another pod of the Job was created since", job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers)).with(func(s *scene) {
+			s.Siblings, s.Owner.Job.Spec.Parallelism, s.Owner.Job.Status.Active = []corev1.Pod{*siblingOf(s, "other", 0)}, ptr.To[int32](2), 2
+		}), ProbeWebhook, placing, "", ""},
 		{"the Job is suspended", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), NoAction, placing, owners.RefusalOwnerStopped, "is suspended"},
 		{"the Job has failed", releasedByJob(job().with(withoutReplacement).with(replacementPending(ReasonWebhookAnswers))).with(jobFailed), NoAction, placing, owners.RefusalOwnerFinished, "job"},
 		{"roll back: a Job that has failed never looks at the original again", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(jobFailed).with(func(s *scene) { s.Replacement.OwnerReferences = []metav1.OwnerReference{jobReference} }), EndOriginal, placing, "", ""},
 		{"roll back: a Job that has left its pods behind", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job = nil }), OrphanOriginal, placing, "", ""},
-		{"roll back: a suspended Job deletes the original itself", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), ReadoptOriginal, placing, "", ""},
+		{"roll back: a suspended Job deletes the original itself", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) { s.Owner.Job.Spec.Suspend = ptr.To(true) }), ReturnOriginal, placing, "", ""},
 		{"recorded", releasedByJob(job().with(replacementPending(ReasonWebhookAnswers))).with(func(s *scene) { s.Migration.Status.Replacement.UID = "" }), NoAction, placing, "", "waiting for scheduler"},
 		{"evict what was released", releasedByJob(ofJob(in(handing))).committed(), Evict, handing, "", ""},
 		{"the replacement does not fit any more", releasedByJob(job()).with(func(s *scene) {
 			s.Pod.Status.ContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 0}}
 		}), NoAction, placing, ReasonContainersChanged, ""},
 
-		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier(), ReadoptOriginal, placing, "", ""},
+		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier(), ReturnOriginal, placing, "", ""},
+		{"roll back: its Job takes it back", returned(true), ReadoptOriginal, placing, "", ""},
+		{"roll back: its Job has not looked at it", returned(false), NoAction, placing, "", "waiting for Job job to take pod train back"},
+		{"roll back: its Job does not take it back", returned(false).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), ReadoptOriginal, placing, "", ""},
+		{"roll back: its Job is deleted meanwhile, and leaves its pods behind", returned(false).with(func(s *scene) { s.Owner.Job = nil }), OrphanOriginal, placing, "", ""},
+		{"roll back: its Job has failed meanwhile", returned(false).with(jobFailed).with(func(s *scene) { s.Replacement.OwnerReferences = []metav1.OwnerReference{jobReference} }), EndOriginal, placing, "", ""},
 		{"roll back: one that may run goes first, uncounted", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) {
 			rival := siblingOf(s, "train-r", 0)
 			rival.Labels, rival.Spec.NodeName, rival.Finalizers = map[string]string{v1alpha1.MigrationUIDLabel: "m"}, "b", []string{batchv1.JobTrackingFinalizer}
 			s.Siblings = []corev1.Pod{*rival}
 		}), DiscardRival, placing, "", ""},
+		{"roll back: announced, and an older leader may still release it", ofJob(rollingBack(ReasonCancelled)).with(withoutReplacement).
+			set(v1alpha1.ConditionReplacementPending, metav1.ConditionFalse, ReasonCancelled), SetRollbackBarrier, placing, "", ""},
+		{"roll back: a pod that the webhook missed goes first", releasedByJob(ofJob(rollingBack(ReasonWebhookMissed))).behindBarrier().with(probed(time.Hour)).with(runs(time.Hour)), DiscardRival, placing, "", ""},
+		{"roll back: an older pod of the Job stays, whatever our clock says", releasedByJob(ofJob(rollingBack(ReasonWebhookMissed))).behindBarrier().with(probed(-time.Hour)).with(runs(-time.Minute)), ReturnOriginal, placing, "", ""},
 		{"roll back: the replacement is not counted as failed", ofJob(rollingBack(ReasonTimedOut)).behindBarrier().with(func(s *scene) {
 			s.Replacement.Finalizers = []string{batchv1.JobTrackingFinalizer}
 		}), DiscardReplacement, placing, "", ""},
@@ -287,6 +361,9 @@ func TestStatefulSetRecreatesThePod(t *testing.T) {
 		{"created without the webhook", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train", 0)}
 		}), AwaitRecreated, handing, "", ""},
+		{"created without the webhook, whatever a clock says", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
+			s.Siblings = []corev1.Pod{*siblingOf(s, "train", time.Hour)}
+		}), AwaitRecreated, handing, "", ""},
 		{"created without the webhook, for another pod of the set", set(handing).with(replacementPending(ReasonWebhookAnswers)).with(gone).with(func(s *scene) {
 			s.Siblings = []corev1.Pod{*siblingOf(s, "train-1", 0)}
 		}), NoAction, handing, "", "waiting for StatefulSet set"},
@@ -312,6 +389,10 @@ func TestProbe(t *testing.T) {
 	}
 	if len(probe.Spec.Containers) != 1 || probe.Spec.Containers[0].Name != "serve" {
 		t.Errorf("the probe has %d containers, want the one that moves", len(probe.Spec.Containers))
+	}
+	at := metav1.NewTime(t0.Add(7 * time.Minute))
+	if d, err := settle(t, s.State, Result{Admitted: true, ProbedAt: at}); err != nil || !d.Status.Handover.ProbedAt.Equal(&at) {
+		t.Errorf("asked at %v, error %v, want the moment of the API server's clock", d.Status.Handover.ProbedAt, err)
 	}
 	answers := map[string]struct {
 		result Result
@@ -341,6 +422,20 @@ func TestProbe(t *testing.T) {
 	}
 	if meta.IsStatusConditionTrue(d.Status.Conditions, v1alpha1.ConditionReplacementPending) {
 		t.Error("a migration that is given up still expects a pod")
+	}
+}
+
+// Pods have whole seconds. One that was created in that of the probe could be taken for
+// the next.
+func TestProbeWaitsForANewSecond(t *testing.T) {
+	s := ofJob(in(v1alpha1.PhasePlacing)).with(withoutReplacement).with(replacementPending(ReasonAnnounced))
+	s.Siblings = []corev1.Pod{*siblingOf(s, "other", 0)}
+	for second, want := range []string{ReasonAnnounced, ReasonWebhookAnswers} {
+		d, err := settle(t, s.State, Result{Admitted: true, ProbedAt: metav1.NewTime(t0.Add(time.Duration(second) * time.Second))})
+		got := meta.FindStatusCondition(d.Status.Conditions, v1alpha1.ConditionReplacementPending).Reason
+		if err != nil || got != want || (got == ReasonAnnounced) != (d.Wait > 0) {
+			t.Errorf("%d s later: %s, wait %s, error %v, want %s", second, got, d.Wait, err, want)
+		}
 	}
 }
 
