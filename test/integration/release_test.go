@@ -181,7 +181,7 @@ func TestReleaseFromJob(t *testing.T) {
 			}
 			original = returns(t, original)
 			if !owners.IsTracked(original) {
-				t.Error("the Job does not track the pod that it has taken back")
+				t.Error("the Job does not track the pod that it has adopted again")
 			}
 			stays(t, original, job)
 			waitForPods(t, job, 2)
@@ -198,7 +198,7 @@ func returns(t *testing.T, original *corev1.Pod) *corev1.Pod {
 		if err := k8s.Get(ctx, client.ObjectKeyFromObject(original), original); err != nil {
 			return err
 		}
-		if !owners.IsTakenBack(original) {
+		if !owners.IsAdoptedAgain(original) {
 			return fmt.Errorf("pod %s has the owners %v", original.Name, original.OwnerReferences)
 		}
 		return nil

@@ -116,7 +116,7 @@ func recordOf(pod *corev1.Pod) (record released, err error) {
 	return record, nil
 }
 
-// Returned returns a released original with the labels by which its owner takes it back
+// Returned returns a released original with the labels by which its owner adopts it again
 // (PodControllerRefManager, ClaimPods). The owner looks at itself before: one that is being
 // deleted takes none. Who wrote the reference for it could write one to an owner that is gone
 // by then, and the garbage collector would delete the pod although the owner has left its pods
@@ -148,8 +148,8 @@ func IsReturned(pod *corev1.Pod) bool {
 	return true
 }
 
-// IsTakenBack reports whether the owner of a released original controls it again.
-func IsTakenBack(pod *corev1.Pod) bool {
+// IsAdoptedAgain reports whether the owner of a released original controls it again.
+func IsAdoptedAgain(pod *corev1.Pod) bool {
 	record, err := recordOf(pod)
 	controller := metav1.GetControllerOf(pod)
 	return err == nil && controller != nil && controller.UID == record.Owner.UID

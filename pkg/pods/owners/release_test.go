@@ -158,7 +158,7 @@ func TestRestoredAfterOthersWrote(t *testing.T) {
 	}
 }
 
-// The owner takes back what has the labels again, and nothing else is written for it.
+// The owner adopts again what has the labels, and nothing else is written for it.
 func TestReturned(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod   *corev1.Pod
@@ -174,19 +174,19 @@ func TestReturned(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if owners.IsReturned(released) || !owners.IsReturned(returned) || owners.IsTakenBack(returned) || metav1.GetControllerOf(returned) != nil || len(returned.Finalizers) != len(released.Finalizers) {
+		if owners.IsReturned(released) || !owners.IsReturned(returned) || owners.IsAdoptedAgain(returned) || metav1.GetControllerOf(returned) != nil || len(returned.Finalizers) != len(released.Finalizers) {
 			t.Errorf("%s: returned as %+v", name, returned.ObjectMeta)
 		}
 		taken := returned.DeepCopy()
 		taken.OwnerReferences = test.pod.OwnerReferences
-		if restored, err := owners.Restored(taken); err != nil || !owners.IsTakenBack(taken) || !equality.Semantic.DeepEqual(restored.ObjectMeta, test.pod.ObjectMeta) {
+		if restored, err := owners.Restored(taken); err != nil || !owners.IsAdoptedAgain(taken) || !equality.Semantic.DeepEqual(restored.ObjectMeta, test.pod.ObjectMeta) {
 			t.Errorf("%s: restored as %+v, error %v, want %+v", name, restored.ObjectMeta, err, test.pod.ObjectMeta)
 		}
 	}
 	for name, record := range map[string]string{"not released": "", "broken": "{", "empty": "{}"} {
 		pod := jobPod()
 		pod.Annotations[v1alpha1.ReleasedAnnotation] = record
-		if _, err := owners.Returned(pod); err == nil || owners.IsReturned(pod) || owners.IsTakenBack(pod) {
+		if _, err := owners.Returned(pod); err == nil || owners.IsReturned(pod) || owners.IsAdoptedAgain(pod) {
 			t.Errorf("%s: returned", name)
 		}
 	}

@@ -103,7 +103,7 @@ func endOriginal(b *builder) Decision {
 	return b.do(DeleteObject{o})
 }
 
-// returnOriginal gives the original the labels by which its owner takes it back.
+// returnOriginal gives the original the labels by which its owner adopts it again.
 func returnOriginal(b *builder) Decision {
 	returned, err := owners.Returned(b.original())
 	if err != nil {
@@ -112,14 +112,14 @@ func returnOriginal(b *builder) Decision {
 	return b.do(ChangeObject{b.original(), returned})
 }
 
-// takeBackGrace is how long the owner may take to take the original back. A ReplicaSet takes
+// readoptionGrace is how long the owner may take to adopt the original again. A ReplicaSet adopts
 // none that has ended, for example.
-const takeBackGrace = 30 * time.Second
+const readoptionGrace = 30 * time.Second
 
 // readoptOriginal forgets that the original was released, once its owner has it.
 func readoptOriginal(b *builder) Decision {
-	if !owners.IsTakenBack(b.original()) && b.since(v1alpha1.ConditionRolledBack) < takeBackGrace {
-		return b.wait(shortPoll, "waiting for %s %s to take pod %s back", b.Owner.Reference.Kind, b.Owner.Reference.Name, b.original().Name)
+	if !owners.IsAdoptedAgain(b.original()) && b.since(v1alpha1.ConditionRolledBack) < readoptionGrace {
+		return b.wait(shortPoll, "waiting for %s %s to adopt pod %s again", b.Owner.Reference.Kind, b.Owner.Reference.Name, b.original().Name)
 	}
 	restored, err := owners.Restored(b.original())
 	if err != nil {

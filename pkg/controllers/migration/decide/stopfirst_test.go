@@ -309,9 +309,9 @@ func TestJobReleasesTheOriginal(t *testing.T) {
 		}), NoAction, placing, ReasonContainersChanged, ""},
 
 		{"roll back: the replacement is no rival before it is placed", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier(), ReturnOriginal, placing, "", ""},
-		{"roll back: its Job takes it back", returned(true), ReadoptOriginal, placing, "", ""},
-		{"roll back: its Job has not looked at it", returned(false), NoAction, placing, "", "waiting for Job job to take pod train back"},
-		{"roll back: its Job does not take it back", returned(false).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), ReadoptOriginal, placing, "", ""},
+		{"roll back: its Job adopts it again", returned(true), ReadoptOriginal, placing, "", ""},
+		{"roll back: its Job has not looked at it", returned(false), NoAction, placing, "", "waiting for Job job to adopt pod train again"},
+		{"roll back: its Job does not adopt it again", returned(false).with(func(s *scene) { s.Now = t0.Add(time.Minute) }), ReadoptOriginal, placing, "", ""},
 		{"roll back: its Job is deleted meanwhile, and leaves its pods behind", returned(false).with(func(s *scene) { s.Owner.Job = nil }), OrphanOriginal, placing, "", ""},
 		{"roll back: its Job has failed meanwhile", returned(false).with(jobFailed).with(func(s *scene) { s.Replacement.OwnerReferences = []metav1.OwnerReference{jobReference} }), EndOriginal, placing, "", ""},
 		{"roll back: one that may run goes first, uncounted", releasedByJob(ofJob(rollingBack(ReasonTimedOut))).behindBarrier().with(func(s *scene) {
