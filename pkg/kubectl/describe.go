@@ -145,7 +145,7 @@ func describeCheckpoint(line func(name, format string, args ...any), m *v1alpha1
 	}
 	what := cmp.Or(carried(m), "nothing: the pod has no state on scratch volumes")
 	line("Carried", "%s", what)
-	if keepsCopy(m) {
+	if m.KeepsOnlyCopy() {
 		line("Claim", "%s has the only copy: kubectl migrate recover %s starts the pod again with it", m.Status.CheckpointClaim, m.Name)
 		return
 	}

@@ -101,7 +101,7 @@ func (c *cli) list(ctx context.Context, o *listOptions) error {
 }
 
 func (o *listOptions) isWanted(wanted map[v1alpha1.Phase]bool, m *v1alpha1.PodMigration) bool {
-	return (len(wanted) == 0 || wanted[m.CurrentPhase()]) && (!o.kept || keepsCopy(m))
+	return (len(wanted) == 0 || wanted[m.CurrentPhase()]) && (!o.kept || m.KeepsOnlyCopy())
 }
 
 func (c *cli) writeList(o *listOptions, s *session, found *v1alpha1.PodMigrationList) error {

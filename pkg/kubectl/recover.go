@@ -8,8 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
@@ -89,29 +87,11 @@ func (o *recoverOptions) validate() error {
 
 // recovery is the migration that starts the pod of a failed one again.
 func (o *recoverOptions) recovery(failed *v1alpha1.PodMigration) *v1alpha1.PodMigration {
-	pod := o.pod
-	if pod == "" {
-		pod = failed.Spec.PodName
-		if original := failed.Status.Original; original != nil {
-			pod = original.Name
-		}
-	}
-	checkpoint := v1alpha1.CheckpointSpec{Fallback: o.checkpoint.Fallback, ReclaimPolicy: failed.Spec.Checkpoint.ReclaimPolicy}
-	if o.keepsClaim != nil {
-		checkpoint.ReclaimPolicy = v1alpha1.ClaimDelete
-		if *o.keepsClaim {
-			checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
-		}
-	}
-	return &v1alpha1.PodMigration{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: failed.Namespace, GenerateName: pod + "-",
-			Labels: map[string]string{v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByKubectl},
-		},
-		Spec: v1alpha1.PodMigrationSpec{
-			PodName: pod, RecoverFrom: failed.Name, TargetNode: o.target, TimeoutSeconds: int32(o.timeout / time.Second), Reason: o.reason, Checkpoint: checkpoint,
-		},
-	}
+	m := failed.Recovery(o.pod, o.keepsClaim)
+	m.Labels = map[string]string{v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByKubectl}
+	m.Spec.TargetNode, m.Spec.TimeoutSeconds, m.Spec.Reason = o.target, int32(o.timeout/time.Second), o.reason
+	m.Spec.Checkpoint.Fallback = o.checkpoint.Fallback
+	return m
 }
 
 func (c *cli) recoverPod(ctx context.Context, o *recoverOptions, name string) error {
@@ -157,9 +137,6 @@ func (s *session) judgeRecovery(ctx context.Context, request *v1alpha1.PodMigrat
 	return result.Refusal, err
 }
 
-// keepsCopy reports whether the claim of a migration has the only copy of the state.
-func keepsCopy(m *v1alpha1.PodMigration) bool {
-	return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCheckpointKept)
+func completeKept(ctx context.Context, s *session) []string {
+	return migrationsThat(ctx, s, (*v1alpha1.PodMigration).KeepsOnlyCopy)
 }
-
-func completeKept(ctx context.Context, s *session) []string { return migrationsThat(ctx, s, keepsCopy) }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -29,7 +28,7 @@ func (w *world) recoverAll() {
 	}
 	var kept []*v1alpha1.PodMigration
 	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
-		if m.Status.Phase.IsFinished() && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCheckpointKept) {
+		if m.Status.Phase.IsFinished() && m.KeepsOnlyCopy() {
 			kept = append(kept, m)
 		}
 	})

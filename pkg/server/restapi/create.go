@@ -47,7 +47,12 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 	if err := s.o.Authorizer.Allow(ctx, caller, auth.Access{Verb: "create", Namespace: request.PodNamespace}); err != nil {
 		return err
 	}
-	wanted := migrationOf(request, caller.GetName(), key)
+	return s.store(ctx, w, migrationOf(request, caller.GetName(), key), key, refused)
+}
+
+// store answers with a migration that it stores, or that was stored for the key before.
+// refused answers to what the controller would not carry out.
+func (s *Server) store(ctx context.Context, w http.ResponseWriter, wanted *v1alpha1.PodMigration, key string, refused func(migration.PreflightResult) *Error) error {
 	if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
 		return s.replay(ctx, w, earlier, err)
 	}
@@ -55,14 +60,16 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, caller user.Info
 	if err != nil {
 		return err
 	}
-	if refusal := result.Refusal; refusal != nil {
+	if result.Refusal != nil {
 		// A request with the same key may have been faster, and be the reason.
 		if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
 			return s.replay(ctx, w, earlier, err)
 		}
 		return refused(result)
 	}
-	wanted.Spec.PodUID = result.Pod.UID
+	if result.Pod != nil {
+		wanted.Spec.PodUID = result.Pod.UID // a recovery has no pod yet
+	}
 	if err := s.o.Writer.Create(ctx, wanted); key != "" && apierrors.IsAlreadyExists(err) {
 		earlier, err := s.replayed(ctx, wanted, key)
 		return s.replay(ctx, w, earlier, err)

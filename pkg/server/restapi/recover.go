@@ -8,15 +8,14 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/controllers/migration"
 	"github.com/ai-storage/orchestrator/pkg/controllers/migration/decide"
 	"github.com/ai-storage/orchestrator/pkg/server/restapi/auth"
 )
@@ -75,46 +74,24 @@ func (s *Server) recoverPod(w http.ResponseWriter, r *http.Request, caller user.
 		return fmt.Errorf("reading migration %s: %w", uid, err)
 	}
 	wanted := recoveryOf(request, failed, caller.GetName(), key)
-	if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
-		return s.replay(ctx, w, earlier, err)
-	}
-	result, err := s.o.Preflight.Check(ctx, wanted)
-	if err != nil {
-		return err
-	}
-	if result.Refusal != nil {
-		if earlier, err := s.replayed(ctx, wanted, key); err != nil || earlier != nil {
-			return s.replay(ctx, w, earlier, err)
-		}
-		return notRecovered(result.Refusal.Reason, result.Refusal.Message)
-	}
-	if err := s.o.Writer.Create(ctx, wanted); key != "" && apierrors.IsAlreadyExists(err) {
-		earlier, err := s.replayed(ctx, wanted, key)
-		return s.replay(ctx, w, earlier, err)
-	} else if err != nil {
-		return err
-	}
-	s.accepted(ctx, w, viewOf(wanted))
-	return nil
+	return s.store(ctx, w, wanted, key, notRecovered)
 }
 
 // validate checks what is known without the cluster.
 func (r *RecoveryRequest) validate() error {
 	var wrong []FieldError
 	for name, value := range map[string]string{"pod_name": r.PodName, "target_node": r.TargetNode} {
-		if problems := validation.IsDNS1123Subdomain(value); value != "" && len(problems) > 0 {
-			wrong = append(wrong, FieldError{name, fmt.Sprintf("%s %q is no name: %s", name, value, strings.Join(problems, "; "))})
+		if value != "" {
+			wrong = append(wrong, checkName(name, value, validation.IsDNS1123Subdomain)...)
 		}
 	}
 	if r.CheckpointFallback == v1alpha1.FallbackNone {
 		r.CheckpointFallback = ""
 	}
-	if r.CheckpointFallback != "" && !slices.Contains(v1alpha1.CheckpointFallbacks, r.CheckpointFallback) {
-		wrong = append(wrong, FieldError{"checkpoint_fallback", fmt.Sprintf("there is no checkpoint_fallback %q, only %v", r.CheckpointFallback, v1alpha1.CheckpointFallbacks)})
+	if r.CheckpointFallback != "" {
+		wrong = append(wrong, unknownFallback(r.CheckpointFallback)...)
 	}
-	if r.Timeout < 0 || r.Timeout > maxTimeout {
-		wrong = append(wrong, FieldError{"timeout", fmt.Sprintf("timeout has to be from 0 to %d seconds; 0 or none means %d", maxTimeout, defaultTimeout)})
-	}
+	wrong = append(wrong, checkTimeout(r.Timeout)...)
 	if len(wrong) > 0 {
 		slices.SortFunc(wrong, func(a, b FieldError) int { return cmp.Compare(a.Field, b.Field) })
 		return several(reasonInvalidField, wrong)
@@ -126,31 +103,11 @@ func (r *RecoveryRequest) validate() error {
 // recoveryOf is the PodMigration of a request. With a key it has a name that follows from
 // it, as one that moves a pod.
 func recoveryOf(r *RecoveryRequest, failed *v1alpha1.PodMigration, caller, key string) *v1alpha1.PodMigration {
-	policy := failed.Spec.Checkpoint.ReclaimPolicy
-	if r.PreservePV != nil {
-		policy = v1alpha1.ClaimDelete
-		if *r.PreservePV {
-			policy = v1alpha1.ClaimRetain
-		}
-	}
-	pod := r.PodName
-	if pod == "" {
-		pod = failed.Spec.PodName
-	}
-	m := &v1alpha1.PodMigration{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: failed.Namespace, GenerateName: pod + "-",
-			Labels:      map[string]string{v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByAPI},
-			Annotations: map[string]string{v1alpha1.RequestedByAnnotation: caller},
-		},
-		Spec: v1alpha1.PodMigrationSpec{
-			PodName: pod, RecoverFrom: failed.Name, TargetNode: r.TargetNode, TimeoutSeconds: int32(r.Timeout), Reason: "requested by " + caller,
-			Checkpoint: v1alpha1.CheckpointSpec{Fallback: r.CheckpointFallback, ReclaimPolicy: policy},
-		},
-	}
-	if original := failed.Status.Original; original != nil && r.PodName == "" {
-		m.Spec.PodName = original.Name
-	}
+	m := failed.Recovery(r.PodName, r.PreservePV)
+	m.Labels = map[string]string{v1alpha1.AppLabel: v1alpha1.AppLabelValue, v1alpha1.CreatedByLabel: createdByAPI}
+	m.Annotations = map[string]string{v1alpha1.RequestedByAnnotation: caller}
+	m.Spec.TargetNode, m.Spec.TimeoutSeconds, m.Spec.Reason = r.TargetNode, int32(r.Timeout), "requested by "+caller
+	m.Spec.Checkpoint.Fallback = r.CheckpointFallback
 	if key != "" {
 		m.GenerateName, m.Name = "", nameOf(caller, failed.Namespace, key)
 		// A struct of plain fields is always encoded, and always in the same order.
@@ -162,9 +119,9 @@ func recoveryOf(r *RecoveryRequest, failed *v1alpha1.PodMigration, caller, key s
 }
 
 // notRecovered answers why the controller would not recover the pod.
-func notRecovered(reason, message string) *Error {
-	code, field := http.StatusConflict, "id"
-	switch reason {
+func notRecovered(result migration.PreflightResult) *Error {
+	refusal, code, field := result.Refusal, http.StatusConflict, "id"
+	switch refusal.Reason {
 	case decide.ReasonMigrationNotFound:
 		code = http.StatusNotFound
 	case decide.ReasonNameTaken:
@@ -178,5 +135,5 @@ func notRecovered(reason, message string) *Error {
 	case decide.ReasonManifestMissing, decide.ReasonNodeAgentMissing:
 		code = http.StatusUnprocessableEntity
 	}
-	return fail(code, reason, field, "%s", message)
+	return fail(code, refusal.Reason, field, "%s", refusal.Message)
 }

@@ -125,6 +125,27 @@ func several(reason string, fields []FieldError) *Error {
 	return e
 }
 
+func checkName(field, value string, problems func(string) []string) []FieldError {
+	if found := problems(value); len(found) > 0 {
+		return []FieldError{{field, fmt.Sprintf("%s %q is no name: %s", field, value, strings.Join(found, "; "))}}
+	}
+	return nil
+}
+
+func checkTimeout(seconds int64) []FieldError {
+	if seconds < 0 || seconds > maxTimeout {
+		return []FieldError{{"timeout", fmt.Sprintf("timeout has to be from 0 to %d seconds; 0 or none means %d", maxTimeout, defaultTimeout)}}
+	}
+	return nil
+}
+
+func unknownFallback(fallback v1alpha1.CheckpointFallback) []FieldError {
+	if slices.Contains(v1alpha1.CheckpointFallbacks, fallback) {
+		return nil
+	}
+	return []FieldError{{"checkpoint_fallback", fmt.Sprintf("there is no checkpoint_fallback %q, only %v", fallback, v1alpha1.CheckpointFallbacks)}}
+}
+
 // validate checks what is known without the cluster.
 func (m *MigrationRequest) validate() error {
 	var missing, wrong []FieldError
@@ -139,16 +160,14 @@ func (m *MigrationRequest) validate() error {
 	} {
 		if field.value == "" {
 			missing = append(missing, FieldError{field.name, field.name + " is required"})
-		} else if problems := field.problems(field.value); len(problems) > 0 {
-			wrong = append(wrong, FieldError{field.name, fmt.Sprintf("%s %q is no name: %s", field.name, field.value, strings.Join(problems, "; "))})
+		} else {
+			wrong = append(wrong, checkName(field.name, field.value, field.problems)...)
 		}
 	}
 	if m.TargetNode != "" && m.TargetNode == m.SourceNode {
 		wrong = append(wrong, FieldError{"target_node", "target_node has to differ from source_node"})
 	}
-	if m.Timeout < 0 || m.Timeout > maxTimeout {
-		wrong = append(wrong, FieldError{"timeout", fmt.Sprintf("timeout has to be from 0 to %d seconds; 0 or none means %d", maxTimeout, defaultTimeout)})
-	}
+	wrong = append(wrong, checkTimeout(m.Timeout)...)
 	wrong = append(wrong, m.checkCheckpoint()...)
 	switch {
 	case len(missing) > 0:
@@ -177,8 +196,8 @@ func (m *MigrationRequest) checkCheckpoint() []FieldError {
 	}
 	switch {
 	case m.CheckpointFallback == "":
-	case !slices.Contains(v1alpha1.CheckpointFallbacks, m.CheckpointFallback):
-		wrong = append(wrong, FieldError{"checkpoint_fallback", fmt.Sprintf("there is no checkpoint_fallback %q, only %v", m.CheckpointFallback, v1alpha1.CheckpointFallbacks)})
+	case len(unknownFallback(m.CheckpointFallback)) > 0:
+		wrong = append(wrong, unknownFallback(m.CheckpointFallback)...)
 	case m.CheckpointMode != v1alpha1.CheckpointProcess:
 		wrong = append(wrong, FieldError{"checkpoint_fallback", fmt.Sprintf("checkpoint_fallback %s goes with checkpoint_mode %s only", m.CheckpointFallback, v1alpha1.CheckpointProcess)})
 	}

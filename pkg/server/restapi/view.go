@@ -111,7 +111,7 @@ func viewOf(m *v1alpha1.PodMigration) Migration {
 		CheckpointFallback: cmp.Or(m.Spec.Checkpoint.Fallback, v1alpha1.FallbackNone),
 		OriginalResources:  resourcesOf(s.Before), OptimizedResources: resourcesOf(s.After), PhaseTimes: phaseTimesOf(m),
 		PreservePV: m.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain, ForceRestart: m.Spec.ForceRestart, TimeoutSeconds: m.Spec.TimeoutSeconds,
-		OnlyCopyKept: meta.IsStatusConditionTrue(s.Conditions, v1alpha1.ConditionCheckpointKept), RecoverFrom: m.Spec.RecoverFrom,
+		OnlyCopyKept: m.KeepsOnlyCopy(), RecoverFrom: m.Spec.RecoverFrom,
 		RequestedBy: m.Annotations[v1alpha1.RequestedByAnnotation],
 	}
 	if s.Original != nil {
