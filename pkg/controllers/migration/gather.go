@@ -58,7 +58,7 @@ func (r *reconciler) gather(ctx context.Context, m *v1alpha1.PodMigration) (*dec
 	switch {
 	case s.Pod != nil && s.Stored != nil:
 		err = r.gatherVolumes(ctx, s)
-	case s.Pod != nil && isToSeal(m):
+	case s.Pod != nil && sealsNext(m):
 		err = r.gatherStored(ctx, s)
 	}
 	return s, err

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -14,7 +13,7 @@ import (
 
 // isKeeping reports whether a migration has ended with the only copy of the state.
 func isKeeping(m *v1alpha1.PodMigration) bool {
-	return m.Status.Phase.IsFinished() && meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCheckpointKept)
+	return m.Status.Phase.IsFinished() && m.KeepsOnlyCopy()
 }
 
 // gatherRecovery reads what a recovery is checked against, and then what it has made. It
@@ -36,27 +35,20 @@ func (r *reconciler) gatherRecovery(ctx context.Context, s *decide.State) error 
 	if s.Replacement, err = read(ctx, r.live, m.Namespace, m.Spec.PodName, &corev1.Pod{}); err != nil {
 		return err
 	}
-	if m.Spec.TargetNode != "" {
-		node, err := read(ctx, r.live, "", m.Spec.TargetNode, &corev1.Node{})
-		if err != nil {
-			return err
-		}
-		s.TargetNodeExists = node != nil
-	}
-	others, neighbours := &v1alpha1.PodMigrationList{}, &corev1.PodList{}
-	if err := r.live.List(ctx, others, client.InNamespace(m.Namespace)); err != nil {
+	if err := r.gatherRequested(ctx, s); err != nil {
 		return err
 	}
+	neighbours := &corev1.PodList{}
 	if err := r.live.List(ctx, neighbours, client.InNamespace(m.Namespace)); err != nil {
 		return err
 	}
-	s.Others, s.Neighbours = others.Items, neighbours.Items
+	s.Neighbours = neighbours.Items
 	return nil
 }
 
-// isToSeal reports whether the last copy is asked for next: from then on it has to be
+// sealsNext reports whether the last copy is asked for next: from then on it has to be
 // known what the pod was.
-func isToSeal(m *v1alpha1.PodMigration) bool {
+func sealsNext(m *v1alpha1.PodMigration) bool {
 	c := m.Status.Checkpoint
 	return m.Status.Phase == v1alpha1.PhaseHandingOver && c.Carries() && c.Step == v1alpha1.StepCopy
 }

@@ -19,8 +19,9 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// gatherRequest reads what a request is checked against.
-func (r *reconciler) gatherRequest(ctx context.Context, s *decide.State) error {
+// gatherRequested reads what every request is checked against: the other migrations of its
+// namespace, and the node that it names.
+func (r *reconciler) gatherRequested(ctx context.Context, s *decide.State) error {
 	m := s.Migration
 	list := &v1alpha1.PodMigrationList{}
 	if err := r.live.List(ctx, list, client.InNamespace(m.Namespace)); err != nil {
@@ -33,6 +34,15 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *decide.State) error {
 			return err
 		}
 		s.TargetNodeExists = node != nil
+	}
+	return nil
+}
+
+// gatherRequest reads what a request to move a pod is checked against.
+func (r *reconciler) gatherRequest(ctx context.Context, s *decide.State) error {
+	m := s.Migration
+	if err := r.gatherRequested(ctx, s); err != nil {
+		return err
 	}
 	stored, err := readStored(ctx, r.live, m.Namespace, m.Spec.PodName)
 	if err != nil || stored == nil {

@@ -57,12 +57,15 @@ func isAnother(other, pod *corev1.Pod) bool {
 		other.Labels[v1alpha1.RoleLabel] == "" && other.Annotations[v1alpha1.OriginalUIDAnnotation] != string(pod.UID)
 }
 
+// UsesClaim reports whether a pod has a claim among its volumes.
+func UsesClaim(pod *corev1.Pod, claim string) bool { return volumeOfClaim(pod, claim) != nil }
+
 // volumeOfClaim is the volume by which a pod uses a claim; nil when it does not. A
 // kubelet mounts it for the pod, whether or not a container does.
 func volumeOfClaim(pod *corev1.Pod, claim string) *corev1.Volume {
 	for i := range pod.Spec.Volumes {
-		if source := pod.Spec.Volumes[i].PersistentVolumeClaim; source != nil && source.ClaimName == claim {
-			return &pod.Spec.Volumes[i]
+		if volume := &pod.Spec.Volumes[i]; isClaim(*volume, claim) {
+			return volume
 		}
 	}
 	return nil

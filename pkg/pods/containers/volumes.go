@@ -172,12 +172,8 @@ func splitNames(text string) []string {
 // PreviousCheckpoint returns the name of the checkpoint claim that an earlier
 // migration mounted into the pod; empty when there is none.
 func PreviousCheckpoint(pod *corev1.Pod) string {
-	claim := pod.Annotations[v1alpha1.CheckpointClaimAnnotation]
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
-		if v.Name == v1alpha1.CheckpointVolumeName && v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim {
-			return claim
-		}
+	if claim := pod.Annotations[v1alpha1.CheckpointClaimAnnotation]; hasCheckpoint(&pod.Spec, claim) {
+		return claim
 	}
 	return ""
 }

@@ -201,8 +201,8 @@ func insert[T any](list []T, index int, element T) []T {
 // original was about to be released and is nobody's replacement. That moment is one of the
 // API server's clock, as creationTimestamps are; nil when the original was not to be released.
 func IsRival(pod, original *corev1.Pod, migration types.UID, since *metav1.Time) bool {
-	var record released
-	if err := json.Unmarshal([]byte(original.Annotations[v1alpha1.ReleasedAnnotation]), &record); err != nil || KindOf(&record.Owner) != KindJob {
+	record, err := recordOf(original)
+	if err != nil || KindOf(&record.Owner) != KindJob {
 		return false
 	}
 	if controller := metav1.GetControllerOf(pod); controller == nil || controller.UID != record.Owner.UID || pod.UID == original.UID {

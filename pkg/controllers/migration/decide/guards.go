@@ -211,13 +211,13 @@ func refuseOriginal(s *State) *containers.Refusal {
 	o := s.original()
 	switch {
 	case o == nil:
-		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s was deleted by another client", s.Migration.Spec.PodName)}
+		return refusal(ReasonOriginalDeleted, "pod %s was deleted by another client", s.Migration.Spec.PodName)
 	case o.Status.Phase == corev1.PodSucceeded:
-		return &containers.Refusal{Reason: ReasonOriginalFinished, Message: fmt.Sprintf("pod %s finished its work where it was", o.Name)}
+		return refusal(ReasonOriginalFinished, "pod %s finished its work where it was", o.Name)
 	case o.DeletionTimestamp != nil:
-		return &containers.Refusal{Reason: ReasonOriginalDeleted, Message: fmt.Sprintf("pod %s is being deleted by another client", o.Name)}
+		return refusal(ReasonOriginalDeleted, "pod %s is being deleted by another client", o.Name)
 	case o.Status.Phase == corev1.PodFailed:
-		return &containers.Refusal{Reason: ReasonOriginalFailed, Message: fmt.Sprintf("pod %s failed by itself: %s", o.Name, podFailure(o))}
+		return refusal(ReasonOriginalFailed, "pod %s failed by itself: %s", o.Name, podFailure(o))
 	}
 	return nil
 }

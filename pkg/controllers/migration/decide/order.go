@@ -67,12 +67,12 @@ func refuseProcesses(s *State, v containers.Verdicts) *containers.Refusal {
 		return &containers.Refusal{Reason: ReasonNodeAgentMissing, Message: "the memory of its processes would have to be carried, and there is no node agent: see --node-agent-image of the rebalancer"}
 	}
 	if !s.CarriesProcesses {
-		return &containers.Refusal{Reason: ReasonNodeWithoutCRIU, Message: fmt.Sprintf(
-			"node %s cannot dump processes: its node agent did not give it the label %s=true (annotation %s reports what it found)", s.Pod.Spec.NodeName, v1alpha1.ProcessNodeLabel, v1alpha1.ProcessVersionsAnnotation)}
+		return refusal(ReasonNodeWithoutCRIU,
+			"node %s cannot dump processes: its node agent did not give it the label %s=true (annotation %s reports what it found)", s.Pod.Spec.NodeName, v1alpha1.ProcessNodeLabel, v1alpha1.ProcessVersionsAnnotation)
 	}
 	if order, why := chooseOrder(s, v, true); order != v1alpha1.OrderStartFirst {
-		return &containers.Refusal{Reason: ReasonProcessNeedsOverlap, Message: fmt.Sprintf(
-			"processes are restored while the original can still continue, but it would have to stop first: %s", why)}
+		return refusal(ReasonProcessNeedsOverlap,
+			"processes are restored while the original can still continue, but it would have to stop first: %s", why)
 	}
 	return nil
 }

@@ -29,12 +29,24 @@ var pending = []step{
 	{name: AskBudget, action: func(b *builder) Decision { return b.do(TakePlace{b.Pod}) }, settle: budgetAnswered},
 }
 
-// refuseRequest returns why the pod cannot be moved as requested; nil when it can.
-func refuseRequest(s *State) *containers.Refusal {
-	for _, rule := range requestRules {
+func refusal(reason, format string, arguments ...any) *containers.Refusal {
+	return &containers.Refusal{Reason: reason, Message: fmt.Sprintf(format, arguments...)}
+}
+
+// firstRefusal is that of the first rule that has one; nil where none has.
+func firstRefusal(s *State, rules []func(*State) *containers.Refusal) *containers.Refusal {
+	for _, rule := range rules {
 		if r := rule(s); r != nil {
 			return r
 		}
+	}
+	return nil
+}
+
+// refuseRequest returns why the pod cannot be moved as requested; nil when it can.
+func refuseRequest(s *State) *containers.Refusal {
+	if r := firstRefusal(s, requestRules); r != nil {
+		return r
 	}
 	verdicts, r := containers.Assess(s.Pod, containers.PolicyOf(s.Migration), s.Claims, s.Nodes)
 	if r != nil {
@@ -160,26 +172,26 @@ func because(reason string) string {
 
 // requestRules check a request against what exists, the most telling first.
 var requestRules = []func(*State) *containers.Refusal{
-	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetIsUsable, oneBudget, applicationHasClaim, claimIsOurs,
+	podExists, podIsTheOneMeant, podIsOnSource, noOtherMigration, targetExists, targetIsAnother, oneBudget, applicationHasClaim, claimIsOurs,
 }
 
 func podExists(s *State) *containers.Refusal {
 	if s.Pod == nil {
-		return &containers.Refusal{Reason: ReasonPodNotFound, Message: fmt.Sprintf("pod %s does not exist in namespace %s", s.Migration.Spec.PodName, s.Migration.Namespace)}
+		return refusal(ReasonPodNotFound, "pod %s does not exist in namespace %s", s.Migration.Spec.PodName, s.Migration.Namespace)
 	}
 	return nil
 }
 
 func podIsTheOneMeant(s *State) *containers.Refusal {
 	if want := s.Migration.Spec.PodUID; want != "" && want != s.Pod.UID {
-		return &containers.Refusal{Reason: ReasonPodUIDMismatch, Message: fmt.Sprintf("pod %s has UID %s, not %s: it was recreated since the request", s.Pod.Name, s.Pod.UID, want)}
+		return refusal(ReasonPodUIDMismatch, "pod %s has UID %s, not %s: it was recreated since the request", s.Pod.Name, s.Pod.UID, want)
 	}
 	return nil
 }
 
 func podIsOnSource(s *State) *containers.Refusal {
 	if want := s.Migration.Spec.SourceNode; want != "" && want != s.Pod.Spec.NodeName {
-		return &containers.Refusal{Reason: ReasonSourceNodeMismatch, Message: fmt.Sprintf("pod %s is on node %q, not on %s", s.Pod.Name, s.Pod.Spec.NodeName, want)}
+		return refusal(ReasonSourceNodeMismatch, "pod %s is on node %q, not on %s", s.Pod.Name, s.Pod.Spec.NodeName, want)
 	}
 	return nil
 }
@@ -193,10 +205,10 @@ func noOtherMigration(s *State) *containers.Refusal {
 			continue
 		}
 		if v1alpha1.OwnedBy(s.Pod.Labels, other.UID) {
-			return &containers.Refusal{Reason: ReasonAlreadyMigrating, Message: fmt.Sprintf("pod %s is the replacement of PodMigration %s, which has not finished", s.Pod.Name, other.Name)}
+			return refusal(ReasonAlreadyMigrating, "pod %s is the replacement of PodMigration %s, which has not finished", s.Pod.Name, other.Name)
 		}
 		if other.Spec.PodName == s.Migration.Spec.PodName && (isAccepted(other) || isOlder(other, s.Migration)) {
-			return &containers.Refusal{Reason: ReasonAlreadyMigrating, Message: fmt.Sprintf("PodMigration %s is already moving pod %s", other.Name, s.Pod.Name)}
+			return refusal(ReasonAlreadyMigrating, "PodMigration %s is already moving pod %s", other.Name, s.Pod.Name)
 		}
 	}
 	return nil
@@ -213,15 +225,16 @@ func isOlder(a, b *v1alpha1.PodMigration) bool {
 	return a.UID < b.UID
 }
 
-func targetIsUsable(s *State) *containers.Refusal {
-	target := s.Migration.Spec.TargetNode
-	switch {
-	case target == "":
-		return nil
-	case !s.TargetNodeExists:
-		return &containers.Refusal{Reason: ReasonTargetNodeNotFound, Message: fmt.Sprintf("node %s does not exist", target)}
-	case target == s.Pod.Spec.NodeName:
-		return &containers.Refusal{Reason: ReasonTargetIsSource, Message: fmt.Sprintf("pod %s is already on node %s", s.Pod.Name, target)}
+func targetExists(s *State) *containers.Refusal {
+	if target := s.Migration.Spec.TargetNode; target != "" && !s.TargetNodeExists {
+		return refusal(ReasonTargetNodeNotFound, "node %s does not exist", target)
+	}
+	return nil
+}
+
+func targetIsAnother(s *State) *containers.Refusal {
+	if target := s.Migration.Spec.TargetNode; target != "" && target == s.Pod.Spec.NodeName {
+		return refusal(ReasonTargetIsSource, "pod %s is already on node %s", s.Pod.Name, target)
 	}
 	return nil
 }
@@ -232,8 +245,8 @@ func oneBudget(s *State) *containers.Refusal {
 	if len(s.Budgets) < 2 {
 		return nil
 	}
-	return &containers.Refusal{Reason: ReasonSeveralBudgets, Message: fmt.Sprintf(
-		"pod %s is covered by %d PodDisruptionBudgets (%s): the Eviction API does not evict such a pod. Leave one of them", s.Pod.Name, len(s.Budgets), strings.Join(s.Budgets, ", "))}
+	return refusal(ReasonSeveralBudgets,
+		"pod %s is covered by %d PodDisruptionBudgets (%s): the Eviction API does not evict such a pod. Leave one of them", s.Pod.Name, len(s.Budgets), strings.Join(s.Budgets, ", "))
 }
 
 // applicationHasClaim wants the claim that the application saves to: another one,
@@ -272,6 +285,6 @@ func freezePossible(s *State, v containers.Verdicts) *containers.Refusal {
 	if container == "" || bound > 0 {
 		return nil
 	}
-	return &containers.Refusal{Reason: ReasonProbeEndsFrozen, Message: fmt.Sprintf(
-		"the pod has to be frozen for a moment, and the kubelet would end container %s for it: its startup probe has not succeeded yet, or its liveness probe has failureThreshold 1. Wait, raise the threshold, or use spec.checkpoint.mode Live", container)}
+	return refusal(ReasonProbeEndsFrozen,
+		"the pod has to be frozen for a moment, and the kubelet would end container %s for it: its startup probe has not succeeded yet, or its liveness probe has failureThreshold 1. Wait, raise the threshold, or use spec.checkpoint.mode Live", container)
 }

@@ -245,10 +245,10 @@ func volumeIsComing(b *builder, refusal string) bool {
 func wrongNode(m *v1alpha1.PodMigration, r *corev1.Pod) *containers.Refusal {
 	node := r.Spec.NodeName
 	if node == m.Status.Original.NodeName {
-		return &containers.Refusal{Reason: ReasonLandedOnSource, Message: fmt.Sprintf("replacement %s was placed on %s, the node that it should leave", r.Name, node)}
+		return refusal(ReasonLandedOnSource, "replacement %s was placed on %s, the node that it should leave", r.Name, node)
 	}
 	if m.Spec.TargetNode != "" && node != m.Spec.TargetNode {
-		return &containers.Refusal{Reason: ReasonLandedElsewhere, Message: fmt.Sprintf("replacement %s was placed on %s, not on %s", r.Name, node, m.Spec.TargetNode)}
+		return refusal(ReasonLandedElsewhere, "replacement %s was placed on %s, not on %s", r.Name, node, m.Spec.TargetNode)
 	}
 	return nil
 }

@@ -50,21 +50,12 @@ var recovering = slices.Concat([]step{
 
 // recoveryRules check a recovery against what exists, the most telling first.
 var recoveryRules = []func(*State) *containers.Refusal{
-	failedExists, copyIsKept, claimIsThere, noOtherRecovery, originalIsGone, claimIsFree, ownerHasPod, podNameIsFree, copyIsComplete, recoveryTargetExists,
+	failedExists, copyIsKept, claimIsThere, noOtherRecovery, originalIsGone, claimIsFree, ownerHasPod, podNameIsFree, copyIsComplete, targetExists,
 }
 
 // refuseRecovery returns why the pod cannot be recovered as requested; nil when it can.
 func refuseRecovery(s *State) *containers.Refusal {
-	for _, rule := range recoveryRules {
-		if r := rule(s); r != nil {
-			return r
-		}
-	}
-	return nil
-}
-
-func refusal(reason, format string, arguments ...any) *containers.Refusal {
-	return &containers.Refusal{Reason: reason, Message: fmt.Sprintf(format, arguments...)}
+	return firstRefusal(s, recoveryRules)
 }
 
 func failedExists(s *State) *containers.Refusal {
@@ -127,10 +118,7 @@ func originalIsGone(s *State) *containers.Refusal {
 func claimIsFree(s *State) *containers.Refusal {
 	name := s.Failed.Status.CheckpointClaim
 	for i := range s.Neighbours {
-		pod := &s.Neighbours[i]
-		if !pods.IsTerminal(pod) && slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
-			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == name
-		}) {
+		if pod := &s.Neighbours[i]; !pods.IsTerminal(pod) && containers.UsesClaim(pod, name) {
 			return refusal(ReasonKeptClaimInUse, "pod %s uses claim %s: delete that pod first, or wait for its end", pod.Name, name)
 		}
 	}
@@ -167,13 +155,6 @@ func copyIsComplete(s *State) *containers.Refusal {
 		return refusal(ReasonProcessNotMovable, "only the memory of processes was carried, which can no longer be restored")
 	case s.AgentImage == "":
 		return refusal(ReasonNodeAgentMissing, "what is on the claim has to be restored, and there is no node agent: see --node-agent-image of the rebalancer")
-	}
-	return nil
-}
-
-func recoveryTargetExists(s *State) *containers.Refusal {
-	if target := s.Migration.Spec.TargetNode; target != "" && !s.TargetNodeExists {
-		return refusal(ReasonTargetNodeNotFound, "node %s does not exist", target)
 	}
 	return nil
 }
