@@ -150,12 +150,12 @@ type CheckpointStep string
 const (
 	// StepMeasure: the agent of the source node measures the volumes.
 	StepMeasure CheckpointStep = "Measure"
-	// StepCopy: the agent of the source node copies the volumes in passes while
-	// the pod runs; the agent of the destination restores what is complete.
+	// StepCopy: the agent of the source node streams the volumes to the agent of the
+	// destination, in passes while the pod runs.
 	StepCopy CheckpointStep = "Copy"
-	// StepSeal: the agent of the source node freezes the pod (mode Frozen), copies
-	// the last changes, verifies and seals; the agent of the destination restores
-	// and verifies what was sealed.
+	// StepSeal: the agent of the source node freezes the pod (mode Frozen), streams
+	// the last changes, and seals; the agent of the destination verifies and syncs
+	// what was sealed where the replacement, or the claim, has it.
 	StepSeal CheckpointStep = "Seal"
 	// StepRelease: the agent of the destination lets the containers of the
 	// replacement start. From here on the replacement is the working copy.
@@ -202,9 +202,6 @@ type CheckpointStatus struct {
 	// that is another one.
 	// +optional
 	SealedBy types.UID `json:"sealedBy,omitempty"`
-	// carrier is the pod that mounts the claim on the source node.
-	// +optional
-	Carrier *PodReference `json:"carrier,omitempty"`
 	// +optional
 	Step CheckpointStep `json:"step,omitempty"`
 	// attempt grows when the preparation restarts. Reports of another attempt
@@ -230,23 +227,20 @@ type SourcePhase string
 const (
 	SourceMeasured SourcePhase = "Measured"
 	SourceCopying  SourcePhase = "Copying"
-	// SourceCopied: a complete pass is on the claim, and the next is short.
+	// SourceCopied: a complete pass is on the destination, and the next is short.
 	SourceCopied  SourcePhase = "Copied"
 	SourceSealing SourcePhase = "Sealing"
-	// SourceSealed: the copy is complete and verified; in mode Frozen the pod
-	// stays frozen until its end or until it is thawed.
+	// SourceSealed: the copy is complete, and verified and synced on the destination; in
+	// mode Frozen the pod stays frozen until its end or until it is thawed.
 	SourceSealed SourcePhase = "Sealed"
 	// SourceThawed: the pod runs again, the seal is void.
 	SourceThawed SourcePhase = "Thawed"
 	SourceFailed SourcePhase = "Failed"
 )
 
-// ReportNoSpace is the reason of a report that the claim is full.
+// ReportNoSpace is the reason of a report that the claim, or the volume of the
+// destination, is full.
 const ReportNoSpace = "NoSpace"
-
-// ReportNoManifest is the reason of a report that there is no complete pass of the
-// migration on the claim.
-const ReportNoManifest = "NoManifest"
 
 // ReportProcessNotMovable is the reason of a report that the memory of a pod's
 // processes cannot be carried, while its volumes could.
@@ -282,23 +276,33 @@ type SourceReport struct {
 	DumpedAt *metav1.MicroTime `json:"dumpedAt,omitempty"`
 	// +optional
 	SealedAt *metav1.MicroTime `json:"sealedAt,omitempty"`
-	// manifestDigest is the digest of the sealed manifest, "sha256:…". The
-	// destination restores nothing else.
+	// manifestDigest is the digest of the sealed manifest. The replacement is released
+	// with nothing else.
 	// +optional
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
 	ManifestDigest string `json:"manifestDigest,omitempty"`
+	// fingerprint is that of the certificate with which this agent connects to the
+	// agent of the destination, SHA-256 of its public key.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
 // DestinationPhase is how far the agent of the destination node is.
 //
-// +kubebuilder:validation:Enum=Restoring;Warm;Restored;Released;Failed
+// +kubebuilder:validation:Enum=Receiving;Warm;Stored;Restoring;Restored;Released;Failed
 type DestinationPhase string
 
 const (
-	// DestinationRestoring: a complete pass is being restored, or, with the reason
-	// NoManifest, looked for.
-	DestinationRestoring DestinationPhase = "Restoring"
-	// DestinationWarm: a complete pass was restored before the seal.
+	// DestinationReceiving: the agent listens at the address for the agent of the source.
+	DestinationReceiving DestinationPhase = "Receiving"
+	// DestinationWarm: a complete pass is there, and nothing is sealed.
 	DestinationWarm DestinationPhase = "Warm"
+	// DestinationStored: what was sealed waits on the node for a replacement that starts
+	// when the original has ended, synced, and on the claim where there is one.
+	DestinationStored DestinationPhase = "Stored"
+	// DestinationRestoring: what was sealed is being read from the claim.
+	DestinationRestoring DestinationPhase = "Restoring"
 	// DestinationRestored: what was sealed is restored and verified; in mode Process
 	// the processes are there too, stopped.
 	DestinationRestored DestinationPhase = "Restored"
@@ -312,9 +316,27 @@ type DestinationReport struct {
 	Node    string           `json:"node"`
 	Attempt int32            `json:"attempt"`
 	Phase   DestinationPhase `json:"phase"`
-	// podUID is the replacement that was restored into.
+	// podUID is the pod that the report is about: the replacement, or the placeholder
+	// that holds its place.
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
+	// address is where the agent listens for the agent of the source, host:port.
+	// +optional
+	// +kubebuilder:validation:MaxLength=261
+	// +kubebuilder:validation:Pattern=`^(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+):[0-9]{1,5}$`
+	Address string `json:"address,omitempty"`
+	// fingerprint is that of the certificate with which the agent answers there, SHA-256
+	// of its public key.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// manifestDigest is the digest of the manifest of what is stored, or restored.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	ManifestDigest string `json:"manifestDigest,omitempty"`
+	// claimSealed says that what is sealed is on the claim too, synced.
+	// +optional
+	ClaimSealed bool `json:"claimSealed,omitempty"`
 	// +optional
 	Reason string `json:"reason,omitempty"`
 	// +optional
@@ -323,7 +345,7 @@ type DestinationReport struct {
 	Bytes int64 `json:"bytes,omitempty"`
 	// +optional
 	Files int64 `json:"files,omitempty"`
-	// pass is the pass of the source that was restored.
+	// pass is the last complete pass of the source that is there.
 	// +optional
 	Pass int32 `json:"pass,omitempty"`
 	// +optional
@@ -335,3 +357,18 @@ type DestinationReport struct {
 // ReportFreezeTooLong is the reason of a report by an agent that could not seal within
 // the time in which the pod may be frozen.
 const ReportFreezeTooLong = "FreezeTooLong"
+
+// DestinationPod is the pod for which the agent of the destination works: the
+// replacement as soon as it may have the state, before that the placeholder that holds its
+// place; nil where there is neither.
+func (m *PodMigration) DestinationPod() *PodReference {
+	s := &m.Status
+	isStopFirst := s.Handover != nil && s.Handover.Order == OrderStopFirst
+	if r := s.Replacement; r != nil && r.UID != "" && r.NodeName != "" && (!isStopFirst || s.Times.OriginalGone != nil || s.Original == nil) {
+		return r
+	}
+	if p := s.Placeholder; isStopFirst && p != nil && p.UID != "" && p.NodeName != "" {
+		return p
+	}
+	return nil
+}

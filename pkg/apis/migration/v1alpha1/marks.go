@@ -69,10 +69,9 @@ const (
 	RequestedByAnnotation = GroupName + "/requested-by"
 
 	// RoleLabel says what a pod is to the migration in MigrationUIDLabel when it
-	// is not the replacement: RolePlaceholder or RoleCarrier.
+	// when it is not the replacement: RolePlaceholder.
 	RoleLabel       = GroupName + "/role"
 	RolePlaceholder = "placeholder"
-	RoleCarrier     = "carrier"
 	// ReleasedAnnotation holds, on an original that its owner has released, what
 	// has to be restored when the migration is rolled back (JSON).
 	ReleasedAnnotation = GroupName + "/released"
@@ -114,9 +113,16 @@ const (
 
 	// CheckpointVolumeName is the volume of the checkpoint claim in a replacement.
 	CheckpointVolumeName = "migration-checkpoint"
-	// CheckpointMountPath is where every container of a replacement sees the
-	// checkpoint claim.
+	// CheckpointMountPath is where every container of a replacement sees its directory
+	// of the checkpoint claim.
 	CheckpointMountPath = "/migration-checkpoint"
+	// ApplicationDirectory is the directory of a checkpoint claim that containers see,
+	// SealedCopyDirectory the one that only the node agents use.
+	ApplicationDirectory = "application"
+	SealedCopyDirectory  = ".ai-storage"
+	// CopyVolumeName is the volume of the checkpoint claim in a replacement whose
+	// containers have the claim of an earlier migration at CheckpointMountPath.
+	CopyVolumeName = "migration-copy"
 
 	// Finalizer keeps a PodMigration until what it created is removed, or handed over.
 	Finalizer = GroupName + "/cleanup"

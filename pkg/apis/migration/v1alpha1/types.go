@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -169,6 +170,14 @@ type CheckpointSpec struct {
 	// +kubebuilder:validation:Maximum=3600
 	MaxFreezeSeconds int32 `json:"maxFreezeSeconds,omitempty"`
 
+	// claim says whether a checkpoint claim is made. Always makes one. WhenNeeded makes
+	// one where the original has to stop before its replacement starts and state is
+	// carried: between the two pods nothing but a disk of the destination would have it.
+	// Never makes none. A claim that the pod brought along is kept in any case.
+	// +optional
+	// +kubebuilder:default=WhenNeeded
+	Claim ClaimPolicy `json:"claim,omitempty"`
+
 	// size of the claim. It is made larger when the pod holds more.
 	// +optional
 	// +kubebuilder:default="1Gi"
@@ -180,8 +189,8 @@ type CheckpointSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
-	// accessMode of the claim; unset is ReadWriteOnce, and ReadWriteMany in mode
-	// Process, which needs it.
+	// accessMode of the claim; unset is ReadWriteOnce. The claim is mounted on the
+	// destination alone.
 	// +optional
 	// +kubebuilder:validation:Enum=ReadWriteOnce;ReadWriteMany;ReadWriteOncePod
 	AccessMode corev1.PersistentVolumeAccessMode `json:"accessMode,omitempty"`
@@ -207,17 +216,24 @@ func (c CheckpointSpec) MaxFreeze() time.Duration {
 	return time.Duration(c.MaxFreezeSeconds) * time.Second
 }
 
-// ClaimAccessMode is the access mode of the claim: as it was requested, or the
-// default of the mode.
+// ClaimAccessMode is the access mode of the claim: as it was requested, or the default.
 func (c CheckpointSpec) ClaimAccessMode() corev1.PersistentVolumeAccessMode {
-	switch {
-	case c.AccessMode != "":
-		return c.AccessMode
-	case c.Mode == CheckpointProcess:
-		return corev1.ReadWriteMany
-	}
-	return corev1.ReadWriteOnce
+	return cmp.Or(c.AccessMode, corev1.ReadWriteOnce)
 }
+
+// ClaimPolicy says whether a migration makes a checkpoint claim.
+//
+// +kubebuilder:validation:Enum=WhenNeeded;Always;Never
+type ClaimPolicy string
+
+const (
+	ClaimWhenNeeded ClaimPolicy = "WhenNeeded"
+	ClaimAlways     ClaimPolicy = "Always"
+	ClaimNever      ClaimPolicy = "Never"
+)
+
+// ClaimPolicies are all of them, the default first.
+var ClaimPolicies = []ClaimPolicy{ClaimWhenNeeded, ClaimAlways, ClaimNever}
 
 // ClaimReclaimPolicy says whether a checkpoint claim outlives its replacement.
 type ClaimReclaimPolicy string
@@ -396,7 +412,7 @@ type StepTimes struct {
 	Started *metav1.MicroTime `json:"started,omitempty"`
 	// +optional
 	Prepared *metav1.MicroTime `json:"prepared,omitempty"`
-	// copied is when the first complete copy was on the claim.
+	// copied is when the first complete copy was on the destination.
 	// +optional
 	Copied *metav1.MicroTime `json:"copied,omitempty"`
 	// +optional

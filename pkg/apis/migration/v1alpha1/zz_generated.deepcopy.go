@@ -48,11 +48,6 @@ func (in *CheckpointStatus) DeepCopyInto(out *CheckpointStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
-	if in.Carrier != nil {
-		in, out := &in.Carrier, &out.Carrier
-		*out = new(PodReference)
-		**out = **in
-	}
 	if in.Source != nil {
 		in, out := &in.Source, &out.Source
 		*out = new(SourceReport)
