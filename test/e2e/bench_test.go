@@ -129,7 +129,7 @@ func preparedPod(namespace string) *corev1.Pod {
 func byMigration(b testing.TB, pod *corev1.Pod) move {
 	used := cpuSecondsOf(b, pod)
 	start := time.Now()
-	migration := migrate(b, pod, sharedCheckpoint)
+	migration := migrate(b, pod, nil)
 	wantSucceeded(b, migration, 5*time.Minute)
 	replacement, err := getPod(b.Context(), pod.Namespace, migration.Status.Replacement.Name)
 	if err != nil {

@@ -44,7 +44,7 @@ func TestAnIndexedJobMovesWithoutAFailure(t *testing.T) {
 	for i := range originals {
 		waitCompleted(t, &originals[i], "prepare")
 		before = append(before, awaitWork(t, &originals[i], progress))
-		migrations = append(migrations, migrate(t, &originals[i], sharedCheckpoint))
+		migrations = append(migrations, migrate(t, &originals[i], nil))
 	}
 	for i, m := range migrations {
 		wantSucceeded(t, m, 5*time.Minute)

@@ -74,13 +74,19 @@ func (s crashScene) id() string {
 
 func crashScenes() []crashScene {
 	var scenes []crashScene
-	exclusive := func(m *v1alpha1.PodMigration) { m.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }
 	for i, kind := range workloadKinds {
-		scenes = append(scenes, crashScene{kind.name + ", stop first", kind, smallWriterTemplate, exclusive})
+		scenes = append(scenes, crashScene{kind.name + ", stop first", kind, smallWriterTemplate, stopFirst})
 		if kind.name == "StatefulSet" {
 			continue // it always stops first
 		}
-		scenes = append(scenes, crashScene{kind.name + ", start first", kind, smallWriterTemplate, sharedCheckpoint})
+		scenes = append(scenes, crashScene{kind.name + ", start first", kind, smallWriterTemplate, noChange})
+		if i == 0 {
+			scenes = append(scenes,
+				crashScene{kind.name + ", start first, with a claim", kind, smallWriterTemplate, withClaim},
+				crashScene{kind.name + ", stop first, without a claim", kind, smallWriterTemplate, func(m *v1alpha1.PodMigration) {
+					m.Spec.ForceRestart, m.Spec.Checkpoint.Claim = true, v1alpha1.ClaimNever
+				}})
+		}
 		if i == 0 || isFull() {
 			scenes = append(scenes, crashScene{kind.name + ", with its memory", kind, processTemplate, withProcesses})
 		}
@@ -279,7 +285,7 @@ func checkNothingLeft(t testing.TB, namespace, collector string, migrations []*v
 			t.Errorf("%s: records were lost or repeated, or it started again: %+v", m.Name, l)
 		}
 	}
-	eventually(t, time.Minute, "carriers, placeholders and claims are removed", func(ctx context.Context) error {
+	eventually(t, time.Minute, "placeholders and claims are removed", func(ctx context.Context) error {
 		return leftovers(ctx, namespace, survivors)
 	})
 	eventually(t, 30*time.Second, "no pod is frozen", func(context.Context) error { return frozenCgroups() })

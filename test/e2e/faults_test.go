@@ -88,7 +88,7 @@ func TestAClaimThatIsTooSmallFailsTheMigrationOnly(t *testing.T) {
 	s := startWriter(t)
 	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "checkpoint Copy")
 	s.move(t, func(m *v1alpha1.PodMigration) {
-		m.Spec.Checkpoint.StorageClassName = new(devcluster.CSIClass)
+		withClaim(m)
 		m.Spec.Checkpoint.Size = new(resource.MustParse("64Mi"))
 	})
 	await()
@@ -103,65 +103,40 @@ func TestAClaimThatIsTooSmallFailsTheMigrationOnly(t *testing.T) {
 	s.wantGivenUp(t, 2*time.Minute, "ClaimTooSmall")
 }
 
-// A claim that claims to be shared and holds something else on every node: the
-// migration fails and says so, the original continues.
-func TestAClaimThatDiffersOnTheNodes(t *testing.T) {
-	needsTime(t)
-	s := startWriter(t)
-	class := volumeOfTwoContents(t)
-	s.move(t, func(m *v1alpha1.PodMigration) {
-		sharedCheckpoint(m)
-		m.Spec.Checkpoint.StorageClassName = &class
-	})
-	s.wantGivenUp(t, 2*time.Minute, "RestoreFailed")
-	if !strings.Contains(s.migration.Status.Message, "not the same on both") {
-		t.Errorf("the message is %q", s.migration.Status.Message)
-	}
-}
-
-// Bytes that are not those that were sealed: the replacement never starts, the
-// original continues.
-func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
-	s := startWriter(t)
-	sealed := s.holdSealed(t, sharedCheckpoint)
-	flipByte(t, filepath.Join(claimDirectory(t, s.namespace, s.migration.Status.CheckpointClaim), string(s.migration.UID), "volumes", "data", "records"))
-	signalAgent(t, env.nodes[1], syscall.SIGCONT)
-	s.wantGivenUp(t, time.Minute, "RestoreFailed")
-	t.Logf("sealed were %d bytes in %d files", sealed.Bytes, sealed.Files)
-}
-
-// holdSealed brings the migration to where the checkpoint is sealed, the original
-// is frozen, and the agent of the destination, which hangs, has not restored it.
-func (s *faultScene) holdSealed(t testing.TB, change func(*v1alpha1.PodMigration)) *v1alpha1.SourceReport {
+// holdLastCopy brings the migration to where the last copy is asked for, and the agent of
+// the destination hangs.
+func (s *faultScene) holdLastCopy(t testing.TB, change func(*v1alpha1.PodMigration)) {
 	t.Helper()
-	// Before the seal is asked for: it may be restored a moment later.
 	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "before "+string(decide.CheckEviction))
 	s.move(t, change)
 	await()
 	signalAgent(t, env.nodes[1], syscall.SIGSTOP)
+	t.Cleanup(func() { signalAgent(t, env.nodes[1], syscall.SIGCONT) })
 	proceed()
-	eventually(t, 30*time.Second, "the checkpoint is sealed", func(ctx context.Context) error {
+	eventually(t, 30*time.Second, "the last copy is asked for", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(s.migration), s.migration); err != nil {
 			return err
 		}
-		if source := s.migration.Status.Checkpoint.Source; source == nil || source.Phase != v1alpha1.SourceSealed {
-			return fmt.Errorf("the source reports %+v", source)
+		if step := s.migration.Status.Checkpoint.Step; step != v1alpha1.StepSeal {
+			return fmt.Errorf("the step is %s", step)
 		}
 		return nil
 	})
-	return s.migration.Status.Checkpoint.Source
 }
 
-// The agent of the destination hangs while the original is frozen: it is so for a
-// minute at most.
+// The agent of the destination hangs while the original is frozen: the original is frozen
+// for a minute at most, and continues.
 func TestAnOriginalIsNotFrozenForLong(t *testing.T) {
 	needsTime(t)
 	s := startWriter(t)
-	s.holdSealed(t, sharedCheckpoint)
-	t.Cleanup(func() { signalAgent(t, env.nodes[1], syscall.SIGCONT) })
-	s.wantFailed(t, 2*time.Minute, "FrozenTooLong")
+	s.holdLastCopy(t, noChange)
+	waitPhase(t, s.migration, 3*time.Minute, v1alpha1.Phase.IsFinished)
 	signalAgent(t, env.nodes[1], syscall.SIGCONT)
-	s.wantGivenUp(t, time.Minute, "FrozenTooLong")
+	condition := meta.FindStatusCondition(s.migration.Status.Conditions, v1alpha1.ConditionRolledBack)
+	if condition == nil || condition.Reason != decide.ReasonFrozenTooLong && condition.Reason != decide.ReasonCheckpointFailed {
+		t.Fatalf("migration ended %s, rolled back for %+v", s.migration.Status.Phase, condition)
+	}
+	s.wantGivenUp(t, time.Minute, condition.Reason)
 }
 
 // A node without its agent: nothing can be carried, and the message says where
@@ -192,36 +167,81 @@ func TestANodeWithoutAnAgentKeepsItsPod(t *testing.T) {
 		})
 	}
 	keepAgentsFrom(s.pod.Spec.NodeName)
-	s.move(t, sharedCheckpoint)
+	s.move(t, noChange)
 	s.wantGivenUp(t, 2*time.Minute, "NodeAgentMissing")
 	keepAgentsFrom("no-such-node")
 }
 
-// The destination dies while the checkpoint is restored there, and the original
-// is frozen: the original continues.
-func TestADestinationThatDiesDuringTheRestore(t *testing.T) {
+// The destination dies while the last copy is made, and the original is frozen: the
+// original continues.
+func TestADestinationThatDiesDuringTheLastCopy(t *testing.T) {
 	needsTime(t)
 	s := startWriter(t)
-	s.holdSealed(t, sharedCheckpoint)
+	s.holdLastCopy(t, noChange)
 	killNode(t, env.nodes[1])
-	s.wantFailed(t, 4*time.Minute, "FrozenTooLong")
+	waitPhase(t, s.migration, 4*time.Minute, v1alpha1.Phase.IsFinished)
+	if s.migration.Status.Phase != v1alpha1.PhaseFailed {
+		t.Fatalf("migration ended %s: %s", s.migration.Status.Phase, s.migration.Status.Message)
+	}
+	t.Logf("%s: %s", s.migration.Status.Phase, s.migration.Status.Message)
 	wantNothingLost(t, s.collector, faultWriter)
 	reviveNode(t, env.nodes[1])
 	checkNothingLeft(t, s.namespace, s.collector, []*v1alpha1.PodMigration{s.migration})
 }
 
-// The first restoration takes longer than an agent may be silent: it has told that it
-// is at it, and the migration waits.
-func TestAFirstRestorationMayTakeLong(t *testing.T) {
+// The node that has the state dies after the original has ended: the sealed copy is on
+// the claim, and the pod is restored from it on a third node.
+func TestADestinationThatDiesAfterTheSeal(t *testing.T) {
+	needsTime(t)
+	s := startWriterOf(t, func(name, collector string) corev1.PodTemplateSpec {
+		template := smallWriterTemplate(name, collector)
+		template.Spec.Tolerations = []corev1.Toleration{{Key: observerTaint, Operator: corev1.TolerationOpExists}}
+		return template
+	})
+	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "before "+string(decide.NominateReplacement))
+	s.migration = migrate(t, s.pod, stopFirst)
+	await()
+	if err := env.client.Get(t.Context(), client.ObjectKeyFromObject(s.migration), s.migration); err != nil {
+		t.Fatal(err)
+	}
+	first := s.migration.Status.Placeholder.NodeName
+	if d := s.migration.Status.Checkpoint.Destination; d == nil || d.Phase != v1alpha1.DestinationStored || !d.ClaimSealed {
+		t.Fatalf("the destination reports %+v", d)
+	}
+	killNode(t, first)
+	proceed()
+	waitPhase(t, s.migration, 12*time.Minute, v1alpha1.Phase.IsFinished)
+	t.Logf("%s: %s", s.migration.Status.Phase, s.migration.Status.Message)
+	reviveNode(t, first)
+	if s.migration.Status.Phase == v1alpha1.PhaseSucceeded {
+		if at := s.migration.Status.Replacement.NodeName; at == first || at == s.migration.Status.Original.NodeName {
+			t.Errorf("the replacement is on %s", at)
+		}
+		wantNothingLost(t, s.collector, faultWriter)
+		return
+	}
+	// A volume is detached from a dead node by force only when a person says that the node is
+	// out of service: the claim has the only copy meanwhile, and recovers the pod.
+	if !meta.IsStatusConditionTrue(s.migration.Status.Conditions, v1alpha1.ConditionCheckpointKept) {
+		t.Fatalf("migration ended %s without the only copy: %s", s.migration.Status.Phase, s.migration.Status.Message)
+	}
+	code, text := kubectl(t, s.namespace, "migrate", "recover", s.migration.Name, "--wait")
+	wantAnswer(t, code, 0, text, "Succeeded")
+	wantNothingLost(t, s.collector, faultWriter)
+}
+
+// The agent of the destination hangs for longer than an agent may be silent, while the
+// first copy is made: it has told that it is at it, and the migration waits.
+func TestAFirstCopyMayTakeLong(t *testing.T) {
 	needsTime(t)
 	s := startWriterOf(t, writerTemplate)
-	s.move(t, sharedCheckpoint)
-	eventually(t, time.Minute, "the destination restores", func(ctx context.Context) error {
+	s.move(t, noChange)
+	eventually(t, time.Minute, "the destination receives", func(ctx context.Context) error {
 		if err := env.client.Get(ctx, client.ObjectKeyFromObject(s.migration), s.migration); err != nil {
 			return err
 		}
 		c := s.migration.Status.Checkpoint
-		if c == nil || c.Destination == nil || c.Destination.Phase != v1alpha1.DestinationRestoring {
+		if c == nil || c.Destination == nil || c.Destination.Phase != v1alpha1.DestinationReceiving {
 			return fmt.Errorf("it is %+v", c)
 		}
 		return nil
@@ -229,32 +249,28 @@ func TestAFirstRestorationMayTakeLong(t *testing.T) {
 	signalAgent(t, env.nodes[1], syscall.SIGSTOP)
 	time.Sleep(migration.DefaultAgentGrace + 10*time.Second)
 	signalAgent(t, env.nodes[1], syscall.SIGCONT)
-	wantSucceeded(t, s.migration, 2*time.Minute)
+	wantSucceeded(t, s.migration, 3*time.Minute)
 	wantNothingLost(t, s.collector, faultWriter)
 }
 
-// The source dies while it is copied: nothing was placed, and nothing of the
-// migration is left when the node is back. What becomes of the pod is
-// Kubernetes' to say.
+// The source dies while it is copied: nothing of the migration is left when the node is
+// back. What becomes of the pod is Kubernetes' to say.
 func TestASourceThatDiesDuringTheFirstCopy(t *testing.T) {
 	needsTime(t)
 	s := startWriter(t)
 	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "checkpoint Copy")
-	s.move(t, sharedCheckpoint)
+	s.move(t, noChange)
 	await()
 	signalAgent(t, env.nodes[0], syscall.SIGSTOP)
 	proceed()
 	killNode(t, env.nodes[0])
 	s.wantFailed(t, 4*time.Minute, "NodeNotReady")
-	if r := s.migration.Status.Replacement; r == nil || r.UID != "" {
-		t.Errorf("a replacement was made: %+v", r)
-	}
 	found, err := getPod(t.Context(), s.namespace, s.pod.Name)
 	if err != nil || found.UID != s.pod.UID || found.DeletionTimestamp != nil {
 		t.Errorf("the pod was touched: %v, deletion %v", err, found.DeletionTimestamp)
 	}
 	reviveNode(t, env.nodes[0])
-	eventually(t, 2*time.Minute, "carrier and claim are removed", func(ctx context.Context) error {
+	eventually(t, 2*time.Minute, "replacement and claim are removed", func(ctx context.Context) error {
 		return leftovers(ctx, s.namespace, []*corev1.Pod{s.pod})
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/test/devcluster"
 )
 
 // workloadLabel names the workload that a pod belongs to.
@@ -144,7 +145,17 @@ func wantSucceeded(t testing.TB, migration *v1alpha1.PodMigration, within time.D
 	}
 }
 
-// sharedCheckpoint asks for a claim that both nodes can mount at once.
-func sharedCheckpoint(m *v1alpha1.PodMigration) {
-	m.Spec.Checkpoint.AccessMode = corev1.ReadWriteMany
+// noChange leaves a migration as it is.
+func noChange(*v1alpha1.PodMigration) {}
+
+// withClaim asks for a checkpoint claim on a volume that is attached to one node at a
+// time.
+func withClaim(m *v1alpha1.PodMigration) {
+	m.Spec.Checkpoint.Claim, m.Spec.Checkpoint.StorageClassName = v1alpha1.ClaimAlways, new(devcluster.CSIClass)
+}
+
+// stopFirst makes the original end before its replacement starts. What it keeps is on a
+// claim between the two.
+func stopFirst(m *v1alpha1.PodMigration) {
+	m.Spec.ForceRestart, m.Spec.Checkpoint.StorageClassName = true, new(devcluster.CSIClass)
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,24 +19,7 @@ import (
 // and the claim has the only copy. A person recovers the pod, and no record is lost.
 func TestTheOnlyCopyIsRecovered(t *testing.T) {
 	t.Parallel()
-	s := startWriter(t)
-	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "before "+string(decide.RemoveSchedulingGate))
-	s.move(t, func(m *v1alpha1.PodMigration) { m.Spec.ForceRestart = true })
-	await()
-	replacement := &corev1.Pod{}
-	replacement.Namespace = s.namespace
-	if err := env.client.Get(t.Context(), client.ObjectKeyFromObject(s.migration), s.migration); err != nil {
-		t.Fatal(err)
-	}
-	replacement.Name = s.migration.Status.Replacement.Name
-	if err := env.client.Delete(t.Context(), replacement); err != nil {
-		t.Fatal(err)
-	}
-	proceed()
-	waitPhase(t, s.migration, 2*time.Minute, v1alpha1.Phase.IsFinished)
-	if s.migration.Status.Phase != v1alpha1.PhaseFailed || !meta.IsStatusConditionTrue(s.migration.Status.Conditions, v1alpha1.ConditionCheckpointKept) {
-		t.Fatalf("the migration ended %s: %s", s.migration.Status.Phase, s.migration.Status.Message)
-	}
+	s := keepOnlyCopy(t)
 	code, text := kubectl(t, s.namespace, "migrate", "list", "--kept")
 	wantAnswer(t, code, 0, text, faultWriter, "Failed")
 	code, text = kubectl(t, s.namespace, "migrate", "recover", s.migration.Name, "--wait")
@@ -57,4 +41,46 @@ func TestTheOnlyCopyIsRecovered(t *testing.T) {
 	}
 	code, text = kubectl(t, s.namespace, "migrate", "recover", s.migration.Name)
 	wantAnswer(t, code, 3, text, decide.ReasonAlreadyRecovered)
+}
+
+// What is on the claim is not what was sealed: no pod starts with it, and the claim is
+// kept. With what was sealed one does.
+func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
+	t.Parallel()
+	s := keepOnlyCopy(t)
+	records := filepath.Join(claimDirectory(t, s.namespace, s.migration.Status.CheckpointClaim), v1alpha1.SealedCopyDirectory, string(s.migration.UID), "volumes", "data", "records")
+	flipByte(t, records)
+	code, text := kubectl(t, s.namespace, "migrate", "recover", s.migration.Name, "--wait")
+	if code == 0 {
+		t.Fatalf("the pod was recovered from what was not sealed: %s", text)
+	}
+	wantAnswer(t, code, code, text, decide.ReasonRestoreFailed)
+	flipByte(t, records)
+	code, text = kubectl(t, s.namespace, "migrate", "recover", s.migration.Name, "--wait")
+	wantAnswer(t, code, 0, text, "Succeeded")
+	wantNothingLost(t, s.collector, faultWriter)
+}
+
+// keepOnlyCopy moves a bare pod whose replacement is deleted when the original has ended.
+func keepOnlyCopy(t testing.TB) *faultScene {
+	t.Helper()
+	s := startWriter(t)
+	await, proceed := env.breakpoints.armOne(t, s.namespace, faultWriter, "before "+string(decide.RemoveSchedulingGate))
+	s.move(t, func(m *v1alpha1.PodMigration) { m.Spec.ForceRestart = true })
+	await()
+	replacement := &corev1.Pod{}
+	replacement.Namespace = s.namespace
+	if err := env.client.Get(t.Context(), client.ObjectKeyFromObject(s.migration), s.migration); err != nil {
+		t.Fatal(err)
+	}
+	replacement.Name = s.migration.Status.Replacement.Name
+	if err := env.client.Delete(t.Context(), replacement); err != nil {
+		t.Fatal(err)
+	}
+	proceed()
+	waitPhase(t, s.migration, 2*time.Minute, v1alpha1.Phase.IsFinished)
+	if s.migration.Status.Phase != v1alpha1.PhaseFailed || !meta.IsStatusConditionTrue(s.migration.Status.Conditions, v1alpha1.ConditionCheckpointKept) {
+		t.Fatalf("the migration ended %s: %s", s.migration.Status.Phase, s.migration.Status.Message)
+	}
+	return s
 }

@@ -141,7 +141,6 @@ func moveBackAndForth(t testing.TB, namespace, name, collector string, moves int
 		awaitProgress(t, collector, name)
 		migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
 			m.Name, m.Spec.TargetNode = fmt.Sprintf("%s-%d", name, move), otherNode(pod)
-			sharedCheckpoint(m)
 		})
 		wantSucceeded(t, migration, 4*time.Minute)
 		awaitProgress(t, collector, name)
@@ -268,8 +267,7 @@ func TestOtherModesCarryState(t *testing.T) {
 			file := test.directory + "/progress"
 			before := awaitWork(t, pod, file)
 			migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
-				m.Spec.Checkpoint.Mode, m.Spec.Checkpoint.AccessMode = test.mode, corev1.ReadWriteMany
-				m.Spec.ForceRestart = test.forced
+				m.Spec.Checkpoint.Mode, m.Spec.ForceRestart = test.mode, test.forced
 			})
 			wantSucceeded(t, migration, 2*time.Minute)
 			if migration.Status.Handover.Order != test.order {

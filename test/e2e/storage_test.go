@@ -37,15 +37,6 @@ func smallVolume(t testing.TB, megabytes int64) string {
 	return volumeAt(t, directory)
 }
 
-// volumeOfTwoContents is a volume for all nodes that holds something else on each. It
-// returns its storage class, which is its own.
-func volumeOfTwoContents(t testing.TB) string {
-	t.Helper()
-	directory := t.TempDir()
-	mountOnNodes(t, directory, "-t", "tmpfs", "tmpfs")
-	return volumeAt(t, directory)
-}
-
 // mountOnNodes mounts something at a directory of every node, each for itself.
 func mountOnNodes(t testing.TB, directory string, what ...string) {
 	t.Helper()

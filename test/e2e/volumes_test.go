@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -55,7 +57,9 @@ func TestOwnClaimMoves(t *testing.T) {
 	}
 }
 
-// The checkpoint itself may be on a volume of that kind.
+// The checkpoint itself may be on a volume of that kind: it is only ever attached to the
+// destination, so that the replacement starts first, and what an application keeps there
+// goes along when the pod moves again.
 func TestCheckpointOnVolumeOfOneNode(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t)
@@ -66,13 +70,53 @@ func TestCheckpointOnVolumeOfOneNode(t *testing.T) {
 	create(t, newDeployment(namespace, name, 1, template))
 	pod := awaitOnly(t, namespace, name, 2*time.Minute)
 	awaitProgress(t, collector, name)
-	migration := migrate(t, pod, func(m *v1alpha1.PodMigration) {
-		m.Spec.Checkpoint.StorageClassName = new(devcluster.CSIClass)
-	})
+	migration := migrate(t, pod, withClaim)
 	wantSucceeded(t, migration, 4*time.Minute)
-	wantStoppedFirst(t, migration)
+	if handover := migration.Status.Handover; handover.Order != v1alpha1.OrderStartFirst {
+		t.Errorf("the order is %s: %s", handover.Order, handover.Reason)
+	}
+	if d := migration.Status.Checkpoint.Destination; d == nil || !d.ClaimSealed {
+		t.Errorf("there was no sealed copy on the claim: %+v", d)
+	}
 	wantNothingLost(t, collector, name)
 	wantNoInit(t, migration)
+	moved := awaitOnly(t, namespace, name, time.Minute)
+	kept, err := devcluster.PodPath(moved.UID, v1alpha1.CheckpointMountPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEmpty(t, kept)
+	if err := os.WriteFile(filepath.Join(kept, "epoch"), []byte("7"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again := migrate(t, moved, func(m *v1alpha1.PodMigration) {
+		m.Name, m.Spec.Checkpoint.StorageClassName = "again", new(devcluster.CSIClass)
+	})
+	wantSucceeded(t, again, 4*time.Minute)
+	wantStoppedFirst(t, again) // the claim is the pod's own by now, and one node has it
+	wantNothingLost(t, collector, name)
+	moved = awaitOnly(t, namespace, name, time.Minute)
+	if kept, err = devcluster.PodPath(moved.UID, v1alpha1.CheckpointMountPath); err != nil {
+		t.Fatal(err)
+	}
+	if content, err := os.ReadFile(filepath.Join(kept, "epoch")); err != nil || string(content) != "7" {
+		t.Errorf("what the application kept is %q: %v", content, err)
+	}
+}
+
+// wantEmpty wants the directory that containers have of a checkpoint claim to be theirs:
+// nothing of a checkpoint is in it.
+func wantEmpty(t testing.TB, directory string) {
+	t.Helper()
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lost+found" {
+			t.Errorf("the application sees %s on its claim", e.Name())
+		}
+	}
 }
 
 // A node that cannot attach the volume is left for another one. The fault is one of

@@ -120,7 +120,7 @@ func TestAWebhookThatIsDownIsNoticed(t *testing.T) {
 
 			started := watchStarts(t, namespace, name, "prepare")
 			await, proceed := env.breakpoints.armOne(t, namespace, original.Name, test.cutAt)
-			s := &faultScene{namespace: namespace, pod: original, migration: migrate(t, original, sharedCheckpoint)}
+			s := &faultScene{namespace: namespace, pod: original, migration: migrate(t, original, nil)}
 			await()
 			repair := env.line.cutFor(t)
 			other := newPod(namespace, "other", container("idle", 10))
@@ -163,7 +163,7 @@ func TestAWebhookThatIsDownDelaysAStatefulSet(t *testing.T) {
 	awaitProgress(t, collector, name)
 
 	await, proceed := env.breakpoints.armOne(t, namespace, original.Name, "before RemoveHold")
-	migration := migrate(t, original, sharedCheckpoint)
+	migration := migrate(t, original, nil)
 	await()
 	repair := env.line.cutFor(t)
 	proceed()
