@@ -2,21 +2,33 @@ package simulate
 
 import (
 	"errors"
+	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 )
 
+// serveDestination does what the agent of a node does to which a pod moves, or was to move.
 func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
-	task := decide.DestinationTask(m)
+	task := decide.DestinationTask(m, a.destinationFacts(m))
 	if a.w.plant != nil && a.w.plant.DestinationTask != nil {
 		task = a.w.plant.DestinationTask(m, task)
 	}
-	if task == decide.TaskNone {
+	switch task {
+	case decide.TaskNone:
+		return nil
+	case decide.TaskClose:
+		a.close(m.UID)
+		return nil
+	case decide.TaskDiscard:
+		a.discard(m)
 		return nil
 	}
-	p, err := a.pod(m.Namespace, m.Status.Replacement)
+	p, err := a.pod(m.Namespace, m.DestinationPod())
 	if err != nil || p == nil {
 		return err
 	}
@@ -25,111 +37,252 @@ func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
 		return errNoProcess
 	}
 	switch task {
-	case decide.TaskRelease:
-		return a.release(m, i)
+	case decide.TaskReceive:
+		return a.receive(m, p, i)
+	case decide.TaskWarm:
+		return a.reportDestination(m, i, v1alpha1.DestinationWarm)
+	case decide.TaskConfirm:
+		return a.confirm(m, i)
+	case decide.TaskAdopt:
+		return a.adopt(m, i)
+	case decide.TaskRestore:
+		return a.restore(m, i)
+	case decide.TaskRestoreProcesses:
+		return a.confirmProcesses(m, i)
 	case decide.TaskPrepare:
 		i.gateOpen = true
 	case decide.TaskCancel:
 		if i.images != nil && !i.images.taken {
 			i.images.failed = true
 		}
-	case decide.TaskWarmUp, decide.TaskRestore:
-		return a.restore(m, i, task)
+	case decide.TaskRelease:
+		return a.release(m, i)
 	}
 	return nil
 }
 
-// release lets the replacement run: its containers start, or its restored processes
-// continue.
-func (a *agent) release(m *v1alpha1.PodMigration, i *instance) error {
-	if i.images != nil {
-		if i.images.failed || !i.held {
-			return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
-				c.Destination = a.destination(m, i, v1alpha1.DestinationFailed)
-				c.Destination.Reason, c.Destination.Message = v1alpha1.ReportProcessNotMovable, "the restored processes have ended"
-			})
+// destinationFacts are what the agent knows beside the status.
+func (a *agent) destinationFacts(m *v1alpha1.PodMigration) decide.Destination {
+	facts := decide.Destination{Keeps: a.keeps(m)}
+	if m.Status.Checkpoint == nil {
+		return facts
+	}
+	r, at, report := a.receivers[m.UID], a.m.receivedOf(m.UID), decide.CurrentDestination(m)
+	if pod := m.DestinationPod(); pod != nil {
+		i := a.m.instance(pod.UID)
+		facts.IsTaken = i != nil && i.images != nil && i.images.taken
+		facts.IsOpen = r != nil && r.holder == pod.UID && r.at.attempt == m.Status.Checkpoint.Attempt &&
+			report != nil && report.Address == a.m.addressOf() && report.Fingerprint == a.fingerprint
+	}
+	if r != nil {
+		facts.Pass = r.passes
+	}
+	if at != nil && at.attempt == m.Status.Checkpoint.Attempt {
+		facts.Sealed, facts.Waits = at.digest, at.isWaiting() && at.isSealed()
+	}
+	return facts
+}
+
+// keeps reports whether the node keeps something of a migration.
+func (a *agent) keeps(m *v1alpha1.PodMigration) bool {
+	return a.m.receivedOf(m.UID) != nil || a.receivers[m.UID] != nil || len(a.copies(m)) > 0
+}
+
+// copies are the claims that are mounted here and have a copy of a migration.
+func (a *agent) copies(m *v1alpha1.PodMigration) (found []types.UID) {
+	for _, i := range a.m.instances {
+		for _, claim := range i.mounted {
+			if i.hasClaim(claim) && a.w.work.copyOf(claim, m.CheckpointUID()) != nil && !slices.Contains(found, claim) {
+				found = append(found, claim)
+			}
 		}
-		i.continueProcesses()
 	}
-	i.gateOpen = true
-	a.w.say(a.name, "opens the gate of %s", i.name)
-	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
-		if c.Destination != nil {
-			c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, a.microNow()
-		}
-	})
+	return found
 }
 
-func (a *agent) destination(m *v1alpha1.PodMigration, i *instance, phase v1alpha1.DestinationPhase) *v1alpha1.DestinationReport {
-	return &v1alpha1.DestinationReport{Node: a.m.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: i.pod, Phase: phase, Bytes: 1 << 20, Files: 1}
+// close ends the reception: nothing is written any more.
+func (a *agent) close(migration types.UID) { delete(a.receivers, migration) }
+
+// discard removes what the node keeps of a migration.
+func (a *agent) discard(m *v1alpha1.PodMigration) {
+	a.close(m.UID)
+	if a.w.plant == nil || !a.w.plant.KeepWaiting {
+		a.m.forget(m.UID)
+	}
+	if a.w.plant != nil && a.w.plant.KeepCopies {
+		return
+	}
+	for _, claim := range a.copies(m) {
+		a.w.say(a.name, "removes the sealed copy of %s from its claim", m.Name)
+		a.w.checks.copyGoes(claim, m)
+		a.w.work.removeCopy(claim, m.CheckpointUID())
+	}
 }
 
-func (a *agent) restore(m *v1alpha1.PodMigration, i *instance, task decide.Task) error {
-	report := a.destination(m, i, v1alpha1.DestinationWarm)
-	var err error
-	if task == decide.TaskRestore && i.images != nil && i.images.taken {
-		// By an agent that got so far.
-		report.Pass = m.Status.Checkpoint.Source.Pass
-		err = a.restoreProcesses(m, i)
-	} else {
-		err = a.restoreVolumes(m, i, task, report)
-	}
-	if f, is := errors.AsType[*notPossible](err); is {
-		report.Phase, report.Reason, report.Message = v1alpha1.DestinationFailed, f.reason, f.reason
-	} else if err != nil {
+// receive opens the volumes of the replacement, or a place where they wait, and says where
+// the agent of the source is to connect.
+func (a *agent) receive(m *v1alpha1.PodMigration, p *corev1.Pod, i *instance) error {
+	claim, err := a.claimToWrite(m, i)
+	if err != nil {
 		return err
 	}
-	if report.Phase == v1alpha1.DestinationWarm && task == decide.TaskRestore {
-		report.Phase, report.RestoredAt = v1alpha1.DestinationRestored, a.microNow()
-	}
-	if err := a.reportLate(m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report }); err != nil {
-		return err
-	}
-	if report.Phase == v1alpha1.DestinationRestoring {
-		return errNoProcess
-	}
-	return nil
-}
-
-func (a *agent) restoreVolumes(m *v1alpha1.PodMigration, i *instance, task decide.Task, report *v1alpha1.DestinationReport) error {
-	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
-		return err
-	}
-	switch {
-	case i.stage != gated || len(i.mounted) == 0:
-		return errNoProcess
-	case i.gateOpen && !a.readers[m.UID]:
-		// The gate that held the claim has ended, and with it the way to the claim.
-		if !movesProcesses(m) {
+	pod := types.UID("")
+	if p.Labels[v1alpha1.RoleLabel] == "" {
+		if i.stage != gated || i.gateOpen {
 			return errNoProcess
 		}
-		return &notPossible{"Corrupt"}
+		pod = p.UID
 	}
-	a.readers[m.UID] = true
+	if r := a.receivers[m.UID]; r == nil || r.holder != p.UID || r.at.attempt != m.Status.Checkpoint.Attempt {
+		// What there is is read.
+		if err := a.while(m, a.w.between(10*time.Millisecond, time.Second)); err != nil {
+			return err
+		}
+		a.receivers[m.UID] = &receiver{at: a.m.receive(m.UID, pod, m.Status.Checkpoint.Attempt), claim: claim, holder: p.UID}
+	}
 	if movesProcesses(m) && i.images == nil {
 		// From here on its containers are restored, or not started at all.
 		i.images = &images{}
 	}
-	on := a.checkpointOf(m, i)
+	return a.reportDestination(m, i, v1alpha1.DestinationReceiving)
+}
+
+// claimToWrite is the claim that a sealed copy is made on, once it is mounted here.
+func (a *agent) claimToWrite(m *v1alpha1.PodMigration, i *instance) (types.UID, error) {
+	if m.Status.CheckpointClaim == "" {
+		return "", nil
+	}
+	claim := lookup[*corev1.PersistentVolumeClaim](a.w.store, claims, m.Namespace, m.Status.CheckpointClaim)
+	if claim == nil || !i.hasClaim(claim.UID) {
+		return "", errNoProcess
+	}
+	return claim.UID, nil
+}
+
+// destination is a report about the pod that the agent works for.
+func (a *agent) destination(m *v1alpha1.PodMigration, i *instance, phase v1alpha1.DestinationPhase) *v1alpha1.DestinationReport {
+	report := &v1alpha1.DestinationReport{
+		Node: a.m.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: i.pod, Phase: phase, Bytes: 1 << 20, Files: 1,
+		Address: a.m.addressOf(), Fingerprint: a.fingerprint,
+	}
+	if r := a.receivers[m.UID]; r != nil {
+		report.Pass = r.passes
+	}
+	return report
+}
+
+func (a *agent) reportDestination(m *v1alpha1.PodMigration, i *instance, phase v1alpha1.DestinationPhase) error {
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) { c.Destination = a.destination(m, i, phase) })
+}
+
+// reportSealed says that what was sealed is there.
+func (a *agent) reportSealed(m *v1alpha1.PodMigration, i *instance, phase v1alpha1.DestinationPhase, digest string, onClaim bool) error {
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		report := a.destination(m, i, phase)
+		report.ManifestDigest, report.ClaimSealed = digest, onClaim
+		if phase == v1alpha1.DestinationRestored {
+			report.RestoredAt = a.microNow()
+		}
+		c.Destination = report
+	})
+}
+
+// confirm reports that what was sealed is in the volumes, or waits.
+func (a *agent) confirm(m *v1alpha1.PodMigration, i *instance) error {
+	r := a.receivers[m.UID]
+	if r == nil || !r.at.isSealed() {
+		return errNoProcess
+	}
+	phase := v1alpha1.DestinationRestored
+	if r.at.isWaiting() {
+		phase = v1alpha1.DestinationStored
+	}
+	on := r.copyOnClaim()
+	return a.reportSealed(m, i, phase, r.at.digest, on != nil && on.digest == r.at.digest)
+}
+
+// confirmProcesses restores the processes of a replacement whose volumes are sealed.
+func (a *agent) confirmProcesses(m *v1alpha1.PodMigration, i *instance) error {
+	at := a.m.receivedOf(m.UID)
+	if i.images == nil || at == nil || !at.isSealed() {
+		return errNoProcess
+	}
+	if !i.images.taken {
+		i.images.work = at.process
+	}
+	err := a.restoreProcesses(m, i)
+	if f, is := errors.AsType[*notPossible](err); is {
+		return a.failDestination(m, i, f.reason)
+	}
+	if err != nil {
+		return err
+	}
+	return a.reportSealed(m, i, v1alpha1.DestinationRestored, at.digest, false)
+}
+
+func (a *agent) failDestination(m *v1alpha1.PodMigration, i *instance, reason string) error {
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		c.Destination = a.destination(m, i, v1alpha1.DestinationFailed)
+		c.Destination.Reason, c.Destination.Message = reason, reason
+	})
+}
+
+// adopt gives what waits on the node to the replacement.
+func (a *agent) adopt(m *v1alpha1.PodMigration, i *instance) error {
+	a.close(m.UID)
+	if err := a.while(m, a.w.between(10*time.Millisecond, a.w.scenario.copying/2)); err != nil {
+		return err
+	}
+	at := a.m.receivedOf(m.UID)
+	if i.stage != gated || i.gateOpen || at == nil {
+		return errNoProcess
+	}
+	if at.digest != m.Status.Checkpoint.Source.ManifestDigest {
+		return a.failDestination(m, i, "Corrupt")
+	}
+	at.pod = i.pod
+	at.write(at.content, nil)
+	a.w.say(a.name, "moves what waits into %s, at work %d", i.name, at.work)
+	return a.reportSealed(m, i, v1alpha1.DestinationRestored, at.digest, false)
+}
+
+// restore reads what was sealed from the claim.
+func (a *agent) restore(m *v1alpha1.PodMigration, i *instance) error {
+	digest := m.Status.Checkpoint.Source.ManifestDigest
+	if m.Status.CheckpointClaim == "" {
+		return a.failDestination(m, i, "the state waits on node "+m.Status.Placeholder.NodeName)
+	}
+	claim, err := a.claimToWrite(m, i)
+	if err != nil {
+		return err
+	}
+	if i.stage != gated || i.gateOpen {
+		return errNoProcess
+	}
+	if err := a.reportDestination(m, i, v1alpha1.DestinationRestoring); err != nil {
+		return err
+	}
+	for took := a.w.between(20*time.Millisecond, a.w.scenario.copying); took > 0; {
+		if err := a.while(m, min(took, lookAgain)); err != nil {
+			return err
+		}
+		if a.w.now >= a.w.hanging {
+			took -= lookAgain
+		}
+	}
+	on := a.w.work.copyOf(claim, m.CheckpointUID())
 	switch {
-	case task == decide.TaskWarmUp && (on == nil || on.pass == 0):
-		report.Phase, report.Reason = v1alpha1.DestinationRestoring, v1alpha1.ReportNoManifest
-		return nil
-	case task == decide.TaskWarmUp:
-		report.Pass = on.pass
-		i.volume = on.work
-		return nil
-	case on == nil || !on.sealed || on.digest != m.Status.Checkpoint.Source.ManifestDigest:
-		return &notPossible{"Corrupt"}
+	case i.stage != gated || !i.hasClaim(claim):
+		return errNoProcess
+	case (on == nil || on.digest != digest || on.torn) && (on == nil || a.w.plant == nil || !a.w.plant.SkipCopy):
+		return a.failDestination(m, i, "Corrupt")
 	}
-	report.Pass = on.pass
-	i.volume = on.work
-	a.w.say(a.name, "restores work %d into %s", on.work, i.name)
-	if !movesProcesses(m) {
-		return nil
-	}
-	i.images.work = on.process
-	return a.restoreProcesses(m, i)
+	at := a.m.receive(m.UID, i.pod, m.Status.Checkpoint.Attempt)
+	restored := on.content
+	restored.digest, restored.torn = digest, false
+	at.write(restored, nil)
+	a.w.say(a.name, "restores work %d from the claim into %s", on.work, i.name)
+	return a.reportSealed(m, i, v1alpha1.DestinationRestored, digest, true)
 }
 
 // restoreProcesses offers the verified images to the wrapper of runc, and waits until the
@@ -151,11 +304,24 @@ func (a *agent) restoreProcesses(m *v1alpha1.PodMigration, i *instance) error {
 	}
 }
 
-func (a *agent) checkpointOf(m *v1alpha1.PodMigration, i *instance) *copied {
-	for _, claim := range i.mounted {
-		if on := a.w.work.copyOf(claim, m.CheckpointUID()); on != nil {
-			return on
-		}
+// release lets the replacement run: its containers start, or its restored processes
+// continue. Nothing writes its volumes any more by then.
+func (a *agent) release(m *v1alpha1.PodMigration, i *instance) error {
+	if a.w.plant == nil || !a.w.plant.KeepReceiving {
+		a.close(m.UID)
 	}
-	return nil
+	a.w.checks.releases(m, i)
+	if i.images != nil {
+		if i.images.failed || !i.held {
+			return a.failDestination(m, i, v1alpha1.ReportProcessNotMovable)
+		}
+		i.continueProcesses()
+	}
+	i.gateOpen = true
+	a.w.say(a.name, "opens the gate of %s", i.name)
+	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
+		if c.Destination != nil {
+			c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, a.microNow()
+		}
+	})
 }

@@ -24,6 +24,15 @@ type Plant struct {
 	// IgnoreProbes freezes pods for longer than their liveness probes allow; KeepImages
 	// leaves what processes were restored from.
 	IgnoreProbes, KeepImages bool
+	// KeepWaiting never removes what waits on a node, KeepCopies what is on a claim;
+	// KeepReceiving does not end the reception at the release.
+	KeepWaiting, KeepCopies, KeepReceiving bool
+	// AdmitStrangers admits every fingerprint, AdmitAttempts every attempt.
+	AdmitStrangers, AdmitAttempts bool
+	// SealEarly reports a seal that the other side has not confirmed, and has the other side
+	// report what the source does. SkipCopy does not write the last pass to the claim, and
+	// restores whatever is there.
+	SealEarly, SkipCopy bool
 }
 
 // World is the world of a run, as a Plant sees it.
@@ -182,7 +191,7 @@ func (w *world) allEnded() bool {
 		}
 	}
 	for _, m := range w.machines {
-		if m.isDown() {
+		if m.isDown() && !m.dead {
 			return false
 		}
 	}
