@@ -2,53 +2,113 @@ package decide
 
 import "github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 
-// Facts about a replacement.
+// Destination is what the agent of the destination node knows, beside the status.
+type Destination struct {
+	// IsOpen: the volumes of the pod that the destination works for are open in this
+	// process for this attempt, and the report has its address and fingerprint.
+	IsOpen bool
+	// Pass is the number of the last complete pass that this process has received into
+	// them; 0 before the first.
+	Pass int32
+	// Sealed is the digest, "sha256:…", of the manifest of what was sealed in them; ""
+	// before that.
+	Sealed string
+	// Waits: what was sealed waits on this node, and no other pod has been given it.
+	Waits bool
+	// IsTaken: containers of the replacement are being restored, or were (mode Process).
+	IsTaken bool
+	// Keeps: this node keeps something of the migration: state, what waits, or a sealed
+	// copy on a claim.
+	Keeps bool
+}
+
+// Facts about a destination.
 const (
-	// undone: it will never be released.
+	// undone: the replacement will never be released.
 	undone fact = 1 << iota
+	// over: finished; keeps: the node has something to remove; onlyCopy: that may be the
+	// only copy of the state.
 	over
-	// withProcesses: it waits for processes, not for files alone.
+	keeps
+	onlyCopy
+	// withProcesses: it waits for processes, not for files alone; taken: they are being
+	// restored.
 	withProcesses
-	// reports: the source has reported on this attempt; copied and sealed: that.
-	reports
+	taken
+	// takesOver: the pod is a replacement that starts when the original has gone. What it
+	// gets waits, or is on the claim.
+	takesOver
+	waits
+	// copied and sealed: the source has reported that; restored: the destination has
+	// reported exactly what was sealed.
 	copied
 	sealed
-	// upToDate: what it has is what was reported last.
-	upToDate
+	restored
+	// open: volumes and report agree; passed: there is a pass that was not reported;
+	// sealedHere: what they have was sealed; asReported: as the source reports it.
+	open
+	passed
+	sealedHere
+	asReported
 )
 
 // destinationTable is what the destination does in a step of the controller.
 var destinationTable = []row[v1alpha1.DestinationPhase]{
 	{anyStep, anyDestination, undone | withProcesses, 0, TaskCancel},
+	{anyStep, anyDestination, undone | onlyCopy, 0, TaskClose},
+	{anyStep, anyDestination, undone | keeps, 0, TaskDiscard},
+	{anyStep, anyDestination, over | keeps, 0, TaskDiscard},
 	{anyStep, anyDestination, undone, 0, TaskNone},
 	{anyStep, anyDestination, over, 0, TaskNone},
-	{anyStep, anyDestination, 0, reports, TaskNone},
-	{at(v1alpha1.StepCopy), destination("", v1alpha1.DestinationRestoring), copied, 0, TaskWarmUp},
-	{at(v1alpha1.StepSeal), destination(v1alpha1.DestinationWarm), copied | withProcesses, 0, TaskPrepare},
-	{at(v1alpha1.StepSeal), destination(v1alpha1.DestinationFailed), 0, 0, TaskNone},
-	{at(v1alpha1.StepSeal), destination(v1alpha1.DestinationRestored), upToDate, 0, TaskNone},
-	{at(v1alpha1.StepSeal), anyDestination, sealed, 0, TaskRestore},
 	{at(v1alpha1.StepRelease), destination(v1alpha1.DestinationRestored), 0, 0, TaskRelease},
+	{anyStep, destination(v1alpha1.DestinationFailed), 0, 0, TaskNone},
+	{at(v1alpha1.StepSeal), destination(v1alpha1.DestinationRestored), restored, 0, TaskNone},
+	{at(v1alpha1.StepSeal), anyDestination, takesOver | sealed | waits, 0, TaskAdopt},
+	{at(v1alpha1.StepSeal), anyDestination, takesOver | sealed, 0, TaskRestore},
+	{anyStep, anyDestination, takesOver, 0, TaskNone},
+	{at(v1alpha1.StepSeal), unsealed, withProcesses | taken | sealed, 0, TaskRestoreProcesses},
+	{at(v1alpha1.StepSeal), unsealed, withProcesses | taken, 0, TaskNone},
+	{at(v1alpha1.StepCopy, v1alpha1.StepSeal), unsealed, 0, open, TaskReceive},
+	{at(v1alpha1.StepSeal), unsealed, open | sealedHere, withProcesses, TaskConfirm},
+	{at(v1alpha1.StepSeal), unsealed, open | sealedHere | withProcesses | sealed | asReported, 0, TaskRestoreProcesses},
+	{at(v1alpha1.StepSeal), destination(v1alpha1.DestinationWarm), open | copied | withProcesses, sealedHere, TaskPrepare},
+	{at(v1alpha1.StepCopy, v1alpha1.StepSeal), unsealed, open | passed, sealedHere, TaskWarm},
 }
 
-var anyDestination []v1alpha1.DestinationPhase
+var (
+	anyDestination []v1alpha1.DestinationPhase
+	// unsealed are the phases before anything is sealed.
+	unsealed = destination("", v1alpha1.DestinationReceiving, v1alpha1.DestinationWarm)
+)
 
 func destination(phases ...v1alpha1.DestinationPhase) []v1alpha1.DestinationPhase { return phases }
 
-// DestinationTask decides for the agent of the node of the replacement.
-func DestinationTask(m *v1alpha1.PodMigration) Task {
-	c := m.Status.Checkpoint
-	if !c.Carries() || m.Status.Replacement == nil || m.Status.Replacement.UID == "" {
+// DestinationTask decides for the agent of the node of the pod that the destination works
+// for (v1alpha1.PodMigration.DestinationPod), and for others that keep something of the
+// migration.
+func DestinationTask(m *v1alpha1.PodMigration, d Destination) Task {
+	c, pod := m.Status.Checkpoint, m.DestinationPod()
+	if !c.Carries() {
 		return TaskNone
 	}
-	facts := undone.where(isUndone(m)) | over.where(m.Status.Phase.IsFinished()) | withProcesses.where(len(c.Processes) > 0)
-	var reported v1alpha1.DestinationPhase
-	var pass int32
-	if report := CurrentDestination(m); report != nil {
-		reported, pass = report.Phase, report.Pass
+	facts := undone.where(isUndone(m)) | over.where(m.Status.Phase.IsFinished()) | keeps.where(d.Keeps) | onlyCopy.where(KeepsState(m)) |
+		withProcesses.where(len(c.Processes) > 0) | taken.where(d.IsTaken)
+	if pod == nil && facts&(undone|over) == 0 {
+		return TaskNone
 	}
+	isReplacement := pod != nil && pod == m.Status.Replacement
+	startsLate := c.RecoveredFrom != "" || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
+	facts |= takesOver.where(isReplacement && startsLate) | waits.where(d.Waits) | open.where(d.IsOpen) | sealedHere.where(d.Sealed != "")
+	var reported v1alpha1.DestinationPhase
+	report := CurrentDestination(m)
+	if report != nil {
+		reported = report.Phase
+	}
+	facts |= passed.where(d.Pass > 0 && (report == nil || report.Pass != d.Pass || report.Phase != v1alpha1.DestinationWarm))
 	if s := CurrentSource(c); s != nil {
-		facts |= reports | copied.where(s.Phase == v1alpha1.SourceCopied) | sealed.where(s.Phase == v1alpha1.SourceSealed) | upToDate.where(pass == s.Pass)
+		isSealed := s.Phase == v1alpha1.SourceSealed && s.ManifestDigest != ""
+		facts |= copied.where(s.Phase == v1alpha1.SourceCopied) | sealed.where(isSealed) |
+			restored.where(isSealed && report != nil && report.ManifestDigest == s.ManifestDigest) | asReported.where(isSealed && d.Sealed == s.ManifestDigest)
 	}
 	return first(destinationTable, c.Step, reported, facts)
 }

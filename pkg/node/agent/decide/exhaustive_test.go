@@ -23,7 +23,7 @@ func everyState(visit func(m *v1alpha1.PodMigration, o Original)) {
 						}
 					}
 					for attempt := range int32(3) {
-						visit(m, Original{FrozenIn: attempt, IsLeaving: bits>>4&1 == 1, IsDisturbed: bits>>5&1 == 1, IsOverdue: bits>>6&1 == 1})
+						visit(m, Original{FrozenIn: attempt, IsLeaving: bits>>4&1 == 1, IsDisturbed: bits>>5&1 == 1, IsOverdue: bits>>6&1 == 1, IsIntroduced: true})
 					}
 				}
 			}

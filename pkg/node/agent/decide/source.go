@@ -17,6 +17,8 @@ type Original struct {
 	IsDisturbed bool
 	// IsOverdue: it has been frozen for longer than it may be.
 	IsOverdue bool
+	// IsIntroduced: the report of the source has the fingerprint of this process.
+	IsIntroduced bool
 }
 
 // Facts about an original.
@@ -39,6 +41,13 @@ const (
 	// succeeded or not: finished.
 	finished
 	succeeded
+	// introduced: the destination admits this process.
+	introduced
+	// receiver: the destination can be connected to; warm: it has a complete pass; stored:
+	// it has sealed what it has.
+	receiver
+	warm
+	stored
 )
 
 // sourceTable is what the source does in a step of the controller.
@@ -57,12 +66,17 @@ var sourceTable = []row[v1alpha1.SourcePhase]{
 	{anyStep, endPhases, frozen, 0, TaskThaw},
 	{at(v1alpha1.StepMeasure), source(""), 0, 0, TaskMeasure},
 	{at(v1alpha1.StepCopy), anySource, frozen, 0, TaskThaw},
-	{at(v1alpha1.StepCopy), source("", v1alpha1.SourceMeasured, v1alpha1.SourceCopying), 0, frozen, TaskCopy},
 	{at(v1alpha1.StepSeal), anySource, frozen | disturbed, 0, TaskReportAndThaw},
 	{at(v1alpha1.StepSeal), anySource, frozen | overdue, committed, TaskReportAndThaw},
 	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed), frozen, 0, TaskKeepFrozen},
-	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed, v1alpha1.SourceThawed, v1alpha1.SourceFailed), 0, frozen, TaskNone},
-	{at(v1alpha1.StepSeal), anySource, 0, 0, TaskSeal},
+	{at(v1alpha1.StepSeal), anySource, frozen | stored, 0, TaskVoidSeal},
+	{at(v1alpha1.StepSeal), anySource, frozen, 0, TaskSealAgain},
+	{at(v1alpha1.StepSeal), source(v1alpha1.SourceSealed), 0, frozen, TaskNone},
+	{at(v1alpha1.StepCopy, v1alpha1.StepSeal), endPhases, 0, frozen, TaskNone},
+	{at(v1alpha1.StepCopy, v1alpha1.StepSeal), anySource, 0, frozen | introduced, TaskIntroduce},
+	{at(v1alpha1.StepCopy), source("", v1alpha1.SourceMeasured, v1alpha1.SourceCopying), receiver, frozen, TaskCopy},
+	{at(v1alpha1.StepCopy), source(v1alpha1.SourceCopied), receiver, frozen | warm, TaskCopy},
+	{at(v1alpha1.StepSeal), anySource, receiver, frozen, TaskSeal},
 	{at(""), anySource, frozen, 0, TaskThaw},
 }
 
@@ -100,7 +114,19 @@ func SourceTask(m *v1alpha1.PodMigration, original Original) Task {
 			released.where(IsReleased(m))|
 			rolledBack.where(isRolledBack(m))|
 			finished.where(m.Status.Phase.IsFinished())|
-			succeeded.where(m.Status.Phase == v1alpha1.PhaseSucceeded))
+			succeeded.where(m.Status.Phase == v1alpha1.PhaseSucceeded)|
+			introduced.where(original.IsIntroduced)|
+			receiverFacts(m))
+}
+
+// receiverFacts are the facts about the destination that the source decides from.
+func receiverFacts(m *v1alpha1.PodMigration) fact {
+	report := CurrentDestination(m)
+	if report == nil {
+		return 0
+	}
+	isStored := report.Phase == v1alpha1.DestinationStored || report.Phase == v1alpha1.DestinationRestored
+	return receiver.where(Receiver(m) != nil) | warm.where(report.Phase == v1alpha1.DestinationWarm) | stored.where(isStored)
 }
 
 // IsReleased reports whether the replacement runs with the carried state, or may at any

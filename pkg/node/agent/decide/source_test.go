@@ -11,7 +11,19 @@ import (
 )
 
 func reported(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.PodMigration {
-	m.Status.Checkpoint.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 2, Phase: phase, PodUID: "replacement", Pass: 3}
+	m.Status.Checkpoint.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 2, Phase: phase, PodUID: fixture.ReplacementUID, Pass: 3, Address: "192.0.2.2:10271", Fingerprint: "sha256:b", ManifestDigest: fixture.Digest}
+	return m
+}
+
+func receiving(m *v1alpha1.PodMigration) *v1alpha1.PodMigration {
+	m = reported(m, v1alpha1.DestinationReceiving)
+	m.Status.Checkpoint.Destination.Pass, m.Status.Checkpoint.Destination.ManifestDigest = 0, ""
+	return m
+}
+
+func onPlaceholder(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.PodMigration {
+	m = reported(m, phase)
+	m.Status.Checkpoint.Destination.PodUID = fixture.PlaceholderUID
 	return m
 }
 
@@ -43,6 +55,10 @@ func TestSourceTask(t *testing.T) {
 	accepted := func() *v1alpha1.PodMigration {
 		return with(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), sealed, yes)
 	}
+	unaddressed := receiving(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured))
+	unaddressed.Status.Checkpoint.Destination.Address = ""
+	earlier := onPlaceholder(fixture.StoppingFirst(v1alpha1.StepCopy, v1alpha1.SourceCopying), v1alpha1.DestinationWarm)
+	earlier.Status.Placeholder.UID = fixture.ReplacementUID
 	tests := []struct {
 		name    string
 		m       *v1alpha1.PodMigration
@@ -56,14 +72,8 @@ func TestSourceTask(t *testing.T) {
 		{"not asked yet, and frozen", fixture.Moving("", ""), 2, false, TaskThaw},
 		{"measure", fixture.Moving(v1alpha1.StepMeasure, ""), 0, false, TaskMeasure},
 		{"measured", fixture.Moving(v1alpha1.StepMeasure, v1alpha1.SourceMeasured), 0, false, TaskNone},
-		{"copy", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured), 0, false, TaskCopy},
-		{"copy: interrupted", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopying), 0, false, TaskCopy},
-		{"copy: the report is of an earlier attempt", older, 0, false, TaskCopy},
-		{"copied", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopied), 0, false, TaskNone},
 		{"copy failed", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceFailed), 0, false, TaskNone},
 		{"copy while frozen", fixture.Moving(v1alpha1.StepCopy, ""), 2, false, TaskThaw},
-		{"seal", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), 0, false, TaskSeal},
-		{"seal: interrupted", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), 2, false, TaskSeal},
 		{"sealed: stays frozen", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 2, false, TaskKeepFrozen},
 		{"sealed without freezing", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), 0, false, TaskNone},
 		{"seal failed", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceFailed), 2, false, TaskThaw},
@@ -85,6 +95,27 @@ func TestSourceTask(t *testing.T) {
 		original Original
 		want     Task
 	}{
+		{"copy: nothing receives yet", fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured), Original{IsIntroduced: true}, TaskNone},
+		{"copy: the destination does not know this process", receiving(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured)), Original{}, TaskIntroduce},
+		{"copy: nor does it know an agent that was restarted", receiving(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopied)), Original{}, TaskIntroduce},
+		{"copy", receiving(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceMeasured)), Original{IsIntroduced: true}, TaskCopy},
+		{"copy: without an address", unaddressed, Original{IsIntroduced: true}, TaskNone},
+		{"copy: the destination has failed", reported(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopying), v1alpha1.DestinationFailed), Original{IsIntroduced: true}, TaskNone},
+		{"copy: of an earlier placeholder", earlier, Original{IsIntroduced: true}, TaskNone},
+		{"copy: interrupted", receiving(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopying)), Original{IsIntroduced: true}, TaskCopy},
+		{"copy: the report is of an earlier attempt", receiving(older), Original{IsIntroduced: true}, TaskCopy},
+		{"copied", reported(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopied), v1alpha1.DestinationWarm), Original{IsIntroduced: true}, TaskNone},
+		{"copied to a destination that has been replaced", receiving(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceCopied)), Original{IsIntroduced: true}, TaskCopy},
+		{"copy failed, by an agent that was restarted", receiving(fixture.Moving(v1alpha1.StepCopy, v1alpha1.SourceFailed)), Original{}, TaskNone},
+		{"seal: restarted", reported(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), v1alpha1.DestinationWarm), Original{}, TaskIntroduce},
+		{"seal", reported(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), v1alpha1.DestinationWarm), Original{IsIntroduced: true}, TaskSeal},
+		{"seal onto a placeholder", onPlaceholder(fixture.StoppingFirst(v1alpha1.StepSeal, v1alpha1.SourceCopied), v1alpha1.DestinationWarm), Original{IsIntroduced: true}, TaskSeal},
+		{"seal: nothing receives", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{IsIntroduced: true}, TaskNone},
+		{"seal: interrupted while frozen", reported(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), v1alpha1.DestinationWarm), Original{FrozenIn: 2}, TaskSealAgain},
+		{"seal: interrupted while frozen, and nothing receives", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsIntroduced: true}, TaskSealAgain},
+		{"seal: not reported, and restored", reported(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealing), v1alpha1.DestinationRestored), Original{FrozenIn: 2}, TaskVoidSeal},
+		{"seal: not reported, and stored", onPlaceholder(fixture.StoppingFirst(v1alpha1.StepSeal, v1alpha1.SourceSealing), v1alpha1.DestinationStored), Original{FrozenIn: 2}, TaskVoidSeal},
+		{"sealed, and restarted", reported(fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), v1alpha1.DestinationRestored), Original{FrozenIn: 2}, TaskKeepFrozen},
 		{"sealed and disturbed", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceSealed), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
 		{"disturbed before the report arrived", fixture.Moving(v1alpha1.StepSeal, v1alpha1.SourceCopied), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},
 		{"accepted and disturbed, not evicted yet", accepted(), Original{FrozenIn: 2, IsDisturbed: true}, TaskReportAndThaw},

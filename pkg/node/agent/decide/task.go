@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -14,11 +15,21 @@ type Task string
 const (
 	TaskNone Task = ""
 
-	// Of the source: TaskMeasure sizes up what is carried, TaskCopy copies it while
-	// the pod runs, TaskSeal freezes the pod and makes the last copy.
+	// Of the source: TaskMeasure sizes up what is carried, TaskCopy sends it to the
+	// destination while the pod runs, TaskSeal freezes the pod and sends the last changes.
 	TaskMeasure Task = "measure"
 	TaskCopy    Task = "copy"
 	TaskSeal    Task = "seal"
+	// TaskIntroduce reports the fingerprint of this process, without which the destination
+	// admits no connection.
+	TaskIntroduce Task = "introduce"
+	// TaskSealAgain is about a pod that was frozen by an agent that died before it reported
+	// a seal: it is reported as being sealed, and thawed. What that agent knew of the files
+	// is lost, so that the pod runs while they are compared.
+	TaskSealAgain Task = "seal again"
+	// TaskVoidSeal is the same where the destination has sealed what that agent sent. It
+	// takes nothing more in this attempt: the pod is reported as thawed, and thawed.
+	TaskVoidSeal Task = "void seal"
 	// TaskKeepFrozen looks again: the original may be deleted meanwhile.
 	TaskKeepFrozen Task = "keep frozen"
 	// TaskKillAndHold freezes an original again that ran, or could have, after its replacement
@@ -34,19 +45,32 @@ const (
 	// TaskKill ends a frozen pod that was evicted, without letting it run.
 	TaskKill Task = "kill"
 
-	// Of the destination: TaskWarmUp restores what was copied so far.
-	TaskWarmUp Task = "warm up"
-	// TaskPrepare lets the containers of a replacement come to where they wait for their
-	// processes; TaskCancel makes those fail for which none will come.
-	TaskPrepare Task = "prepare"
-	TaskCancel  Task = "cancel"
-	// TaskRestore restores the sealed checkpoint, TaskRelease lets the replacement run.
+	// Of the destination: TaskReceive opens the volumes for the agent of the source and
+	// reports where it is to connect, TaskWarm reports a complete pass.
+	TaskReceive Task = "receive"
+	TaskWarm    Task = "warm"
+	// TaskConfirm reports that what was sealed is there, verified and synced.
+	TaskConfirm Task = "confirm"
+	// TaskAdopt gives what waits on this node to the replacement, TaskRestore what is on the
+	// claim.
+	TaskAdopt   Task = "adopt"
 	TaskRestore Task = "restore"
+	// TaskPrepare lets the containers of a replacement come to where they wait for their
+	// processes, TaskRestoreProcesses restores these; TaskCancel makes the containers fail
+	// for which no processes will come.
+	TaskPrepare          Task = "prepare"
+	TaskRestoreProcesses Task = "restore processes"
+	TaskCancel           Task = "cancel"
+	// TaskRelease lets the replacement run.
 	TaskRelease Task = "release"
+	// TaskClose ends the reception, TaskDiscard removes what the node keeps of a migration
+	// too.
+	TaskClose   Task = "close"
+	TaskDiscard Task = "discard"
 )
 
 // fact is something that holds or does not; a set of them is their union.
-type fact uint16
+type fact uint32
 
 func (f fact) where(holds bool) fact {
 	if holds {
@@ -87,7 +111,16 @@ func at(steps ...v1alpha1.CheckpointStep) []v1alpha1.CheckpointStep { return ste
 // still wanted now.
 func IsSame(then, now *v1alpha1.PodMigration) bool {
 	return then.UID == now.UID && now.Status.Checkpoint != nil && then.Status.Checkpoint.Step == now.Status.Checkpoint.Step &&
-		then.Status.Checkpoint.Attempt == now.Status.Checkpoint.Attempt && !now.Status.Phase.IsFinished() && !isRolledBack(now)
+		then.Status.Checkpoint.Attempt == now.Status.Checkpoint.Attempt && destinationUID(then) == destinationUID(now) &&
+		!now.Status.Phase.IsFinished() && !isRolledBack(now)
+}
+
+// destinationUID is the UID of the pod that the destination works for; "" without one.
+func destinationUID(m *v1alpha1.PodMigration) types.UID {
+	if pod := m.DestinationPod(); pod != nil {
+		return pod.UID
+	}
+	return ""
 }
 
 func isRolledBack(m *v1alpha1.PodMigration) bool {
@@ -100,6 +133,18 @@ func isUndone(m *v1alpha1.PodMigration) bool {
 		m.Status.Phase == v1alpha1.PhaseCancelled || isRolledBack(m)
 }
 
+// KeepsState reports whether what was sealed may be the only copy of the state although
+// the migration has failed: its original has gone, and no replacement was released.
+func KeepsState(m *v1alpha1.PodMigration) bool {
+	c := m.Status.Checkpoint
+	if m.KeepsOnlyCopy() {
+		return true
+	}
+	isCommitted := meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted)
+	wasReleased := c != nil && c.Destination != nil && c.Destination.Phase == v1alpha1.DestinationReleased
+	return m.Status.Phase == v1alpha1.PhaseFailed && isCommitted && !isRolledBack(m) && !wasReleased
+}
+
 // CurrentSource returns the report of the source on this attempt; nil when there is none.
 func CurrentSource(c *v1alpha1.CheckpointStatus) *v1alpha1.SourceReport {
 	if c.Source == nil || c.Source.Attempt != c.Attempt {
@@ -108,12 +153,22 @@ func CurrentSource(c *v1alpha1.CheckpointStatus) *v1alpha1.SourceReport {
 	return c.Source
 }
 
-// CurrentDestination returns the report of the destination on this attempt and on the
-// replacement that there is; nil when there is none.
+// CurrentDestination returns the report of the destination on this attempt and on the pod
+// that it works for now; nil when there is none.
 func CurrentDestination(m *v1alpha1.PodMigration) *v1alpha1.DestinationReport {
-	c := m.Status.Checkpoint
-	if c.Destination == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != m.Status.Replacement.UID {
+	c, pod := m.Status.Checkpoint, m.DestinationPod()
+	if c.Destination == nil || pod == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != pod.UID {
 		return nil
 	}
 	return c.Destination
+}
+
+// Receiver returns the report of a destination that the source can connect to; nil when
+// there is none.
+func Receiver(m *v1alpha1.PodMigration) *v1alpha1.DestinationReport {
+	report := CurrentDestination(m)
+	if report == nil || report.Address == "" || report.Fingerprint == "" || report.Phase == v1alpha1.DestinationFailed {
+		return nil
+	}
+	return report
 }
