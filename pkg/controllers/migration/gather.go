@@ -2,7 +2,6 @@ package migration
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 
@@ -103,11 +102,7 @@ func (r *reconciler) gatherStrays(ctx context.Context, s *decide.State) error {
 	if m.Status.Original == nil || m.Status.Times.Finished == nil || s.Now.After(m.Status.Times.Finished.Add(lateness)) {
 		return nil
 	}
-	references := []*v1alpha1.PodReference{m.Status.Replacement, m.Status.Placeholder}
-	if m.Status.Checkpoint != nil {
-		references = append(references, m.Status.Checkpoint.Carrier)
-	}
-	for _, reference := range references {
+	for _, reference := range []*v1alpha1.PodReference{m.Status.Replacement, m.Status.Placeholder} {
 		if reference == nil {
 			continue
 		}
@@ -148,8 +143,7 @@ func isStray(m *v1alpha1.PodMigration, pod metav1.Object) bool {
 	is := func(reference *v1alpha1.PodReference) bool {
 		return reference != nil && reference.Name == pod.GetName() && reference.UID != pod.GetUID()
 	}
-	checkpoint := m.Status.Checkpoint
-	if is(m.Status.Placeholder) || checkpoint != nil && is(checkpoint.Carrier) {
+	if is(m.Status.Placeholder) {
 		return true
 	}
 	return m.Status.Phase != v1alpha1.PhaseSucceeded && is(m.Status.Replacement) && !created.After(finished.Add(replacementLateness))
@@ -177,11 +171,6 @@ func (r *reconciler) gatherMade(ctx context.Context, s *decide.State) error {
 			return err
 		}
 	}
-	if c := m.Status.Checkpoint; c != nil && c.Carrier != nil {
-		if s.Carrier, err = read(ctx, r.live, m.Namespace, c.Carrier.Name, &corev1.Pod{}); err != nil {
-			return err
-		}
-	}
 	if p := m.Status.Placeholder; p != nil {
 		if s.Placeholder, err = read(ctx, r.live, m.Namespace, p.Name, &corev1.Pod{}); err != nil {
 			return err
@@ -198,12 +187,26 @@ func (r *reconciler) gatherMade(ctx context.Context, s *decide.State) error {
 	if err := r.gatherComingNode(ctx, s); err != nil {
 		return err
 	}
-	if s.Pod != nil && m.Status.Phase == v1alpha1.PhaseHandingOver {
-		if previous := containers.PreviousCheckpoint(s.Pod); previous != "" {
-			s.PreviousClaim, err = read(ctx, r.live, m.Namespace, previous, &corev1.PersistentVolumeClaim{})
-		}
+	if m.Status.Phase == v1alpha1.PhaseHandingOver {
+		s.PreviousClaim, err = r.previousClaim(ctx, s)
 	}
 	return err
+}
+
+// previousClaim reads the checkpoint claim that the original brought along; nil where it
+// brought none.
+func (r *reconciler) previousClaim(ctx context.Context, s *decide.State) (*corev1.PersistentVolumeClaim, error) {
+	name := ""
+	if c := s.Migration.Status.Checkpoint; c != nil {
+		name = c.PreviousClaim
+	}
+	if name == "" && s.Pod != nil {
+		name = containers.PreviousCheckpoint(s.Pod)
+	}
+	if name == "" {
+		return nil, nil
+	}
+	return read(ctx, r.live, s.Migration.Namespace, name, &corev1.PersistentVolumeClaim{})
 }
 
 // gatherSiblings reads the pods of the owner. One that has become the replacement
@@ -254,7 +257,7 @@ func (r *reconciler) downFor(ctx context.Context, name string, now time.Time) (t
 		return 0, err
 	}
 	if node == nil {
-		return math.MaxInt64, nil
+		return decide.NodeGone, nil
 	}
 	since := node.CreationTimestamp
 	for _, c := range node.Status.Conditions {

@@ -3,12 +3,14 @@ package migration
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -69,6 +71,9 @@ func (r *reconciler) gatherRequest(ctx context.Context, s *decide.State) error {
 	if s.MissingPullSecrets, err = r.missingPullSecrets(ctx, m.Namespace); err != nil {
 		return err
 	}
+	if s.HasStorageClass, err = r.hasClass(ctx, m.Spec.Checkpoint); err != nil {
+		return err
+	}
 	s.Budgets, err = r.budgetsOf(ctx, s.Pod)
 	return err
 }
@@ -90,6 +95,31 @@ func (r *reconciler) missingPullSecrets(ctx context.Context, namespace string) (
 	}
 	return missing, nil
 }
+
+// hasClass reports whether the class of a checkpoint claim exists: the one that is named, ""
+// being none, or a default one.
+func (r *reconciler) hasClass(ctx context.Context, spec v1alpha1.CheckpointSpec) (bool, error) {
+	switch {
+	case spec.ClaimPolicy() == v1alpha1.ClaimNever:
+		return false, nil
+	case spec.StorageClassName != nil && *spec.StorageClassName == "":
+		return true, nil
+	case spec.StorageClassName != nil:
+		class, err := read(ctx, r.live, "", *spec.StorageClassName, &storagev1.StorageClass{})
+		return class != nil, err
+	}
+	list := &storagev1.StorageClassList{}
+	if err := r.live.List(ctx, list); err != nil {
+		return false, fmt.Errorf("looking for a default StorageClass: %w", err)
+	}
+	return slices.ContainsFunc(list.Items, func(class storagev1.StorageClass) bool {
+		return slices.ContainsFunc(defaultClassAnnotations, func(key string) bool { return class.Annotations[key] == "true" })
+	}), nil
+}
+
+// defaultClassAnnotations with the value "true" are on a default StorageClass. Of several the
+// API server takes the newest (k8s.io/kubernetes/plugin/pkg/admission/storage/storageclass/setdefault).
+var defaultClassAnnotations = []string{"storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"}
 
 // carriesProcesses reports whether a node can dump processes; a pod without a place
 // is on none.

@@ -21,8 +21,9 @@ const gateUser = 65532
 // addGate puts init containers before all others that hold the replacement back
 // until its state is restored. Meanwhile they have every image pulled, by the
 // kubelet and with the pod's own secrets: an image that cannot be pulled is
-// found while the original still works.
-func addGate(spec *corev1.PodSpec, image string) {
+// found while the original still works. claim is the volume of the checkpoint claim, of
+// which the last of them mounts the root; "" where there is none.
+func addGate(spec *corev1.PodSpec, image, claim string) {
 	resources := gateResources(spec)
 	spec.Volumes = append(spec.Volumes, corev1.Volume{
 		Name: v1alpha1.GateVolumeName, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
@@ -43,7 +44,9 @@ func addGate(spec *corev1.PodSpec, image string) {
 		}
 	})
 	wait := own(v1alpha1.GateContainer, "wait", path.Join(v1alpha1.GateMountPath, v1alpha1.GateOpenFile))
-	wait.VolumeMounts = append(wait.VolumeMounts, corev1.VolumeMount{Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath})
+	if claim != "" {
+		wait.VolumeMounts = append(wait.VolumeMounts, rootOf(claim))
+	}
 	spec.InitContainers = slices.Concat(gate, []corev1.Container{wait}, spec.InitContainers)
 }
 

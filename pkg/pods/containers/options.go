@@ -18,12 +18,18 @@ func OptionsOf(m *v1alpha1.PodMigration, agentImage string) ReplacementOptions {
 		SourceNode:      s.Original.NodeName, OriginalUID: s.Original.UID,
 		Root: cmp.Or(RootOf(s.Replacement.Name, m.UID, m.CreationTimestamp.Time), s.Original.Name),
 	}
-	if s.Placeholder != nil && s.Placeholder.NodeName != "" {
-		// The place is held there.
-		options.PlannedNode = s.Placeholder.NodeName
+	if s.Checkpoint != nil {
+		options.PreviousClaim = s.Checkpoint.PreviousClaim
 	}
 	if s.Checkpoint.Carries() {
 		options.GateImage = agentImage
+	}
+	switch held := m.HeldNode(); {
+	case held != "" && s.Checkpoint.Carries() && s.CheckpointClaim == "":
+		// Nothing but a disk of that node has the state.
+		options.TargetNode = held
+	case held != "":
+		options.PlannedNode = held
 	}
 	return options
 }

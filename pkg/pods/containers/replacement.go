@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,9 +26,11 @@ type ReplacementOptions struct {
 	Name string
 	// MigrationUID marks the migration that owns the replacement.
 	MigrationUID types.UID
-	// ClaimName is the checkpoint claim to mount; empty mounts none, for a pod
-	// that is only imagined.
+	// ClaimName is the checkpoint claim to mount; empty where the migration has none.
 	ClaimName string
+	// PreviousClaim is the checkpoint claim of an earlier migration that stays a volume of
+	// the pod; empty where there is none, or where it is ClaimName.
+	PreviousClaim string
 	// TargetNode is the only node allowed; empty allows every node but the source.
 	TargetNode string
 	// PlannedNode is the node that the scheduler prefers.
@@ -55,8 +58,8 @@ type ReplacementOptions struct {
 }
 
 // BuildReplacement returns the pod that takes over from pod: the containers
-// that the verdicts keep, the checkpoint claim mounted in each of them, never
-// on the source node and never bound at birth. It fails when the verdicts
+// that the verdicts keep, the checkpoint claim mounted in each of them where there
+// is one, never on the source node and never bound at birth. It fails when the verdicts
 // refuse the pod or belong to another one. Verdicts read back from a status
 // are judged by the caller: only their containers count here.
 func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev1.Pod, error) {
@@ -73,7 +76,7 @@ func BuildReplacement(pod *corev1.Pod, v Verdicts, o ReplacementOptions) (*corev
 		return nil, err
 	}
 	o.SourceNode, o.OriginalUID, o.Root = pod.Spec.NodeName, pod.UID, RootName(pod)
-	spec := stripped(pod, v, recreated(pod))
+	spec := stripped(pod, v, recreated(pod, o))
 	clearAssigned(spec)
 	if o.Name != "" {
 		clearAdmitted(spec, pod.Labels)
@@ -95,11 +98,9 @@ func takeOver(replacement, of *corev1.Pod, v Verdicts, o ReplacementOptions) {
 	if o.WaitForOriginal {
 		spec.SchedulingGates = append(spec.SchedulingGates, corev1.PodSchedulingGate{Name: v1alpha1.WaitForOriginalGate})
 	}
-	if o.ClaimName != "" && !hasCheckpoint(spec, o.ClaimName) {
-		mountCheckpoint(spec, o.ClaimName)
-	}
+	claim := mountClaims(spec, o)
 	if o.GateImage != "" {
-		addGate(spec, o.GateImage)
+		addGate(spec, o.GateImage, claim)
 		spec.ImagePullSecrets = WithPullSecrets(spec.ImagePullSecrets, o.PullSecrets)
 	}
 }
@@ -164,11 +165,14 @@ func stripped(pod *corev1.Pod, v Verdicts, gone func(volume string) bool) *corev
 }
 
 // recreated reports which volumes of an original the replacement does not take over:
-// the token, and the checkpoint of an earlier migration.
-func recreated(pod *corev1.Pod) func(volume string) bool {
-	previous := PreviousCheckpoint(pod) != ""
+// the token, and the claims of earlier migrations that it is not to have.
+func recreated(pod *corev1.Pod, o ReplacementOptions) func(volume string) bool {
+	previous := PreviousCheckpoint(pod)
+	isDropped := previous != "" && previous != o.ClaimName && previous != o.PreviousClaim
+	isMoved := pod.Labels[v1alpha1.MigrationUIDLabel] != ""
 	return func(volume string) bool {
-		return strings.HasPrefix(volume, serviceAccountVolumePrefix) || previous && volume == v1alpha1.CheckpointVolumeName
+		return strings.HasPrefix(volume, serviceAccountVolumePrefix) ||
+			isDropped && volume == v1alpha1.CheckpointVolumeName || isMoved && volume == v1alpha1.CopyVolumeName
 	}
 }
 
@@ -182,28 +186,14 @@ func clearAssigned(spec *corev1.PodSpec) {
 	spec.PreemptionPolicy = nil
 }
 
-// hasCheckpoint reports whether the template of the owner brings the checkpoint claim
-// along, as in mode Application: it is mounted where its author wants it.
+// hasCheckpoint reports whether a pod brings the checkpoint claim along: from an earlier
+// migration, or, in mode Application, where its author wants it.
 func hasCheckpoint(spec *corev1.PodSpec, claim string) bool {
 	return slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == v1alpha1.CheckpointVolumeName && isClaim(v, claim) })
 }
 
 func isClaim(volume corev1.Volume, claim string) bool {
 	return volume.PersistentVolumeClaim != nil && volume.PersistentVolumeClaim.ClaimName == claim
-}
-
-func mountCheckpoint(spec *corev1.PodSpec, claim string) {
-	spec.Volumes = append(spec.Volumes, corev1.Volume{
-		Name: v1alpha1.CheckpointVolumeName,
-		VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim},
-		},
-	})
-	eachContainer(spec, func(c *corev1.Container) {
-		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{
-			Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath,
-		})
-	})
 }
 
 func eachContainer(spec *corev1.PodSpec, visit func(*corev1.Container)) {
@@ -261,7 +251,7 @@ func markReplacement(meta *metav1.ObjectMeta, of *corev1.Pod, v Verdicts, o Repl
 	setOrDelete(meta.Labels, v1alpha1.TargetNodeLabel, v1alpha1.LabelValue(planned))
 	setOrDelete(meta.Annotations, v1alpha1.RequiredNodeAnnotation, o.TargetNode)
 	setOrDelete(meta.Annotations, v1alpha1.SourceNodeAnnotation, o.SourceNode)
-	setOrDelete(meta.Annotations, v1alpha1.CheckpointClaimAnnotation, o.ClaimName)
+	setOrDelete(meta.Annotations, v1alpha1.CheckpointClaimAnnotation, cmp.Or(o.PreviousClaim, o.ClaimName))
 	setOrDelete(meta.Annotations, v1alpha1.OriginalUIDAnnotation, string(o.OriginalUID))
 	if metav1.GetControllerOf(of) != nil {
 		setOrDelete(meta.Annotations, LeftOutAnnotation, leftOut(of, v))

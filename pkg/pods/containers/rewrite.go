@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -64,8 +65,9 @@ func rewritable(pod *corev1.Pod, v Verdicts, o ReplacementOptions) error {
 		}
 	}
 	for _, volume := range pod.Spec.Volumes {
-		isOther := volume.Name == v1alpha1.CheckpointVolumeName && o.ClaimName != "" && !isClaim(volume, o.ClaimName)
-		if isOther || volume.Name == v1alpha1.GateVolumeName {
+		claim := cmp.Or(o.PreviousClaim, o.ClaimName)
+		isOther := volume.Name == v1alpha1.CheckpointVolumeName && claim != "" && !isClaim(volume, claim)
+		if isOther || volume.Name == v1alpha1.GateVolumeName || volume.Name == v1alpha1.CopyVolumeName {
 			return fmt.Errorf("it has a volume %s of its own", volume.Name)
 		}
 	}

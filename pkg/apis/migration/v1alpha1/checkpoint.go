@@ -1,6 +1,10 @@
 package v1alpha1
 
 import (
+	"path"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -189,6 +193,11 @@ type CheckpointStatus struct {
 	// the original brought along.
 	// +optional
 	ClaimReused bool `json:"claimReused,omitempty"`
+	// previousClaim is the claim of an earlier migration that stays a volume of the pod,
+	// beside the one of this migration.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	PreviousClaim string `json:"previousClaim,omitempty"`
 	// manifest is the original as it was when the last copy was asked for, as JSON. It is
 	// kept after the end only where the claim has the only copy: the pod is recovered
 	// from it. Absent where it was too large.
@@ -371,4 +380,28 @@ func (m *PodMigration) DestinationPod() *PodReference {
 		return p
 	}
 	return nil
+}
+
+// HeldNode is the node where a placeholder holds, or held, the place of the replacement; ""
+// where there is none.
+func (m *PodMigration) HeldNode() string {
+	if p := m.Status.Placeholder; p != nil {
+		return p.NodeName
+	}
+	return ""
+}
+
+// StateWaits reports whether a migration whose original stops first has ended after the
+// original had, and no replacement has got its state: what was sealed stays in the waiting
+// directory of HeldNode until the PodMigration is deleted.
+func (m *PodMigration) StateWaits() bool {
+	is := func(condition string) bool { return meta.IsStatusConditionTrue(m.Status.Conditions, condition) }
+	return m.Status.Phase == PhaseFailed && m.Status.Checkpoint.Carries() && m.HeldNode() != "" &&
+		is(ConditionCommitted) && is(ConditionSealed) && !is(ConditionReleased)
+}
+
+// WaitingDirectory is where, below the directory of the kubelet, the state of an attempt of a
+// migration waits for a replacement that starts when the original has ended.
+func WaitingDirectory(migration types.UID, attempt int32) string {
+	return path.Join("ai-storage", string(migration), strconv.Itoa(int(attempt)), "volumes")
 }

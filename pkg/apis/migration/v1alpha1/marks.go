@@ -68,8 +68,8 @@ const (
 	// REST API.
 	RequestedByAnnotation = GroupName + "/requested-by"
 
-	// RoleLabel says what a pod is to the migration in MigrationUIDLabel when it
-	// when it is not the replacement: RolePlaceholder.
+	// RoleLabel says what a pod is to the migration in MigrationUIDLabel when it is not the
+	// replacement: RolePlaceholder.
 	RoleLabel       = GroupName + "/role"
 	RolePlaceholder = "placeholder"
 	// ReleasedAnnotation holds, on an original that its owner has released, what

@@ -221,6 +221,15 @@ func (c CheckpointSpec) ClaimAccessMode() corev1.PersistentVolumeAccessMode {
 	return cmp.Or(c.AccessMode, corev1.ReadWriteOnce)
 }
 
+// ClaimPolicy says whether a claim is made: as it was requested, or the default. One that
+// is to be retained was asked for.
+func (c CheckpointSpec) ClaimPolicy() ClaimPolicy {
+	if c.ReclaimPolicy == ClaimRetain {
+		return ClaimAlways
+	}
+	return cmp.Or(c.Claim, ClaimWhenNeeded)
+}
+
 // ClaimPolicy says whether a migration makes a checkpoint claim.
 //
 // +kubebuilder:validation:Enum=WhenNeeded;Always;Never

@@ -43,11 +43,7 @@ func sourceFailed(b *builder) (_ Decision, decided bool) {
 	if s.Reason == v1alpha1.ReportProcessNotMovable {
 		return processesNotMovable(b, ReasonProcessNotMovable, fmt.Sprintf("on node %s: %s", s.Node, s.Message)), true
 	}
-	reason := ReasonCheckpointFailed
-	if s.Reason == v1alpha1.ReportNoSpace {
-		reason = ReasonClaimTooSmall
-	}
-	return beginRollback(b, reason, fmt.Sprintf("the checkpoint could not be written on node %s (%s): %s", s.Node, s.Reason, s.Message)), true
+	return beginRollback(b, failureReason(b.State, s.Reason, ReasonCheckpointFailed), fmt.Sprintf("the checkpoint could not be sent from node %s (%s): %s", s.Node, s.Reason, s.Message)), true
 }
 
 // destinationFailed rolls back when the agent of the destination has failed.
@@ -59,44 +55,67 @@ func destinationFailed(b *builder) (_ Decision, decided bool) {
 	if d.Reason == v1alpha1.ReportProcessNotMovable {
 		return processesNotMovable(b, ReasonRestoreFailed, fmt.Sprintf("on node %s: %s", d.Node, d.Message)), true
 	}
-	return beginRollback(b, ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)), true
+	return beginRollback(b, failureReason(b.State, d.Reason, ReasonRestoreFailed), fmt.Sprintf("the checkpoint could not be stored on node %s (%s): %s", d.Node, d.Reason, d.Message)), true
 }
 
-// isWarm reports whether everything is on the destination that can be there
-// while the original runs.
-func (s *State) isWarm() bool {
-	d := s.destination()
-	return d != nil && (d.Phase == v1alpha1.DestinationWarm || d.Phase == v1alpha1.DestinationRestored)
+// failureReason names what an agent has failed of.
+func failureReason(s *State, reported, otherwise string) string {
+	if reported == v1alpha1.ReportNoSpace && s.needsClaim() {
+		return ReasonClaimTooSmall
+	}
+	return otherwise
 }
 
-// awaitWarm waits for the gate of the replacement and the first restoration.
-func awaitWarm(b *builder) Decision {
-	r := b.replacement()
-	if d, decided := cannotStart(b, r); decided {
-		return d
+// copying is the step in which the state is copied while the original runs, to the node
+// where the replacement, or the pod that holds its place, is.
+var copying = step{name: CopyCheckpoint, applies: (*State).carries, done: isCopied, record: recordCopied, action: copyCheckpoint}
+
+// isCopied reports whether everything is on the destination that can be there while the
+// original runs.
+func isCopied(s *State) bool {
+	source, d := s.source(), s.destination()
+	if source == nil || source.Phase != v1alpha1.SourceCopied || d == nil {
+		return false
 	}
-	waiting := gateSince(r)
-	if waiting == nil {
-		return b.wait(b.untilDeadline(), "waiting for replacement %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
+	return d.Phase == v1alpha1.DestinationWarm || d.Phase == v1alpha1.DestinationStored || d.Phase == v1alpha1.DestinationRestored
+}
+
+func recordCopied(b *builder) {
+	if s := b.source(); !b.isTrue(v1alpha1.ConditionCopied) {
+		b.newStatus().Times.Copied = b.microNow()
+		b.condition(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied, fmt.Sprintf("%d bytes in %d files, %d passes", s.Bytes, s.Files, s.Pass))
 	}
-	silent, d := b.waited(*waiting, v1alpha1.ConditionPlaced), b.destination()
+}
+
+// copyCheckpoint asks for the copy as soon as there is somewhere to copy to, and waits
+// for it.
+func copyCheckpoint(b *builder) Decision {
+	pod := b.placeholder()
+	if !b.stopsFirst() {
+		pod = b.replacement()
+		if d, decided := cannotStart(b, pod); decided {
+			return d
+		}
+		if gateSince(pod) == nil {
+			return b.wait(b.untilDeadline(), "waiting for replacement %s on node %s: %s", pod.Name, pod.Spec.NodeName, startProgress(pod))
+		}
+	}
+	updated := b.newStatus().Checkpoint
+	if updated.Step == v1alpha1.StepMeasure {
+		updated.Step = v1alpha1.StepCopy
+		b.condition(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying, "the node agents copy the volumes while the pod runs")
+		b.say("copying %d bytes to node %s while the pod runs", updated.Source.Bytes, pod.Spec.NodeName)
+		return b.decision
+	}
+	silent, s, d := b.since(v1alpha1.ConditionCopied), b.source(), b.destination()
 	switch {
 	case d == nil:
-		return awaitAgent(b, r.Spec.NodeName, silent)
-	case d.Reason == v1alpha1.ReportNoManifest:
-		return awaitManifest(b, r.Spec.NodeName, silent)
+		return awaitAgent(b, pod.Spec.NodeName, silent)
+	case s == nil || s.Phase == v1alpha1.SourceMeasured:
+		// It connects when the other one listens, which may have taken as long.
+		return awaitAgent(b, b.Migration.Status.Original.NodeName, silent-b.Limits.AgentGrace)
 	}
-	return b.wait(b.untilDeadline(), "restoring the first copy on node %s: %d bytes in %d files", r.Spec.NodeName, d.Bytes, d.Files)
-}
-
-// awaitManifest waits for the destination to see what the source has written, and
-// rolls back when the storage is not the same on both nodes.
-func awaitManifest(b *builder, node string, since time.Duration) Decision {
-	if since > b.Limits.AgentGrace {
-		return beginRollback(b, ReasonRestoreFailed, fmt.Sprintf("claim %s holds nothing on node %s, and a copy of the pod's state on node %s: its storage is not the same on both",
-			b.Migration.Status.CheckpointClaim, node, b.Migration.Status.Original.NodeName))
-	}
-	return b.wait(untilGraceEnds(b, since), "waiting for node %s to see the copy on claim %s", node, b.Migration.Status.CheckpointClaim)
+	return b.wait(b.untilDeadline(), "copying to node %s while the pod runs: pass %d, %d bytes in %d files", pod.Spec.NodeName, s.Pass, s.Bytes, s.Files)
 }
 
 // gateSince is when the gate began to wait; nil before.
@@ -137,6 +156,42 @@ func imageOf(pod *corev1.Pod, container string) string {
 		}
 	}
 	return ""
+}
+
+func isSealedBySource(s *State) bool {
+	report := s.source()
+	return report != nil && report.Phase == v1alpha1.SourceSealed
+}
+
+// hasSealed reports whether the destination has exactly what was sealed, in a phase; and the
+// claim too, where there is one and it was not seen before.
+func hasSealed(s *State, phase v1alpha1.DestinationPhase) bool {
+	source, d := s.source(), s.destination()
+	return source != nil && d != nil && d.Phase == phase && d.ManifestDigest != "" && d.ManifestDigest == source.ManifestDigest &&
+		(d.ClaimSealed || !s.needsClaim() || s.isTrue(v1alpha1.ConditionSealed))
+}
+
+// isStoredByDestination reports whether what was sealed waits where the replacement is
+// expected.
+func isStoredByDestination(s *State) bool {
+	return isSealedBySource(s) && hasSealed(s, v1alpha1.DestinationStored)
+}
+
+// isRestoredByDestination reports whether what was sealed is in the replacement.
+func isRestoredByDestination(s *State) bool { return hasSealed(s, v1alpha1.DestinationRestored) }
+
+// isSealed reports whether what was sealed is accepted, or can be.
+func isSealed(s *State) bool {
+	return s.isTrue(v1alpha1.ConditionSealed) || isStoredByDestination(s) || isSealedBySource(s) && isRestoredByDestination(s)
+}
+
+// waitsOn is the node of which only a disk has what was sealed: the original has ended, no
+// replacement has the state yet, and there is no claim; "" where something else has it.
+func waitsOn(s *State) string {
+	if s.needsClaim() || !s.stopsFirst() || !s.carries() || !s.originalEnding() || s.isTrue(v1alpha1.ConditionReleased) || !s.isTrue(v1alpha1.ConditionSealed) {
+		return ""
+	}
+	return s.Migration.HeldNode()
 }
 
 // beginSeal asks for the last copy.

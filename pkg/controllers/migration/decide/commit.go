@@ -88,6 +88,9 @@ func keepsBoth(b *builder) (Decision, bool) {
 // committedLoss says why a committed migration has lost its replacement; "" while it
 // has one, or expects one.
 func committedLoss(s *State) (reason, message string) {
+	if node := waitsOn(s); node != "" && s.DestinationDown == NodeGone {
+		return ReasonRestoreFailed, fmt.Sprintf("node %s no longer exists, of which a disk alone had what was carried: there was no checkpoint claim", node)
+	}
 	if s.Migration.Status.Replacement.UID == "" {
 		if s.replacement() != nil || s.method() == v1alpha1.MethodRecreate && s.stopsFirst() {
 			return "", ""
@@ -100,7 +103,7 @@ func committedLoss(s *State) (reason, message string) {
 	if cannotMount(s) {
 		return ReasonClaimDeleted, fmt.Sprintf("claim %s was deleted by another client, so that no replacement can mount it", s.Migration.Status.CheckpointClaim)
 	}
-	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() {
+	if d := s.destination(); d != nil && d.Phase == v1alpha1.DestinationFailed && s.carries() && d.PodUID == s.Migration.Status.Replacement.UID {
 		return ReasonRestoreFailed, fmt.Sprintf("the checkpoint could not be restored on node %s (%s): %s", d.Node, d.Reason, d.Message)
 	}
 	return "", ""

@@ -14,21 +14,16 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// endCarrier and endPlaceholder remove the helper pods that are left. Nobody waits for
-// them to be gone.
-var (
-	endCarrier     = step{name: DeleteCarrier, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: deleteCarrier}
-	endPlaceholder = step{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision {
-		return b.do(DeleteObject{b.placeholder()})
-	}}
-)
+// endPlaceholder removes the placeholder, if it is left. Nobody waits for it to be gone.
+var endPlaceholder = step{name: DeletePlaceholder, done: func(s *State) bool { return isLeaving(s.placeholder()) }, action: func(b *builder) Decision {
+	return b.do(DeleteObject{b.placeholder()})
+}}
 
 // ending are the steps after a replacement is ready, and the original gone; leaving those
 // before the last.
 var (
 	ending  = slices.Concat(leaving, []step{lastStep})
 	leaving = []step{
-		endCarrier,
 		endPlaceholder,
 		{name: AdoptClaim, done: claimHasOwner, action: adoptClaim},
 		{name: MeasureAfter, done: func(s *State) bool { return s.Migration.Status.After != nil || isNotMeasured(s) }, action: func(b *builder) Decision {
@@ -127,7 +122,6 @@ var failing = []step{
 	}, action: func(b *builder) Decision {
 		return discard(b, b.replacement())
 	}},
-	endCarrier,
 	endPlaceholder,
 	{name: KeepClaim, applies: (*State).holdsOnlyCopy, done: isClaimKept, action: keepClaim},
 	{name: AdoptClaim, applies: func(s *State) bool { return !s.holdsOnlyCopy() && s.replacement() != nil }, done: claimHasOwner, action: adoptClaim},
@@ -151,15 +145,15 @@ func finishFailed(b *builder) Decision {
 	return b.finish(v1alpha1.PhaseFailed, message)
 }
 
-// holdsOnlyCopy reports whether state was sealed that no replacement continues with,
-// and the original has ended. One that was released and has never been Ready does not
+// holdsOnlyCopy reports whether state was sealed, and is on the claim, that no replacement
+// continues with, and the original has ended. One that was released and has never been Ready does not
 // count: it may have been deleted before it began.
 func (s *State) holdsOnlyCopy() bool {
 	if s.recovers() && s.claim() == nil {
 		return false // it is still that of the failed migration
 	}
 	hasStarted := s.isTrue(v1alpha1.ConditionReleased) && s.Migration.Status.Times.ReplacementReady != nil
-	return s.carries() && (s.isTrue(v1alpha1.ConditionSealed) || isSealedBySource(s)) && !hasStarted && s.originalEnding()
+	return s.carries() && s.needsClaim() && isSealed(s) && !hasStarted && s.originalEnding()
 }
 
 // isClaimKept reports whether the claim has the mark of this migration, and no pod owns

@@ -14,7 +14,7 @@ import (
 )
 
 // chooseOrder says whether original and replacement may overlap, and why.
-func chooseOrder(s *State, v containers.Verdicts, processes bool) (v1alpha1.HandoverOrder, string) {
+func chooseOrder(s *State, v containers.Verdicts) (v1alpha1.HandoverOrder, string) {
 	if s.Migration.Spec.ForceRestart {
 		return v1alpha1.OrderStopFirst, "the request asks for a restart (spec.forceRestart)"
 	}
@@ -27,22 +27,7 @@ func chooseOrder(s *State, v containers.Verdicts, processes bool) (v1alpha1.Hand
 	if s.Migration.CheckpointMode() == v1alpha1.CheckpointApplication {
 		return v1alpha1.OrderStopFirst, "the application saves its state when it is asked to end"
 	}
-	if carried := containers.CarriedVolumes(s.Pod, v); len(carried) > 0 && !s.sharesCheckpoint() {
-		return v1alpha1.OrderStopFirst, fmt.Sprintf("what is in %s is carried on a claim that two nodes cannot use at once: a class that offers ReadWriteMany spares the stop (spec.checkpoint.accessMode)", strings.Join(carried, ", "))
-	}
-	if processes && !s.sharesCheckpoint() {
-		return v1alpha1.OrderStopFirst, "the memory of its processes is carried on a claim that two nodes cannot use at once: a class that offers ReadWriteMany spares the stop (spec.checkpoint.accessMode)"
-	}
 	return v1alpha1.OrderStartFirst, "nothing keeps the replacement from running beside the original"
-}
-
-// sharesCheckpoint reports whether two nodes can use the checkpoint claim at once.
-func (s *State) sharesCheckpoint() bool {
-	if reused := s.reusedClaim(); reused != "" {
-		claim, _ := s.Claims(reused)
-		return slices.Contains(containers.AccessModes(claim), corev1.ReadWriteMany)
-	}
-	return s.Migration.Spec.Checkpoint.ClaimAccessMode() == corev1.ReadWriteMany
 }
 
 // plannedMode is how state would be carried. Where processes were to move and
@@ -70,7 +55,7 @@ func refuseProcesses(s *State, v containers.Verdicts) *containers.Refusal {
 		return refusal(ReasonNodeWithoutCRIU,
 			"node %s cannot dump processes: its node agent did not give it the label %s=true (annotation %s reports what it found)", s.Pod.Spec.NodeName, v1alpha1.ProcessNodeLabel, v1alpha1.ProcessVersionsAnnotation)
 	}
-	if order, why := chooseOrder(s, v, true); order != v1alpha1.OrderStartFirst {
+	if order, why := chooseOrder(s, v); order != v1alpha1.OrderStartFirst {
 		return refusal(ReasonProcessNeedsOverlap,
 			"processes are restored while the original can still continue, but it would have to stop first: %s", why)
 	}
@@ -99,8 +84,7 @@ func pullSecretsExist(s *State, v containers.Verdicts) *containers.Refusal {
 		return nil
 	}
 	mode, _ := plannedMode(s, v)
-	processes := mode == v1alpha1.CheckpointProcess
-	if order, _ := chooseOrder(s, v, processes); order == v1alpha1.OrderStartFirst && !processes && len(containers.CarriedVolumes(s.Pod, v)) == 0 {
+	if order, _ := chooseOrder(s, v); order == v1alpha1.OrderStartFirst && mode != v1alpha1.CheckpointProcess && len(containers.CarriedVolumes(s.Pod, v)) == 0 {
 		return nil
 	}
 	return &containers.Refusal{Reason: ReasonImagePullSecretMissing, Message: fmt.Sprintf(
@@ -108,18 +92,53 @@ func pullSecretsExist(s *State, v containers.Verdicts) *containers.Refusal {
 		s.Migration.Namespace, strings.Join(s.MissingPullSecrets, ", "), s.AgentImage)}
 }
 
-// reusedClaim is the checkpoint claim that the pod brought along, which is used
-// again: the application may have written to it. One whose content may be lost
-// is not used, since only one node may be able to mount it.
-func (s *State) reusedClaim() string {
+// previousClaims are the checkpoint claim that the pod brought along. One that many nodes
+// can use, and the one that an application saves to, is that of this migration too
+// (reused). Any other is a volume of the pod's own (own). One whose content may be lost is
+// neither.
+func (s *State) previousClaims() (reused, own string) {
 	previous := containers.PreviousCheckpoint(s.Pod)
 	if previous == "" || containers.MayLose(s.Pod, v1alpha1.CheckpointVolumeName) {
-		return ""
+		return "", ""
 	}
-	// A claim for one pod could not be mounted by the carrier beside the original.
-	carried := s.Migration.CheckpointMode().CarriesVolumes()
-	if claim, _ := s.Claims(previous); claim == nil || claim.DeletionTimestamp != nil || carried && slices.Contains(claim.Spec.AccessModes, corev1.ReadWriteOncePod) {
-		return ""
+	claim, _ := s.Claims(previous)
+	switch {
+	case claim == nil || claim.DeletionTimestamp != nil:
+		return "", ""
+	case s.Migration.CheckpointMode() == v1alpha1.CheckpointApplication || slices.Contains(containers.AccessModes(claim), corev1.ReadWriteMany):
+		return previous, ""
 	}
-	return previous
+	return "", previous
+}
+
+// makesClaim reports whether a migration has to make a checkpoint claim.
+func makesClaim(s *State, order v1alpha1.HandoverOrder, carries bool) bool {
+	reused, own := s.previousClaims()
+	if reused != "" || own != "" && !carries {
+		return false
+	}
+	switch s.Migration.Spec.Checkpoint.ClaimPolicy() {
+	case v1alpha1.ClaimAlways:
+		return true
+	case v1alpha1.ClaimNever:
+		return false
+	}
+	return carries && order == v1alpha1.OrderStopFirst
+}
+
+// classExists refuses a migration whose claim would wait for a volume for ever.
+func classExists(s *State, v containers.Verdicts) *containers.Refusal {
+	order, why := chooseOrder(s, v)
+	if s.HasStorageClass || !makesClaim(s, order, len(containers.CarriedVolumes(s.Pod, v)) > 0) {
+		return nil
+	}
+	spec, missing := s.Migration.Spec.Checkpoint, "the cluster has no default StorageClass"
+	if spec.StorageClassName != nil {
+		missing = fmt.Sprintf("StorageClass %s does not exist", *spec.StorageClassName)
+	}
+	wanted := "spec.checkpoint asks for a checkpoint claim"
+	if spec.ClaimPolicy() == v1alpha1.ClaimWhenNeeded {
+		wanted = fmt.Sprintf("the pod stops before its replacement starts (%s), so that what is in %s needs a checkpoint claim", why, strings.Join(containers.CarriedVolumes(s.Pod, v), ", "))
+	}
+	return refusal(ReasonNoStorageClass, "%s, and %s: name a class in spec.checkpoint.storageClassName, or set spec.checkpoint.claim: Never, with which only a disk of the new node has the state between the two pods", wanted, missing)
 }

@@ -69,11 +69,10 @@ func refuseRequest(s *State) *containers.Refusal {
 			return r
 		}
 	}
-	if r := checkpointPossible(s, verdicts); r != nil {
-		return r
-	}
-	if r := pullSecretsExist(s, verdicts); r != nil {
-		return r
+	for _, rule := range []func(*State, containers.Verdicts) *containers.Refusal{checkpointPossible, pullSecretsExist, classExists} {
+		if r := rule(s, verdicts); r != nil {
+			return r
+		}
 	}
 	if _, r := plannedMode(s, verdicts); r != nil && s.Migration.Spec.Checkpoint.Fallback != v1alpha1.FallbackFreshStart {
 		return r
@@ -119,7 +118,7 @@ func accept(b *builder) Decision {
 	b.newStatus().Replacement = &v1alpha1.PodReference{Name: containers.ReplacementName(root, uid, created)}
 	verdicts := containers.Judge(b.Pod, containers.PolicyOf(b.Migration))
 	mode, stay := plannedMode(b.State, verdicts)
-	order, why := chooseOrder(b.State, verdicts, mode == v1alpha1.CheckpointProcess)
+	order, why := chooseOrder(b.State, verdicts)
 	b.newStatus().Handover = &v1alpha1.Handover{
 		Method: owners.Method(b.Owner, order), Order: order, Reason: why, Owner: b.Owner.Reference, Identity: owners.Identity(b.Pod, b.Owner),
 	}
@@ -150,15 +149,11 @@ func acceptCheckpoint(b *builder, root string, verdicts containers.Verdicts, mod
 	if stay != nil {
 		checkpoint.FallbackReason = stay.Message
 	}
-	switch reused := b.reusedClaim(); {
-	case reused != "":
-		b.newStatus().CheckpointClaim, checkpoint.ClaimReused = reused, true
-	case checkpoint.Carries() || b.Migration.Spec.Checkpoint.ReclaimPolicy == v1alpha1.ClaimRetain:
-		// One that is to be kept was asked for, whether or not there is something to carry.
+	reused, own := b.previousClaims()
+	checkpoint.ClaimReused, checkpoint.PreviousClaim = reused != "", own
+	b.newStatus().CheckpointClaim = reused
+	if makesClaim(b.State, b.newStatus().Handover.Order, checkpoint.Carries()) {
 		b.newStatus().CheckpointClaim = containers.ClaimName(root, uid, created)
-	}
-	if checkpoint.Carries() {
-		checkpoint.Carrier = &v1alpha1.PodReference{Name: containers.CarrierName(root, uid, created), NodeName: b.Pod.Spec.NodeName}
 	}
 	b.newStatus().Checkpoint = checkpoint
 }
@@ -252,7 +247,7 @@ func oneBudget(s *State) *containers.Refusal {
 // applicationHasClaim wants the claim that the application saves to: another one,
 // mounted only in the replacement, would be empty.
 func applicationHasClaim(s *State) *containers.Refusal {
-	if s.Migration.Spec.Checkpoint.Mode != v1alpha1.CheckpointApplication || s.reusedClaim() != "" {
+	if reused, _ := s.previousClaims(); s.Migration.Spec.Checkpoint.Mode != v1alpha1.CheckpointApplication || reused != "" {
 		return nil
 	}
 	return &containers.Refusal{Reason: ReasonNoApplicationClaim, Message: fmt.Sprintf(

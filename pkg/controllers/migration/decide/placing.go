@@ -21,7 +21,7 @@ import (
 // placingStartFirst are the steps of a replacement that starts beside its original.
 var placingStartFirst = slices.Concat(findReplacement, []step{
 	{name: PlaceReplacement, done: isPlaced, record: recordPlace, action: unplacedReplacement},
-	{name: WarmReplacement, applies: (*State).carries, done: (*State).isWarm, action: awaitWarm},
+	copying,
 	{name: CompareImages, applies: movesProcesses, done: func(s *State) bool { return differingImage(s) == "" }, action: func(b *builder) Decision {
 		return processesNotMovable(b, ReasonImageDiffers, differingImage(b.State))
 	}},
@@ -30,8 +30,8 @@ var placingStartFirst = slices.Concat(findReplacement, []step{
 })
 
 // placingStopFirst are the steps of a replacement that starts when its original has
-// ended: a placeholder holds its place.
-var placingStopFirst = slices.Concat(holdPlace, findReplacement, []step{
+// ended: a placeholder holds its place, where its state is copied.
+var placingStopFirst = slices.Concat(holdPlace, []step{copying}, findReplacement, []step{
 	{name: BeginHandover, action: beginStop},
 })
 
@@ -88,7 +88,7 @@ func beginHandover(b *builder) Decision {
 	b.newStatus().Phase = v1alpha1.PhaseHandingOver
 	b.newStatus().Times.HandingOver = b.microNow()
 	if b.carries() {
-		b.say("the first copy is restored on node %s, handing over", r.Spec.NodeName)
+		b.say("the first copy is on node %s, handing over", r.Spec.NodeName)
 	} else {
 		markReplacementReady(b, r)
 	}
@@ -323,6 +323,9 @@ func createPlaceholder(b *builder) Decision {
 	placeholder := containers.BuildPlaceholder(replacement, b.newStatus().Placeholder.Name, cmp.Or(b.AgentImage, containers.PauseImage), requestsWithoutOverhead(replacement), volumes)
 	if b.AgentImage != "" {
 		placeholder.Spec.ImagePullSecrets = containers.WithPullSecrets(placeholder.Spec.ImagePullSecrets, b.PullSecrets)
+	}
+	if c := b.Migration.Status.Checkpoint; b.needsClaim() && (b.carries() || !c.ClaimReused) {
+		containers.HoldClaim(placeholder, b.Migration.Status.CheckpointClaim)
 	}
 	placeholder.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
 	return b.do(CreateObject{Object: placeholder})

@@ -8,13 +8,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/pods"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 	"github.com/ai-storage/orchestrator/pkg/pods/owners"
 )
 
-// preparing are the steps that decide the containers, measure the original, and copy
-// its state while it runs. A migration returns here when containers have changed.
+// preparing are the steps that decide the containers, measure the original and its state,
+// and make the claim. A migration returns here when containers have changed.
 var preparing = []step{
 	{name: RemoveLeftovers, done: func(s *State) bool { return s.replacement() == nil && s.placeholder() == nil }, action: removeLeftovers},
 	{name: JudgeContainers, done: func(s *State) bool { return refuseContainers(s) == nil }, record: recordContainers, action: func(b *builder) Decision {
@@ -30,8 +29,6 @@ var preparing = []step{
 	}, settle: measuredBefore},
 	{name: MeasureCheckpoint, applies: (*State).carries, done: func(s *State) bool { return s.source() != nil }, action: measureCheckpoint},
 	{name: CreateClaim, applies: (*State).needsClaim, done: hasClaim, action: createClaim, settle: claimCreated},
-	{name: CreateCarrier, applies: (*State).carries, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionCopied) || s.carrier() != nil }, action: createCarrier, settle: carrierCreated},
-	{name: CopyCheckpoint, applies: (*State).carries, done: isCopied, record: recordCopied, action: copyCheckpoint},
 	{name: FinishPreparing, action: finishPreparing},
 }
 
@@ -216,81 +213,12 @@ func measureCheckpoint(b *builder) Decision {
 	updated := b.newStatus().Checkpoint
 	if updated.Step == "" {
 		updated.Step = v1alpha1.StepMeasure
-		b.condition(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonMeasuring, "the node agent measures the volumes")
+		// Unknown, so that how long the copy waits is counted from when it was asked for.
+		b.condition(v1alpha1.ConditionCopied, metav1.ConditionUnknown, ReasonMeasuring, "the node agent measures the volumes")
 		b.say("asking the node agent of %s how much is to be carried", b.Migration.Status.Original.NodeName)
 		return b.decision
 	}
 	return awaitAgent(b, b.Migration.Status.Original.NodeName, b.since(v1alpha1.ConditionCopied))
-}
-
-// createCarrier creates the pod that mounts the claim on the source node.
-func createCarrier(b *builder) Decision {
-	recorded := b.newStatus().Checkpoint.Carrier
-	switch {
-	case b.Carrier != nil:
-		return beginRollback(b, ReasonNameTaken, fmt.Sprintf("pod %s exists and was not created by this migration", b.Carrier.Name))
-	case recorded.UID != "":
-		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s was deleted by another client", recorded.Name))
-	}
-	carrier := containers.BuildCarrier(b.Pod, recorded.Name, b.Migration.Status.CheckpointClaim, b.Migration.UID, b.AgentImage)
-	carrier.Spec.ImagePullSecrets = containers.WithPullSecrets(carrier.Spec.ImagePullSecrets, b.PullSecrets)
-	carrier.OwnerReferences = []metav1.OwnerReference{ownerReference(b.Migration)}
-	return b.do(CreateObject{Object: carrier})
-}
-
-func carrierCreated(b *builder, r Result) (Decision, error) {
-	return created(b, r, ReasonCheckpointFailed, "the pod that mounts the checkpoint claim")
-}
-
-// isCopied reports whether a complete copy was made, while the pod runs.
-func isCopied(s *State) bool {
-	if s.isTrue(v1alpha1.ConditionCopied) {
-		return true
-	}
-	c, carrier, report := s.Migration.Status.Checkpoint, s.carrier(), s.source()
-	return carrier != nil && c.Carrier.UID == carrier.UID && c.Step == v1alpha1.StepCopy && report != nil && report.Phase == v1alpha1.SourceCopied
-}
-
-func recordCopied(b *builder) {
-	if s := b.source(); !b.isTrue(v1alpha1.ConditionCopied) {
-		b.newStatus().Times.Copied = b.microNow()
-		b.condition(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied, fmt.Sprintf("%d bytes in %d files, %d passes", s.Bytes, s.Files, s.Pass))
-	}
-}
-
-// copyCheckpoint waits for a complete copy, while the pod runs.
-func copyCheckpoint(b *builder) Decision {
-	updated, carrier := b.newStatus().Checkpoint, b.carrier()
-	if updated.Carrier.UID != carrier.UID || updated.Step == v1alpha1.StepMeasure {
-		updated.Carrier.UID, updated.Step = carrier.UID, v1alpha1.StepCopy
-		b.condition(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying, "the node agent copies the volumes while the pod runs")
-		b.say("copying %d bytes while the pod runs", updated.Source.Bytes)
-		return b.decision
-	}
-	return awaitCopy(b, carrier)
-}
-
-// awaitCopy waits for the copy, and rolls back when the carrier cannot start: its node
-// may be full, or its image out of reach.
-func awaitCopy(b *builder, carrier *corev1.Pod) Decision {
-	if carrier.Status.Phase == corev1.PodRunning {
-		s := b.source()
-		return b.wait(b.untilDeadline(), "copying while the pod runs: pass %d, %d bytes in %d files", s.Pass, s.Bytes, s.Files)
-	}
-	node := b.Migration.Status.Original.NodeName
-	scheduled := pods.Condition(carrier, corev1.PodScheduled)
-	switch {
-	case carrier.DeletionTimestamp != nil, pods.IsTerminal(carrier):
-		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s was ended by another client: %s", carrier.Name, podFailure(carrier)))
-	case scheduled == nil:
-	case scheduled.Status == corev1.ConditionFalse && b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionCopied) >= b.Limits.UnschedulableGrace && !volumeIsComing(b, scheduled.Message):
-		return beginRollback(b, ReasonCheckpointFailed, fmt.Sprintf("carrier %s, which has to mount claim %s on node %s, finds no place there: %s", carrier.Name, b.Migration.Status.CheckpointClaim, node, scheduled.Message))
-	case scheduled.Status == corev1.ConditionFalse:
-		return b.wait(b.untilDeadline(), "the carrier cannot be placed on node %s: %s", node, scheduled.Message)
-	case startFailure(carrier) != "" && b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionCopied) >= b.Limits.StartGrace:
-		return beginRollback(b, ReasonCannotStart, fmt.Sprintf("carrier %s cannot start on node %s: %s", carrier.Name, node, startFailure(carrier)))
-	}
-	return b.wait(b.untilDeadline(), "waiting for carrier %s to mount claim %s: %s", carrier.Name, b.Migration.Status.CheckpointClaim, startProgress(carrier))
 }
 
 // processesNotMovable ends the attempt to move processes. The original is thawed, and

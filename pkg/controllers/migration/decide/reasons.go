@@ -53,6 +53,8 @@ const (
 	// ReasonImagePullSecretMissing: a Secret by which the node agent's image is pulled is
 	// not in the namespace of the pod.
 	ReasonImagePullSecretMissing = "ImagePullSecretMissing"
+	// ReasonNoStorageClass: nothing would provision the checkpoint claim.
+	ReasonNoStorageClass = "NoStorageClass"
 	// ReasonImageDiffers: the destination has another image under the same name.
 	ReasonImageDiffers     = "ImageDiffers"
 	ReasonClaimTooSmall    = "ClaimTooSmall"

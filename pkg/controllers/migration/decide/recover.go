@@ -69,6 +69,9 @@ func copyIsKept(s *State) *containers.Refusal {
 	status := &s.Failed.Status
 	kept := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionCheckpointKept)
 	switch {
+	case s.Failed.StateWaits() && status.CheckpointClaim == "":
+		return refusal(ReasonNothingKept, "PodMigration %s had no checkpoint claim: a disk of node %s alone has what the pod kept, in directory %s of its kubelet (/var/lib/kubelet), and it has to be copied from there by hand",
+			s.Failed.Name, s.Failed.HeldNode(), v1alpha1.WaitingDirectory(s.Failed.UID, status.Checkpoint.Attempt))
 	case !status.Phase.IsFinished():
 		return refusal(ReasonNothingKept, "PodMigration %s has not ended: phase %s", s.Failed.Name, s.Failed.CurrentPhase())
 	case kept == nil:
@@ -183,7 +186,7 @@ func acceptRecovery(b *builder) Decision {
 	source.Phase, source.Attempt, source.Reason, source.Message = v1alpha1.SourceSealed, 1, "", ""
 	status.Checkpoint = &v1alpha1.CheckpointStatus{
 		Mode: from.Mode, Volumes: from.Volumes, Manifest: from.Manifest, Step: v1alpha1.StepSeal, Attempt: 1, Source: source,
-		RecoveredFrom: failed.UID, SealedBy: failed.CheckpointUID(),
+		PreviousClaim: from.PreviousClaim, RecoveredFrom: failed.UID, SealedBy: failed.CheckpointUID(),
 	}
 	if len(from.Processes) > 0 {
 		status.Checkpoint.Mode = v1alpha1.CheckpointFrozen
@@ -314,8 +317,12 @@ func manifestOf(s *State) string {
 }
 
 // markKept writes down that the claim has the only copy, and returns what is added to the
-// message of a migration that ends; "" where it has not.
+// message of a migration that ends: where that is, "" where no copy is left over.
 func markKept(b *builder) string {
+	if node := waitsOn(b.State); node != "" && b.IsCommitted() {
+		return fmt.Sprintf("; what was carried waits on node %s, in directory %s of its kubelet (/var/lib/kubelet), until PodMigration %s is deleted",
+			node, v1alpha1.WaitingDirectory(b.Migration.UID, b.Migration.Status.Checkpoint.Attempt), b.Migration.Name)
+	}
 	if !b.holdsOnlyCopy() {
 		return ""
 	}

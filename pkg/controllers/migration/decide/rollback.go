@@ -40,7 +40,6 @@ var undoing = []step{
 	{name: ReturnOriginal, applies: isReleased, done: func(s *State) bool { return owners.IsReturned(s.original()) }, action: returnOriginal},
 	{name: ReadoptOriginal, applies: isReleased, action: readoptOriginal},
 	{name: DiscardReplacement, applies: replacementMayEnd, action: removeReplacement},
-	{name: DeleteCarrier, applies: func(s *State) bool { return mayEnd(s, s.carrier(), s.SourceDown) }, action: func(b *builder) Decision { return removeMade(b, b.carrier()) }},
 	{name: DeletePlaceholder, applies: func(s *State) bool { return mayEnd(s, s.placeholder(), s.DestinationDown) }, action: func(b *builder) Decision { return removeMade(b, b.placeholder()) }},
 	{name: AwaitThaw, done: isThawedOrGone, action: func(b *builder) Decision {
 		return b.wait(shortPoll, "waiting for the node agent of %s to thaw pod %s", b.source().Node, b.original().Name)
@@ -188,7 +187,7 @@ func isOnDeadNode(s *State, pod *corev1.Pod, down time.Duration) bool {
 
 // leftOnDeadNodes names the pods that end only when their node is back.
 func leftOnDeadNodes(b *builder) (sentence string) {
-	for _, pod := range []*corev1.Pod{b.replacement(), b.carrier(), b.placeholder()} {
+	for _, pod := range []*corev1.Pod{b.replacement(), b.placeholder()} {
 		switch {
 		case pod == nil:
 		case isKeptByOthers(pod):

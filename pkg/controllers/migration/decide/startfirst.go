@@ -21,7 +21,6 @@ import (
 // else what ends the original.
 var handOverStartFirst = slices.Concat(carryOver, []step{
 	{name: AwaitReady, done: isReadyOrLate, action: awaitReady},
-	{name: DeleteCarrier, applies: originalRuns, done: func(s *State) bool { return isLeaving(s.carrier()) }, action: deleteCarrier},
 	{name: KeepPreviousClaim, applies: originalRuns, done: keepsNoPreviousClaim, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.PreviousClaim, withOwner(b.PreviousClaim, b.replacement())})
 	}},
@@ -133,17 +132,6 @@ func isSealAsked(s *State) bool {
 	return s.Migration.Status.Checkpoint.Step != v1alpha1.StepCopy
 }
 
-func isSealedBySource(s *State) bool {
-	report := s.source()
-	return report != nil && report.Phase == v1alpha1.SourceSealed
-}
-
-// isRestoredByDestination reports whether exactly what was sealed is restored.
-func isRestoredByDestination(s *State) bool {
-	source, d := s.source(), s.destination()
-	return source != nil && d != nil && d.Phase == v1alpha1.DestinationRestored && d.Pass == source.Pass
-}
-
 func isHandedOver(s *State) bool { return s.isTrue(v1alpha1.ConditionHandedOver) }
 
 // originalEnding reports whether the original is going or gone.
@@ -197,8 +185,6 @@ func settlesIn(s *State) time.Duration {
 
 // isLeaving reports whether a pod needs no deletion.
 func isLeaving(pod *corev1.Pod) bool { return pod == nil || pod.DeletionTimestamp != nil }
-
-func deleteCarrier(b *builder) Decision { return b.do(DeleteObject{b.carrier()}) }
 
 // checkEviction asks whether the Eviction API would evict the original. A frozen pod is
 // disrupted as well.

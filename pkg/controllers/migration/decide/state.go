@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,8 +27,6 @@ type State struct {
 	Claim       *corev1.PersistentVolumeClaim
 	// PreviousClaim is the checkpoint claim that the original brought along.
 	PreviousClaim *corev1.PersistentVolumeClaim
-	// Carrier has the name that the migration gives to its carrier.
-	Carrier *corev1.Pod
 	// Placeholder has the name that the migration gives to its placeholder.
 	Placeholder *corev1.Pod
 	// Siblings are the pods of the same controller. Only read where that creates the
@@ -38,7 +37,8 @@ type State struct {
 	// Budgets names the PodDisruptionBudgets that match the pod. Only read while Pending.
 	Budgets []string
 	// SourceDown and DestinationDown are for how long the node of the original, and
-	// that of its replacement or placeholder, has not been Ready; zero when it is.
+	// that of its replacement or placeholder, has not been Ready; zero when it is, NodeGone
+	// when there is no such node.
 	SourceDown, DestinationDown time.Duration
 	// AgentImage is the image of the node agent; empty where there is none.
 	AgentImage string
@@ -69,6 +69,9 @@ type State struct {
 	Failed *v1alpha1.PodMigration
 	// TargetNodeExists reports whether spec.targetNode exists. Only read while Pending.
 	TargetNodeExists bool
+	// HasStorageClass reports whether the class of the checkpoint claim exists: the one that
+	// is named, or a default one. Only read while Pending.
+	HasStorageClass bool
 	// CarriesProcesses reports whether the node of the pod can dump processes. Only read
 	// while Pending.
 	CarriesProcesses bool
@@ -80,6 +83,9 @@ type State struct {
 	// Limits bound the waiting.
 	Limits Limits
 }
+
+// NodeGone is for how long a node has not been Ready that does not exist.
+const NodeGone = time.Duration(math.MaxInt64)
 
 // Limits bound how long the controller waits, beside spec.timeoutSeconds.
 type Limits struct {
@@ -142,14 +148,6 @@ func (s *State) WithoutPlace() *corev1.Pod {
 	return nil
 }
 
-// carrier returns the carrier that this migration created.
-func (s *State) carrier() *corev1.Pod {
-	if s.Carrier == nil || !v1alpha1.OwnedBy(s.Carrier.Labels, s.Migration.UID) {
-		return nil
-	}
-	return s.Carrier
-}
-
 // placeholder returns the placeholder that this migration created.
 func (s *State) placeholder() *corev1.Pod {
 	if s.Placeholder == nil || !v1alpha1.OwnedBy(s.Placeholder.Labels, s.Migration.UID) {
@@ -166,6 +164,9 @@ func (s *State) DestinationNode() string {
 	if p := s.placeholder(); p != nil {
 		return p.Spec.NodeName
 	}
+	if s.IsCommitted() {
+		return s.Migration.HeldNode()
+	}
 	return ""
 }
 
@@ -178,9 +179,11 @@ func (s *State) source() *v1alpha1.SourceReport {
 	return c.Source
 }
 
+// The pod of the destination is the placeholder while what was sealed waits for the
+// replacement.
 func (s *State) destination() *v1alpha1.DestinationReport {
-	c, recorded := s.Migration.Status.Checkpoint, s.Migration.Status.Replacement
-	if c == nil || c.Destination == nil || recorded == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != recorded.UID {
+	c, pod := s.Migration.Status.Checkpoint, s.Migration.DestinationPod()
+	if c == nil || c.Destination == nil || pod == nil || c.Destination.Attempt != c.Attempt || c.Destination.PodUID != pod.UID {
 		return nil
 	}
 	return c.Destination
@@ -261,8 +264,7 @@ func (s *State) originalEnded() bool {
 	return !s.keepsName() && !hasHoldFinalizer(o) && o.Spec.NodeName != "" && isKeptByOthers(o)
 }
 
-// needsClaim reports whether the migration has a checkpoint claim: where state is
-// carried, where the pod brought one along, and where one was asked for.
+// needsClaim reports whether the migration has a checkpoint claim.
 func (s *State) needsClaim() bool { return s.Migration.Status.CheckpointClaim != "" }
 
 // carries reports whether state is carried to the replacement.

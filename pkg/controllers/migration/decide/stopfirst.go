@@ -27,7 +27,6 @@ var handOverStopFirst = slices.Concat([]step{
 		o := b.original()
 		return b.do(ChangeObject{o, withHoldFinalizer(o)})
 	}},
-	{name: DeleteCarrier, applies: isUncommitted, done: func(s *State) bool { return s.carrier() == nil }, action: removeCarrier},
 	{name: OrphanClaim, applies: originalRuns, done: keepsOwnClaim, action: func(b *builder) Decision {
 		return b.do(ChangeObject{b.PreviousClaim, withoutOwner(b.PreviousClaim, b.original().UID)})
 	}},
@@ -45,7 +44,6 @@ var handOverStopFirst = slices.Concat([]step{
 	{name: HandOver, done: isHandedOver, action: handOverStopped},
 	{name: RecordReplacement, applies: hasReplacement, done: isRecorded, action: func(b *builder) Decision { return recordReplacement(b, b.replacement()) }},
 	{name: AwaitRecreated, done: isRecorded, action: awaitRecreated, settle: plainPodDeleted},
-	{name: DeleteCarrier, applies: isReplacementGated, done: func(s *State) bool { return s.carrier() == nil }, action: removeCarrier},
 	{name: NominateReplacement, applies: isReplacementGated, done: isNominated, action: func(b *builder) Decision {
 		// The scheduler keeps the place for the nominated pod.
 		r := b.replacement()
@@ -69,6 +67,9 @@ var handOverStopFirst = slices.Concat([]step{
 		return b.wait(PollInterval, "restoring and verifying the checkpoint on node %s: %s", r.Spec.NodeName, startProgress(r))
 	}},
 	{name: StartReplacement, done: func(s *State) bool { return s.isTrue(v1alpha1.ConditionReplacementReady) && isReady(s.replacement()) }, action: startStopped},
+	{name: KeepPreviousClaim, done: keepsNoOrphan, action: func(b *builder) Decision {
+		return b.do(ChangeObject{b.PreviousClaim, withOwner(b.PreviousClaim, b.replacement())})
+	}},
 }, ending)
 
 func isUncommitted(s *State) bool { return !s.IsCommitted() && originalRuns(s) }
@@ -90,6 +91,14 @@ func keepsOwnClaim(s *State) bool {
 	return c == nil || c.DeletionTimestamp != nil || !isOwnedByPod(c.OwnerReferences, s.original())
 }
 
+// keepsNoOrphan reports whether no claim that the replacement has from an earlier migration
+// would be left over when that is gone.
+func keepsNoOrphan(s *State) bool {
+	c := s.PreviousClaim
+	return c == nil || c.DeletionTimestamp != nil || c.Name != s.Migration.Status.Checkpoint.PreviousClaim || c.Labels[v1alpha1.MigrationUIDLabel] == "" ||
+		!ownsClaim(s) || isOwnedByPod(c.OwnerReferences, s.replacement())
+}
+
 func isReplacementGated(s *State) bool { return isGated(s.replacement()) }
 
 // isNominated reports whether the place that is held is kept for the replacement.
@@ -103,14 +112,6 @@ func isPlaceRecorded(s *State) bool {
 	return r.Spec.NodeName != "" && s.Migration.Status.Replacement.NodeName == r.Spec.NodeName
 }
 
-func removeCarrier(b *builder) Decision {
-	c := b.carrier()
-	if c.DeletionTimestamp == nil {
-		return deleteCarrier(b)
-	}
-	return b.wait(shortPoll, "waiting for carrier %s to unmount claim %s", c.Name, b.Migration.Status.CheckpointClaim)
-}
-
 func removePlaceholder(b *builder) Decision {
 	p := b.placeholder()
 	if p.DeletionTimestamp == nil {
@@ -119,10 +120,11 @@ func removePlaceholder(b *builder) Decision {
 	return b.wait(shortPoll, "waiting for placeholder %s to end", p.Name)
 }
 
-// sealBeforeStop waits for the last copy, and writes down that it is verified.
+// sealBeforeStop waits for the last copy, and writes down that it is verified, and waits
+// where the replacement is expected.
 func sealBeforeStop(b *builder) Decision {
 	s := b.source()
-	if !isSealedBySource(b.State) {
+	if !isStoredByDestination(b.State) {
 		return awaitFrozen(b, lastCopy(b))
 	}
 	times := &b.newStatus().Times
