@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 )
 
 // transferPort is where agents listen.
@@ -144,7 +146,23 @@ func (c *connection) pass(m *v1alpha1.PodMigration, s sending) (content, error) 
 		w.faults.reach("seal")
 	}
 	c.to.enqueue(keyOf(m), w.now)
-	return sent, nil
+	return sent, c.awaitReport(m)
+}
+
+// awaitReport waits until the destination has said that a first pass is there: the answer to
+// the sender comes after that.
+func (c *connection) awaitReport(m *v1alpha1.PodMigration) error {
+	for c.isUp() {
+		now := c.from.w.checks.migrationOf(m.UID)
+		if now == nil || !decide.IsSame(m, now) {
+			return errNotWanted
+		}
+		if report := decide.CurrentDestination(now); report != nil && report.Pass > 0 {
+			return nil
+		}
+		c.from.w.running.sleep(20 * time.Millisecond)
+	}
+	return errDisconnected
 }
 
 // take is the end of a pass, as the receiver sees it.
@@ -195,12 +213,20 @@ func (w *world) newFingerprint() string {
 // admit is what the agent of a destination wants of a connection: the source of a migration
 // whose volumes it has open, as the API server has it now.
 func (a *agent) admit(h hello) error {
-	m, _ := a.w.byUID[h.migration].(*v1alpha1.PodMigration)
-	r := a.receivers[h.migration]
-	if m == nil || r == nil {
+	m, r, p := a.w.checks.migrationOf(h.migration), a.receivers[h.migration], a.w.plant
+	if m == nil || r == nil || m.Status.Checkpoint == nil || m.DestinationPod() == nil {
 		return errors.New("nothing is open for that migration")
 	}
-	_ = m
+	s, pod := m.Status.Checkpoint.Source, m.DestinationPod()
+	live, _ := a.w.byUID[pod.UID].(*corev1.Pod)
+	switch {
+	case live == nil || live.Spec.NodeName != a.m.node || r.holder != pod.UID:
+		return errors.New("the pod of that migration is not on this node")
+	case s == nil || s.Node != m.Status.Original.NodeName || s.Fingerprint != h.fingerprint && (p == nil || !p.AdmitStrangers):
+		return errors.New("the fingerprint is not that of the source")
+	case (h.attempt != m.Status.Checkpoint.Attempt || h.attempt != s.Attempt || h.attempt != r.at.attempt) && (p == nil || !p.AdmitAttempts):
+		return errors.New("that is of another attempt")
+	}
 	return nil
 }
 
