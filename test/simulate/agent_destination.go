@@ -27,6 +27,9 @@ func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
 	case decide.TaskDiscard:
 		a.discard(m)
 		return nil
+	case decide.TaskCancel:
+		a.cancel(m)
+		return nil
 	}
 	p, err := a.pod(m.Namespace, m.DestinationPod())
 	if err != nil || p == nil {
@@ -51,10 +54,6 @@ func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
 		return a.confirmProcesses(m, i)
 	case decide.TaskPrepare:
 		i.gateOpen = true
-	case decide.TaskCancel:
-		if i.images != nil && !i.images.taken {
-			i.images.failed = true
-		}
 	case decide.TaskRelease:
 		return a.release(m, i)
 	}
@@ -117,6 +116,20 @@ func (a *agent) discard(m *v1alpha1.PodMigration) {
 		a.w.checks.copyGoes(claim, m)
 		a.w.work.removeCopy(claim, m.CheckpointUID())
 	}
+}
+
+// cancel makes containers fail for which no processes will come, and removes the rest.
+func (a *agent) cancel(m *v1alpha1.PodMigration) {
+	if pod := m.DestinationPod(); pod != nil {
+		if i := a.m.instance(pod.UID); i != nil && i.images != nil && !i.images.taken {
+			i.images.failed = true
+		}
+	}
+	if decide.KeepsState(m) {
+		a.close(m.UID)
+		return
+	}
+	a.discard(m)
 }
 
 // receive opens the volumes of the replacement, or a place where they wait, and says where

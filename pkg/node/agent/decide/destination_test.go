@@ -33,7 +33,7 @@ func TestDestinationTask(t *testing.T) {
 	moving, stopping := fixture.Moving, fixture.StoppingFirst
 	open, wrote := Destination{IsOpen: true}, Destination{IsOpen: true, Pass: 3}
 	later := Destination{IsOpen: true, Pass: 4}
-	done := Destination{IsOpen: true, Pass: 3, Sealed: fixture.Digest, Keeps: true}
+	done := Destination{IsOpen: true, Pass: 3, Sealed: fixture.SealedDigest, Keeps: true}
 	other := Destination{IsOpen: true, Pass: 3, Sealed: "sha256:other"}
 	kept := Destination{Keeps: true}
 	unplaced := moving(copyStep, copying)
@@ -132,7 +132,7 @@ func TestNothingIsWrittenOrReleasedTooLate(t *testing.T) {
 					for bits := range 1 << 6 {
 						d := Destination{IsOpen: bits&1 == 1, Waits: bits&2 != 0, IsTaken: bits&4 != 0, Keeps: bits&8 != 0}
 						if bits&16 != 0 {
-							d.Pass, d.Sealed = 3, fixture.Digest
+							d.Pass, d.Sealed = 3, fixture.SealedDigest
 						}
 						m := ended(reported(of(step, v1alpha1.SourceSealed), phase), end)
 						if bits&32 != 0 {

@@ -11,7 +11,7 @@ import (
 )
 
 func reported(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.PodMigration {
-	m.Status.Checkpoint.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 2, Phase: phase, PodUID: fixture.ReplacementUID, Pass: 3, Address: "192.0.2.2:10271", Fingerprint: "sha256:b", ManifestDigest: fixture.Digest}
+	m.Status.Checkpoint.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 2, Phase: phase, PodUID: fixture.ReplacementUID, Pass: 3, Address: "192.0.2.2:10271", Fingerprint: "sha256:b", ManifestDigest: fixture.SealedDigest}
 	return m
 }
 

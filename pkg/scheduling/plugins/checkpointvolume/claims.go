@@ -17,7 +17,7 @@ func isConcerned(pod *corev1.Pod) bool {
 	return hasClaim || isMadeByMigration(pod)
 }
 
-// isMadeByMigration tells a replacement, a placeholder and a carrier from others.
+// isMadeByMigration tells a replacement and a placeholder from others.
 func isMadeByMigration(pod *corev1.Pod) bool {
 	return pod.Labels[v1alpha1.MigrationUIDLabel] != "" || sourceNode(pod) != ""
 }

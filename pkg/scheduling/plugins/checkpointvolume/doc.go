@@ -4,7 +4,7 @@
 // one node may have, and attaches. A volume that cannot be attached so sends
 // the pod to another node, instead of leaving it stuck in ContainerCreating. It
 // also keeps a replacement off the node that its original is moved away from,
-// and out of the queue while a checkpoint that cannot be shared is being written.
+// and out of the queue until the state of an original that stops first is sealed.
 // And it lets a placeholder have only a node that the filters of the profile would let
 // the replacement have, which does not exist yet.
 //

@@ -12,7 +12,7 @@ import (
 )
 
 // ReasonNotSealed explains why a replacement is not considered at all yet.
-const ReasonNotSealed = "the checkpoint is still being written on the source node"
+const ReasonNotSealed = "the original stops first, and its state is not sealed yet"
 
 // ReasonNotTheReplacement explains why a pod is not considered that its owner made
 // without the admission webhook.
@@ -21,10 +21,9 @@ const ReasonNotTheReplacement = "a migration expects its replacement in place of
 // ReasonMigrationUnknown explains why a placeholder is not considered yet.
 const ReasonMigrationUnknown = "the migration that the pod holds a place for is not in the cache of the scheduler yet"
 
-// PreEnqueue keeps a replacement out of the queue while the checkpoint that it
-// waits for is written and cannot be shared: placed now, it would pull the
-// volume away from the node that writes it. The controller holds such a pod by
-// a scheduling gate; this is the net below it, for a gate that a user removed.
+// PreEnqueue keeps a replacement whose original stops first out of the queue until the
+// state of that is sealed. The controller holds such a pod by a scheduling gate; this is the
+// net below it, for a gate that a user removed.
 //
 // A pod that should have become a replacement, and did not, waits too: it would
 // begin without the state, and beside the original. The controller removes it, or
@@ -37,31 +36,21 @@ func (p *Plugin) PreEnqueue(_ context.Context, pod *corev1.Pod) *fwk.Status {
 	if isPlaceholder(pod) && p.seals.awaits(pod, migration) {
 		return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonMigrationUnknown)
 	}
-	// Placeholder and carrier have a role, and must come before the seal.
-	if migration == "" || pod.Labels[v1alpha1.RoleLabel] != "" {
-		return nil
-	}
-	key, ok := checkpointClaim(pod)
-	if !ok || !p.seals.holds(pod, migration, p.isKnownUnshared(key)) {
+	// A placeholder has a role, and must come before the seal.
+	if migration == "" || pod.Labels[v1alpha1.RoleLabel] != "" || !p.seals.holds(pod, migration) {
 		return nil
 	}
 	return fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ReasonNotSealed)
 }
 
-// isKnownUnshared reports whether the claim is there and only one node may have it.
-func (p *Plugin) isKnownUnshared(key types.NamespacedName) bool {
-	claim, err := p.claims.PersistentVolumeClaims(key.Namespace).Get(key.Name)
-	return err == nil && !isShared(claim)
-}
-
 // isUnsealed reports whether the replacement of a migration has to wait for the
 // checkpoint. Where the original stops first, nothing of the replacement may
 // come to a node before it did.
-func isUnsealed(m *v1alpha1.PodMigration, unshared bool) bool {
+func isUnsealed(m *v1alpha1.PodMigration) bool {
 	checkpoint := m.Status.Checkpoint
 	if m.Status.Phase.IsFinished() || checkpoint == nil || !checkpoint.Mode.CarriesVolumes() || !checkpoint.Carries() {
 		return false
 	}
 	stopsFirst := m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
-	return (stopsFirst || unshared) && !meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed)
+	return stopsFirst && !meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed)
 }

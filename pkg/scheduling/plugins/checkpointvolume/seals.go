@@ -124,16 +124,15 @@ func sealOnly(object any) (any, error) {
 	}, nil
 }
 
-// holds reports whether the pod has to wait for the checkpoint of its
-// migration. If so, it is activated when the migration changes.
-func (s *seals) holds(pod *corev1.Pod, migration types.UID, unshared bool) bool {
+// holds reports whether the pod has to wait for the seal of its migration. If so, it is activated when the migration changes.
+func (s *seals) holds(pod *corev1.Pod, migration types.UID) bool {
 	if s == nil {
 		return false
 	}
 	s.start()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.unreadable || s.informer.HasSynced() && !s.isUnsealed(migration, unshared) {
+	if s.unreadable || s.informer.HasSynced() && !s.isUnsealed(migration) {
 		delete(s.held[migration], podKey(pod))
 		return false
 	}
@@ -177,9 +176,9 @@ func (s *seals) expects(pod *corev1.Pod) bool {
 	return false
 }
 
-func (s *seals) isUnsealed(migration types.UID, unshared bool) bool {
+func (s *seals) isUnsealed(migration types.UID) bool {
 	m := s.migration(migration)
-	return m != nil && isUnsealed(m, unshared)
+	return m != nil && isUnsealed(m)
 }
 
 // migration is one of the cache; nil when it is not there.
