@@ -2,8 +2,11 @@ package decide
 
 import "github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 
-// Destination is what the agent of the destination node knows, beside the status.
+// Destination is what the agent of a node knows, beside the status, of a migration that is
+// to it, or has left something on it.
 type Destination struct {
+	// Node is its name.
+	Node string
 	// IsOpen: the volumes of the pod that the destination works for are open in this
 	// process for this attempt, and the report has its address and fingerprint.
 	IsOpen bool
@@ -36,9 +39,11 @@ const (
 	withProcesses
 	taken
 	// takesOver: the pod is a replacement that starts when the original has gone. What it
-	// gets waits, or is on the claim.
+	// gets waits, or is on the claim. elsewhere: it is on another node.
 	takesOver
 	waits
+	claimed
+	elsewhere
 	// copied and sealed: the source has reported that; restored: the destination has
 	// reported exactly what was sealed.
 	copied
@@ -60,11 +65,13 @@ var destinationTable = []row[v1alpha1.DestinationPhase]{
 	{anyStep, anyDestination, over | keeps, 0, TaskDiscard},
 	{anyStep, anyDestination, undone, 0, TaskNone},
 	{anyStep, anyDestination, over, 0, TaskNone},
+	{anyStep, anyDestination, elsewhere, 0, TaskNone},
 	{at(v1alpha1.StepRelease), destination(v1alpha1.DestinationRestored), 0, 0, TaskRelease},
 	{anyStep, destination(v1alpha1.DestinationFailed), 0, 0, TaskNone},
 	{at(v1alpha1.StepSeal), destination(v1alpha1.DestinationRestored), restored, 0, TaskNone},
 	{at(v1alpha1.StepSeal), anyDestination, takesOver | sealed | waits, 0, TaskAdopt},
-	{at(v1alpha1.StepSeal), anyDestination, takesOver | sealed, 0, TaskRestore},
+	{at(v1alpha1.StepSeal), anyDestination, takesOver | sealed | claimed, 0, TaskRestore},
+	{at(v1alpha1.StepSeal), anyDestination, takesOver | sealed, 0, TaskMiss},
 	{anyStep, anyDestination, takesOver, 0, TaskNone},
 	{at(v1alpha1.StepSeal), unsealed, withProcesses | taken | sealed, 0, TaskRestoreProcesses},
 	{at(v1alpha1.StepSeal), unsealed, withProcesses | taken, 0, TaskNone},
@@ -84,8 +91,8 @@ var (
 func destination(phases ...v1alpha1.DestinationPhase) []v1alpha1.DestinationPhase { return phases }
 
 // DestinationTask decides for the agent of the node of the pod that the destination works
-// for (v1alpha1.PodMigration.DestinationPod), and for others that keep something of the
-// migration.
+// for (v1alpha1.PodMigration.DestinationPod), and for those of others that keep something of
+// the migration.
 func DestinationTask(m *v1alpha1.PodMigration, d Destination) Task {
 	c, pod := m.Status.Checkpoint, m.DestinationPod()
 	if !c.Carries() {
@@ -93,12 +100,9 @@ func DestinationTask(m *v1alpha1.PodMigration, d Destination) Task {
 	}
 	facts := undone.where(isUndone(m)) | over.where(m.Status.Phase.IsFinished()) | keeps.where(d.Keeps) | onlyCopy.where(KeepsState(m)) |
 		withProcesses.where(len(c.Processes) > 0) | taken.where(d.IsTaken)
-	if pod == nil && facts&(undone|over) == 0 {
-		return TaskNone
-	}
 	isReplacement := pod != nil && pod == m.Status.Replacement
 	startsLate := c.RecoveredFrom != "" || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
-	facts |= takesOver.where(isReplacement && startsLate) | waits.where(d.Waits) | open.where(d.IsOpen) | sealedHere.where(d.Sealed != "")
+	facts |= elsewhere.where(pod == nil || pod.NodeName != d.Node) | takesOver.where(isReplacement && startsLate) | claimed.where(m.Status.CheckpointClaim != "") | waits.where(d.Waits) | open.where(d.IsOpen) | sealedHere.where(d.Sealed != "")
 	var reported v1alpha1.DestinationPhase
 	report := CurrentDestination(m)
 	if report != nil {

@@ -45,8 +45,15 @@ func TestDestinationTask(t *testing.T) {
 	stateless := moving(seal, sealed)
 	stateless.Status.Checkpoint.Volumes = nil
 	committed := func() *v1alpha1.PodMigration {
-		return with(gone(stopping(seal, sealed)), v1alpha1.ConditionCommitted, metav1.ConditionTrue)
+		m := with(gone(stopping(seal, sealed)), v1alpha1.ConditionCommitted, metav1.ConditionTrue)
+		return with(m, v1alpha1.ConditionSealed, metav1.ConditionTrue)
 	}
+	claimed := func(m *v1alpha1.PodMigration) *v1alpha1.PodMigration {
+		m.Status.CheckpointClaim = "train-claim"
+		return m
+	}
+	third := gone(stopping(seal, sealed))
+	third.Status.Replacement.NodeName = "c"
 	tests := []struct {
 		name string
 		m    *v1alpha1.PodMigration
@@ -80,13 +87,16 @@ func TestDestinationTask(t *testing.T) {
 		{"failed to seal", reported(moving(seal, sealed), failed), kept, TaskNone},
 
 		{"the replacement takes what waits", onPlaceholder(gone(stopping(seal, sealed)), stored), Destination{Waits: true, Keeps: true}, TaskAdopt},
-		{"the replacement is on another node", onPlaceholder(gone(stopping(seal, sealed)), stored), Destination{}, TaskRestore},
-		{"the agent was restarted while it restored", reported(gone(stopping(seal, sealed)), restoring), kept, TaskRestore},
+		{"the replacement is on another node", claimed(onPlaceholder(third, stored)), Destination{Node: "c"}, TaskRestore},
+		{"the replacement is on another node, and there is no claim", onPlaceholder(gone(stopping(seal, sealed)), stored), Destination{}, TaskMiss},
+		{"the replacement is on another node than what waits", third, Destination{Waits: true, Keeps: true}, TaskNone},
+		{"on another node, and released", ended(reported(with(third.DeepCopy(), v1alpha1.ConditionReleased, metav1.ConditionTrue), v1alpha1.DestinationReleased), v1alpha1.PhaseSucceeded), Destination{Waits: true, Keeps: true}, TaskDiscard},
+		{"the agent was restarted while it restored", claimed(reported(gone(stopping(seal, sealed)), restoring)), kept, TaskRestore},
 		{"it has what was sealed", reported(gone(stopping(seal, sealed)), restored), Destination{Waits: true, Keeps: true}, TaskNone},
 		{"it could not be restored", reported(gone(stopping(seal, sealed)), failed), kept, TaskNone},
 		{"the original has gone, and nothing is sealed", gone(stopping(seal, copied)), Destination{}, TaskNone},
 		{"the original has gone while it was copied", gone(stopping(copyStep, copied)), Destination{}, TaskNone},
-		{"a pod is recovered", recovering(moving(seal, sealed)), Destination{}, TaskRestore},
+		{"a pod is recovered", claimed(recovering(moving(seal, sealed))), Destination{}, TaskRestore},
 		{"a pod is recovered where the state waits", recovering(moving(seal, sealed)), Destination{Waits: true}, TaskAdopt},
 
 		{"containers wait for their processes", processes(reported(moving(seal, copied), warm)), wrote, TaskPrepare},
@@ -111,11 +121,14 @@ func TestDestinationTask(t *testing.T) {
 		{"failed before the original has gone", ended(stopping(seal, sealed), v1alpha1.PhaseFailed), kept, TaskDiscard},
 		{"failed after the original has gone", ended(committed(), v1alpha1.PhaseFailed), kept, TaskClose},
 		{"the claim has the only copy", with(ended(gone(stopping(seal, sealed)), v1alpha1.PhaseFailed), v1alpha1.ConditionCheckpointKept, metav1.ConditionTrue), kept, TaskClose},
-		{"failed after the release", ended(reported(with(moving(release, sealed), v1alpha1.ConditionCommitted, metav1.ConditionTrue), v1alpha1.DestinationReleased), v1alpha1.PhaseFailed), kept, TaskDiscard},
+		{"failed after the release", ended(reported(with(committed(), v1alpha1.ConditionReleased, metav1.ConditionTrue), v1alpha1.DestinationReleased), v1alpha1.PhaseFailed), kept, TaskDiscard},
 		{"succeeded", ended(reported(moving(release, sealed), v1alpha1.DestinationReleased), v1alpha1.PhaseSucceeded), kept, TaskDiscard},
 		{"succeeded, and all is removed", ended(reported(moving(release, sealed), v1alpha1.DestinationReleased), v1alpha1.PhaseSucceeded), Destination{}, TaskNone},
 	}
 	for _, test := range tests {
+		if test.d.Node == "" {
+			test.d.Node = "b"
+		}
 		if got := DestinationTask(test.m, test.d); got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
 		}
@@ -130,7 +143,7 @@ func TestNothingIsWrittenOrReleasedTooLate(t *testing.T) {
 			for _, phase := range []v1alpha1.DestinationPhase{"", v1alpha1.DestinationReceiving, v1alpha1.DestinationWarm, v1alpha1.DestinationStored, v1alpha1.DestinationRestoring, v1alpha1.DestinationRestored, v1alpha1.DestinationReleased, v1alpha1.DestinationFailed} {
 				for _, end := range []v1alpha1.Phase{v1alpha1.PhaseHandingOver, v1alpha1.PhaseFailed, v1alpha1.PhaseSucceeded} {
 					for bits := range 1 << 6 {
-						d := Destination{IsOpen: bits&1 == 1, Waits: bits&2 != 0, IsTaken: bits&4 != 0, Keeps: bits&8 != 0}
+						d := Destination{Node: "b", IsOpen: bits&1 == 1, Waits: bits&2 != 0, IsTaken: bits&4 != 0, Keeps: bits&8 != 0}
 						if bits&16 != 0 {
 							d.Pass, d.Sealed = 3, fixture.SealedDigest
 						}

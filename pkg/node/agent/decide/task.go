@@ -55,6 +55,8 @@ const (
 	// claim.
 	TaskAdopt   Task = "adopt"
 	TaskRestore Task = "restore"
+	// TaskMiss reports that the state of the replacement is on another node.
+	TaskMiss Task = "miss"
 	// TaskPrepare lets the containers of a replacement come to where they wait for their
 	// processes, TaskRestoreProcesses restores these; TaskCancel makes the containers fail
 	// for which no processes will come.
@@ -134,16 +136,8 @@ func isUndone(m *v1alpha1.PodMigration) bool {
 }
 
 // KeepsState reports whether what was sealed may be the only copy of the state although
-// the migration has failed: its original has gone, and no replacement was released.
-func KeepsState(m *v1alpha1.PodMigration) bool {
-	c := m.Status.Checkpoint
-	if m.KeepsOnlyCopy() {
-		return true
-	}
-	isCommitted := meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted)
-	wasReleased := c != nil && c.Destination != nil && c.Destination.Phase == v1alpha1.DestinationReleased
-	return m.Status.Phase == v1alpha1.PhaseFailed && isCommitted && !isRolledBack(m) && !wasReleased
-}
+// the migration has failed.
+func KeepsState(m *v1alpha1.PodMigration) bool { return m.KeepsOnlyCopy() || m.StateWaits() }
 
 // CurrentSource returns the report of the source on this attempt; nil when there is none.
 func CurrentSource(c *v1alpha1.CheckpointStatus) *v1alpha1.SourceReport {
