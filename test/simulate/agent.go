@@ -3,8 +3,6 @@ package simulate
 import (
 	"context"
 	"errors"
-	"net"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -354,11 +352,12 @@ func (a *agent) connect(m *v1alpha1.PodMigration) (*connection, error) {
 	if err := a.client.Get(context.Background(), types.NamespacedName{Name: report.Node}, node); client.IgnoreNotFound(err) != nil {
 		return nil, err
 	}
-	host, _, _ := net.SplitHostPort(report.Address)
-	if pod == nil || pod.Spec.NodeName != report.Node || !slices.ContainsFunc(node.Status.Addresses, func(n corev1.NodeAddress) bool { return n.Address == host }) {
+	address, fingerprint, err := decide.ConnectTo(m, pod, node)
+	if err != nil {
+		a.w.say(a.name, "does not connect: %v", err)
 		return nil, errNoProcess
 	}
-	return a.dial(report.Address, report.Fingerprint, hello{fingerprint: a.fingerprint, migration: m.UID, attempt: m.Status.Checkpoint.Attempt})
+	return a.dial(address, fingerprint, decide.Sender{Fingerprint: a.fingerprint, Migration: m.UID, Attempt: m.Status.Checkpoint.Attempt})
 }
 
 func (a *agent) copyWhileRunning(m *v1alpha1.PodMigration) error {

@@ -48,6 +48,8 @@ func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
 		return a.confirm(m, i)
 	case decide.TaskAdopt:
 		return a.adopt(m, i)
+	case decide.TaskMiss:
+		return a.failDestination(m, i, "what was sealed waits on node "+m.HeldNode())
 	case decide.TaskRestore:
 		return a.restore(m, i)
 	case decide.TaskRestoreProcesses:
@@ -62,7 +64,7 @@ func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
 
 // destinationFacts are what the agent knows beside the status.
 func (a *agent) destinationFacts(m *v1alpha1.PodMigration) decide.Destination {
-	facts := decide.Destination{Keeps: a.keeps(m)}
+	facts := decide.Destination{Node: a.m.node, Keeps: a.keeps(m)}
 	if m.Status.Checkpoint == nil {
 		return facts
 	}
@@ -262,9 +264,6 @@ func (a *agent) adopt(m *v1alpha1.PodMigration, i *instance) error {
 // restore reads what was sealed from the claim.
 func (a *agent) restore(m *v1alpha1.PodMigration, i *instance) error {
 	digest := m.Status.Checkpoint.Source.ManifestDigest
-	if m.Status.CheckpointClaim == "" {
-		return a.failDestination(m, i, "the state waits on node "+m.Status.Placeholder.NodeName)
-	}
 	claim, err := a.claimToWrite(m, i)
 	if err != nil {
 		return err

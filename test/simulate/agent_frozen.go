@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
@@ -19,6 +20,10 @@ func (a *agent) seal(m *v1alpha1.PodMigration) error {
 	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
 	if err := a.lastPass(m, sealed); err != nil {
 		a.unfreeze(m.UID, m.Status.Original.UID)
+		if f, is := errors.AsType[*notPossible](err); is && f.reason == reasonRefused {
+			// The other side has sealed in this attempt, and takes nothing more.
+			return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceThawed })
+		}
 		return a.failed(m, err)
 	}
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
@@ -222,7 +227,7 @@ func (a *agent) collect() {
 		return
 	}
 	for _, r := range slices.Clone(a.m.received) {
-		if a.w.byUID[r.migration] == nil {
+		if decide.MayRemove(a.w.checks.migrationOf(r.migration)) {
 			a.close(r.migration)
 			if a.w.plant == nil || !a.w.plant.KeepWaiting {
 				a.m.forget(r.migration)

@@ -9,21 +9,22 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 )
 
 // Promises about what is on its way: who may send it, where it may be written, what a
 // replacement may be released with, and when it may go.
 
 // connects is called when the agent of a destination has admitted a connection.
-func (c *checker) connects(b *agent, h hello) {
-	m := c.migrationOf(h.migration)
+func (c *checker) connects(b *agent, h decide.Sender) {
+	m := c.migrationOf(h.Migration)
 	if m == nil || m.Status.Checkpoint == nil || m.Status.Checkpoint.Source == nil {
-		c.violated(OnlyOurs, "%s admits a connection of migration %s, which has no source", b.name, h.migration)
+		c.violated(OnlyOurs, "%s admits a connection of migration %s, which has no source", b.name, h.Migration)
 		return
 	}
 	s := m.Status.Checkpoint.Source
-	if s.Fingerprint != h.fingerprint || s.Attempt != h.attempt || m.Status.Checkpoint.Attempt != h.attempt {
-		c.violated(OnlyOurs, "%s admits %.12s… in attempt %d, and the source of PodMigration %s is %.12s… in attempt %d", b.name, h.fingerprint, h.attempt, m.Name, s.Fingerprint, m.Status.Checkpoint.Attempt)
+	if s.Fingerprint != h.Fingerprint || s.Attempt != h.Attempt || m.Status.Checkpoint.Attempt != h.Attempt {
+		c.violated(OnlyOurs, "%s admits %.12s… in attempt %d, and the source of PodMigration %s is %.12s… in attempt %d", b.name, h.Fingerprint, h.Attempt, m.Name, s.Fingerprint, m.Status.Checkpoint.Attempt)
 	}
 }
 

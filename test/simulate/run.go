@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,8 +28,8 @@ type Plant struct {
 	// KeepWaiting never removes what waits on a node, KeepCopies what is on a claim;
 	// KeepReceiving does not end the reception at the release.
 	KeepWaiting, KeepCopies, KeepReceiving bool
-	// AdmitStrangers admits every fingerprint, AdmitAttempts every attempt.
-	AdmitStrangers, AdmitAttempts bool
+	// Admits decides which connections the agent of a destination takes.
+	Admits func(m *v1alpha1.PodMigration, node string, s decide.Sender, pod *corev1.Pod) error
 	// SealEarly reports a seal that the other side has not confirmed, and has the other side
 	// report what the source does. SkipCopy does not write the last pass to the claim, and
 	// restores whatever is there.

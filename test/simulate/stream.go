@@ -12,6 +12,9 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 )
 
+// reasonRefused is that of a pass that changes what was sealed.
+const reasonRefused = "Refused"
+
 // transferPort is where agents listen.
 const transferPort = "10271"
 
@@ -42,19 +45,12 @@ type connection struct {
 	attempt   int32
 }
 
-// hello is what a sender says of itself, and who it is by its certificate.
-type hello struct {
-	fingerprint string
-	migration   types.UID
-	attempt     int32
-}
-
 // addressOf is where the agent of a node listens.
 func (m *machine) addressOf() string { return m.ip + ":" + transferPort }
 
 // dial connects to the agent at an address, which must have the certificate of a
 // fingerprint.
-func (a *agent) dial(address, peer string, h hello) (*connection, error) {
+func (a *agent) dial(address, peer string, h decide.Sender) (*connection, error) {
 	w := a.w
 	w.running.sleep(w.latency())
 	for _, m := range w.machines {
@@ -72,8 +68,8 @@ func (a *agent) dial(address, peer string, h hello) (*connection, error) {
 			return nil, errRefused
 		}
 		w.checks.connects(b, h)
-		c := &connection{from: a, to: b, own: h.fingerprint, peer: peer, migration: h.migration, attempt: h.attempt}
-		b.receivers[h.migration].served = c
+		c := &connection{from: a, to: b, own: h.Fingerprint, peer: peer, migration: h.Migration, attempt: h.Attempt}
+		b.receivers[h.Migration].served = c
 		return c, nil
 	}
 	return nil, errDisconnected
@@ -178,7 +174,7 @@ func (r *receiver) take(c *connection, sent content, l *lineage, last bool) (con
 	digest := digestOf(l, sent)
 	switch {
 	case r.at.isSealed() && r.at.digest != digest:
-		return content{}, &notPossible{"Refused"}
+		return content{}, &notPossible{reasonRefused}
 	case r.at.isSealed():
 		return r.at.content, nil
 	case last:
@@ -210,24 +206,18 @@ func (w *world) newFingerprint() string {
 	return fmt.Sprintf("sha256:%064x", w.certificates)
 }
 
-// admit is what the agent of a destination wants of a connection: the source of a migration
-// whose volumes it has open, as the API server has it now.
-func (a *agent) admit(h hello) error {
-	m, r, p := a.w.checks.migrationOf(h.migration), a.receivers[h.migration], a.w.plant
-	if m == nil || r == nil || m.Status.Checkpoint == nil || m.DestinationPod() == nil {
+// admit is what the agent of a destination asks of a connection: whether it is that of the
+// source of a migration whose volumes it has open, as the API server has it now.
+func (a *agent) admit(h decide.Sender) error {
+	m, r := a.w.checks.migrationOf(h.Migration), a.receivers[h.Migration]
+	if m == nil || r == nil {
 		return errors.New("nothing is open for that migration")
 	}
-	s, pod := m.Status.Checkpoint.Source, m.DestinationPod()
-	live, _ := a.w.byUID[pod.UID].(*corev1.Pod)
-	switch {
-	case live == nil || live.Spec.NodeName != a.m.node || r.holder != pod.UID:
-		return errors.New("the pod of that migration is not on this node")
-	case s == nil || s.Node != m.Status.Original.NodeName || s.Fingerprint != h.fingerprint && (p == nil || !p.AdmitStrangers):
-		return errors.New("the fingerprint is not that of the source")
-	case (h.attempt != m.Status.Checkpoint.Attempt || h.attempt != s.Attempt || h.attempt != r.at.attempt) && (p == nil || !p.AdmitAttempts):
-		return errors.New("that is of another attempt")
+	pod, _ := a.w.byUID[r.holder].(*corev1.Pod)
+	if p := a.w.plant; p != nil && p.Admits != nil {
+		return p.Admits(m, a.m.node, h, pod)
 	}
-	return nil
+	return decide.Admits(m, a.m.node, h, pod)
 }
 
 // strangerDials has someone else connect to the agents of destinations: with a certificate
@@ -240,9 +230,9 @@ func (w *world) strangerDials(d Disturbance) {
 			if m.agent.receivers[r.migration] == nil || c == nil || c.Status.Checkpoint == nil || c.Status.Checkpoint.Source == nil {
 				continue
 			}
-			h := hello{fingerprint: w.newFingerprint(), migration: r.migration, attempt: c.Status.Checkpoint.Attempt}
+			h := decide.Sender{Fingerprint: w.newFingerprint(), Migration: r.migration, Attempt: c.Status.Checkpoint.Attempt}
 			if d.Target%2 == 0 {
-				h.fingerprint, h.attempt = c.Status.Checkpoint.Source.Fingerprint, h.attempt-1
+				h.Fingerprint, h.Attempt = c.Status.Checkpoint.Source.Fingerprint, h.Attempt-1
 			}
 			if m.agent.down || m.isDown() || m.agent.admit(h) != nil {
 				continue
