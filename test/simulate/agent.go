@@ -142,7 +142,7 @@ func (a *agent) work(key types.NamespacedName) {
 	a.running[key] = a.w.spawn(a.name, 0, &a.w.agentCalls, func(*process) { wait, err = a.reconcile(key) }, func() {
 		delete(a.running, key)
 		switch {
-		case apierrors.IsConflict(err):
+		case isConflict(err):
 			wait = time.Millisecond
 		case errors.Is(err, errNotWanted), errors.Is(err, errNoProcess):
 			wait = lookAgain
@@ -161,19 +161,26 @@ func (a *agent) work(key types.NamespacedName) {
 	})
 }
 
+func isConflict(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && status.Status().Reason == metav1.StatusReasonConflict
+}
+
 func (a *agent) reconcile(key types.NamespacedName) (time.Duration, error) {
 	m := &v1alpha1.PodMigration{}
 	if err := a.client.Get(context.Background(), key, m); err != nil {
 		return 0, client.IgnoreNotFound(err)
 	}
 	original, pod := m.Status.Original, m.DestinationPod()
-	switch {
-	case original != nil && original.NodeName == a.m.node:
-		return a.serveSource(m)
-	case pod != nil && pod.NodeName == a.m.node, a.keeps(m):
-		return 0, a.serveDestination(m)
+	var wait time.Duration
+	var err error
+	if original != nil && original.NodeName == a.m.node {
+		wait, err = a.serveSource(m.DeepCopy())
 	}
-	return 0, nil
+	if m.Status.Checkpoint != nil && (pod != nil && pod.NodeName == a.m.node || a.keeps(m.UID)) {
+		err = errors.Join(err, a.serveDestination(m))
+	}
+	return wait, err
 }
 
 func (a *agent) record(migration types.UID) *frozenRecord {
@@ -357,6 +364,7 @@ func (a *agent) connect(m *v1alpha1.PodMigration) (*connection, error) {
 		a.w.say(a.name, "does not connect: %v", err)
 		return nil, errNoProcess
 	}
+	a.m.sent[m.UID] = true
 	return a.dial(address, fingerprint, decide.Sender{Fingerprint: a.fingerprint, Migration: m.UID, Attempt: m.Status.Checkpoint.Attempt})
 }
 

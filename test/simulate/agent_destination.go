@@ -2,7 +2,6 @@ package simulate
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -64,59 +63,67 @@ func (a *agent) serveDestination(m *v1alpha1.PodMigration) error {
 
 // destinationFacts are what the agent knows beside the status.
 func (a *agent) destinationFacts(m *v1alpha1.PodMigration) decide.Destination {
-	facts := decide.Destination{Node: a.m.node, Keeps: a.keeps(m)}
-	if m.Status.Checkpoint == nil {
+	facts := decide.Destination{Node: a.m.node, Keeps: a.keeps(m.UID)}
+	c, pod := m.Status.Checkpoint, m.DestinationPod()
+	if c == nil || pod == nil {
 		return facts
 	}
-	r, at, report := a.receivers[m.UID], a.m.receivedOf(m.UID), decide.CurrentDestination(m)
-	if pod := m.DestinationPod(); pod != nil {
-		i := a.m.instance(pod.UID)
-		facts.IsTaken = i != nil && i.images != nil && i.images.taken
-		facts.IsOpen = r != nil && r.holder == pod.UID && r.at.attempt == m.Status.Checkpoint.Attempt &&
-			report != nil && report.Address == a.m.addressOf() && report.Fingerprint == a.fingerprint
+	if i := a.m.instance(pod.UID); i != nil {
+		facts.IsTaken = i.images != nil && i.images.taken
 	}
-	if r != nil {
+	if r := a.receivers[m.UID]; r != nil && r.holder == pod.UID && r.at.attempt == c.Attempt {
+		report := decide.CurrentDestination(m)
+		facts.IsOpen = report != nil && report.Address == a.m.addressOf() && report.Fingerprint == a.fingerprint
 		facts.Pass = r.passes
+		if r.at.isSealed() {
+			facts.Sealed = r.at.digest
+		}
 	}
-	if at != nil && at.attempt == m.Status.Checkpoint.Attempt {
-		facts.Sealed, facts.Waits = at.digest, at.isWaiting() && at.isSealed()
+	if at := a.m.receivedOf(m.UID); at != nil && at.isSealed() && at.attempt == c.Attempt && c.Source != nil {
+		facts.Waits = at.digest == c.Source.ManifestDigest && (at.isWaiting() || at.waited && at.pod == pod.UID)
 	}
 	return facts
 }
 
-// keeps reports whether the node keeps something of a migration.
-func (a *agent) keeps(m *v1alpha1.PodMigration) bool {
-	return a.m.receivedOf(m.UID) != nil || a.receivers[m.UID] != nil || len(a.copies(m)) > 0
-}
-
-// copies are the claims that are mounted here and have a copy of a migration.
-func (a *agent) copies(m *v1alpha1.PodMigration) (found []types.UID) {
-	for _, i := range a.m.instances {
-		for _, claim := range i.mounted {
-			if i.hasClaim(claim) && a.w.work.copyOf(claim, m.CheckpointUID()) != nil && !slices.Contains(found, claim) {
-				found = append(found, claim)
-			}
-		}
-	}
-	return found
+// keeps reports whether the node keeps something of a migration, as its destination or as its
+// source.
+func (a *agent) keeps(migration types.UID) bool {
+	return a.m.receivedOf(migration) != nil || a.m.sent[migration]
 }
 
 // close ends the reception: nothing is written any more.
 func (a *agent) close(migration types.UID) { delete(a.receivers, migration) }
 
-// discard removes what the node keeps of a migration.
+// discard removes what the node keeps of a migration. What says that there is something goes
+// last.
 func (a *agent) discard(m *v1alpha1.PodMigration) {
 	a.close(m.UID)
-	if a.w.plant == nil || !a.w.plant.KeepWaiting {
-		a.m.forget(m.UID)
+	if m.Status.Phase == v1alpha1.PhaseSucceeded && decide.MayRemove(m) && (a.w.plant == nil || !a.w.plant.KeepCopies) {
+		a.removeCopy(m)
 	}
-	if a.w.plant != nil && a.w.plant.KeepCopies {
+	a.removeState(m.UID)
+}
+
+// removeState removes what says what the node has of a migration, and what waits.
+func (a *agent) removeState(migration types.UID) {
+	delete(a.m.sent, migration)
+	if a.w.plant == nil || !a.w.plant.KeepWaiting {
+		a.m.forget(migration)
+	}
+}
+
+// removeCopy removes the sealed copy of a migration by the pod that mounts its claim here.
+func (a *agent) removeCopy(m *v1alpha1.PodMigration) {
+	i := a.m.instance(m.DestinationPod().UID)
+	if i == nil {
 		return
 	}
-	for _, claim := range a.copies(m) {
-		a.w.say(a.name, "removes the sealed copy of %s from its claim", m.Name)
-		a.w.checks.copyGoes(claim, m)
-		a.w.work.removeCopy(claim, m.CheckpointUID())
+	for _, claim := range i.mounted {
+		if i.hasClaim(claim) && a.w.work.copyOf(claim, m.CheckpointUID()) != nil {
+			a.w.say(a.name, "removes the sealed copy of %s from its claim", m.Name)
+			a.w.checks.copyGoes(claim, m)
+			a.w.work.removeCopy(claim, m.CheckpointUID())
+		}
 	}
 }
 
@@ -127,28 +134,36 @@ func (a *agent) cancel(m *v1alpha1.PodMigration) {
 			i.images.failed = true
 		}
 	}
-	if decide.KeepsState(m) {
-		a.close(m.UID)
-		return
-	}
 	a.discard(m)
+}
+
+// heldBack wants that the gate of a replacement holds its containers back: they would write
+// to its volumes.
+func heldBack(i *instance) error {
+	switch {
+	case i.gateOpen:
+		return &notPossible{"Failed"}
+	case i.stage != gated:
+		return errNoProcess
+	}
+	return nil
 }
 
 // receive opens the volumes of the replacement, or a place where they wait, and says where
 // the agent of the source is to connect.
 func (a *agent) receive(m *v1alpha1.PodMigration, p *corev1.Pod, i *instance) error {
-	claim, err := a.claimToWrite(m, i)
-	if err != nil {
-		return err
-	}
-	pod := types.UID("")
-	if p.Labels[v1alpha1.RoleLabel] == "" {
-		if i.stage != gated || i.gateOpen {
-			return errNoProcess
-		}
-		pod = p.UID
-	}
 	if r := a.receivers[m.UID]; r == nil || r.holder != p.UID || r.at.attempt != m.Status.Checkpoint.Attempt {
+		pod := types.UID("")
+		if p.Labels[v1alpha1.RoleLabel] == "" {
+			if err := heldBack(i); err != nil {
+				return a.destinationFailed(m, i, err)
+			}
+			pod = p.UID
+		}
+		claim, err := a.claimToWrite(m, i)
+		if err != nil {
+			return err
+		}
 		// What there is is read.
 		if err := a.while(m, a.w.between(10*time.Millisecond, time.Second)); err != nil {
 			return err
@@ -159,7 +174,12 @@ func (a *agent) receive(m *v1alpha1.PodMigration, p *corev1.Pod, i *instance) er
 		// From here on its containers are restored, or not started at all.
 		i.images = &images{}
 	}
-	return a.reportDestination(m, i, v1alpha1.DestinationReceiving)
+	phase := v1alpha1.DestinationReceiving
+	if earlier := decide.CurrentDestination(m); earlier != nil && earlier.Phase == v1alpha1.DestinationWarm {
+		// By an agent that was started again: what it had is there.
+		phase = earlier.Phase
+	}
+	return a.reportDestination(m, i, phase)
 }
 
 // claimToWrite is the claim that a sealed copy is made on, once it is mounted here.
@@ -225,14 +245,19 @@ func (a *agent) confirmProcesses(m *v1alpha1.PodMigration, i *instance) error {
 	if !i.images.taken {
 		i.images.work = at.process
 	}
-	err := a.restoreProcesses(m, i)
-	if f, is := errors.AsType[*notPossible](err); is {
+	if err := a.restoreProcesses(m, i); err != nil {
+		return a.destinationFailed(m, i, err)
+	}
+	r := a.receivers[m.UID]
+	return a.reportSealed(m, i, v1alpha1.DestinationRestored, at.digest, r != nil && r.claim != "")
+}
+
+// destinationFailed reports a failure that will not pass by itself, and returns any other.
+func (a *agent) destinationFailed(m *v1alpha1.PodMigration, i *instance, failure error) error {
+	if f, is := errors.AsType[*notPossible](failure); is {
 		return a.failDestination(m, i, f.reason)
 	}
-	if err != nil {
-		return err
-	}
-	return a.reportSealed(m, i, v1alpha1.DestinationRestored, at.digest, false)
+	return failure
 }
 
 func (a *agent) failDestination(m *v1alpha1.PodMigration, i *instance, reason string) error {
@@ -248,14 +273,14 @@ func (a *agent) adopt(m *v1alpha1.PodMigration, i *instance) error {
 	if err := a.while(m, a.w.between(10*time.Millisecond, a.w.scenario.copying/2)); err != nil {
 		return err
 	}
+	if err := heldBack(i); err != nil {
+		return a.destinationFailed(m, i, err)
+	}
 	at := a.m.receivedOf(m.UID)
-	if i.stage != gated || i.gateOpen || at == nil {
+	if at == nil {
 		return errNoProcess
 	}
-	if at.digest != m.Status.Checkpoint.Source.ManifestDigest {
-		return a.failDestination(m, i, "Corrupt")
-	}
-	at.pod = i.pod
+	at.pod, at.waited = i.pod, true
 	at.write(at.content, nil)
 	a.w.say(a.name, "moves what waits into %s, at work %d", i.name, at.work)
 	return a.reportSealed(m, i, v1alpha1.DestinationRestored, at.digest, false)
@@ -264,12 +289,12 @@ func (a *agent) adopt(m *v1alpha1.PodMigration, i *instance) error {
 // restore reads what was sealed from the claim.
 func (a *agent) restore(m *v1alpha1.PodMigration, i *instance) error {
 	digest := m.Status.Checkpoint.Source.ManifestDigest
+	if err := heldBack(i); err != nil {
+		return a.destinationFailed(m, i, err)
+	}
 	claim, err := a.claimToWrite(m, i)
 	if err != nil {
 		return err
-	}
-	if i.stage != gated || i.gateOpen {
-		return errNoProcess
 	}
 	if err := a.reportDestination(m, i, v1alpha1.DestinationRestoring); err != nil {
 		return err

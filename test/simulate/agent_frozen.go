@@ -3,6 +3,7 @@ package simulate
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -226,13 +227,11 @@ func (a *agent) collect() {
 	if a.down || a.m.isDown() {
 		return
 	}
+	for _, migration := range slices.Sorted(maps.Keys(a.m.sent)) {
+		a.collectReceived(migration)
+	}
 	for _, r := range slices.Clone(a.m.received) {
-		if decide.MayRemove(a.w.checks.migrationOf(r.migration)) {
-			a.close(r.migration)
-			if a.w.plant == nil || !a.w.plant.KeepWaiting {
-				a.m.forget(r.migration)
-			}
-		}
+		a.collectReceived(r.migration)
 	}
 	for _, r := range slices.Clone(a.records) {
 		if m := lookup[*v1alpha1.PodMigration](a.w.store, migrations, r.key.Namespace, r.key.Name); m == nil || m.UID != r.migration {
@@ -242,6 +241,19 @@ func (a *agent) collect() {
 			}
 			a.unfreeze(r.migration, r.pod)
 		}
+	}
+}
+
+// collectReceived removes what the node keeps of a migration that is gone, or over.
+func (a *agent) collectReceived(migration types.UID) {
+	m := a.w.checks.migrationOf(migration)
+	switch {
+	case !decide.MayRemove(m):
+	case m == nil:
+		a.close(migration)
+		a.removeState(migration)
+	default:
+		a.discard(m)
 	}
 }
 

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -58,11 +59,11 @@ func (c *checker) releases(m *v1alpha1.PodMigration, i *instance) {
 }
 
 // counts reports whether what waits on a node is the state of a lineage that a migration
-// goes by.
+// goes by: only one that is committed does.
 func (c *checker) counts(r *received, l *lineage) bool {
 	m := c.migrationOf(r.migration)
 	return r.isWaiting() && r.isSealed() && !r.m.dead && r.work >= l.acknowledged && m != nil && c.w.work.ofMigration[r.migration] == l &&
-		meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed)
+		meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted)
 }
 
 // waitingGone is called when what waited on a node is removed.
@@ -112,6 +113,11 @@ func (c *checker) finalCarried() {
 	for _, m := range c.w.machines {
 		for _, r := range m.received {
 			c.finalReceived(m, r)
+		}
+		for _, migration := range slices.Sorted(maps.Keys(m.sent)) {
+			if found := c.migrationOf(migration); decide.MayRemove(found) && !m.isDown() && !m.agent.down {
+				c.violated(ItEnds, "node %s keeps what it knows of what it sent of migration %s, which has ended", m.node, migration)
+			}
 		}
 	}
 	for _, on := range c.w.work.copies {

@@ -86,16 +86,16 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 			d.Lasts *= 6
 		}
 		switch draw := r.IntN(100); {
-		case draw < 40:
+		case draw < 38:
 			d.Kind = pick(r, callKinds...)
 			d.drawCall(r)
 			if strings.HasPrefix(d.Kind, "Stall") && chance(r, 50) {
 				d.Then = pick(r, "Cancel", "Cancel", "DeleteMigration", "DeleteReplacement", "DeleteOriginal", "DeleteClaim", "ScaleToZero")
 			}
-		case draw < 55:
-			d.Kind, d.Of, d.Call = pick(r, streamKinds...), "pass", r.IntN(12)+1
-			if chance(r, 50) {
-				d.Of, d.Call = "seal", pick(r, 1, 1, 1, 2)
+		case draw < 62:
+			d.Kind, d.Of, d.Call = pick(r, streamKinds...), pick(r, "pass", "seal", "seal", "evict", "delete"), 1
+			if d.Of != "seal" {
+				d.Call = r.IntN(5) + 1
 			}
 		default:
 			d.Kind = pick(r, worldKinds...)

@@ -24,7 +24,9 @@ type machine struct {
 	instances []*instance
 	// received is what its agent has on the disk of the node.
 	received []*received
-	agent    *agent
+	// sent are the migrations that its agent has sent something of, as the disk says.
+	sent  map[types.UID]bool
+	agent *agent
 	// downSince is when the kubelet was last heard of.
 	downSince moment
 	// waiting is set while a look at the node is due.

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -29,7 +30,7 @@ func (w *world) addNode(name string, milli int64, carriesProcesses bool) {
 	}
 	n.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milli, resource.DecimalSI)}
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: w.stamp()}}
-	m := &machine{w: w, node: name, actor: "kubelet " + name, ip: fmt.Sprintf("10.0.0.%d", len(w.machines)+1)}
+	m := &machine{w: w, node: name, actor: "kubelet " + name, ip: fmt.Sprintf("10.0.0.%d", len(w.machines)+1), sent: map[types.UID]bool{}}
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: m.ip}}
 	w.as("setup", func() { _ = w.create(n, false) })
 	m.agent = newAgent(m)

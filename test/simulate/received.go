@@ -37,8 +37,10 @@ func digestOf(l *lineage, c content) string {
 type received struct {
 	m         *machine
 	migration types.UID
-	// pod is the one whose volumes are written; "" while they wait.
-	pod types.UID
+	// pod is the one whose volumes are written; "" while they wait. waited: they were moved
+	// into the volumes of the pod, or are being moved.
+	pod    types.UID
+	waited bool
 	content
 }
 

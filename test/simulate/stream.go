@@ -181,7 +181,7 @@ func (r *receiver) take(c *connection, sent content, l *lineage, last bool) (con
 		sent.digest = digest
 	}
 	r.at.write(sent, r.copyOnClaim())
-	r.passes = sent.pass
+	r.passes++
 	return sent, nil
 }
 
