@@ -143,6 +143,7 @@ func (a *agent) freeze(m *v1alpha1.PodMigration, i *instance, sealed *v1alpha1.S
 	})
 	a.beginWatch()
 	i.change(func() { i.frozen = true })
+	i.frozenSince = a.w.now
 	a.w.say(a.name, "freezes %s at work %d", i.name, i.volume)
 	sealed.FrozenAt = a.microNow()
 	return limit, nil
@@ -151,6 +152,7 @@ func (a *agent) freeze(m *v1alpha1.PodMigration, i *instance, sealed *v1alpha1.S
 func (a *agent) unfreeze(migration, pod types.UID) {
 	if i := a.m.instance(pod); i != nil && i.frozen {
 		i.change(func() { i.frozen = false })
+		a.w.frozen = max(a.w.frozen, a.w.now-i.frozenSince)
 		a.w.say(a.name, "thaws %s", i.name)
 	}
 	a.removeRecord(migration)

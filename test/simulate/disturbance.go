@@ -71,7 +71,7 @@ var worldKinds = []string{
 // streamKinds happen within a pass of a stream, or right after what it brought was sealed.
 var streamKinds = []string{
 	"CutLinks", "CutLinks", "DestinationAgentDies", "DestinationAgentDies", "SourceAgentDies", "KillDestination", "KillDestination", "DestinationReboots",
-	"ClaimFull", "DiskFull", "VolumesHang", "VolumesHang", "DeletePlaceholder", "EvictPlaceholder", "PreemptPlaceholder", "DeleteReplacement", "DeleteClaim", "Cancel", "Stranger",
+	"ClaimFull", "DiskFull", "VolumesHang", "VolumesHang", "DeletePlaceholder", "EvictPlaceholder", "PreemptPlaceholder", "DeleteReplacement", "DeleteClaim", "Cancel", "Stranger", "CordonDestination",
 }
 
 // drawDisturbances draws up to five; every fourth run has none.

@@ -59,9 +59,11 @@ type instance struct {
 	// seen are the claims that the kubelet has taken note of, before it mounts them.
 	seen, mounted []types.UID
 	// runs: the main containers were started, and have not ended.
-	runs   bool
-	frozen bool
-	killed bool
+	runs bool
+	// frozenSince is when it was frozen last.
+	frozen      bool
+	frozenSince moment
+	killed      bool
 	// cleaned: its containers have ended, and what it had is unmounted.
 	cleaned  bool
 	restarts int32

@@ -72,9 +72,10 @@ type Result struct {
 	Violation    *Violation
 	Trace        []string
 	Statistic    Statistic
-	// stoppedFirst: a migration of it had to. leaderCalls is how many calls the controller
-	// made.
-	stoppedFirst bool
+	// migrations are those that are left. leaderCalls is how many calls the controller made.
+	migrations []*v1alpha1.PodMigration
+	// frozen is how long a pod was frozen that was thawed again, at most.
+	frozen time.Duration
 	// recoveries are how those of users ended.
 	recoveries  map[string]int
 	leaderCalls int
@@ -140,9 +141,8 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	if w.player != nil {
 		r.end = w.scriptEnd()
 	}
-	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
-		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
-	})
+	r.frozen = w.frozen
+	each(w.store, migrations, func(m *v1alpha1.PodMigration) { r.migrations = append(r.migrations, m) })
 	return r
 }
 

@@ -57,8 +57,8 @@ func TestMigrationsSucceedWhenNothingInterferes(t *testing.T) {
 				r.Print(t.Output())
 				t.Errorf("ended with %v", r.Statistic.Ends)
 			}
-			if r.stoppedFirst != test.stopsFirst {
-				t.Errorf("stopped first: %t", r.stoppedFirst)
+			if len(r.migrations) != 1 || (r.migrations[0].Status.Handover.Order == v1alpha1.OrderStopFirst) != test.stopsFirst {
+				t.Errorf("%d migrations, and the order is not as expected: stops first %t", len(r.migrations), test.stopsFirst)
 			}
 		})
 	}

@@ -43,6 +43,11 @@ func init() {
 				m.die(d.removal())
 			}
 		},
+		"CordonDestination": func(w *world, d Disturbance) {
+			if m := w.destination(d); m != nil {
+				w.cordon(m.node)
+			}
+		},
 		"DestinationReboots": func(w *world, d Disturbance) {
 			if m := w.destination(d); m != nil {
 				m.goDown(true, d.Lasts)

@@ -52,6 +52,8 @@ type world struct {
 	full, diskFull, linksCut moment
 	// certificates counts those of agents.
 	certificates int
+	// frozen is how long a pod was frozen that was thawed again, at most.
+	frozen time.Duration
 	// evicting is the pod that the Eviction API deletes now.
 	evicting types.UID
 	// budgetsDue is set while the disruption controller is late.
