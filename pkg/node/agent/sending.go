@@ -181,7 +181,7 @@ func (a *agent) connect(ctx context.Context, m *v1alpha1.PodMigration, s *sendin
 		return errNotWanted
 	}
 	address, fingerprint, err := a.receiverOf(ctx, now)
-	if err != nil && transfer.ReasonOf(err) == transfer.ReasonFailed {
+	if err != nil && !errors.Is(err, errNoProcess) && transfer.ReasonOf(err) == transfer.ReasonFailed {
 		// The API server did not answer.
 		err = &transfer.Error{Reason: transfer.ReasonDisconnected, Err: err}
 	}

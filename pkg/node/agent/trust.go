@@ -107,11 +107,12 @@ func digestOf(reported string) (string, error) {
 	return reported[len("sha256:"):], nil
 }
 
-// receiverOf returns the address and the fingerprint of the agent to connect to.
+// receiverOf returns the address and the fingerprint of the agent to connect to. The error
+// is errNoProcess where there is none any more.
 func (a *agent) receiverOf(ctx context.Context, m *v1alpha1.PodMigration) (address, fingerprint string, err error) {
 	report := decide.Receiver(m)
 	if report == nil {
-		return "", "", &transfer.Error{Reason: transfer.ReasonDisconnected, Err: decide.ErrNoReceiver}
+		return "", "", fmt.Errorf("%w: %w", decide.ErrNoReceiver, errNoProcess)
 	}
 	pod, err := a.pod(ctx, m.Namespace, m.DestinationPod())
 	if err != nil {
