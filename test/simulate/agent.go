@@ -23,14 +23,16 @@ type agent struct {
 	client client.Client
 	// records are the pods that it has frozen, on the disk of the node.
 	records []frozenRecord
-	// writers are the migrations whose copies it knows, with the restarts of the pod at the
-	// time, and readers those whose claims it has open. A crash loses them.
-	writers map[types.UID]int32
-	readers map[types.UID]bool
-	running map[types.NamespacedName]*process
-	due     map[types.NamespacedName]moment
-	again   map[types.NamespacedName]bool
-	down    bool
+	// fingerprint is that of its certificate. restarts are those of the pods that it has
+	// copied, by migration, and receivers what it receives into. All are those of a process: a
+	// crash loses them.
+	fingerprint string
+	restarts    map[types.UID]int32
+	receivers   map[types.UID]*receiver
+	running     map[types.NamespacedName]*process
+	due         map[types.NamespacedName]moment
+	again       map[types.NamespacedName]bool
+	down        bool
 	// watching is set while it looks at frozen pods.
 	watching bool
 }
@@ -77,7 +79,8 @@ func newAgent(m *machine) *agent {
 }
 
 func (a *agent) forget() {
-	a.writers, a.readers = map[types.UID]int32{}, map[types.UID]bool{}
+	a.fingerprint = a.w.newFingerprint()
+	a.restarts, a.receivers = map[types.UID]int32{}, map[types.UID]*receiver{}
 	a.running, a.due, a.again = map[types.NamespacedName]*process{}, map[types.NamespacedName]moment{}, map[types.NamespacedName]bool{}
 }
 
@@ -139,10 +142,12 @@ func (a *agent) work(key types.NamespacedName) {
 	a.running[key] = a.w.spawn(a.name, 0, &a.w.agentCalls, func(*process) { wait, err = a.reconcile(key) }, func() {
 		delete(a.running, key)
 		switch {
-		case apierrors.IsConflict(err):
+		case isConflict(err):
 			wait = time.Millisecond
 		case errors.Is(err, errNotWanted), errors.Is(err, errNoProcess):
 			wait = lookAgain
+		case errors.Is(err, errDisconnected), errors.Is(err, errRefused):
+			wait = a.w.between(lookAgain, time.Second)
 		case err != nil:
 			wait = time.Second
 		}
@@ -156,19 +161,26 @@ func (a *agent) work(key types.NamespacedName) {
 	})
 }
 
+func isConflict(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && status.Status().Reason == metav1.StatusReasonConflict
+}
+
 func (a *agent) reconcile(key types.NamespacedName) (time.Duration, error) {
 	m := &v1alpha1.PodMigration{}
 	if err := a.client.Get(context.Background(), key, m); err != nil {
 		return 0, client.IgnoreNotFound(err)
 	}
-	s := m.Status
-	switch {
-	case s.Original != nil && s.Original.NodeName == a.m.node:
-		return a.serveSource(m)
-	case s.Replacement != nil && s.Replacement.NodeName == a.m.node:
-		return 0, a.serveDestination(m)
+	original, pod := m.Status.Original, m.DestinationPod()
+	var wait time.Duration
+	var err error
+	if original != nil && original.NodeName == a.m.node {
+		wait, err = a.serveSource(m.DeepCopy())
 	}
-	return 0, nil
+	if m.Status.Checkpoint != nil && (pod != nil && pod.NodeName == a.m.node || a.keeps(m.UID)) {
+		err = errors.Join(err, a.serveDestination(m))
+	}
+	return wait, err
 }
 
 func (a *agent) record(migration types.UID) *frozenRecord {
@@ -182,6 +194,9 @@ func (a *agent) record(migration types.UID) *frozenRecord {
 
 func (a *agent) serveSource(m *v1alpha1.PodMigration) (time.Duration, error) {
 	original := decide.Original{}
+	if report := m.Status.Checkpoint; report != nil && decide.CurrentSource(report) != nil {
+		original.IsIntroduced = report.Source.Fingerprint == a.fingerprint
+	}
 	r := a.record(m.UID)
 	if r != nil {
 		r.released = r.released || decide.IsReleased(m)
@@ -202,13 +217,14 @@ func (a *agent) serveSource(m *v1alpha1.PodMigration) (time.Duration, error) {
 		return 0, a.measure(m)
 	case decide.TaskCopy:
 		return 0, a.copyWhileRunning(m)
+	case decide.TaskIntroduce:
+		return 0, a.report(m, func(c *v1alpha1.CheckpointStatus) { a.source(c) })
 	case decide.TaskSeal:
-		return 0, a.seal(m, r != nil)
-	case decide.TaskReportAndThaw:
-		if err := a.report(m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceThawed }); err != nil {
-			return 0, err
-		}
-		a.unfreeze(m.UID, pod)
+		return 0, a.seal(m)
+	case decide.TaskSealAgain:
+		return 0, a.reportAndThaw(m, v1alpha1.SourceSealing)
+	case decide.TaskReportAndThaw, decide.TaskVoidSeal:
+		return 0, a.reportAndThaw(m, v1alpha1.SourceThawed)
 	case decide.TaskThaw:
 		a.unfreeze(m.UID, pod)
 	case decide.TaskKill:
@@ -229,8 +245,17 @@ func (a *agent) source(c *v1alpha1.CheckpointStatus) *v1alpha1.SourceReport {
 	if c.Source == nil || c.Source.Attempt != c.Attempt {
 		c.Source = &v1alpha1.SourceReport{Attempt: c.Attempt}
 	}
-	c.Source.Node = a.m.node
+	c.Source.Node, c.Source.Fingerprint = a.m.node, a.fingerprint
 	return c.Source
+}
+
+// reportAndThaw says that a seal does not count any more, before the pod runs.
+func (a *agent) reportAndThaw(m *v1alpha1.PodMigration, as v1alpha1.SourcePhase) error {
+	if err := a.report(m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = as }); err != nil {
+		return err
+	}
+	a.unfreeze(m.UID, m.Status.Original.UID)
+	return nil
 }
 
 func (a *agent) measure(m *v1alpha1.PodMigration) error {
@@ -295,44 +320,78 @@ func (a *agent) while(m *v1alpha1.PodMigration, d time.Duration) error {
 	return nil
 }
 
-// original is the pod to copy, and what is on the claim of the migration, once the
-// carrier has the claim on this node.
-func (a *agent) original(m *v1alpha1.PodMigration) (*instance, *copied, error) {
-	c := m.Status.Checkpoint
-	if c.Carrier == nil || c.Carrier.UID == "" {
-		return nil, nil, errNoProcess
+// original is the pod to copy, as it runs here.
+func (a *agent) original(m *v1alpha1.PodMigration) (*instance, error) {
+	i := a.m.instance(m.Status.Original.UID)
+	if i == nil {
+		return nil, errNoProcess
 	}
-	carrier, i := a.m.instance(c.Carrier.UID), a.m.instance(m.Status.Original.UID)
-	if i != nil {
-		if err := a.moving(m, i); err != nil {
-			return nil, nil, err
-		}
+	if err := a.moving(m, i); err != nil {
+		return nil, err
 	}
-	if carrier == nil || carrier.stage != running || len(carrier.mounted) == 0 || i == nil || i.stage != running {
-		return nil, nil, errNoProcess
+	if i.stage != running {
+		return nil, errNoProcess
 	}
-	return i, a.w.work.copyFor(carrier.mounted[0], m.UID), nil
+	return i, nil
+}
+
+// read is what the volumes of the original hold now.
+func (a *agent) read(m *v1alpha1.PodMigration) (content, *lineage, error) {
+	i, err := a.original(m)
+	if err != nil {
+		return content{}, nil, err
+	}
+	i.settle()
+	return content{work: i.volume}, i.lineage, nil
+}
+
+// connect connects to the agent of the destination, if all is as its report says.
+func (a *agent) connect(m *v1alpha1.PodMigration) (*connection, error) {
+	report := decide.Receiver(m)
+	if report == nil {
+		return nil, errNoProcess
+	}
+	pod, err := a.pod(m.Namespace, m.DestinationPod())
+	if err != nil {
+		return nil, err
+	}
+	node := &corev1.Node{}
+	if err := a.client.Get(context.Background(), types.NamespacedName{Name: report.Node}, node); client.IgnoreNotFound(err) != nil {
+		return nil, err
+	}
+	address, fingerprint, err := decide.ConnectTo(m, pod, node)
+	if err != nil {
+		a.w.say(a.name, "does not connect: %v", err)
+		return nil, errNoProcess
+	}
+	a.m.sent[m.UID] = true
+	return a.dial(address, fingerprint, decide.Sender{Fingerprint: a.fingerprint, Migration: m.UID, Attempt: m.Status.Checkpoint.Attempt})
 }
 
 func (a *agent) copyWhileRunning(m *v1alpha1.PodMigration) error {
-	if err := a.while(m, a.w.between(50*time.Millisecond, a.w.scenario.copying)); err != nil {
+	if _, err := a.original(m); err != nil {
+		return a.failed(m, err)
+	}
+	c, err := a.connect(m)
+	if err != nil {
 		return err
 	}
-	i, on, err := a.original(m)
+	sent, err := c.pass(m, a.passing(m))
 	if err != nil {
 		return a.failed(m, err)
 	}
-	if a.w.now < a.w.full {
-		return a.fail(m, v1alpha1.ReportNoSpace)
+	if i := a.m.instance(m.Status.Original.UID); i != nil {
+		a.restarts[m.UID] = i.restarts
 	}
-	i.settle()
-	on.pass++
-	on.work, on.sealed, on.memory = i.volume, false, false
-	a.writers[m.UID] = i.restarts
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
 		s := a.source(c)
-		s.Phase, s.Pass, s.Bytes, s.Files = v1alpha1.SourceCopied, on.pass, 1<<20, 1
+		s.Phase, s.Pass, s.Bytes, s.Files = v1alpha1.SourceCopied, sent.pass, 1<<20, 1
 	})
+}
+
+// passing is a pass while the pod runs.
+func (a *agent) passing(m *v1alpha1.PodMigration) sending {
+	return sending{took: a.w.between(20*time.Millisecond, a.w.scenario.copying), until: forEver, read: func() (content, *lineage, error) { return a.read(m) }}
 }
 
 func (a *agent) fail(m *v1alpha1.PodMigration, reason string) error {

@@ -1,7 +1,9 @@
 package simulate
 
 import (
-	"fmt"
+	"context"
+	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -9,71 +11,105 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 	"github.com/ai-storage/orchestrator/pkg/pods/containers"
 )
 
-// seal freezes the pod and makes the last copy, within half of what a pod may be frozen.
+// seal freezes the pod and sends the last changes, within half of what a pod may be frozen.
 // A pod whose seal has failed runs before that is reported.
-func (a *agent) seal(m *v1alpha1.PodMigration, wasFrozen bool) error {
-	pod := m.Status.Original.UID
-	if wasFrozen {
-		a.unfreeze(m.UID, pod)
-	}
+func (a *agent) seal(m *v1alpha1.PodMigration) error {
 	sealed := &v1alpha1.SourceReport{Phase: v1alpha1.SourceSealed, Bytes: 1 << 20, Files: 1}
 	if err := a.lastPass(m, sealed); err != nil {
-		a.unfreeze(m.UID, pod)
+		a.unfreeze(m.UID, m.Status.Original.UID)
+		if f, is := errors.AsType[*notPossible](err); is && f.reason == reasonRefused {
+			// The other side has sealed in this attempt, and takes nothing more.
+			return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) { a.source(c).Phase = v1alpha1.SourceThawed })
+		}
 		return a.failed(m, err)
 	}
 	return a.reportLate(m, func(c *v1alpha1.CheckpointStatus) {
 		report := *sealed
-		report.Attempt, report.Node = c.Attempt, a.m.node
+		report.Attempt, report.Node, report.Fingerprint = c.Attempt, a.m.node, a.fingerprint
 		c.Source = &report
 	})
 }
 
+// lastPass sends what has changed while the pod runs, then what has changed since while it
+// is frozen, until the other side has sealed that.
 func (a *agent) lastPass(m *v1alpha1.PodMigration, sealed *v1alpha1.SourceReport) error {
-	if _, _, err := a.original(m); err != nil {
+	if _, err := a.original(m); err != nil {
 		return err
 	}
-	if err := a.while(m, a.w.between(20*time.Millisecond, a.w.scenario.copying)); err != nil {
+	c, err := a.connect(m)
+	if err != nil {
 		return err
 	}
-	before, _, err := a.original(m)
+	if _, err := c.pass(m, a.passing(m)); err != nil {
+		return err
+	}
+	i, err := a.original(m)
 	if err != nil {
 		return err
 	}
 	limit := m.Spec.Checkpoint.MaxFreeze()
-	if m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive {
-		if limit, err = a.freeze(m, before, sealed); err != nil {
+	isFrozen := m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive
+	if isFrozen {
+		if limit, err = a.freeze(m, i, sealed); err != nil {
 			return err
 		}
 	}
-	took := a.w.between(20*time.Millisecond, a.w.scenario.sealing)
-	if err := a.while(m, min(took, limit/2)); err != nil {
-		return err
+	last := sending{took: a.w.between(20*time.Millisecond, a.w.scenario.sealing), until: a.w.now + limit/2, last: true}
+	last.read = func() (content, *lineage, error) {
+		sent, l, err := a.read(m)
+		switch {
+		case err != nil:
+		case isFrozen && a.record(m.UID) == nil:
+			err = errNotWanted // thawed, since it took too long
+		case movesProcesses(m) && a.w.scenario.immovable == failsToDump:
+			err = &notPossible{v1alpha1.ReportProcessNotMovable}
+		}
+		sent.memory, sent.process = movesProcesses(m), sent.work
+		return sent, l, err
 	}
-	i, on, err := a.original(m)
+	sent, err := c.pass(m, last)
+	for errors.Is(err, errDisconnected) && a.w.now < last.until {
+		// How long the pod is frozen decides, not the connection.
+		if err = a.while(m, a.w.between(lookAgain, time.Second)); err != nil {
+			return err
+		}
+		if c, err = a.connectAgain(m); err == nil {
+			sent, err = c.pass(m, last)
+		}
+	}
 	switch {
+	case errors.Is(err, errDisconnected):
+		return &notPossible{v1alpha1.ReportFreezeTooLong}
 	case err != nil:
 		return err
-	case m.Status.Checkpoint.Mode != v1alpha1.CheckpointLive && a.record(m.UID) == nil:
-		return errNotWanted // thawed, since it took too long
-	case took > limit/2:
-		return &notPossible{v1alpha1.ReportFreezeTooLong}
-	case movesProcesses(m) && a.w.scenario.immovable == failsToDump:
-		return &notPossible{v1alpha1.ReportProcessNotMovable}
-	case a.w.now < a.w.full:
-		return &notPossible{v1alpha1.ReportNoSpace}
 	}
-	if r := a.record(m.UID); r != nil {
+	r := a.record(m.UID)
+	if isFrozen && r == nil {
+		return errNotWanted
+	}
+	if r != nil {
 		r.sealed = true
 	}
-	i.settle()
-	on.pass++
-	on.work, on.sealed, on.digest = i.volume, true, fmt.Sprintf("sha256:%d", on.pass)
-	on.memory, on.process = movesProcesses(m), i.volume
-	sealed.Pass, sealed.ManifestDigest, sealed.SealedAt = on.pass, on.digest, a.microNow()
+	sealed.Pass, sealed.ManifestDigest, sealed.SealedAt = sent.pass, sent.digest, a.microNow()
 	return nil
+}
+
+// connectAgain connects to the destination as it is reported now: its agent may have been
+// restarted.
+func (a *agent) connectAgain(m *v1alpha1.PodMigration) (*connection, error) {
+	now := &v1alpha1.PodMigration{}
+	if err := a.client.Get(context.Background(), keyOf(m), now); err != nil {
+		return nil, errDisconnected
+	}
+	c, err := a.connect(now)
+	if err != nil {
+		return nil, errDisconnected
+	}
+	return c, nil
 }
 
 // freeze freezes a pod, and returns how long it may stay so: by the request, and by its
@@ -94,7 +130,7 @@ func (a *agent) freeze(m *v1alpha1.PodMigration, i *instance, sealed *v1alpha1.S
 	if container != "" && bound < limit {
 		limit = bound
 	}
-	restarts, isKnown := a.writers[m.UID]
+	restarts, isKnown := a.restarts[m.UID]
 	switch {
 	case limit == 0:
 		return 0, &notPossible{v1alpha1.ReportFreezeTooLong}
@@ -107,6 +143,7 @@ func (a *agent) freeze(m *v1alpha1.PodMigration, i *instance, sealed *v1alpha1.S
 	})
 	a.beginWatch()
 	i.change(func() { i.frozen = true })
+	i.frozenSince = a.w.now
 	a.w.say(a.name, "freezes %s at work %d", i.name, i.volume)
 	sealed.FrozenAt = a.microNow()
 	return limit, nil
@@ -115,6 +152,7 @@ func (a *agent) freeze(m *v1alpha1.PodMigration, i *instance, sealed *v1alpha1.S
 func (a *agent) unfreeze(migration, pod types.UID) {
 	if i := a.m.instance(pod); i != nil && i.frozen {
 		i.change(func() { i.frozen = false })
+		a.w.frozen = max(a.w.frozen, a.w.now-i.frozenSince)
 		a.w.say(a.name, "thaws %s", i.name)
 	}
 	a.removeRecord(migration)
@@ -185,11 +223,17 @@ func (a *agent) beginWatch() {
 	}
 }
 
-// collect thaws pods whose migration is gone.
+// collect thaws pods whose migration is gone, and removes what the node keeps of one.
 func (a *agent) collect() {
 	a.w.after(gcInterval, a.collect)
 	if a.down || a.m.isDown() {
 		return
+	}
+	for _, migration := range slices.Sorted(maps.Keys(a.m.sent)) {
+		a.collectReceived(migration)
+	}
+	for _, r := range slices.Clone(a.m.received) {
+		a.collectReceived(r.migration)
 	}
 	for _, r := range slices.Clone(a.records) {
 		if m := lookup[*v1alpha1.PodMigration](a.w.store, migrations, r.key.Namespace, r.key.Name); m == nil || m.UID != r.migration {
@@ -199,6 +243,19 @@ func (a *agent) collect() {
 			}
 			a.unfreeze(r.migration, r.pod)
 		}
+	}
+}
+
+// collectReceived removes what the node keeps of a migration that is gone, or over.
+func (a *agent) collectReceived(migration types.UID) {
+	m := a.w.checks.migrationOf(migration)
+	switch {
+	case !decide.MayRemove(m):
+	case m == nil:
+		a.close(migration)
+		a.removeState(migration)
+	default:
+		a.discard(m)
 	}
 }
 

@@ -60,8 +60,8 @@ func (w *world) create(object client.Object, dryRun bool) error {
 	case *corev1.PersistentVolumeClaim:
 		object.Finalizers = append(object.Finalizers, protectionFinalizer)
 		object.Status.Phase = corev1.ClaimPending
-		if object.Spec.StorageClassName == nil {
-			object.Spec.StorageClassName = ptr.To("standard")
+		if object.Spec.StorageClassName == nil && !w.scenario.noClass {
+			object.Spec.StorageClassName = ptr.To(standardClassName)
 		}
 	}
 	if dryRun {

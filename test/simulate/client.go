@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -92,6 +93,13 @@ func (c *apiClient) Get(_ context.Context, key client.ObjectKey, into client.Obj
 			class.Name, class.Handler = key.Name, v1alpha1.ProcessRuntimeClass
 			return nil
 		}
+		if class, is := into.(*storagev1.StorageClass); is {
+			if c.w.scenario.noClass || key.Name != standardClassName {
+				return apierrors.NewNotFound(storagev1.Resource("storageclasses"), key.Name)
+			}
+			standardClass().DeepCopyInto(class)
+			return nil
+		}
 		k := kindOf(into)
 		if k == kinds {
 			return errNotModelled
@@ -103,6 +111,21 @@ func (c *apiClient) Get(_ context.Context, key client.ObjectKey, into client.Obj
 		copyInto(stored, into)
 		return nil
 	})
+}
+
+// Names of StorageClasses: the default one, and that of claims whose volumes users have made.
+const (
+	standardClassName = "standard"
+	manualClassName   = "manual"
+)
+
+// standardClass is the default class, whose volumes are made where their first pod is.
+func standardClass() *storagev1.StorageClass {
+	return &storagev1.StorageClass{
+		ObjectMeta:        metav1.ObjectMeta{Name: standardClassName, Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}},
+		Provisioner:       "csi.example",
+		VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer),
+	}
 }
 
 // toPlain writes a pod as the API server answers it to a client without types.
@@ -135,6 +158,10 @@ func (c *apiClient) List(_ context.Context, into client.ObjectList, options ...c
 			into.Items = listed(c.w, migrations, o, func(m *v1alpha1.PodMigration) v1alpha1.PodMigration { return *m.DeepCopy() })
 		case *policyv1.PodDisruptionBudgetList:
 			into.Items = listed(c.w, budgets, o, func(b *policyv1.PodDisruptionBudget) policyv1.PodDisruptionBudget { return *b.DeepCopy() })
+		case *storagev1.StorageClassList:
+			if !c.w.scenario.noClass {
+				into.Items = []storagev1.StorageClass{*standardClass()}
+			}
 		case *corev1.EventList:
 			// There is no autoscaler, and nobody else whose events are read.
 		default:

@@ -15,7 +15,8 @@ type Disturbance struct {
 	// Call is the number of the call of a controller, or of an agent, at which it
 	// happens; 0 for one that happens at a moment. Of says which calls of a controller
 	// count: all, those that change other objects than the migration ("write"), or those
-	// of one verb.
+	// of one verb; or that not calls count but parts of passes ("pass"), or last passes
+	// ("seal").
 	Call int
 	Of   string
 	At   time.Duration
@@ -62,9 +63,15 @@ var callKinds = []string{
 var worldKinds = []string{
 	"CutNode", "CutNode", "RebootNode", "WebhookDown", "VolumesHang", "ClaimFull", "AgentDown",
 	"Cancel", "Cancel", "DeleteMigration", "DeleteMigration", "DeleteOriginal", "DeleteReplacement", "DeleteReplacement", "DeletePlaceholder",
-	"DeleteCarrier", "DeleteClaim", "DeleteOwner", "OrphanOwner", "DeleteNamespace", "ScaleToZero", "ScaleUp", "ScaleDown",
+	"EvictPlaceholder", "PreemptPlaceholder", "DeleteClaim", "DeleteOwner", "OrphanOwner", "DeleteNamespace", "ScaleToZero", "ScaleUp", "ScaleDown",
 	"Suspend", "RollOut", "Cordon", "Drain", "EvictOriginal", "EvictReplacement", "EditPod", "AddBudget", "RemoveBudget",
-	"ContainerFinishes", "ContainerFails", "Quota", "SecondMigration",
+	"ContainerFinishes", "ContainerFails", "Quota", "SecondMigration", "KillNode",
+}
+
+// streamKinds happen within a pass of a stream, or right after what it brought was sealed.
+var streamKinds = []string{
+	"CutLinks", "CutLinks", "DestinationAgentDies", "DestinationAgentDies", "SourceAgentDies", "KillDestination", "KillDestination", "DestinationReboots",
+	"ClaimFull", "DiskFull", "VolumesHang", "VolumesHang", "DeletePlaceholder", "EvictPlaceholder", "PreemptPlaceholder", "DeleteReplacement", "DeleteClaim", "Cancel", "Stranger", "CordonDestination",
 }
 
 // drawDisturbances draws up to five; every fourth run has none.
@@ -78,13 +85,19 @@ func drawDisturbances(r *rand.Rand) []Disturbance {
 		if chance(r, 10) {
 			d.Lasts *= 6
 		}
-		if chance(r, 45) {
+		switch draw := r.IntN(100); {
+		case draw < 38:
 			d.Kind = pick(r, callKinds...)
 			d.drawCall(r)
 			if strings.HasPrefix(d.Kind, "Stall") && chance(r, 50) {
 				d.Then = pick(r, "Cancel", "Cancel", "DeleteMigration", "DeleteReplacement", "DeleteOriginal", "DeleteClaim", "ScaleToZero")
 			}
-		} else {
+		case draw < 62:
+			d.Kind, d.Of, d.Call = pick(r, streamKinds...), pick(r, "pass", "seal", "seal", "evict", "delete"), 1
+			if d.Of != "seal" {
+				d.Call = r.IntN(5) + 1
+			}
+		default:
 			d.Kind = pick(r, worldKinds...)
 			if chance(r, 70) {
 				d.drawCall(r)
@@ -159,6 +172,17 @@ func (f *faultPlan) next(p *process, verb string) *fault {
 		return nil
 	}
 	return &fault{due: due}
+}
+
+// reach counts a part of a pass, or a last one, and lets happen what happens then.
+func (f *faultPlan) reach(what string) {
+	f.counted[what]++
+	for _, d := range f.of {
+		if d.Of == what && f.counted[what] == d.Call {
+			f.w.statistic.count(d.Kind)
+			f.w.at(f.w.now, func() { f.w.disturb(d) })
+		}
+	}
 }
 
 // nextWrite counts a call that changes an object, and returns what it meets.

@@ -26,6 +26,7 @@ func (c *checker) final() {
 	})
 	c.finalPods()
 	c.finalClaims()
+	c.finalCarried()
 	for _, m := range c.w.machines {
 		for _, i := range m.instances {
 			if i.frozen && c.w.byUID[i.pod] != nil && !m.agent.isStranded(i.pod) {
@@ -107,7 +108,7 @@ func (c *checker) finalClaims() {
 func (c *checker) isOnlyCopy(claim *corev1.PersistentVolumeClaim) bool {
 	return slices.ContainsFunc(c.w.work.copies, func(on *copied) bool {
 		l := c.w.work.ofMigration[on.migration]
-		if on.claim != claim.UID || !on.sealed || l == nil {
+		if on.claim != claim.UID || !on.isSealed() || l == nil {
 			return false
 		}
 		return !slices.ContainsFunc(l.pods, func(pod types.UID) bool {

@@ -154,8 +154,15 @@ func (c *checker) holders(l *lineage, without any) (found []string) {
 			}
 			i.settle()
 			pod, _ := c.w.byUID[i.pod].(*corev1.Pod)
-			if i.volume >= l.acknowledged && pod != nil && (pod.DeletionTimestamp == nil || without == nil) && pod != without {
+			if i.volume >= l.acknowledged && i.mayHold() && pod != nil && (pod.DeletionTimestamp == nil || without == nil) && pod != without {
 				found = append(found, "pod "+i.name)
+			}
+		}
+	}
+	for _, m := range c.w.machines {
+		for _, r := range m.received {
+			if any(r) != without && c.counts(r, l) {
+				found = append(found, "node "+m.node)
 			}
 		}
 	}
@@ -169,7 +176,7 @@ func (c *checker) holders(l *lineage, without any) (found []string) {
 		}
 		each(c.w.store, migrations, func(m *v1alpha1.PodMigration) {
 			on := c.w.work.copyOf(claim.UID, m.UID)
-			if on != nil && on.sealed && on.work >= l.acknowledged && m.Status.Original != nil && c.w.work.ofPod[m.Status.Original.UID] == l &&
+			if on != nil && any(on) != without && on.isSealed() && on.work >= l.acknowledged && m.Status.Original != nil && c.w.work.ofPod[m.Status.Original.UID] == l &&
 				meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionSealed) {
 				found = append(found, "claim "+claim.Name)
 			}
@@ -185,7 +192,7 @@ func (c *checker) contentGone(i *instance) {
 		return
 	}
 	i.settle()
-	if i.volume < l.acknowledged || c.deletedBy[i.pod] == "user" {
+	if i.volume < l.acknowledged || !i.mayHold() || c.deletedBy[i.pod] == "user" {
 		// Who deletes the pod that works loses what is on its emptyDirs, also without a migration.
 		return
 	}
@@ -195,7 +202,7 @@ func (c *checker) contentGone(i *instance) {
 		return
 	}
 	for _, where := range found {
-		if strings.HasPrefix(where, "pod ") {
+		if !strings.HasPrefix(where, "claim ") {
 			return
 		}
 	}
@@ -210,7 +217,7 @@ func (c *checker) contentGone(i *instance) {
 // claimGoes is called when the deletion of a claim begins.
 func (c *checker) claimGoes(actor string, claim *corev1.PersistentVolumeClaim) {
 	for _, on := range c.w.work.copies {
-		if on.claim != claim.UID || !on.sealed {
+		if on.claim != claim.UID || !on.isSealed() {
 			continue
 		}
 		m, _ := c.w.byUID[on.migration].(*v1alpha1.PodMigration)

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,12 +14,19 @@ type machine struct {
 	w     *world
 	node  string
 	actor string
-	// cut: the API server is not reached, and what runs continues. off: nothing runs.
-	cut, off bool
+	// ip is the address of the node.
+	ip string
+	// cut: neither the API server nor another node is reached, and what runs continues. off:
+	// nothing runs. dead: off for good, and its disks are gone.
+	cut, off, dead bool
 	// boots counts how often it was started again.
 	boots     int
 	instances []*instance
-	agent     *agent
+	// received is what its agent has on the disk of the node.
+	received []*received
+	// sent are the migrations that its agent has sent something of, as the disk says.
+	sent  map[types.UID]bool
+	agent *agent
 	// downSince is when the kubelet was last heard of.
 	downSince moment
 	// waiting is set while a look at the node is due.
@@ -51,9 +59,11 @@ type instance struct {
 	// seen are the claims that the kubelet has taken note of, before it mounts them.
 	seen, mounted []types.UID
 	// runs: the main containers were started, and have not ended.
-	runs   bool
-	frozen bool
-	killed bool
+	runs bool
+	// frozenSince is when it was frozen last.
+	frozen      bool
+	frozenSince moment
+	killed      bool
 	// cleaned: its containers have ended, and what it had is unmounted.
 	cleaned  bool
 	restarts int32
@@ -62,6 +72,8 @@ type instance struct {
 	// volume is what is on the emptyDirs, as of since.
 	volume int64
 	since  moment
+	// restoredFrom is what was sealed and is on the emptyDirs now, before the containers run.
+	restoredFrom content
 	// ready is the condition Ready; wasReady that it was once.
 	ready, wasReady bool
 	// images are what its processes are to be restored from; nil for a pod that starts
@@ -117,7 +129,17 @@ func (i *instance) change(edit func()) {
 // isStopped reports whether the containers run, and answer nothing.
 func (i *instance) isStopped() bool { return i.runs && (i.frozen || i.held) }
 
-func (m *machine) isDown() bool { return m.cut || m.off }
+func (m *machine) isDown() bool { return m.cut || m.off || m.dead }
+
+// mayHold reports whether what is on the emptyDirs of a pod counts: its containers have run,
+// or it was sealed.
+func (i *instance) mayHold() bool { return !i.hasGate || i.gateOpen || i.restoredFrom.digest != "" }
+
+// hasClaim reports whether a claim is mounted in containers of the pod that run: its gate, or
+// those of a placeholder.
+func (i *instance) hasClaim(claim types.UID) bool {
+	return slices.Contains(i.mounted, claim) && i.stage >= gated && i.stage < ended
+}
 
 func (m *machine) instance(pod types.UID) *instance {
 	for _, i := range m.instances {

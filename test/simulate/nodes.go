@@ -1,11 +1,14 @@
 package simulate
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -27,8 +30,9 @@ func (w *world) addNode(name string, milli int64, carriesProcesses bool) {
 	}
 	n.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(milli, resource.DecimalSI)}
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: w.stamp()}}
+	m := &machine{w: w, node: name, actor: "kubelet " + name, ip: fmt.Sprintf("10.0.0.%d", len(w.machines)+1), sent: map[types.UID]bool{}}
+	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: m.ip}}
 	w.as("setup", func() { _ = w.create(n, false) })
-	m := &machine{w: w, node: name, actor: "kubelet " + name}
 	m.agent = newAgent(m)
 	w.machines = append(w.machines, m)
 }
@@ -58,7 +62,53 @@ func (m *machine) goDown(off bool, back time.Duration) {
 	}
 	w.after(notReadyAfter, func() { m.becomeNotReady(since) })
 	w.after(notReadyAfter+evictAfter, func() { m.evictAll(since) })
-	w.after(back, m.comeBack)
+	if back > 0 {
+		w.after(back, m.comeBack)
+	}
+}
+
+// fewestNodes is how many are left alive.
+const fewestNodes = 2
+
+// die switches a machine off for good. Its node is removed later, as the controllers of
+// clouds do.
+func (m *machine) die(removed time.Duration) {
+	alive := 0
+	for _, other := range m.w.machines {
+		if !other.isDown() {
+			alive++
+		}
+	}
+	if m.isDown() || alive <= fewestNodes {
+		return
+	}
+	m.w.say(m.actor, "is off for good")
+	m.goDown(true, 0)
+	m.w.after(removed, m.remove)
+}
+
+// remove takes the node of a machine away that is off for good. PodGC deletes its pods, its
+// claims are detached, and what was on its disks is gone.
+func (m *machine) remove() {
+	w := m.w
+	w.say(m.actor, "is removed")
+	m.dead = true
+	w.as(nodeActor, func() { _ = w.delete(nodes, "", m.node, preconditions{}, nil, false) })
+	each(w.store, pods, func(p *corev1.Pod) {
+		if p.Spec.NodeName == m.node {
+			w.checks.leaves(p, "its node died")
+			zero := int64(0)
+			w.as("podgc", func() { _ = w.delete(pods, p.Namespace, p.Name, preconditions{}, &zero, false) })
+		}
+	})
+	for _, r := range slices.Clone(m.received) {
+		w.checks.diskGone(r)
+		m.forget(r.migration)
+	}
+	for _, i := range slices.Clone(m.instances) {
+		i.change(func() { i.stage, i.mounted, i.runs = ended, nil, false })
+		m.drop(i)
+	}
 }
 
 // excuseProbes says of what is frozen that its agent cannot thaw it in time.

@@ -255,7 +255,6 @@ var plants = []*Plant{
 		return err
 	}}),
 	plant("the placeholder is left", forgets(func(o client.Object) bool { return hasRole(o, v1alpha1.RolePlaceholder) })),
-	plant("the carrier is left", forgets(func(o client.Object) bool { return hasRole(o, v1alpha1.RoleCarrier) })),
 	plant("the replacement is left by a rollback", forgets(isReplacement)),
 	plant("the claim is left by a rollback", forgets(isClaim)),
 	plant("the Job counts the pod that a rollback discards", skips("discard", func(_ *planted, before, after client.Object) bool {
@@ -414,7 +413,6 @@ var foundBy = map[string]uint64{
 	"the sealed claim is deleted when a migration fails after its commitment":   376,
 	"a claim of a user is owned by the replacement":                             2,
 	"the placeholder is left":                                                   1,
-	"the carrier is left":                                                       2,
 	"the replacement is left by a rollback":                                     3,
 	"the claim is left by a rollback":                                           24,
 	"the Job counts the pod that a rollback discards":                           76,

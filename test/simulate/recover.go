@@ -64,7 +64,7 @@ func (c *checker) recovered(m *v1alpha1.PodMigration) {
 		return // a user has deleted it since
 	}
 	i.settle()
-	if !on.sealed || i.volume < on.work {
+	if !on.isSealed() || i.volume < on.work {
 		c.violated(NothingLost, "PodMigration %s has recovered pod %s with work %d, and claim %s has %d", m.Name, i.name, i.volume, claim.Name, on.work)
 	}
 }

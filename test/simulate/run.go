@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,6 +25,15 @@ type Plant struct {
 	// IgnoreProbes freezes pods for longer than their liveness probes allow; KeepImages
 	// leaves what processes were restored from.
 	IgnoreProbes, KeepImages bool
+	// KeepWaiting never removes what waits on a node, KeepCopies what is on a claim;
+	// KeepReceiving does not end the reception at the release.
+	KeepWaiting, KeepCopies, KeepReceiving bool
+	// Admits decides which connections the agent of a destination takes.
+	Admits func(m *v1alpha1.PodMigration, node string, s decide.Sender, pod *corev1.Pod) error
+	// SealEarly reports a seal that the other side has not confirmed, and has the other side
+	// report what the source does. SkipCopy does not write the last pass to the claim, and
+	// restores whatever is there.
+	SealEarly, SkipCopy bool
 }
 
 // World is the world of a run, as a Plant sees it.
@@ -62,9 +72,10 @@ type Result struct {
 	Violation    *Violation
 	Trace        []string
 	Statistic    Statistic
-	// stoppedFirst: a migration of it had to. leaderCalls is how many calls the controller
-	// made.
-	stoppedFirst bool
+	// migrations are those that are left. leaderCalls is how many calls the controller made.
+	migrations []*v1alpha1.PodMigration
+	// frozen is how long a pod was frozen that was thawed again, at most.
+	frozen time.Duration
 	// recoveries are how those of users ended.
 	recoveries  map[string]int
 	leaderCalls int
@@ -130,9 +141,8 @@ func runDisturbed(o Options, s *scenario, drawn []Disturbance) Result {
 	if w.player != nil {
 		r.end = w.scriptEnd()
 	}
-	each(w.store, migrations, func(m *v1alpha1.PodMigration) {
-		r.stoppedFirst = r.stoppedFirst || m.Status.Handover != nil && m.Status.Handover.Order == v1alpha1.OrderStopFirst
-	})
+	r.frozen = w.frozen
+	each(w.store, migrations, func(m *v1alpha1.PodMigration) { r.migrations = append(r.migrations, m) })
 	return r
 }
 
@@ -182,7 +192,7 @@ func (w *world) allEnded() bool {
 		}
 	}
 	for _, m := range w.machines {
-		if m.isDown() {
+		if m.isDown() && !m.dead {
 			return false
 		}
 	}

@@ -40,8 +40,12 @@ type scenario struct {
 	// scratch: the pod keeps its work on an emptyDir; own: it has a ReadWriteOnce claim.
 	scratch, own bool
 	mode         v1alpha1.CheckpointMode
-	shared       bool
-	restart      bool
+	// shared: the checkpoint claim is ReadWriteMany. claim is when one is made; noClass: there
+	// is no StorageClass to make one of.
+	shared  bool
+	claim   v1alpha1.ClaimPolicy
+	noClass bool
+	restart bool
 	// recreate is strategy Recreate of the Deployment.
 	recreate bool
 	// replaceFailed is podReplacementPolicy Failed of the Job.
@@ -96,6 +100,8 @@ func drawScenario(r *rand.Rand) *scenario {
 	}
 	// Drawn last, so that a seed without it is the same run as before.
 	s.drawSpecial(r)
+	s.claim = pick(r, v1alpha1.ClaimWhenNeeded, v1alpha1.ClaimWhenNeeded, v1alpha1.ClaimWhenNeeded, v1alpha1.ClaimAlways, v1alpha1.ClaimNever)
+	s.noClass = chance(r, 12)
 	return s
 }
 
@@ -106,7 +112,8 @@ func (s *scenario) String() string {
 		is   bool
 		name string
 	}{
-		{s.scratch, "emptyDir"}, {s.own, "own ReadWriteOnce claim"}, {s.shared, "checkpoint ReadWriteMany"}, {s.restart, "forceRestart"},
+		{s.scratch, "emptyDir"}, {s.own, "own ReadWriteOnce claim"}, {s.shared, "checkpoint ReadWriteMany"},
+		{s.claim != v1alpha1.ClaimWhenNeeded, "checkpoint claim " + string(s.claim)}, {s.noClass, "no StorageClass"}, {s.restart, "forceRestart"},
 		{s.recreate && s.owner == ownedDeployment, "strategy Recreate"}, {s.replaceFailed && s.owner == ownedJob, "podReplacementPolicy Failed"},
 		{s.indexed && s.owner == ownedJob, "indexed"}, {s.onDelete && s.owner == ownedSet, "OnDelete"}, {s.retain, "claim retained"}, {s.cgroupV1, "cgroup v1"},
 		{s.budget >= 0, s.budgetName()}, {s.migrations > 1, fmt.Sprintf("%d migrations", s.migrations)},
@@ -160,7 +167,7 @@ func (w *world) setUp() {
 			own = "data"
 			_ = w.create(&corev1.PersistentVolumeClaim{
 				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: own},
-				Spec:       corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}},
+				Spec:       corev1.PersistentVolumeClaimSpec{StorageClassName: ptr.To(manualClassName), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}},
 			}, false)
 			// Pods on several nodes cannot share it.
 			s.replicas = 1
@@ -168,7 +175,7 @@ func (w *world) setUp() {
 		if s.mode == v1alpha1.CheckpointApplication {
 			_ = w.create(&corev1.PersistentVolumeClaim{
 				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: savedClaim},
-				Spec:       corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{s.saveAccess()}},
+				Spec:       corev1.PersistentVolumeClaimSpec{StorageClassName: ptr.To(manualClassName), AccessModes: []corev1.PersistentVolumeAccessMode{s.saveAccess()}},
 			}, false)
 			// Pods that save to one claim would overwrite each other.
 			s.replicas = 1
@@ -257,6 +264,7 @@ func (w *world) request(name string, p *corev1.Pod) {
 			Checkpoint: v1alpha1.CheckpointSpec{Mode: s.mode, MaxFreezeSeconds: s.maxFreeze, ReclaimPolicy: v1alpha1.ClaimDelete},
 		},
 	}
+	m.Spec.Checkpoint.Claim = s.claim
 	if s.shared {
 		m.Spec.Checkpoint.AccessMode = corev1.ReadWriteMany
 	}

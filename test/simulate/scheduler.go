@@ -74,7 +74,7 @@ func (w *world) bind(p *corev1.Pod, node string) {
 // bindClaim gives a claim a volume.
 func (w *world) bindClaim(namespace, name string) {
 	c := lookup[*corev1.PersistentVolumeClaim](w.store, claims, namespace, name)
-	if c == nil || c.Spec.VolumeName != "" {
+	if c == nil || c.Spec.VolumeName != "" || c.Spec.StorageClassName == nil {
 		return
 	}
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv-" + string(c.UID)}, Spec: corev1.PersistentVolumeSpec{AccessModes: c.Spec.AccessModes}}
@@ -108,6 +108,9 @@ func (w *world) placeFor(p *corev1.Pod) (node, why string) {
 		c := lookup[*corev1.PersistentVolumeClaim](w.store, claims, p.Namespace, v.PersistentVolumeClaim.ClaimName)
 		if c == nil || c.DeletionTimestamp != nil {
 			return "", "persistentvolumeclaim " + v.PersistentVolumeClaim.ClaimName + " not found or being deleted"
+		}
+		if c.Spec.VolumeName == "" && c.Spec.StorageClassName == nil {
+			return "", "pod has unbound immediate PersistentVolumeClaims"
 		}
 	}
 	var fitting []*corev1.Node

@@ -84,10 +84,10 @@ func TestAnEndTellsWhatIsLeft(t *testing.T) {
 	migration := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Finalizers: []string{v1alpha1.Finalizer}}}
 	got := Objects{
 		Original: &original, Migration: migration, Claims: []corev1.PersistentVolumeClaim{claim},
-		Pods: []corev1.Pod{original, of(v1alpha1.RolePlaceholder), of(v1alpha1.RoleCarrier), gated},
+		Pods: []corev1.Pod{original, of(v1alpha1.RolePlaceholder), gated},
 	}.End(func(*corev1.Pod) bool { return true }).String()
 	for _, want := range []string{
-		"finalizers [cleanup]", "original", "finalizers [hold]", "released", "pod-deletion-cost", "placeholder", "carrier",
+		"finalizers [cleanup]", "original", "finalizers [hold]", "released", "pod-deletion-cost", "placeholder",
 		"1 scheduling gates", "checkpoint, owned by the original, finalizers [checkpoint]",
 	} {
 		if !strings.Contains(got, want) {

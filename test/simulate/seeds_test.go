@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"flag"
 	"testing"
 	"time"
@@ -56,8 +57,8 @@ func TestMigrationsSucceedWhenNothingInterferes(t *testing.T) {
 				r.Print(t.Output())
 				t.Errorf("ended with %v", r.Statistic.Ends)
 			}
-			if r.stoppedFirst != test.stopsFirst {
-				t.Errorf("stopped first: %t", r.stoppedFirst)
+			if len(r.migrations) != 1 || (r.migrations[0].Status.Handover.Order == v1alpha1.OrderStopFirst) != test.stopsFirst {
+				t.Errorf("%d migrations, and the order is not as expected: stops first %t", len(r.migrations), test.stopsFirst)
 			}
 		})
 	}
@@ -67,7 +68,8 @@ func TestMigrationsSucceedWhenNothingInterferes(t *testing.T) {
 type way struct {
 	owner      ownerKind
 	scratch    bool
-	shared     bool
+	claim      v1alpha1.ClaimPolicy
+	noClass    bool
 	restart    bool
 	mode       v1alpha1.CheckpointMode
 	stopsFirst bool
@@ -75,7 +77,8 @@ type way struct {
 
 func (c way) scenario() *scenario {
 	s := calmScenario()
-	s.owner, s.scratch, s.shared, s.restart = c.owner, c.scratch, c.shared, c.restart
+	s.owner, s.scratch, s.noClass, s.restart = c.owner, c.scratch, c.noClass, c.restart
+	s.claim = cmp.Or(c.claim, v1alpha1.ClaimWhenNeeded)
 	if c.mode != "" {
 		s.mode = c.mode
 	}
@@ -85,18 +88,21 @@ func (c way) scenario() *scenario {
 // calmWays are every kind of owner, in both orders.
 var calmWays = map[string]way{
 	"bare pod, nothing carried":          {owner: bare},
-	"bare pod, carried, started first":   {owner: bare, scratch: true, shared: true},
-	"bare pod, carried, stopped first":   {owner: bare, scratch: true, stopsFirst: true},
+	"bare pod, carried, started first":   {owner: bare, scratch: true, noClass: true},
+	"bare pod, carried, stopped first":   {owner: bare, scratch: true, restart: true, stopsFirst: true},
+	"bare pod, carried, claim asked for": {owner: bare, scratch: true, claim: v1alpha1.ClaimAlways},
+	"bare pod, carried, no claim":        {owner: bare, scratch: true, claim: v1alpha1.ClaimNever, noClass: true, restart: true, stopsFirst: true},
 	"Deployment, nothing carried":        {owner: ownedDeployment},
-	"Deployment, carried, started first": {owner: ownedDeployment, scratch: true, shared: true},
-	"Deployment, carried, stopped first": {owner: ownedDeployment, scratch: true, stopsFirst: true},
+	"Deployment, carried, started first": {owner: ownedDeployment, scratch: true},
+	"Deployment, carried, stopped first": {owner: ownedDeployment, scratch: true, restart: true, stopsFirst: true},
 	"Deployment, restarted":              {owner: ownedDeployment, restart: true, stopsFirst: true},
-	"Job, carried, started first":        {owner: ownedJob, scratch: true, shared: true},
-	"Job, carried, stopped first":        {owner: ownedJob, scratch: true, stopsFirst: true},
+	"Job, carried, started first":        {owner: ownedJob, scratch: true},
+	"Job, carried, stopped first":        {owner: ownedJob, scratch: true, restart: true, stopsFirst: true},
 	"StatefulSet, carried":               {owner: ownedSet, scratch: true, stopsFirst: true},
-	"bare pod, processes":                {owner: bare, shared: true, mode: v1alpha1.CheckpointProcess},
-	"Deployment, processes and volumes":  {owner: ownedDeployment, scratch: true, shared: true, mode: v1alpha1.CheckpointProcess},
-	"Job, processes":                     {owner: ownedJob, shared: true, mode: v1alpha1.CheckpointProcess},
+	"StatefulSet, carried, no claim":     {owner: ownedSet, scratch: true, claim: v1alpha1.ClaimNever, stopsFirst: true},
+	"bare pod, processes":                {owner: bare, mode: v1alpha1.CheckpointProcess},
+	"Deployment, processes and volumes":  {owner: ownedDeployment, scratch: true, mode: v1alpha1.CheckpointProcess},
+	"Job, processes":                     {owner: ownedJob, mode: v1alpha1.CheckpointProcess},
 	"bare pod, saves itself":             {owner: bare, mode: v1alpha1.CheckpointApplication, stopsFirst: true},
 	"Deployment, saves itself":           {owner: ownedDeployment, mode: v1alpha1.CheckpointApplication, stopsFirst: true},
 	"Job, saves itself":                  {owner: ownedJob, mode: v1alpha1.CheckpointApplication, stopsFirst: true},

@@ -35,6 +35,27 @@ func init() {
 		"WebhookDown": func(w *world, d Disturbance) { w.webhook.down = w.now + d.Lasts },
 		"VolumesHang": func(w *world, d Disturbance) { w.hanging = w.now + d.Lasts },
 		"ClaimFull":   func(w *world, d Disturbance) { w.full = w.now + d.Lasts },
+		"DiskFull":    func(w *world, d Disturbance) { w.diskFull = w.now + d.Lasts },
+		"CutLinks":    func(w *world, d Disturbance) { w.linksCut = w.now + d.Lasts },
+		"KillNode":    func(w *world, d Disturbance) { w.machines[d.Target%len(w.machines)].die(d.removal()) },
+		"KillDestination": func(w *world, d Disturbance) {
+			if m := w.destination(d); m != nil {
+				m.die(d.removal())
+			}
+		},
+		"CordonDestination": func(w *world, d Disturbance) {
+			if m := w.destination(d); m != nil {
+				w.cordon(m.node)
+			}
+		},
+		"DestinationReboots": func(w *world, d Disturbance) {
+			if m := w.destination(d); m != nil {
+				m.goDown(true, d.Lasts)
+			}
+		},
+		"DestinationAgentDies": func(w *world, d Disturbance) { w.destination(d).agentDies(d) },
+		"SourceAgentDies":      func(w *world, d Disturbance) { w.source(d).agentDies(d) },
+		"Stranger":             func(w *world, d Disturbance) { w.strangerDials(d) },
 		"AgentDown": func(w *world, d Disturbance) {
 			a := w.machines[d.Target%len(w.machines)].agent
 			a.crash(true)
@@ -53,7 +74,12 @@ func init() {
 		"DeleteOriginal":    func(w *world, d Disturbance) { w.userDeletes(w.original(d)) },
 		"DeleteReplacement": func(w *world, d Disturbance) { w.userDeletes(w.replacement(d)) },
 		"DeletePlaceholder": func(w *world, d Disturbance) { w.userDeletes(w.withRole(v1alpha1.RolePlaceholder)) },
-		"DeleteCarrier":     func(w *world, d Disturbance) { w.userDeletes(w.withRole(v1alpha1.RoleCarrier)) },
+		"EvictPlaceholder":  func(w *world, d Disturbance) { w.userEvicts(w.withRole(v1alpha1.RolePlaceholder)) },
+		"PreemptPlaceholder": func(w *world, d Disturbance) {
+			if p := w.withRole(v1alpha1.RolePlaceholder); p != nil {
+				w.preempt(p)
+			}
+		},
 		"DeleteClaim": func(w *world, d Disturbance) {
 			if m := w.migration(d); m != nil {
 				w.userDeletes(lookup[*corev1.PersistentVolumeClaim](w.store, claims, namespace, m.Status.CheckpointClaim))
@@ -130,6 +156,57 @@ func (w *world) replacement(d Disturbance) *corev1.Pod {
 		return nil
 	}
 	return p
+}
+
+// destination is the machine to which a migration moves its pod; nil when there is none yet.
+func (w *world) destination(d Disturbance) *machine {
+	m := w.migration(d)
+	if m == nil || m.DestinationPod() == nil {
+		return nil
+	}
+	return w.machine(m.DestinationPod().NodeName)
+}
+
+// source is the machine from which a migration moves its pod.
+func (w *world) source(d Disturbance) *machine {
+	m := w.migration(d)
+	if m == nil || m.Status.Original == nil {
+		return nil
+	}
+	return w.machine(m.Status.Original.NodeName)
+}
+
+func (w *world) machine(node string) *machine {
+	i := slices.IndexFunc(w.machines, func(m *machine) bool { return m.node == node })
+	if i < 0 {
+		return nil
+	}
+	return w.machines[i]
+}
+
+// agentDies ends the agent of a machine, which is started again later.
+func (m *machine) agentDies(d Disturbance) {
+	if m == nil || m.agent.down || m.isDown() {
+		return
+	}
+	m.w.say(m.agent.name, "dies")
+	m.agent.crash(true)
+	m.w.after(d.Lasts/4, m.agent.start)
+}
+
+// removal is when the node of a machine is removed that is off for good.
+func (d Disturbance) removal() time.Duration { return 40*time.Second + d.Lasts }
+
+// preempt is what the scheduler does with a pod whose place it wants for another one
+// (k8s.io/kubernetes/pkg/scheduler/framework/preemption at 1.35.4, prepareCandidate).
+func (w *world) preempt(p *corev1.Pod) {
+	w.checks.leaves(p, "the scheduler preempted pod "+p.Name)
+	w.as(schedulerActor, func() {
+		change(w, p, true, func(p *corev1.Pod) {
+			setPodCondition(p, corev1.DisruptionTarget, corev1.ConditionTrue, corev1.PodReasonPreemptionByScheduler, w.stamp())
+		})
+		_ = w.delete(pods, p.Namespace, p.Name, preconditions{}, nil, false)
+	})
 }
 
 func (w *world) withRole(role string) (found *corev1.Pod) {

@@ -1,6 +1,8 @@
 package simulate
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -14,17 +16,20 @@ type ledger struct {
 	ofPod    map[types.UID]*lineage
 	// ofMigration is what a migration moves, also when its record is gone.
 	ofMigration map[types.UID]*lineage
-	// copies are what is on checkpoint claims.
+	// copies are what is on checkpoint claims; seals what was sealed in the attempts of
+	// migrations.
 	copies []*copied
+	seals  map[types.UID][]content
 	// saved is what applications have saved on claims of their own.
 	saved map[types.UID]int64
 }
 
 // lineage is a pod and the replacements that take over from it.
 type lineage struct {
-	name string
-	root types.UID
-	pods []types.UID
+	number int
+	name   string
+	root   types.UID
+	pods   []types.UID
 	// acknowledged is the highest number that a container of it has acknowledged.
 	acknowledged int64
 	// saved is what its application saved last, in mode Application.
@@ -39,21 +44,14 @@ type lineage struct {
 	excused string
 }
 
-// copied is the checkpoint of a migration on a claim.
+// copied is the copy of a migration on a claim.
 type copied struct {
 	claim, migration types.UID
-
-	pass   int32
-	work   int64
-	sealed bool
-	digest string
-	// memory: the images of the processes are there too; process is what those hold.
-	memory  bool
-	process int64
+	content
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, ofPod: map[types.UID]*lineage{}, ofMigration: map[types.UID]*lineage{}, saved: map[types.UID]int64{}}
+	return &ledger{w: w, ofPod: map[types.UID]*lineage{}, ofMigration: map[types.UID]*lineage{}, seals: map[types.UID][]content{}, saved: map[types.UID]int64{}}
 }
 
 // lineageOf finds what a pod works at: what its original did, or something new. Pods
@@ -67,12 +65,22 @@ func (l *ledger) lineageOf(p *corev1.Pod) *lineage {
 	}
 	found := l.ofPod[types.UID(p.Annotations[v1alpha1.OriginalUIDAnnotation])]
 	if found == nil {
-		found = &lineage{name: p.Name, root: p.UID}
+		found = &lineage{number: len(l.lineages) + 1, name: p.Name, root: p.UID}
 		l.lineages = append(l.lineages, found)
 	}
 	l.ofPod[p.UID] = found
 	found.pods = append(found.pods, p.UID)
 	return found
+}
+
+// sealed remembers what was sealed.
+func (l *ledger) sealed(migration types.UID, c content) {
+	l.seals[migration] = append(l.seals[migration], c)
+}
+
+// removeCopy removes the copy of a migration from a claim.
+func (l *ledger) removeCopy(claim, migration types.UID) {
+	l.copies = slices.DeleteFunc(slices.Clone(l.copies), func(c *copied) bool { return c.claim == claim && c.migration == migration })
 }
 
 // copyOf is the checkpoint of a migration on a claim; nil when there is none.

@@ -47,8 +47,13 @@ type world struct {
 	hanging moment
 	// recoverUntil is until when a user recovers what failed migrations have kept.
 	recoverUntil moment
-	// full is until when claims have no space left.
-	full moment
+	// full is until when claims have no space left, and diskFull until when the disks of
+	// nodes have none; linksCut is until when nodes do not reach each other.
+	full, diskFull, linksCut moment
+	// certificates counts those of agents.
+	certificates int
+	// frozen is how long a pod was frozen that was thawed again, at most.
+	frozen time.Duration
 	// evicting is the pod that the Eviction API deletes now.
 	evicting types.UID
 	// budgetsDue is set while the disruption controller is late.

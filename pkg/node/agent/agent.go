@@ -3,23 +3,28 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
+	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
-	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
 	"github.com/ai-storage/orchestrator/pkg/node/ociruntime"
+	"github.com/ai-storage/orchestrator/pkg/node/transfer"
 )
 
 // Options of an agent.
@@ -29,6 +34,12 @@ type Options struct {
 	// StateDir is a directory of the node that outlives the agent.
 	StateDir string
 	Machine  Machine
+	// TransferHost is the address of the node at which its agent receives what the agents of
+	// other nodes send, TransferPort the TCP port.
+	TransferHost string
+	TransferPort int
+	// TransferLimit bounds what the agent sends while pods run, in bytes a second; 0 does not.
+	TransferLimit int64
 	// Registerer takes the metrics; nil registers none.
 	Registerer prometheus.Registerer
 	// Processes lets the agent report on its node object whether processes can move.
@@ -39,11 +50,6 @@ type Options struct {
 // nodeOps is what an agent needs of its node; Machine is the real one. The error is
 // errNoProcess where a pod or a container must run and does not.
 type nodeOps interface {
-	// EmptyDir is the directory of an emptyDir of a pod; it need not exist.
-	EmptyDir(pod types.UID, volume string) string
-	// ClaimDirectory is where a container of the pod sees the checkpoint claim; any
-	// container where it is empty. The error is errNoProcess while none does.
-	ClaimDirectory(pod types.UID, container string) (string, error)
 	// Freeze returns when the whole pod is frozen. The error is errNoProcess, or
 	// context.DeadlineExceeded after freezeTimeout; then parts of it may be frozen.
 	Freeze(ctx context.Context, pod types.UID) error
@@ -74,17 +80,26 @@ type agent struct {
 	ops     nodeOps
 	records records
 	// restores is where the wrapper of runc finds checkpoints, dumps where CRIU
-	// writes them.
-	restores ociruntime.Store
-	dumps    string
-	clock    clock.PassiveClock
-	metrics  *Metrics
+	// writes them, transfers what is known of the volumes that are sent and received.
+	restores         ociruntime.Store
+	dumps, transfers string
+	// kubelet is the root directory of the kubelet.
+	kubelet string
+	// isMounted reports whether something is mounted at a directory.
+	isMounted func(*os.File) (bool, error)
+	clock     clock.PassiveClock
+	metrics   *Metrics
+	// identity and address are what other agents find this one by.
+	identity *transfer.Identity
+	address  string
+	limit    *rate.Limiter
+	// life ends with the agent, and end ends it.
+	life context.Context //nolint:containedctx // connections outlive what they were made for
+	end  context.CancelFunc
 
-	mu sync.Mutex
-	// writers and readers are open between two steps of a migration, so that what
-	// is known of the files need not be read again.
-	writers map[types.NamespacedName]*openWriter
-	readers map[types.NamespacedName]*openReader
+	mu         sync.Mutex
+	sendings   map[types.NamespacedName]*sending
+	receivings map[types.UID]*receiving
 	// seals are being made by this process, by the UID of their migration; watched are the
 	// frozen pods that are being looked at.
 	seals   map[types.UID]*sealing
@@ -95,27 +110,20 @@ type agent struct {
 	failures *throttle
 }
 
-type openWriter struct {
-	*checkpoint.Writer
-	migration types.UID
-	attempt   int32
-	// containers are those whose processes move, as they were when it was opened.
-	containers []movingContainer
-}
-
-type openReader struct {
-	*checkpoint.Reader
-	pod     types.UID
-	attempt int32
-}
-
 // workers is how many migrations an agent serves at the same time.
 const workers = 8
 
 // SetupWithManager adds the agent to a manager whose scheme knows Kubernetes and
 // v1alpha1. Pods that an earlier agent froze are looked at first.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
-	a := newAgent(o.Node, mgr.GetClient(), mgr.GetAPIReader(), o.Machine, o.StateDir)
+	a, err := newAgent(o.Node, mgr.GetClient(), mgr.GetAPIReader(), o.Machine, o.StateDir, o.Machine.KubeletRoot)
+	if err != nil {
+		return err
+	}
+	a.address = net.JoinHostPort(o.TransferHost, strconv.Itoa(o.TransferPort))
+	if o.TransferLimit > 0 {
+		a.limit = rate.NewLimiter(rate.Limit(o.TransferLimit), limitBurst)
+	}
 	a.metrics = NewMetrics(o.Registerer, a.records.count, a.overdue)
 	if err := mgr.Add(a); err != nil {
 		return err
@@ -130,13 +138,22 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).Complete(a)
 }
 
-func newAgent(node string, c client.Client, live client.Reader, ops nodeOps, stateDir string) *agent {
+// limitBurst is what may be sent at once where sending is limited, in bytes.
+const limitBurst = 1 << 20
+
+func newAgent(node string, c client.Client, live client.Reader, ops nodeOps, stateDir, kubelet string) (*agent, error) {
+	identity, err := transfer.NewIdentity()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	life, end := context.WithCancel(context.Background())
 	return &agent{
 		node: node, client: c, live: live, ops: ops, records: records{stateDir}, clock: clock.RealClock{}, metrics: NewMetrics(nil, nil, nil),
-		restores: ociruntime.Store(filepath.Join(stateDir, "restore")), dumps: filepath.Join(stateDir, "dump"),
-		writers: map[types.NamespacedName]*openWriter{}, readers: map[types.NamespacedName]*openReader{},
+		restores: ociruntime.Store(filepath.Join(stateDir, "restore")), dumps: filepath.Join(stateDir, "dump"), transfers: filepath.Join(stateDir, "transfer"),
+		kubelet: kubelet, isMounted: isMountRoot, identity: identity, life: life, end: end,
+		sendings: map[types.NamespacedName]*sending{}, receivings: map[types.UID]*receiving{},
 		seals: map[types.UID]*sealing{}, watched: map[types.UID]bool{}, failures: newThrottle(failuresInterval, time.Time{}),
-	}
+	}, nil
 }
 
 // Reconcile implements reconcile.Reconciler.
@@ -144,12 +161,13 @@ func (a *agent) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Resul
 	m := &v1alpha1.PodMigration{}
 	if err := a.live.Get(ctx, request.NamespacedName, m); err != nil {
 		if apierrors.IsNotFound(err) {
-			a.closeAll(request.NamespacedName)
+			// What is left of it is removed later, see removeStates.
+			a.closeSending(request.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, err
 	}
-	result, err := a.serve(ctx, m)
+	err := a.serve(ctx, m)
 	if apierrors.IsConflict(err) {
 		// Another client wrote in between: decide again.
 		return ctrl.Result{RequeueAfter: atOnce}, nil
@@ -157,60 +175,27 @@ func (a *agent) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Resul
 	if errors.Is(err, errNoProcess) || errors.Is(err, errNotWanted) {
 		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
-	return result, err
+	return ctrl.Result{}, err
 }
 
-func (a *agent) serve(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
-	status := m.Status
-	switch {
-	case status.Original != nil && status.Original.NodeName == a.node:
-		return a.serveSource(ctx, m)
-	case status.Replacement != nil && status.Replacement.NodeName == a.node:
-		return a.serveDestination(ctx, m)
+func (a *agent) serve(ctx context.Context, m *v1alpha1.PodMigration) error {
+	status, destination := m.Status, m.DestinationPod()
+	isSource := status.Original != nil && status.Original.NodeName == a.node
+	isDestination := status.Checkpoint != nil && (destination != nil && destination.NodeName == a.node || a.hasState(m.UID))
+	if status.Checkpoint != nil && (isSource || isDestination) {
+		if err := checkUIDs(m); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Refused a migration", "migration", klog.KObj(m))
+			return nil
+		}
 	}
-	return ctrl.Result{}, nil
-}
-
-func (a *agent) volumes(pod types.UID, names []string) []checkpoint.Volume {
-	volumes := make([]checkpoint.Volume, len(names))
-	for i, name := range names {
-		volumes[i] = checkpoint.Volume{Name: name, Dir: a.ops.EmptyDir(pod, name)}
+	var sourceErr, destinationErr error
+	if isSource {
+		sourceErr = a.serveSource(ctx, m.DeepCopy())
 	}
-	return volumes
+	if isDestination {
+		destinationErr = a.serveDestination(ctx, m)
+	}
+	return errors.Join(sourceErr, destinationErr)
 }
 
 func (a *agent) now() metav1.MicroTime { return metav1.NewMicroTime(a.clock.Now()) }
-
-func (a *agent) closeAll(key types.NamespacedName) {
-	a.closeWriter(key)
-	a.closeReader(key)
-}
-
-func (a *agent) closeWriter(key types.NamespacedName) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if w := a.writers[key]; w != nil {
-		// It only read, or has synced what it wrote.
-		_ = w.Close()
-		delete(a.writers, key)
-	}
-}
-
-func (a *agent) closeReader(key types.NamespacedName) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if r := a.readers[key]; r != nil {
-		_ = r.Close()
-		delete(a.readers, key)
-	}
-}
-
-// pod reads a pod of the migration; nil when it is gone.
-func (a *agent) pod(ctx context.Context, namespace string, reference *v1alpha1.PodReference) (*corev1.Pod, error) {
-	pod := &corev1.Pod{}
-	err := a.live.Get(ctx, types.NamespacedName{Namespace: namespace, Name: reference.Name}, pod)
-	if apierrors.IsNotFound(err) || err == nil && pod.UID != reference.UID {
-		return nil, nil
-	}
-	return pod, err
-}

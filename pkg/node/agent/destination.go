@@ -4,110 +4,182 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
+	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
-	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
+	"github.com/ai-storage/orchestrator/pkg/node/transfer"
 )
 
-func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) (ctrl.Result, error) {
-	t := decide.DestinationTask(m)
-	if t == decide.TaskNone {
-		if c := m.Status.Checkpoint; c == nil || c.Step != v1alpha1.StepCopy && c.Step != v1alpha1.StepSeal {
-			a.closeReader(client.ObjectKeyFromObject(m))
+// volumeName is what the API server takes for the name of a volume of a pod.
+var volumeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// knows returns what this node knows of a migration.
+func (a *agent) knows(m *v1alpha1.PodMigration) (decide.Destination, error) {
+	c, pod := m.Status.Checkpoint, m.DestinationPod()
+	d := decide.Destination{Node: a.node, IsTaken: a.isTaken(m), Keeps: a.hasState(m.UID)}
+	if r := a.receivingOf(m.UID); r != nil {
+		d.Keeps = true
+		if pod != nil && r.attempt == c.Attempt && r.pod == pod.UID && !r.isClosing() {
+			report := decide.CurrentDestination(m)
+			d.IsOpen = report != nil && report.Address == a.address && report.Fingerprint == a.identity.Fingerprint()
+			d.Pass, d.Sealed = int32(r.last().Pass), r.sealed()
 		}
-		return ctrl.Result{}, nil
 	}
-	pod, err := a.pod(ctx, m.Namespace, m.Status.Replacement)
-	if err != nil || pod == nil {
-		return ctrl.Result{}, err
+	waiting, err := a.getWaits(m)
+	if err != nil {
+		return d, err
 	}
-	switch t {
-	case decide.TaskRelease:
-		return ctrl.Result{}, a.release(ctx, m)
-	case decide.TaskPrepare:
-		return ctrl.Result{}, a.openGate(pod.UID)
-	case decide.TaskCancel:
-		return ctrl.Result{}, a.cancelRestore(m)
+	if s := c.Source; waiting != nil && s != nil && pod != nil {
+		d.Waits = waiting.Digest == s.ManifestDigest && (waiting.Pod == "" || waiting.Pod == pod.UID)
 	}
-	var result checkpoint.PassResult
-	err = a.while(ctx, m, func(ctx context.Context) (err error) {
-		result, err = a.restoreInto(ctx, m, pod, t)
+	return d, nil
+}
+
+func (a *agent) serveDestination(ctx context.Context, m *v1alpha1.PodMigration) error {
+	knows, err := a.knows(m)
+	if err != nil {
 		return err
-	})
-	if t == decide.TaskWarmUp && isPassing(err) {
-		return ctrl.Result{RequeueAfter: lookAgain}, a.stillPassing(ctx, m, err)
 	}
-	if err != nil {
-		a.closeReader(client.ObjectKeyFromObject(m))
-		return ctrl.Result{}, a.destinationFailed(ctx, m, err)
-	}
-	a.metrics.passed(map[decide.Task]string{decide.TaskWarmUp: passWarmUp, decide.TaskRestore: passRestore}[t], result)
-	return ctrl.Result{}, a.restored(ctx, m, t, result)
-}
-
-// restoreInto restores the volumes of the replacement and, once they are sealed, the
-// processes of its containers.
-func (a *agent) restoreInto(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, t decide.Task) (checkpoint.PassResult, error) {
-	source := m.Status.Checkpoint.Source
-	if t == decide.TaskRestore && a.isTaken(m) {
-		// An earlier agent got so far.
-		return checkpoint.PassResult{Pass: source.Pass, Bytes: source.Bytes, Files: source.Files}, a.restoreProcesses(ctx, m)
-	}
-	r, err := a.reader(ctx, m, pod)
-	if err != nil {
-		return checkpoint.PassResult{}, err
-	}
-	if t == decide.TaskWarmUp {
-		return r.Restore(ctx, a.warming(ctx, m))
-	}
-	var progress func(checkpoint.Progress)
-	if m.Status.Checkpoint.RecoveredFrom != "" {
-		// Nothing was restored before, so that this takes its time.
-		progress = a.warming(ctx, m)
-		progress(checkpoint.Progress{})
-	}
-	result, err := r.RestoreSealed(ctx, source.ManifestDigest, progress)
-	if err == nil && len(m.Status.Checkpoint.Processes) > 0 {
-		err = a.restoreProcesses(ctx, m)
-	}
-	return result, err
-}
-
-// isPassing reports whether a failure only says that the next pass is being written.
-func isPassing(err error) bool {
-	reason := checkpoint.ReasonOf(err)
-	return reason == checkpoint.ReasonNoManifest || reason == checkpoint.ReasonCorrupt
-}
-
-// stillPassing reports, once, that there is nothing on the claim to restore.
-func (a *agent) stillPassing(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
-	report := decide.CurrentDestination(m)
-	if checkpoint.ReasonOf(failure) != checkpoint.ReasonNoManifest || report != nil && report.Reason == checkpoint.ReasonNoManifest {
+	t := decide.DestinationTask(m, knows)
+	switch t {
+	case decide.TaskNone:
 		return nil
+	case decide.TaskClose:
+		return a.closeReceiving(m.UID)
+	case decide.TaskCancel:
+		return errors.Join(a.cancelRestore(m), a.discard(ctx, m))
+	case decide.TaskDiscard:
+		return a.discard(ctx, m)
 	}
-	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
-		c.Destination = a.destination(m, v1alpha1.DestinationRestoring)
-		c.Destination.Reason, c.Destination.Message = checkpoint.ReasonNoManifest, message(failure)
-	})
+	pod, err := a.podHere(ctx, m.Namespace, m.DestinationPod())
+	if errors.Is(err, errNoProcess) {
+		return nil // the controller sees that it has gone
+	}
+	if err != nil {
+		return a.destinationFailed(ctx, m, err)
+	}
+	r := a.receivingOf(m.UID)
+	switch t {
+	case decide.TaskReceive:
+		return a.receive(ctx, m, pod)
+	case decide.TaskWarm:
+		return a.warm(ctx, m, r)
+	case decide.TaskConfirm:
+		return a.confirm(ctx, m, r)
+	case decide.TaskPrepare:
+		return a.openGate(pod.UID)
+	case decide.TaskRelease:
+		return a.release(ctx, m, pod)
+	case decide.TaskMiss:
+		return a.destinationFailed(ctx, m, a.missing(m))
+	}
+	return a.restore(ctx, m, pod, t)
 }
 
-// warming reports that the first restoration is under way, at once and then at most
-// once a second: it may take minutes.
-func (a *agent) warming(ctx context.Context, m *v1alpha1.PodMigration) func(checkpoint.Progress) {
+// restore gives the replacement what was sealed, in one of three ways, and reports it.
+func (a *agent) restore(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, t decide.Task) error {
+	report := a.destination(m, v1alpha1.DestinationRestored)
+	report.ManifestDigest = m.Status.Checkpoint.Source.ManifestDigest
+	report.Bytes, report.Files, report.Pass = m.Status.Checkpoint.Source.Bytes, m.Status.Checkpoint.Source.Files, m.Status.Checkpoint.Source.Pass
+	err := a.while(ctx, m, func(ctx context.Context) error {
+		switch t {
+		case decide.TaskAdopt:
+			return a.adopt(ctx, m, pod, report)
+		case decide.TaskRestore:
+			return a.restoreFromClaim(ctx, m, pod, report)
+		case decide.TaskRestoreProcesses:
+			if r := a.receivingOf(m.UID); r != nil {
+				report.ClaimSealed = r.hasCopy
+			}
+			return a.restoreProcesses(ctx, m)
+		}
+		return fmt.Errorf("there is no task %q", t)
+	})
+	if err != nil {
+		return a.destinationFailed(ctx, m, err)
+	}
+	report.RestoredAt = microTime(a.now())
+	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report })
+}
+
+// adopt gives the replacement what waits on this node.
+func (a *agent) adopt(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, report *v1alpha1.DestinationReport) error {
+	waiting, err := a.getWaits(m)
+	if err != nil || waiting == nil {
+		return errors.Join(err, errNoProcess)
+	}
+	if err := a.closeReceiving(m.UID); err != nil {
+		return err
+	}
+	if err := isHeldBack(pod); err != nil {
+		return err
+	}
+	volumes, err := a.destinationTrees(m, pod)
+	if err != nil {
+		return err
+	}
+	// From here on no other pod can have it.
+	waiting.Pod = pod.UID
+	if err := a.putWaits(m, *waiting); err != nil {
+		return err
+	}
+	report.ClaimSealed = waiting.ClaimSealed
+	if err := transfer.Adopt(ctx, m.UID, a.waitingVolumes(m), volumes, a.stateIn(m, string(pod.UID)+".adoption")); err != nil {
+		return err
+	}
+	a.metrics.passed(passAdopt, transfer.PassResult{})
+	return nil
+}
+
+// restoreFromClaim restores the sealed copy on the claim.
+func (a *agent) restoreFromClaim(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod, report *v1alpha1.DestinationReport) error {
+	digest, err := digestOf(report.ManifestDigest)
+	if err != nil {
+		return err
+	}
+	if err := isHeldBack(pod); err != nil {
+		return err
+	}
+	from, err := a.sealedCopy(m, pod)
+	if err != nil {
+		return err
+	}
+	volumes, err := a.destinationTrees(m, pod)
+	if err != nil {
+		return err
+	}
+	if err := a.makeState(m); err != nil {
+		return err
+	}
+	restoring := a.restoring(ctx, m)
+	restoring(transfer.Progress{})
+	to, err := transfer.OpenDestination(ctx, transfer.DestinationConfig{Migration: m.UID, Volumes: volumes, State: a.stateIn(m, string(pod.UID)), Progress: restoring})
+	if err != nil {
+		return err
+	}
+	result, err := transfer.Restore(ctx, from, digest, a.stateIn(m, string(pod.UID)+".copy"), to)
+	if err = errors.Join(err, to.Close()); err != nil {
+		return err
+	}
+	a.metrics.passed(passRestore, result)
+	report.Bytes, report.Files = result.Bytes, result.Files
+	return nil
+}
+
+// restoring reports, at once and then at most once a second, that a copy is being restored:
+// it may take minutes.
+func (a *agent) restoring(ctx context.Context, m *v1alpha1.PodMigration) func(transfer.Progress) {
 	every, seen := newThrottle(progressInterval, time.Time{}), m.DeepCopy()
-	return func(p checkpoint.Progress) {
+	return func(p transfer.Progress) {
 		if !every.isDue(a.clock.Now()) {
 			return
 		}
@@ -119,20 +191,24 @@ func (a *agent) warming(ctx context.Context, m *v1alpha1.PodMigration) func(chec
 	}
 }
 
-// destination is a report on the replacement of this attempt.
-func (a *agent) destination(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.DestinationReport {
-	return &v1alpha1.DestinationReport{Node: a.node, Attempt: m.Status.Checkpoint.Attempt, PodUID: m.Status.Replacement.UID, Phase: phase}
+// missing says where the state is that a replacement would need here.
+func (a *agent) missing(m *v1alpha1.PodMigration) error {
+	return fmt.Errorf("the state of the pod waits on node %s, in %s, and not on %s, and there is no claim that it could be restored from",
+		m.HeldNode(), a.waitingPath(m), a.node)
 }
 
-func (a *agent) restored(ctx context.Context, m *v1alpha1.PodMigration, t decide.Task, r checkpoint.PassResult) error {
-	report := a.destination(m, v1alpha1.DestinationWarm)
-	report.Pass, report.Bytes, report.Files = r.Pass, r.Bytes, r.Files
-	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
-		c.Destination = report
-		if t == decide.TaskRestore {
-			c.Destination.Phase, c.Destination.RestoredAt = v1alpha1.DestinationRestored, microTime(a.now())
-		}
-	})
+// waitingPath is how a node names the directory of what waits.
+func (a *agent) waitingPath(m *v1alpha1.PodMigration) string {
+	return filepath.Join(a.kubelet, v1alpha1.WaitingDirectory(m.UID, m.Status.Checkpoint.Attempt))
+}
+
+// destination is a report on the pod that the destination works for, of this attempt.
+func (a *agent) destination(m *v1alpha1.PodMigration, phase v1alpha1.DestinationPhase) *v1alpha1.DestinationReport {
+	report := &v1alpha1.DestinationReport{Node: a.node, Attempt: m.Status.Checkpoint.Attempt, Phase: phase, Address: a.address, Fingerprint: a.identity.Fingerprint()}
+	if pod := m.DestinationPod(); pod != nil {
+		report.PodUID = pod.UID
+	}
+	return report
 }
 
 func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration, failure error) error {
@@ -141,82 +217,30 @@ func (a *agent) destinationFailed(ctx context.Context, m *v1alpha1.PodMigration,
 	}
 	report := a.destination(m, v1alpha1.DestinationFailed)
 	report.Reason, report.Message = a.metrics.failed(failure), message(failure)
-	ctrl.LoggerFrom(ctx).Error(failure, "Failed to restore the volumes of a pod", "pod", klog.KRef(m.Namespace, m.Status.Replacement.Name), "reason", report.Reason)
+	ctrl.LoggerFrom(ctx).Error(failure, "Failed to restore the volumes of a pod", "migration", klog.KObj(m), "pod", report.PodUID, "reason", report.Reason)
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) { c.Destination = report })
-}
-
-// reader returns the open reader of this attempt, or opens one once the gate of
-// the replacement has the claim.
-func (a *agent) reader(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (*openReader, error) {
-	key, c := client.ObjectKeyFromObject(m), m.Status.Checkpoint
-	a.mu.Lock()
-	known := a.readers[key]
-	a.mu.Unlock()
-	if known != nil && known.pod == pod.UID && known.attempt == c.Attempt {
-		return known, nil
-	}
-	a.closeReader(key)
-	gate := ""
-	for _, s := range pod.Status.InitContainerStatuses {
-		switch {
-		case s.Name != v1alpha1.GateContainer:
-		case s.State.Running != nil:
-			gate = containerID(s)
-		case s.State.Terminated != nil:
-			// The original is frozen meanwhile, and is thawed the sooner.
-			return nil, errors.New("the gate that held the claim has ended, and with it the way to the claim: this node agent was restarted after it let containers wait for their processes")
-		}
-	}
-	if gate == "" {
-		return nil, errNoProcess
-	}
-	directory, err := a.ops.ClaimDirectory(pod.UID, gate)
-	if err != nil {
-		return nil, err
-	}
-	trees, err := a.destinationTrees(m, pod, gate)
-	if err != nil {
-		return nil, err
-	}
-	r, err := checkpoint.OpenReader(directory, m.CheckpointUID(), trees)
-	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, errors.Join(err, r.Close()) // it took so long that nobody waits for it
-	}
-	open := &openReader{Reader: r, pod: pod.UID, attempt: c.Attempt}
-	a.mu.Lock()
-	a.readers[key] = open
-	a.mu.Unlock()
-	return open, nil
-}
-
-// openGate lets the containers of the replacement start.
-func (a *agent) openGate(pod types.UID) error {
-	directory := a.ops.EmptyDir(pod, v1alpha1.GateVolumeName)
-	// It must not wait for the other end of a FIFO, nor follow a link.
-	file, err := os.OpenFile(filepath.Join(directory, v1alpha1.GateOpenFile), os.O_CREATE|os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
-	if err != nil {
-		return fmt.Errorf("opening the gate: %w", err)
-	}
-	return file.Close()
 }
 
 // release lets the replacement run: its containers start, or its restored processes
 // continue.
-func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration) error {
-	a.closeReader(client.ObjectKeyFromObject(m))
+func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) error {
+	// Nothing is written to its volumes any more once its containers write.
+	if err := a.closeReceiving(m.UID); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == v1alpha1.GateContainer }) {
+		return a.destinationFailed(ctx, m, refused("pod %s/%s has no gate", pod.Namespace, pod.Name))
+	}
 	released := a.now()
-	if err := a.continueProcesses(m); checkpoint.ReasonOf(err) == v1alpha1.ReportProcessNotMovable {
+	if err := a.continueProcesses(m); transfer.ReasonOf(err) == v1alpha1.ReportProcessNotMovable {
 		return a.destinationFailed(ctx, m, err)
 	} else if err != nil {
 		return err
 	}
-	if err := a.openGate(m.Status.Replacement.UID); err != nil {
+	if err := a.openGate(pod.UID); err != nil {
 		return err
 	}
-	ctrl.LoggerFrom(ctx).Info("Released a replacement", "pod", klog.KRef(m.Namespace, m.Status.Replacement.Name), "duration", time.Since(released.Time))
+	ctrl.LoggerFrom(ctx).Info("Released a replacement", "pod", klog.KObj(pod), "duration", time.Since(released.Time))
 	return a.reportLate(ctx, m, func(c *v1alpha1.CheckpointStatus) {
 		if c.Destination != nil {
 			c.Destination.Phase, c.Destination.ReleasedAt = v1alpha1.DestinationReleased, &released
@@ -224,8 +248,17 @@ func (a *agent) release(ctx context.Context, m *v1alpha1.PodMigration) error {
 	})
 }
 
-// containerID is the ID without the name of the runtime, "containerd://<id>".
-func containerID(s corev1.ContainerStatus) string {
-	_, id, _ := strings.Cut(s.ContainerID, "://")
-	return id
+// discard removes what this node keeps of a migration. What says that there is something
+// goes last.
+func (a *agent) discard(ctx context.Context, m *v1alpha1.PodMigration) error {
+	if err := a.closeReceiving(m.UID); err != nil {
+		return err
+	}
+	a.closeSending(types.NamespacedName{Namespace: m.Namespace, Name: m.Name})
+	if m.Status.Phase == v1alpha1.PhaseSucceeded && decide.MayRemove(m) {
+		if err := a.removeCopy(ctx, m); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "A sealed copy stays on its claim", "migration", klog.KObj(m))
+		}
+	}
+	return a.removeState(m.UID)
 }

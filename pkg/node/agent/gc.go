@@ -9,15 +9,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
 
@@ -26,19 +28,68 @@ const gcInterval = 5 * time.Second
 
 // Start implements manager.Runnable.
 func (a *agent) Start(ctx context.Context) error {
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	watching.Go(func() { wait.UntilWithContext(ctx, a.watchFrozen, lookAgain) })
-	wait.UntilWithContext(ctx, a.collectOrphans, gcInterval)
-	return nil
+	defer a.end()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.serveSenders(ctx) })
+	group.Go(func() error { wait.UntilWithContext(ctx, a.watchFrozen, lookAgain); return nil })
+	group.Go(func() error { wait.UntilWithContext(ctx, a.collectOrphans, gcInterval); return nil })
+	return group.Wait()
 }
 
-// collectOrphans removes checkpoints whose pod is gone: no reconciliation would ever look
-// at them.
+// collectOrphans removes what is left of pods and migrations that are gone: no
+// reconciliation would ever look at it.
 func (a *agent) collectOrphans(ctx context.Context) {
-	if err := a.removeOrphans(ctx); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Failed to remove the checkpoints of pods that are gone")
+	if err := errors.Join(a.removeOrphans(ctx), a.removeStates(ctx)); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Failed to remove what no migration needs any more")
 	}
+}
+
+// removeStates removes what this node keeps of migrations that are gone, or over.
+func (a *agent) removeStates(ctx context.Context) error {
+	var failures []error
+	seen := map[types.UID]bool{}
+	for _, root := range []string{a.transfers, filepath.Join(a.kubelet, waitingRoot)} {
+		entries, err := os.ReadDir(root)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failures = append(failures, err)
+		}
+		for _, entry := range entries {
+			migration := types.UID(entry.Name())
+			if seen[migration] || !v1alpha1.IsUID(entry.Name()) {
+				continue
+			}
+			seen[migration] = true
+			failures = append(failures, a.removeStateOf(ctx, migration, filepath.Join(root, entry.Name())))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+func (a *agent) removeStateOf(ctx context.Context, migration types.UID, directory string) error {
+	key, err := readMigration(directory)
+	if err != nil {
+		return err
+	}
+	m := &v1alpha1.PodMigration{}
+	err = a.live.Get(ctx, key, m)
+	switch {
+	case apierrors.IsNotFound(err) || err == nil && m.UID != migration:
+		if err := a.closeReceiving(migration); err != nil {
+			return err
+		}
+		return a.removeState(migration)
+	case err != nil || !decide.MayRemove(m):
+		return err
+	}
+	return a.discard(ctx, m)
+}
+
+// removeState removes what waits, and what says so last.
+func (a *agent) removeState(migration types.UID) error {
+	if err := removeBeneath(a.kubelet, waitingOf(migration)); err != nil {
+		return fmt.Errorf("removing what waits: %w", err)
+	}
+	return atomicfile.RemoveDurably(a.stateOf(migration))
 }
 
 // podFile names the pod of a directory of checkpoints. No container is named like it.

@@ -1,21 +1,19 @@
 package agent
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 // Machine finds the volumes and the processes of pods on a node of Linux.
@@ -36,46 +34,9 @@ var errNoProcess = errors.New("the pod has no process on this node")
 const (
 	bundles  = "/run/containerd/io.containerd.runtime.v2.task/k8s.io"
 	runcRoot = "/run/containerd/runc/k8s.io"
+	// sandboxes are the pods, as containerd's plugin for Kubernetes keeps them.
+	sandboxes = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes"
 )
-
-// EmptyDir is the directory of an emptyDir of a pod
-// (k8s.io/kubernetes/pkg/volume/emptydir).
-func (m Machine) EmptyDir(pod types.UID, volume string) string {
-	return filepath.Join(m.KubeletRoot, "pods", string(pod), "volumes", "kubernetes.io~empty-dir", volume)
-}
-
-// ClaimDirectory is where a process of the pod sees the checkpoint claim. container,
-// when not empty, is the ID of the container to look at. The error is
-// errNoProcess while it does not run.
-func (m Machine) ClaimDirectory(pod types.UID, container string) (string, error) {
-	processes, err := os.ReadDir(m.Proc)
-	if err != nil {
-		return "", err
-	}
-	for _, p := range processes {
-		if _, err := strconv.Atoi(p.Name()); err != nil {
-			continue
-		}
-		cgroups, err := os.ReadFile(filepath.Join(m.Proc, p.Name(), "cgroup"))
-		if err != nil || !isOfPod(cgroups, pod) || !bytes.Contains(cgroups, []byte(container)) {
-			continue // another pod's, or gone meanwhile
-		}
-		directory := filepath.Join(m.Proc, p.Name(), "root", v1alpha1.CheckpointMountPath)
-		if _, err := os.Stat(directory); err == nil {
-			return directory, nil
-		}
-	}
-	return "", errNoProcess
-}
-
-func isOfPod(cgroups []byte, pod types.UID) bool {
-	for _, name := range cgroupNames(pod) {
-		if bytes.Contains(cgroups, []byte(name)) {
-			return true
-		}
-	}
-	return false
-}
 
 // cgroupNames are how the kubelet names the cgroup of a pod with its two
 // drivers, cgroupfs and systemd (k8s.io/kubernetes/pkg/kubelet/cm).
@@ -92,15 +53,47 @@ func (m Machine) members(id string) []int {
 	var members []int
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		cgroups, err := os.ReadFile(filepath.Join(m.Proc, entry.Name(), "cgroup"))
-		if err == nil && bytes.Contains(cgroups, []byte(id)) {
+		if err == nil && m.parentCgroup(pid, id) != "" {
 			members = append(members, pid)
 		}
 	}
 	return members
+}
+
+// parentCgroup is the name of the cgroup that has the cgroup of a container, that of its pod;
+// "" where the process is in none of the container's. A container runtime names a cgroup
+// "<id>" or "cri-containerd-<id>.scope".
+func (m Machine) parentCgroup(pid int, id string) string {
+	for _, names := range m.cgroupsOf(pid) {
+		for i := 1; i < len(names); i++ {
+			name := strings.TrimSuffix(names[i], ".scope")
+			if name == id || strings.HasSuffix(name, "-"+id) {
+				return names[i-1]
+			}
+		}
+	}
+	return ""
+}
+
+// cgroupsOf are the paths of the cgroups of a process, name by name.
+func (m Machine) cgroupsOf(pid int) [][]string {
+	content, err := os.ReadFile(filepath.Join(m.Proc, strconv.Itoa(pid), "cgroup"))
+	if err != nil {
+		return nil
+	}
+	var paths [][]string
+	for line := range strings.Lines(string(content)) {
+		// hierarchy:controllers:path (cgroups(7))
+		if parts := strings.SplitN(strings.TrimSpace(line), ":", 3); len(parts) == 3 {
+			paths = append(paths, strings.Split(parts[2], "/"))
+		}
+	}
+	return paths
+}
+
+// isInCgroup reports whether a process is in a cgroup of this name, or below one.
+func (m Machine) isInCgroup(pid int, name string) bool {
+	return slices.ContainsFunc(m.cgroupsOf(pid), func(names []string) bool { return slices.Contains(names, name) })
 }
 
 func (m Machine) parent(pid int) (int, error) {
@@ -142,13 +135,18 @@ type runtimeInfo struct {
 
 // runtimeInfo finds a container. The error is errNoProcess when it does not run.
 func (m Machine) runtimeInfo(id string) (*runtimeInfo, error) {
-	if id == "" {
+	if !containerPattern.MatchString(id) {
 		return nil, errNoProcess
 	}
 	members := m.members(id)
 	for _, pid := range members {
 		parent, err := m.parent(pid)
 		if err != nil || slices.Contains(members, parent) || parent <= 1 {
+			continue
+		}
+		// A shim is in no cgroup of a pod. What is beside the container was started by a
+		// container that may make cgroups, and names them as it likes.
+		if m.isInCgroup(parent, m.parentCgroup(pid, id)) {
 			continue
 		}
 		p := &runtimeInfo{id: id, shim: parent, host: filepath.Join(m.Proc, strconv.Itoa(parent), "root"), proc: m.Proc}
@@ -183,57 +181,71 @@ func (p *runtimeInfo) read() error {
 
 func (p *runtimeInfo) bundle(name string) string { return filepath.Join(p.host, bundles, p.id, name) }
 
-// Layer implements nodeOps. The path is as the agent reaches it.
-func (m Machine) Layer(container string) (string, error) {
+// Layer implements nodeOps.
+func (m Machine) Layer(container string) (root, path string, err error) {
 	p, err := m.runtimeInfo(container)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	return p.layer()
 }
 
-func (p *runtimeInfo) layer() (string, error) {
-	file, err := os.Open(filepath.Join(p.proc, strconv.Itoa(p.init), "mountinfo"))
+// layerPath is where containerd's snapshotter for overlays has the layers, beneath its root
+// directory.
+var layerPath = regexp.MustCompile(`^(/.*)/(io\.containerd\.snapshotter\.v1\.overlayfs/snapshots/[0-9]+/fs)$`)
+
+// layer reads the mounts that the shim sees, where it has mounted the root of the container
+// for itself. What the container sees it can change: in a user namespace of its own it may
+// mount an overlay with a layer of its choice.
+func (p *runtimeInfo) layer() (root, path string, err error) {
+	file, err := os.Open(filepath.Join(p.proc, strconv.Itoa(p.shim), "mountinfo"))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer file.Close()
-	roots, err := mountinfo.GetMountsFromReader(file, func(i *mountinfo.Info) (skip, stop bool) {
-		return i.Mountpoint != "/" || i.FSType != "overlay", false
+	rootfs := filepath.Join(bundles, p.id, "rootfs")
+	mounts, err := mountinfo.GetMountsFromReader(file, func(i *mountinfo.Info) (skip, stop bool) {
+		return i.Mountpoint != rootfs || i.FSType != "overlay", false
 	})
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	for _, root := range roots {
-		for option := range strings.SplitSeq(root.VFSOptions, ",") {
+	for _, mount := range mounts {
+		for option := range strings.SplitSeq(mount.VFSOptions, ",") {
 			upper, found := strings.CutPrefix(option, "upperdir=")
-			if !found || !filepath.IsAbs(upper) {
+			if !found {
 				continue
 			}
 			// The kernel escapes options as it escapes paths (seq_show_option), and
 			// mountinfo leaves them so. Octal escapes are those of Go.
 			if upper, err = strconv.Unquote(`"` + strings.ReplaceAll(upper, `"`, `\042`) + `"`); err != nil {
-				return "", fmt.Errorf("reading the mount options of container %s: %w", p.id, err)
+				return "", "", fmt.Errorf("reading the mount options of container %s: %w", p.id, err)
 			}
-			return filepath.Join(p.host, upper), nil
+			parts := layerPath.FindStringSubmatch(filepath.Clean(upper))
+			if parts == nil {
+				return "", "", fmt.Errorf("the writable layer of container %s is %s, which is no snapshot of containerd", p.id, upper)
+			}
+			return filepath.Join(p.host, parts[1]), parts[2], nil
 		}
 	}
-	return "", fmt.Errorf("the root of container %s is no overlay with a writable layer", p.id)
+	return "", "", fmt.Errorf("the root of container %s is no overlay with a writable layer", p.id)
 }
 
-// SharedMemory implements nodeOps. The path is as the agent reaches it.
-func (m Machine) SharedMemory(container string) (string, error) {
+// SharedMemory implements nodeOps.
+func (m Machine) SharedMemory(container string) (root, path string, err error) {
 	p, err := m.runtimeInfo(container)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return p.sharedMemory()
+	return p.sharedMemory(m.KubeletRoot)
 }
 
-func (p *runtimeInfo) sharedMemory() (string, error) {
+// sharedMemory takes the source of the mount at /dev/shm from the bundle, which the shim has
+// made: that of the sandbox, or a volume of the pod.
+func (p *runtimeInfo) sharedMemory(kubelet string) (root, path string, err error) {
 	content, err := os.ReadFile(p.bundle("config.json"))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	var config struct {
 		Mounts []struct {
@@ -242,12 +254,18 @@ func (p *runtimeInfo) sharedMemory() (string, error) {
 		} `json:"mounts"`
 	}
 	if err := json.Unmarshal(content, &config); err != nil {
-		return "", fmt.Errorf("reading the configuration of container %s: %w", p.id, err)
+		return "", "", fmt.Errorf("reading the configuration of container %s: %w", p.id, err)
 	}
 	for _, mount := range config.Mounts {
-		if mount.Destination == "/dev/shm" && filepath.IsAbs(mount.Source) {
-			return filepath.Join(p.host, mount.Source), nil
+		if mount.Destination != "/dev/shm" {
+			continue
 		}
+		for _, root := range []string{sandboxes, filepath.Join(kubelet, "pods")} {
+			if path, found := strings.CutPrefix(filepath.Clean(mount.Source), root+"/"); found {
+				return filepath.Join(p.host, root), path, nil
+			}
+		}
+		return "", "", fmt.Errorf("/dev/shm of container %s is %s, which is of no pod", p.id, mount.Source)
 	}
-	return "", errors.New("the pod has no /dev/shm")
+	return "", "", errors.New("the pod has no /dev/shm")
 }

@@ -29,29 +29,6 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-func TestClaimDirectory(t *testing.T) {
-	proc := t.TempDir()
-	m := Machine{Proc: proc}
-	write(t, filepath.Join(proc, "self", "cgroup"), "not a number")
-	write(t, filepath.Join(proc, "7", "cgroup"), "6:freezer:/kubepods/burstable/podaaaaaaaa-1111-2222-3333-444455556666/c1\n")
-	write(t, filepath.Join(proc, "7", "root/migration-checkpoint/x"), "")
-	write(t, filepath.Join(proc, "8", "cgroup"), "0::/kubepods.slice/kubepods-pod0f7c8f6e_1111_2222_3333_444455556666.slice/cri-containerd-c2.scope\n")
-	write(t, filepath.Join(proc, "9", "cgroup"), "6:freezer:/kubepods/burstable/pod0f7c8f6e-1111-2222-3333-444455556666/c1\n")
-	if _, err := m.ClaimDirectory(pod, ""); !errors.Is(err, errNoProcess) {
-		t.Errorf("no process of the pod has the claim: error %v", err)
-	}
-	write(t, filepath.Join(proc, "8", "root/migration-checkpoint/x"), "")
-	write(t, filepath.Join(proc, "9", "root/migration-checkpoint/x"), "")
-	for container, want := range map[string]string{"c1": "9", "c2": "8"} {
-		if got, err := m.ClaimDirectory(pod, container); err != nil || got != filepath.Join(proc, want, "root/migration-checkpoint") {
-			t.Errorf("container %s: %s, error %v, want process %s", container, got, err, want)
-		}
-	}
-	if _, err := m.ClaimDirectory(pod, "c3"); !errors.Is(err, errNoProcess) {
-		t.Errorf("another container: error %v", err)
-	}
-}
-
 func TestFreezerV2(t *testing.T) {
 	root := t.TempDir()
 	directory := filepath.Join(root, "kubepods.slice", "kubepods-besteffort.slice", "kubepods-besteffort-pod0f7c8f6e_1111_2222_3333_444455556666.slice")
@@ -111,13 +88,13 @@ func TestFreezerV2(t *testing.T) {
 func TestProcessesAreCountedByTheirState(t *testing.T) {
 	m := Machine{Proc: t.TempDir()}
 	for pid, state := range map[string]string{"7": "T (stopped)", "8": "S (sleeping)", "9": "Z (zombie)"} {
-		write(t, filepath.Join(m.Proc, pid, "cgroup"), "0::/kubepods/c1\n")
+		write(t, filepath.Join(m.Proc, pid, "cgroup"), "0::/kubepods/pod1/"+c1+"\n")
 		write(t, filepath.Join(m.Proc, pid, "status"), "Name:\ttrain\nState:\t"+state+"\n")
 	}
-	if alive, stopped := m.Processes("c1"); alive != 2 || stopped != 1 {
+	if alive, stopped := m.Processes(c1); alive != 2 || stopped != 1 {
 		t.Errorf("%d alive, %d stopped, want 2 and 1", alive, stopped)
 	}
-	if alive, stopped := m.Processes("c2"); alive != 0 || stopped != 0 {
+	if alive, stopped := m.Processes(c2); alive != 0 || stopped != 0 {
 		t.Errorf("a container that is gone: %d alive, %d stopped", alive, stopped)
 	}
 }
@@ -264,46 +241,84 @@ func size(path string) int64 {
 	return info.Size()
 }
 
-// runningContainer is a process of a container, its shim, and what the shim wrote down.
+// runningContainer is a process of a container, its shim with the mounts that it sees, and
+// what the shim wrote down.
 func runningContainer(t *testing.T, mounts string) (Machine, string) {
 	t.Helper()
 	proc := t.TempDir()
 	shim := filepath.Join(proc, "7")
-	write(t, filepath.Join(proc, "8", "cgroup"), "0::/kubepods/c1\n")
+	write(t, filepath.Join(proc, "8", "cgroup"), "0::/kubepods/pod1/"+c1+"\n")
 	write(t, filepath.Join(proc, "8", "status"), "Name:\ttrain\nPPid:\t7\n")
-	write(t, filepath.Join(proc, "8", "mountinfo"), mounts)
-	write(t, filepath.Join(shim, "root", bundles, "c1", "init.pid"), "8")
-	write(t, filepath.Join(shim, "root", bundles, "c1", "options.json"), `{"binary_name":"/opt/oci-runtime"}`)
-	return Machine{Proc: proc}, filepath.Join(shim, "root")
+	write(t, filepath.Join(shim, "cgroup"), "0::/system.slice/containerd.service\n")
+	write(t, filepath.Join(shim, "mountinfo"), mounts)
+	write(t, filepath.Join(shim, "root", bundles, c1, "init.pid"), "8")
+	write(t, filepath.Join(shim, "root", bundles, c1, "options.json"), `{"binary_name":"/opt/oci-runtime"}`)
+	return Machine{Proc: proc, KubeletRoot: "/var/lib/kubelet"}, filepath.Join(shim, "root")
 }
 
 func TestTheWritableLayerIsThatOfTheRoot(t *testing.T) {
-	const other = "30 29 0:40 / /data rw - overlay overlay rw,lowerdir=/l,upperdir=/of/data,workdir=/w\n"
-	for name, test := range map[string]struct{ mounts, want string }{
-		"plain":       {other + "29 1 0:39 / / rw,relatime - overlay overlay rw,lowerdir=/l,upperdir=/snap/1/fs,workdir=/snap/1/work\n", "/snap/1/fs"},
-		"optional":    {"29 1 0:39 / / rw shared:1 master:2 - overlay overlay rw,upperdir=/snap/1/fs\n", "/snap/1/fs"},
-		"escaped":     {"29 1 0:39 / / rw - overlay overlay rw,upperdir=/a\\040b\\134c\\011\"\\054d\n", "/a b\\c\t\",d"},
-		"read only":   {"29 1 0:39 / / ro - overlay overlay ro,lowerdir=/l:/m\n", ""},
-		"no overlay":  {other + "29 1 0:39 / / rw - ext4 /dev/sda rw\n", ""},
-		"not escaped": {"29 1 0:39 / / rw - overlay overlay rw,upperdir=/a\\8\n", "error"},
+	const snapshot = "io.containerd.snapshotter.v1.overlayfs/snapshots/12/fs"
+	at := "29 1 0:39 / " + bundles + "/" + c1 + "/rootfs rw,relatime "
+	other := "30 29 0:40 / /data rw - overlay overlay rw,lowerdir=/l,upperdir=/of/data,workdir=/w\n"
+	own := "31 1 0:41 / / rw - overlay overlay rw,upperdir=/etc/kubernetes/pki\n"
+	for name, test := range map[string]struct{ mounts, root string }{
+		"plain":          {other + at + "- overlay overlay rw,lowerdir=/l,upperdir=/var/lib/containerd/" + snapshot + ",workdir=/snap/1/work\n", "/var/lib/containerd"},
+		"optional":       {at + "shared:1 master:2 - overlay overlay rw,upperdir=/var/lib/containerd/" + snapshot + "\n", "/var/lib/containerd"},
+		"escaped":        {at + "- overlay overlay rw,upperdir=/a\\040b\\134c\\011\"\\054d/" + snapshot + "\n", "/a b\\c\t\",d"},
+		"read only":      {at + "- overlay overlay ro,lowerdir=/l:/m\n", ""},
+		"no overlay":     {other + own + at + "- ext4 /dev/sda rw\n", ""},
+		"not escaped":    {at + "- overlay overlay rw,upperdir=/a\\8\n", ""},
+		"of its own":     {own, ""},
+		"no snapshot":    {at + "- overlay overlay rw,upperdir=/etc/kubernetes/pki\n", ""},
+		"upwards":        {at + "- overlay overlay rw,upperdir=/var/lib/containerd/" + snapshot + "/../../../../../etc\n", ""},
+		"not a snapshot": {at + "- overlay overlay rw,upperdir=/var/lib/containerd/" + snapshot + "/work\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, root := runningContainer(t, test.mounts)
-			got, err := m.Layer("c1")
-			if test.want == "" || test.want == "error" {
+			m, host := runningContainer(t, test.mounts)
+			root, path, err := m.Layer(c1)
+			if test.root == "" {
 				if err == nil {
-					t.Errorf("%s, want an error", got)
+					t.Errorf("%s in %s, want an error", path, root)
 				}
 				return
 			}
-			if want := filepath.Join(root, test.want); err != nil || got != want {
-				t.Errorf("%q, %v, want %q", got, err, want)
+			if want := filepath.Join(host, test.root); err != nil || root != want || path != snapshot {
+				t.Errorf("%q in %q, %v, want %q in %q", path, root, err, snapshot, want)
 			}
 		})
 	}
 	m, _ := runningContainer(t, "")
-	if _, err := m.Layer("c2"); !errors.Is(err, errNoProcess) {
-		t.Errorf("a container that does not run: %v, want %v", err, errNoProcess)
+	for _, id := range []string{c2, "c1", "", "../" + c1} {
+		if _, _, err := m.Layer(id); !errors.Is(err, errNoProcess) {
+			t.Errorf("container %q: %v, want %v", id, err, errNoProcess)
+		}
+	}
+}
+
+// A container that may make cgroups can name one like another container. What has started
+// the process there is no shim.
+func TestAProcessInAForgedCgroupIsOfNoContainer(t *testing.T) {
+	m, _ := runningContainer(t, "")
+	write(t, filepath.Join(m.Proc, "8", "cgroup"), "0::/kubepods/pod2/"+c2+"/"+c1+"\n")
+	write(t, filepath.Join(m.Proc, "7", "cgroup"), "0::/kubepods/pod2/"+c2+"\n")
+	if _, err := m.runtimeInfo(c1); !errors.Is(err, errNoProcess) {
+		t.Errorf("the root of a container is taken for that of a shim: %v", err)
+	}
+}
+
+func TestTheSharedMemoryIsThatOfThePod(t *testing.T) {
+	for source, want := range map[string]string{
+		sandboxes + "/" + c2 + "/shm":                   sandboxes,
+		"/var/lib/kubelet/pods/1/volumes/e~empty-dir/s": "/var/lib/kubelet/pods",
+		"/etc/kubernetes":                               "",
+		sandboxes + "/../../../etc":                     "",
+	} {
+		m, host := runningContainer(t, "")
+		write(t, filepath.Join(host, bundles, c1, "config.json"), `{"mounts":[{"destination":"/dev","source":"x"},{"destination":"/dev/shm","source":"`+source+`"}]}`)
+		root, path, err := m.SharedMemory(c1)
+		if want == "" && err == nil || want != "" && (err != nil || root != filepath.Join(host, want) || filepath.Join(want, path) != source) {
+			t.Errorf("%s: %q in %q, %v", source, path, root, err)
+		}
 	}
 }
 
@@ -339,22 +354,22 @@ func TestContainersAreFrozenWithoutExecProbes(t *testing.T) {
 	m, _ := runningContainer(t, "")
 	m.Cgroup = t.TempDir()
 	probe := filepath.Join(m.Proc, "9")
-	write(t, filepath.Join(probe, "cgroup"), "0::/kubepods/c1\n")
+	write(t, filepath.Join(probe, "cgroup"), "0::/kubepods/pod1/"+c1+"\n")
 	write(t, filepath.Join(probe, "status"), "Name:\tprobe\nPPid:\t7\n")
-	kernel(t, filepath.Join(m.Cgroup, "kubepods", "pod"+string(pod), "c1"), func() { _ = os.RemoveAll(probe) })
-	if err := m.CheckFrozen(pod, []string{"c1"}); err == nil {
+	kernel(t, filepath.Join(m.Cgroup, "kubepods", "pod"+string(pod), c1), func() { _ = os.RemoveAll(probe) })
+	if err := m.CheckFrozen(pod, []string{c1}); err == nil {
 		t.Error("a container that runs counts as frozen")
 	}
-	if err := m.FreezeContainers(t.Context(), pod, []string{"c1"}); err != nil {
+	if err := m.FreezeContainers(t.Context(), pod, []string{c1}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(probe); err == nil {
 		t.Error("it was frozen with the probe")
 	}
-	if err := m.CheckFrozen(pod, []string{"c1"}); err != nil {
+	if err := m.CheckFrozen(pod, []string{c1}); err != nil {
 		t.Errorf("after freezing: %v", err)
 	}
-	if err := m.FreezeContainers(t.Context(), pod, []string{"c1", "c2"}); !errors.Is(err, errNoProcess) {
+	if err := m.FreezeContainers(t.Context(), pod, []string{c1, c2}); !errors.Is(err, errNoProcess) {
 		t.Errorf("a container that does not run: %v, want %v", err, errNoProcess)
 	}
 }
@@ -362,12 +377,12 @@ func TestContainersAreFrozenWithoutExecProbes(t *testing.T) {
 func TestAnExecProbeThatStaysEndsWithTheContext(t *testing.T) {
 	m, _ := runningContainer(t, "")
 	m.Cgroup = t.TempDir()
-	write(t, filepath.Join(m.Proc, "9", "cgroup"), "0::/kubepods/c1\n")
+	write(t, filepath.Join(m.Proc, "9", "cgroup"), "0::/kubepods/pod1/"+c1+"\n")
 	write(t, filepath.Join(m.Proc, "9", "status"), "Name:\tprobe\nPPid:\t7\n")
-	kernel(t, filepath.Join(m.Cgroup, "kubepods", "pod"+string(pod), "c1"), nil)
+	kernel(t, filepath.Join(m.Cgroup, "kubepods", "pod"+string(pod), c1), nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := m.FreezeContainers(ctx, pod, []string{"c1"}); !errors.Is(err, context.DeadlineExceeded) {
+	if err := m.FreezeContainers(ctx, pod, []string{c1}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v, want %v", err, context.DeadlineExceeded)
 	}
 }

@@ -20,7 +20,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
-	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
+	"github.com/ai-storage/orchestrator/pkg/node/transfer"
 )
 
 // processOps is what an agent needs of its node to carry processes.
@@ -29,12 +29,12 @@ type processOps interface {
 	// Movable returns the memory of a container, in bytes, and what CRIU is known not
 	// to carry; "" where nothing stands in the way.
 	Movable(container string) (memory int64, obstacle string, err error)
-	// Layer is the directory of the writable layer. It is an error where the root of
-	// the container is no overlay.
-	Layer(container string) (string, error)
-	// SharedMemory is the /dev/shm of the pod of the container. It is an error where
-	// there is none.
-	SharedMemory(container string) (string, error)
+	// Layer is the directory of the writable layer, beneath one that only the container
+	// runtime writes. It is an error where the root of the container is no overlay.
+	Layer(container string) (root, path string, err error)
+	// SharedMemory is the /dev/shm of the pod of the container, likewise. It is an error
+	// where there is none.
+	SharedMemory(container string) (root, path string, err error)
 	// FreezeContainers returns when all are frozen and none has a process of an exec
 	// probe. The error is context.DeadlineExceeded after freezeTimeout; then parts may
 	// be frozen.
@@ -74,18 +74,7 @@ func memoryTree(container string) string { return "memory." + container }
 func layerTree(container string) string  { return "layer." + container }
 
 // moving returns the containers of the original whose processes move.
-func (a *agent) moving(ctx context.Context, m *v1alpha1.PodMigration) ([]movingContainer, error) {
-	names := m.Status.Checkpoint.Processes
-	if len(names) == 0 {
-		return nil, nil
-	}
-	original, err := a.pod(ctx, m.Namespace, m.Status.Original)
-	if err != nil {
-		return nil, err
-	}
-	if original == nil {
-		return nil, errNoProcess
-	}
+func moving(original *corev1.Pod, names []string) ([]movingContainer, error) {
 	var moving []movingContainer
 	for _, name := range names {
 		id := ""
@@ -102,8 +91,18 @@ func (a *agent) moving(ctx context.Context, m *v1alpha1.PodMigration) ([]movingC
 	return moving, nil
 }
 
+// containerID is the ID without the name of the runtime, "containerd://<id>"; "" where it is
+// none of containerd's.
+func containerID(s corev1.ContainerStatus) string {
+	_, id, _ := strings.Cut(s.ContainerID, "://")
+	if !containerPattern.MatchString(id) {
+		return ""
+	}
+	return id
+}
+
 func notMovable(format string, args ...any) error {
-	return &checkpoint.Error{Reason: v1alpha1.ReportProcessNotMovable, Err: fmt.Errorf(format, args...)}
+	return &transfer.Error{Reason: v1alpha1.ReportProcessNotMovable, Err: fmt.Errorf(format, args...)}
 }
 
 // movable returns the memory of the containers, in bytes. It fails with
@@ -127,46 +126,65 @@ func (a *agent) dumpDirectory(m *v1alpha1.PodMigration, container string) string
 	return filepath.Join(a.dumps, string(m.UID), container)
 }
 
-// sourceTrees are all that is carried: volumes and, of containers that move with
-// their processes, the writable layer and the images that CRIU will write.
-func (a *agent) sourceTrees(m *v1alpha1.PodMigration, moving []movingContainer) ([]checkpoint.Volume, error) {
-	trees := a.volumes(m.Status.Original.UID, m.Status.Checkpoint.Volumes)
-	for i, c := range moving {
+// sourceTrees are the volumes of the original and, of containers that move with their
+// processes, the writable layer and the images that CRIU will write.
+func (a *agent) sourceTrees(ctx context.Context, m *v1alpha1.PodMigration) ([]movingContainer, []transfer.Volume, error) {
+	c := m.Status.Checkpoint
+	original, err := a.podHere(ctx, m.Namespace, m.Status.Original)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(checkVolumes(original, c.Volumes), checkContainers(original, c.Processes)); err != nil {
+		return nil, nil, err
+	}
+	var trees []transfer.Volume
+	for _, name := range c.Volumes {
+		trees = append(trees, a.emptyDir(original.UID, name))
+	}
+	containers, err := moving(original, c.Processes)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, c := range containers {
 		if i == 0 {
-			shared, err := a.ops.SharedMemory(c.id)
+			root, path, err := a.ops.SharedMemory(c.id)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			trees = append(trees, checkpoint.Volume{Name: sharedMemoryTree, Dir: shared})
+			trees = append(trees, transfer.Volume{Name: sharedMemoryTree, Root: root, Path: path})
 		}
-		layer, err := a.ops.Layer(c.id)
+		root, path, err := a.ops.Layer(c.id)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		memory := filepath.Join(a.dumpDirectory(m, c.name), "memory")
-		if err := clearDirectory(memory); err != nil {
-			return nil, err
+		memory := filepath.Join(string(m.UID), c.name, "memory")
+		if err := clearDirectory(filepath.Join(a.dumps, memory)); err != nil {
+			return nil, nil, err
 		}
 		trees = append(trees,
-			checkpoint.Volume{Name: layerTree(c.name), Dir: layer, Layer: true},
-			checkpoint.Volume{Name: memoryTree(c.name), Dir: memory, Transient: true})
+			transfer.Volume{Name: layerTree(c.name), Root: root, Path: path, Layer: true},
+			transfer.Volume{Name: memoryTree(c.name), Root: a.dumps, Path: memory, Transient: true})
 	}
-	return trees, nil
+	return containers, trees, nil
 }
 
 // freeze freezes the original and, where its processes move, dumps them. All
 // that is copied after it is of the moment at which the last container froze.
-func (a *agent) freeze(ctx context.Context, m *v1alpha1.PodMigration, w *openWriter, sealed *v1alpha1.SourceReport) error {
+func (a *agent) freeze(ctx context.Context, m *v1alpha1.PodMigration, s *sending, sealed *v1alpha1.SourceReport) error {
 	pod := m.Status.Original.UID
-	if len(w.containers) == 0 {
+	if len(s.containers) == 0 {
 		sealed.FrozenAt = microTime(a.now())
 		return a.ops.Freeze(ctx, pod)
 	}
-	now, err := a.moving(ctx, m)
+	original, err := a.podHere(ctx, m.Namespace, m.Status.Original)
 	if err != nil {
 		return err
 	}
-	if !slices.Equal(now, w.containers) {
+	now, err := moving(original, m.Status.Checkpoint.Processes)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(now, s.containers) {
 		return notMovable("a container was restarted while the pod was being copied")
 	}
 	if _, err := a.movable(now); err != nil {
@@ -197,29 +215,39 @@ func (a *agent) freeze(ctx context.Context, m *v1alpha1.PodMigration, w *openWri
 	return a.ops.CheckFrozen(pod, ids(now))
 }
 
-// removeDump removes what CRIU wrote: it is on the claim, or of no use.
+// removeDump removes what CRIU wrote: the destination has it, or it is of no use.
 func (a *agent) removeDump(ctx context.Context, m *v1alpha1.PodMigration) {
 	if err := os.RemoveAll(filepath.Join(a.dumps, string(m.UID))); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Failed to remove a dump", "migration", klog.KObj(m))
 	}
 }
 
-// destinationTrees are where the trees of sourceTrees go. From here on the
-// containers of the replacement are restored or not started at all.
-func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod, gate string) ([]checkpoint.Volume, error) {
+// destinationTrees are where the trees of sourceTrees go. From here on the containers of the
+// replacement are restored or not started at all.
+func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod) ([]transfer.Volume, error) {
 	c := m.Status.Checkpoint
-	trees := a.volumes(pod.UID, c.Volumes)
+	if err := errors.Join(checkVolumes(pod, c.Volumes), checkContainers(pod, c.Processes)); err != nil {
+		return nil, err
+	}
+	var trees []transfer.Volume
+	for _, name := range c.Volumes {
+		trees = append(trees, a.emptyDir(pod.UID, name))
+	}
 	if len(c.Processes) == 0 {
 		return trees, nil
 	}
 	if err := a.rememberPod(pod); err != nil {
 		return nil, err
 	}
-	shared, err := a.ops.SharedMemory(gate)
+	gate := gateOf(pod)
+	if gate == nil {
+		return nil, errNoProcess
+	}
+	root, path, err := a.ops.SharedMemory(containerID(*gate))
 	if err != nil {
 		return nil, err
 	}
-	trees = append(trees, checkpoint.Volume{Name: sharedMemoryTree, Dir: shared})
+	trees = append(trees, transfer.Volume{Name: sharedMemoryTree, Root: root, Path: path})
 	for _, name := range c.Processes {
 		entry, err := a.restores.Entry(string(pod.UID), name)
 		if err != nil {
@@ -228,9 +256,10 @@ func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod, gate
 		if err := entry.Expect(); err != nil {
 			return nil, err
 		}
+		below := func(path string) string { return strings.TrimPrefix(path, string(a.restores)+"/") }
 		trees = append(trees,
-			checkpoint.Volume{Name: layerTree(name), Dir: entry.Layer(), Layer: true},
-			checkpoint.Volume{Name: memoryTree(name), Dir: entry.Memory(), Transient: true})
+			transfer.Volume{Name: layerTree(name), Root: string(a.restores), Path: below(entry.Layer()), Layer: true},
+			transfer.Volume{Name: memoryTree(name), Root: string(a.restores), Path: below(entry.Memory()), Transient: true})
 	}
 	return trees, nil
 }
@@ -238,6 +267,9 @@ func (a *agent) destinationTrees(m *v1alpha1.PodMigration, pod *corev1.Pod, gate
 // isTaken reports whether a container of the replacement is being restored, or
 // was. What it is restored from must not change any more.
 func (a *agent) isTaken(m *v1alpha1.PodMigration) bool {
+	if m.Status.Replacement == nil || m.Status.Replacement.UID == "" {
+		return false
+	}
 	for _, name := range m.Status.Checkpoint.Processes {
 		if entry, err := a.restores.Entry(string(m.Status.Replacement.UID), name); err == nil && entry.IsTaken() {
 			return true
@@ -282,6 +314,9 @@ func (a *agent) restoreProcesses(ctx context.Context, m *v1alpha1.PodMigration) 
 // cancelRestore makes the creation of containers fail that wait for their processes:
 // none will come. What was restored stays stopped until its end.
 func (a *agent) cancelRestore(m *v1alpha1.PodMigration) error {
+	if m.Status.Replacement == nil || m.Status.Replacement.UID == "" {
+		return nil
+	}
 	for _, name := range m.Status.Checkpoint.Processes {
 		entry, err := a.restores.Entry(string(m.Status.Replacement.UID), name)
 		if err != nil {

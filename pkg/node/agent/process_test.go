@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/internal/skip"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
@@ -33,18 +34,17 @@ func newProcessBench(t *testing.T) *bench {
 	if err := b.client.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "train"}, original); err != nil {
 		t.Fatal(err)
 	}
-	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
 	original.Status.ContainerStatuses = []corev1.ContainerStatus{
-		{Name: "main", State: running, ContainerID: "containerd://c1"}, {Name: "side", State: running, ContainerID: "containerd://c2"},
-		{Name: "finished", ContainerID: "containerd://c3"}}
+		{Name: "main", State: running, ContainerID: "containerd://" + c1}, {Name: "side", State: running, ContainerID: "containerd://" + c2},
+		{Name: "finished", ContainerID: "containerd://" + c3}}
 	if err := b.client.Status().Update(t.Context(), original); err != nil {
 		t.Fatal(err)
 	}
-	layer, err := b.node.Layer("c1")
+	root, layer, err := b.node.Layer(c1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(layer, "scratch"), "in the layer")
+	write(t, filepath.Join(root, layer, "scratch"), "in the layer")
 	return b
 }
 
@@ -53,7 +53,7 @@ func newProcessBench(t *testing.T) *bench {
 func (b *bench) wrapper(ctx context.Context, failure string) {
 	for ctx.Err() == nil {
 		for _, name := range []string{"main", "side"} {
-			entry, err := b.far.restores.Entry("replacement", name)
+			entry, err := b.far.restores.Entry(fixture.ReplacementUID, name)
 			if err != nil {
 				b.Error(err)
 			}
@@ -97,12 +97,12 @@ func TestProcessesAreHeldUntilTheRelease(t *testing.T) {
 	if s.FrozenAt == nil || s.DumpedAt == nil || s.SealedAt == nil {
 		t.Errorf("parts of the stop are missing: %+v", s)
 	}
-	entry, err := b.far.restores.Entry("replacement", "main")
+	entry, err := b.far.restores.Entry(fixture.ReplacementUID, "main")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		filepath.Join(entry.Memory(), "pages"):  "memory of c1",
+		filepath.Join(entry.Memory(), "pages"):  "memory of " + c1,
 		filepath.Join(entry.Layer(), "scratch"): "in the layer",
 	} {
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
@@ -113,8 +113,7 @@ func TestProcessesAreHeldUntilTheRelease(t *testing.T) {
 		t.Errorf("%v ran before the release, beside the original", b.node.continued)
 	}
 	// An agent that dies here finds what is held.
-	far := newAgent("b", b.client, b.client, b.node, "")
-	far.restores, b.far = b.far.restores, far
+	b.far = b.start("b")
 	m = b.ask(func(s *v1alpha1.PodMigrationStatus) {
 		s.Checkpoint.Step = v1alpha1.StepRelease
 		s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionSealed, Status: metav1.ConditionTrue}}
@@ -144,13 +143,13 @@ func TestAFailedRestoreIsReportedAndNothingContinues(t *testing.T) {
 	}
 }
 
-// Behind the gate the claim cannot be reached any more: the original, which is frozen,
+// Behind the gate the pod's /dev/shm is not found any more: the original, which is frozen,
 // must not wait for it.
 func TestAnAgentThatDiedBehindTheGateSaysSo(t *testing.T) {
 	b := newProcessBench(t)
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))
-	b.far = newAgent("b", b.client, b.client, b.node, "")
+	b.far = b.start("b")
 	replacement := &corev1.Pod{}
 	if err := b.client.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: "train-r"}, replacement); err != nil {
 		t.Fatal(err)
@@ -191,7 +190,7 @@ func TestAFailedDumpIsReported(t *testing.T) {
 // from after the dump.
 func TestAPodThatWasThawedDuringTheLastCopyIsNotSealed(t *testing.T) {
 	b := newProcessBench(t)
-	b.node.onCheckFrozen = func() { b.node.set(b.node.frozen, "original", false) }
+	b.node.onCheckFrozen = func() { b.node.set(b.node.frozen, fixture.OriginalUID, false) }
 	m := b.toSeal("")
 	b.wantSource(m, v1alpha1.SourceFailed)
 	if s := m.Status.Checkpoint.Source; !strings.Contains(s.Message, "it runs") || s.ManifestDigest != "" {
@@ -206,7 +205,7 @@ func TestCancelledContainersFail(t *testing.T) {
 	b := newProcessBench(t)
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))
-	entry, err := b.far.restores.Entry("replacement", "main")
+	entry, err := b.far.restores.Entry(fixture.ReplacementUID, "main")
 	if err != nil || !entry.Exists() {
 		t.Fatalf("the container would be started and not restored: %v", err)
 	}

@@ -62,7 +62,7 @@ func (a *agent) while(ctx context.Context, m *v1alpha1.PodMigration, work func(c
 }
 
 // untilEnd runs work, and leaves it to itself when it does not end although its context
-// has: what hangs in the storage of a claim can be neither interrupted nor waited for.
+// has: what hangs in the storage of a volume can be neither interrupted nor waited for.
 func untilEnd(ctx context.Context, work func(ctx context.Context) error) error {
 	finished := make(chan error, 1)
 	go func() { finished <- work(ctx) }()

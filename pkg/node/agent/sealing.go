@@ -9,7 +9,7 @@ import (
 )
 
 // hangGrace is how long work may take to notice that it was ended. What hangs in the
-// storage of a claim does not: neither the pod nor other migrations wait for it.
+// storage of a volume does not: neither the pod nor other migrations wait for it.
 const hangGrace = 2 * time.Second
 
 // sealing is a seal that this process makes. Of those who make it and those who watch it

@@ -14,7 +14,7 @@ import (
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
-	"github.com/ai-storage/orchestrator/pkg/node/checkpoint"
+	"github.com/ai-storage/orchestrator/pkg/node/transfer"
 )
 
 // failuresInterval is how often failures to look at frozen pods are logged.
@@ -77,7 +77,7 @@ func (a *agent) update(r *record, change func(*record)) error {
 }
 
 // watchFrozen looks at every frozen pod. None waits for another, nor for the work on its
-// seal: that may hang in the storage of a claim.
+// seal: that may hang in the storage of a volume.
 func (a *agent) watchFrozen(ctx context.Context) {
 	all, err := a.records.list()
 	a.logFailure(ctx, err)
@@ -162,8 +162,8 @@ func (a *agent) watchSeal(ctx context.Context, r record) error {
 	if c := m.Status.Checkpoint; m.UID != r.Migration || c == nil || c.Step != v1alpha1.StepSeal || c.Attempt != r.Attempt {
 		return nil
 	}
-	return a.sourceFailed(ctx, m, &checkpoint.Error{Reason: v1alpha1.ReportFreezeTooLong, Err: fmt.Errorf(
-		"the pod was frozen for %s without a seal: the storage of claim %s, or of a volume, does not answer", a.clock.Now().Sub(r.FrozenAt).Round(time.Second), m.Status.CheckpointClaim)})
+	return a.sourceFailed(ctx, m, &transfer.Error{Reason: v1alpha1.ReportFreezeTooLong, Err: fmt.Errorf(
+		"the pod was frozen for %s without a seal: the storage of a volume does not answer", a.clock.Now().Sub(r.FrozenAt).Round(time.Second))})
 }
 
 // hold looks whether a sealed pod still stands as it was sealed, and freezes it again when
@@ -201,15 +201,20 @@ func (a *agent) hold(ctx context.Context, r record) (record, error) {
 
 // look says what is known of the original of a frozen pod's migration.
 func (a *agent) look(ctx context.Context, m *v1alpha1.PodMigration, r *record) (decide.Original, error) {
-	if r == nil {
-		return decide.Original{}, nil
+	isIntroduced := false
+	if c := m.Status.Checkpoint; c != nil {
+		report := decide.CurrentSource(c)
+		isIntroduced = report != nil && report.Fingerprint == a.identity.Fingerprint()
 	}
-	pod, err := a.pod(ctx, m.Namespace, m.Status.Original)
+	if r == nil {
+		return decide.Original{IsIntroduced: isIntroduced}, nil
+	}
+	pod, err := a.pod(ctx, r.Namespace, &v1alpha1.PodReference{Name: r.PodName, UID: r.Pod})
 	if err != nil {
 		return decide.Original{}, err
 	}
 	return decide.Original{
-		FrozenIn: r.Attempt, IsLeaving: pod == nil || pod.DeletionTimestamp != nil,
+		FrozenIn: r.Attempt, IsIntroduced: isIntroduced, IsLeaving: pod == nil || pod.DeletionTimestamp != nil,
 		IsDisturbed: r.Disturbance != "", IsOverdue: r.Sealed && r.isOverdue(a.clock.Now()),
 	}, nil
 }

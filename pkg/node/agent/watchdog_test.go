@@ -17,6 +17,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/ai-storage/orchestrator/internal/fixture"
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
@@ -57,10 +58,10 @@ var disturbances = map[string]struct {
 	happens func(*node)
 	told    string
 }{
-	"thawed by another client":             {func(n *node) { n.set(n.frozen, "original", false) }, "thawed"},
+	"thawed by another client":             {func(n *node) { n.set(n.frozen, fixture.OriginalUID, false) }, "thawed"},
 	"a container was started again":        {func(n *node) { n.containers = []string{"c2", "pause"} }, "a container"},
 	"a container has ended":                {func(n *node) { n.containers = []string{"pause"} }, "a container"},
-	"the node was started again":           {func(n *node) { n.boot = "second"; n.set(n.frozen, "original", false) }, "its node"},
+	"the node was started again":           {func(n *node) { n.boot = "second"; n.set(n.frozen, fixture.OriginalUID, false) }, "its node"},
 	"the node was started, the pod wasn't": {func(n *node) { n.boot, n.containers = "second", nil }, "its node"},
 }
 
@@ -80,7 +81,7 @@ func TestASealIsVoidWhenTheOriginalDidNotStayAsItWas(t *testing.T) {
 				t.Errorf("reported %q, %q", s.Reason, s.Message)
 			}
 			b.wantFrozen(false)
-			if b.node.killed["original"] {
+			if b.node.killed[fixture.OriginalUID] {
 				t.Error("the original was killed, and nothing was released")
 			}
 		})
@@ -94,25 +95,25 @@ func TestAnOriginalThatRunsBesideItsReleasedReplacementIsKilled(t *testing.T) {
 			b.sealed(false)
 			b.ask(release)
 			b.watch()
-			if b.node.killed["original"] {
+			if b.node.killed[fixture.OriginalUID] {
 				t.Fatal("it was killed while it was frozen")
 			}
 			test.happens(b.node)
 			b.watch()
-			if !b.node.killed["original"] {
+			if !b.node.killed[fixture.OriginalUID] {
 				t.Error("it was not killed")
 			}
 			b.wantFrozen(true)
 			b.wantSource(b.get(), v1alpha1.SourceSealed)
 			// Once is enough, until something starts in it again.
-			b.node.set(b.node.killed, "original", false)
+			b.node.set(b.node.killed, fixture.OriginalUID, false)
 			b.watch()
-			if b.node.killed["original"] {
+			if b.node.killed[fixture.OriginalUID] {
 				t.Error("it was killed again")
 			}
 			b.node.containers = []string{"c3", "pause"}
 			b.watch()
-			if !b.node.killed["original"] {
+			if !b.node.killed[fixture.OriginalUID] {
 				t.Error("what the kubelet started next was not killed")
 			}
 			b.wantFrozen(true)
@@ -124,9 +125,9 @@ func TestAnOriginalThatRunsBesideItsReleasedReplacementIsKilled(t *testing.T) {
 func TestADisturbanceAndAReleaseDoNotBothWin(t *testing.T) {
 	b := newBench(t)
 	b.sealed(false)
-	b.node.set(b.node.frozen, "original", false)
+	b.node.set(b.node.frozen, fixture.OriginalUID, false)
 	first := true
-	b.refuse = func() error {
+	b.setRefuse(func() error {
 		if !first {
 			return nil
 		}
@@ -134,12 +135,12 @@ func TestADisturbanceAndAReleaseDoNotBothWin(t *testing.T) {
 		m := b.get()
 		release(&m.Status)
 		return b.client.Status().Update(context.Background(), m)
-	}
+	})
 	b.watch()
 	b.wantFrozen(true)
 	b.watch()
 	b.wantFrozen(true)
-	if b.wantSource(b.get(), v1alpha1.SourceSealed); !b.node.killed["original"] {
+	if b.wantSource(b.get(), v1alpha1.SourceSealed); !b.node.killed[fixture.OriginalUID] {
 		t.Error("the original may run beside its released replacement")
 	}
 }
@@ -150,7 +151,7 @@ func TestAnAgentFreezesAgainBeforeItAsks(t *testing.T) {
 	b.sealed(false)
 	b.restart()
 	b.node.boot = "second"
-	b.node.set(b.node.frozen, "original", false)
+	b.node.set(b.node.frozen, fixture.OriginalUID, false)
 	b.source.live = away{}
 	b.watch()
 	b.wantFrozen(true)
@@ -163,11 +164,11 @@ func TestAnAgentFreezesAgainBeforeItAsks(t *testing.T) {
 // Of a seal that was not reported nobody can have heard.
 func TestAPodThatADeadAgentWasSealingIsThawedWithoutAsking(t *testing.T) {
 	b := newBench(t)
-	r := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: "original", PodName: "train", FrozenAt: time.Now()}
+	r := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: fixture.OriginalUID, PodName: "train", FrozenAt: time.Now()}
 	if err := b.source.records.put(r); err != nil {
 		t.Fatal(err)
 	}
-	b.node.set(b.node.frozen, "original", true)
+	b.node.set(b.node.frozen, fixture.OriginalUID, true)
 	b.source.live = away{}
 	b.watch()
 	b.wantFrozen(false)
@@ -176,7 +177,7 @@ func TestAPodThatADeadAgentWasSealingIsThawedWithoutAsking(t *testing.T) {
 func TestARecordOfAnEarlierVersionCountsAsSealed(t *testing.T) {
 	b := newBench(t)
 	m := b.sealed(false)
-	content := `{"namespace":"default","name":"m","migration":"` + string(m.UID) + `","attempt":1,"pod":"original","podName":"train"}`
+	content := `{"namespace":"default","name":"m","migration":"` + string(m.UID) + `","attempt":1,"pod":"` + fixture.OriginalUID + `","podName":"train"}`
 	if err := os.WriteFile(b.source.records.path(m.UID), []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -237,11 +238,11 @@ func TestACopyThatHangsDoesNotKeepThePodFrozen(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				_, _ = b.source.serveSource(context.Background(), m)
+				_ = b.source.serveSource(context.Background(), m)
 			}()
 			<-frozen
 			b.watch()
-			if !b.node.isFrozen("original") {
+			if !b.node.isFrozen(fixture.OriginalUID) {
 				t.Error("it was thawed while the copy may still end in time")
 			}
 			if test.step == v1alpha1.StepAbort {
@@ -255,7 +256,7 @@ func TestACopyThatHangsDoesNotKeepThePodFrozen(t *testing.T) {
 			b.watch() // sees that the work is to end
 			now.SetTime(now.Now().Add(hangGrace))
 			b.watch()
-			if b.node.isFrozen("original") {
+			if b.node.isFrozen(fixture.OriginalUID) {
 				t.Error("it stays frozen")
 			}
 			if test.step == v1alpha1.StepAbort {
@@ -328,7 +329,7 @@ func TestASealThatCannotBeReportedIsVoidInTheEnd(t *testing.T) {
 	b.ask(step(v1alpha1.StepCopy))
 	now := b.stopClock()
 	refusing, refused := true, make(chan struct{}, 1000)
-	b.refuse = func() error {
+	b.setRefuse(func() error {
 		b.node.mu.Lock()
 		defer b.node.mu.Unlock()
 		if refusing {
@@ -336,7 +337,7 @@ func TestASealThatCannotBeReportedIsVoidInTheEnd(t *testing.T) {
 			return errors.New("the API server does not answer")
 		}
 		return nil
-	}
+	})
 	m := b.get()
 	m.Status.Checkpoint.Step = v1alpha1.StepSeal
 	if err := b.client.Status().Update(t.Context(), m); err != nil {
@@ -344,10 +345,14 @@ func TestASealThatCannotBeReportedIsVoidInTheEnd(t *testing.T) {
 	}
 	failed := make(chan error, 1)
 	go func() {
-		_, err := b.source.serveSource(context.Background(), m)
+		err := b.source.serveSource(context.Background(), m)
 		failed <- err
 	}()
-	<-refused
+	// The destination reports too, and is refused likewise.
+	for sealed := false; !sealed; <-refused {
+		r, err := b.source.records.get(m.UID)
+		sealed = err == nil && r != nil && r.Sealed
+	}
 	b.watch()
 	now.SetTime(now.Now().Add(2 * v1alpha1.DefaultMaxFreeze))
 	b.watch()
@@ -395,8 +400,8 @@ func TestAfterAReleaseOnlyARollbackThaws(t *testing.T) {
 			}
 			b.watch()
 			b.wantFrozen(test.frozen)
-			if b.node.killed["original"] != test.killed {
-				t.Errorf("killed: %t", b.node.killed["original"])
+			if b.node.killed[fixture.OriginalUID] != test.killed {
+				t.Errorf("killed: %t", b.node.killed[fixture.OriginalUID])
 			}
 			if got := b.source.overdue(); got != test.overdue {
 				t.Errorf("%v pods overdue, want %v", got, test.overdue)
@@ -418,8 +423,8 @@ func TestTheOriginalOfADeletedMigrationThatWasReleasedEndsFrozen(t *testing.T) {
 	isFrozen := func(want bool) {
 		t.Helper()
 		all, err := b.source.records.list()
-		if err != nil || b.node.frozen["original"] != want || (len(all) == 1) != want {
-			t.Errorf("frozen: %t, records %v, error %v, want %t", b.node.frozen["original"], all, err, want)
+		if err != nil || b.node.isFrozen(fixture.OriginalUID) != want || (len(all) == 1) != want {
+			t.Errorf("frozen: %t, records %v, error %v, want %t", b.node.isFrozen(fixture.OriginalUID), all, err, want)
 		}
 	}
 	b.watch()
@@ -432,7 +437,7 @@ func TestTheOriginalOfADeletedMigrationThatWasReleasedEndsFrozen(t *testing.T) {
 	}
 	b.watch()
 	isFrozen(false)
-	if !b.node.killed["original"] {
+	if !b.node.killed[fixture.OriginalUID] {
 		t.Error("it ran beside its replacement")
 	}
 }
@@ -528,7 +533,7 @@ func TestProcessesThatDiedBeforeTheReleaseDoNotContinue(t *testing.T) {
 	if len(b.node.continued) != 0 {
 		t.Errorf("%v continued without the others", b.node.continued)
 	}
-	if entry, err := b.far.restores.Entry("replacement", "side"); err != nil || !entry.Exists() {
+	if entry, err := b.far.restores.Entry(fixture.ReplacementUID, "side"); err != nil || !entry.Exists() {
 		t.Errorf("the container may start afresh (error %v)", err)
 	}
 }
@@ -538,7 +543,7 @@ func TestProcessesThatMayHaveContinuedAreNotMissed(t *testing.T) {
 	b := newProcessBench(t)
 	b.toSeal("")
 	b.node.ended = map[string]bool{"restored-side": true}
-	if err := os.WriteFile(filepath.Join(b.far.restores.Pod("replacement"), continuedFile), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(b.far.restores.Pod(fixture.ReplacementUID), continuedFile), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if d := b.ask(release).Status.Checkpoint.Destination; d.Phase != v1alpha1.DestinationReleased {
@@ -555,8 +560,8 @@ func (n *node) isFrozen(pod types.UID) bool {
 // Of the work on a seal and the watchdog one decides, whoever comes first.
 func TestASealIsReportedOrAbandoned(t *testing.T) {
 	b := newBench(t)
-	r := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: "original", PodName: "train", FrozenAt: time.Now()}
-	b.node.set(b.node.frozen, "original", true)
+	r := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: fixture.OriginalUID, PodName: "train", FrozenAt: time.Now()}
+	b.node.set(b.node.frozen, fixture.OriginalUID, true)
 	isSealed := func() bool {
 		t.Helper()
 		now, err := b.source.records.get(r.Migration)
@@ -588,7 +593,7 @@ func TestADecisionAboutAnEarlierFreezeIsVoid(t *testing.T) {
 	for name, isFrozen := range map[string]bool{"thawed": false, "frozen anew": true} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			earlier := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: "original", PodName: "train", FrozenAt: time.Now(), Sealed: true}
+			earlier := record{Namespace: "default", Name: "m", Migration: b.get().UID, Attempt: 1, Pod: fixture.OriginalUID, PodName: "train", FrozenAt: time.Now(), Sealed: true}
 			later := earlier
 			later.FrozenAt = earlier.FrozenAt.Add(time.Second)
 			if isFrozen {
@@ -596,7 +601,7 @@ func TestADecisionAboutAnEarlierFreezeIsVoid(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b.node.set(b.node.frozen, "original", isFrozen)
+			b.node.set(b.node.frozen, fixture.OriginalUID, isFrozen)
 			b.node.onFreeze = func() { t.Error("it was frozen") }
 			if isFrozen {
 				if err := b.source.thaw(earlier); err != nil {
@@ -610,7 +615,7 @@ func TestADecisionAboutAnEarlierFreezeIsVoid(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.wantFrozen(isFrozen)
-			if b.node.killed["original"] {
+			if b.node.killed[fixture.OriginalUID] {
 				t.Error("it was killed")
 			}
 			if got, err := b.source.records.get(earlier.Migration); err != nil || got != nil && (got.Disturbance != "" || got.Boot != "") {
@@ -627,11 +632,11 @@ func TestASealOfADeadAgentCannotArriveOnceThePodRuns(t *testing.T) {
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))
 	m := b.get()
-	r := record{Namespace: "default", Name: "m", Migration: m.UID, Attempt: 1, Pod: "original", PodName: "train", FrozenAt: time.Now(), Until: time.Now().Add(time.Minute), Sealed: true, Boot: "first", Containers: b.node.containers}
+	r := record{Namespace: "default", Name: "m", Migration: m.UID, Attempt: 1, Pod: fixture.OriginalUID, PodName: "train", FrozenAt: time.Now(), Until: time.Now().Add(time.Minute), Sealed: true, Boot: "first", Containers: b.node.containers}
 	if err := b.source.records.put(r); err != nil {
 		t.Fatal(err)
 	}
-	b.node.set(b.node.frozen, "original", true)
+	b.node.set(b.node.frozen, fixture.OriginalUID, true)
 	m.Status.Checkpoint.Step = v1alpha1.StepSeal
 	if err := b.client.Status().Update(t.Context(), m); err != nil {
 		t.Fatal(err)

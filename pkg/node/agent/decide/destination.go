@@ -96,6 +96,9 @@ func destination(phases ...v1alpha1.DestinationPhase) []v1alpha1.DestinationPhas
 func DestinationTask(m *v1alpha1.PodMigration, d Destination) Task {
 	c, pod := m.Status.Checkpoint, m.DestinationPod()
 	if !c.Carries() {
+		if d.Keeps {
+			return TaskDiscard // of an attempt that carried the memory of processes alone
+		}
 		return TaskNone
 	}
 	facts := undone.where(isUndone(m)) | over.where(m.Status.Phase.IsFinished()) | keeps.where(d.Keeps) | onlyCopy.where(KeepsState(m)) |
