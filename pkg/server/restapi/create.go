@@ -138,7 +138,7 @@ func (s *Server) replay(ctx context.Context, w http.ResponseWriter, earlier *v1a
 // follows from the caller, the namespace and the key, so that the API server
 // itself stores it only once, whichever replica is asked.
 func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMigration {
-	claim, policy := v1alpha1.ClaimWhenNeeded, v1alpha1.ClaimDelete
+	claim, policy := v1alpha1.ClaimPolicy(""), v1alpha1.ClaimDelete
 	if request.PreservePV {
 		claim, policy = v1alpha1.ClaimAlways, v1alpha1.ClaimRetain
 	}
