@@ -29,7 +29,6 @@ func TestStrays(t *testing.T) {
 		"late replacement":                    {v1alpha1.PhaseFailed, made("train-r", time.Minute), true},
 		"late replacement of a cancelled one": {v1alpha1.PhaseCancelled, made("train-r", 0), true},
 		"late placeholder":                    {v1alpha1.PhaseSucceeded, made("placeholder", time.Minute), true},
-		"late carrier":                        {v1alpha1.PhaseFailed, made("carrier", time.Minute), true},
 		"placeholder half an hour later":      {v1alpha1.PhaseFailed, made("placeholder", 30*time.Minute), true},
 		"placeholder hours later":             {v1alpha1.PhaseFailed, made("placeholder", 2*time.Hour), false},
 		"by a clock that is behind":           {v1alpha1.PhaseFailed, made("train-r", -20*time.Second), true},
@@ -53,7 +52,6 @@ func TestStrays(t *testing.T) {
 		m.Status.Times.Finished = ptr.To(metav1.NewMicroTime(end))
 		m.Status.Replacement = &v1alpha1.PodReference{Name: "train-r"}
 		m.Status.Placeholder = &v1alpha1.PodReference{Name: "placeholder", UID: "uid-of-the-first"}
-		m.Status.Checkpoint = &v1alpha1.CheckpointStatus{Carrier: &v1alpha1.PodReference{Name: "carrier", UID: "uid-of-the-first"}}
 		if got := isStray(m, test.pod); got != test.want {
 			t.Errorf("%s: stray %t, want %t", name, got, test.want)
 		}

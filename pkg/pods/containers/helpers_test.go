@@ -66,12 +66,3 @@ func TestAPodThatKeepsNothingMovesAgain(t *testing.T) {
 		pod = next
 	}
 }
-
-// A carrier has to run on its node, whatever is the matter with that.
-func TestACarrierToleratesItsNode(t *testing.T) {
-	carrier := containers.BuildCarrier(original(), "carrier", "checkpoint", "m", "agent:1")
-	tolerations := carrier.Spec.Tolerations
-	if len(tolerations) != 1 || tolerations[0].Operator != corev1.TolerationOpExists || tolerations[0].Key != "" || tolerations[0].Effect != "" {
-		t.Errorf("tolerations %+v, want any", tolerations)
-	}
-}

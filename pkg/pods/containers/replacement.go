@@ -164,15 +164,14 @@ func stripped(pod *corev1.Pod, v Verdicts, gone func(volume string) bool) *corev
 	return spec
 }
 
-// recreated reports which volumes of an original the replacement does not take over:
-// the token, and the claims of earlier migrations that it is not to have.
+// recreated reports which volumes of an original the replacement does not take over: the
+// token, and the claim of an earlier migration that it is not to have. One that only the
+// gate of the original mounted goes with that.
 func recreated(pod *corev1.Pod, o ReplacementOptions) func(volume string) bool {
 	previous := PreviousCheckpoint(pod)
 	isDropped := previous != "" && previous != o.ClaimName && previous != o.PreviousClaim
-	isMoved := pod.Labels[v1alpha1.MigrationUIDLabel] != ""
 	return func(volume string) bool {
-		return strings.HasPrefix(volume, serviceAccountVolumePrefix) ||
-			isDropped && volume == v1alpha1.CheckpointVolumeName || isMoved && volume == v1alpha1.CopyVolumeName
+		return strings.HasPrefix(volume, serviceAccountVolumePrefix) || isDropped && volume == v1alpha1.CheckpointVolumeName
 	}
 }
 

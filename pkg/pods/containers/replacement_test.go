@@ -55,7 +55,7 @@ func TestReplacementLeavesOutWhatOnlyStrippedContainersUsed(t *testing.T) {
 	if diff := cmp.Diff([]string{"kept", "unused", v1alpha1.CheckpointVolumeName}, volumes); diff != "" {
 		t.Errorf("volumes (-want +got):\n%s", diff)
 	}
-	want := []corev1.VolumeMount{{Name: "kept", MountPath: "/k"}, {Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath}}
+	want := []corev1.VolumeMount{{Name: "kept", MountPath: "/k"}, {Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath, SubPath: v1alpha1.ApplicationDirectory}}
 	if diff := cmp.Diff(want, r.Spec.Containers[0].VolumeMounts); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
@@ -188,7 +188,7 @@ func TestSecondMigration(t *testing.T) {
 		t.Errorf("previous checkpoint = %s", got)
 	}
 	second := build(t, first, containers.ReplacementOptions{Name: "p-migrated-2", MigrationUID: "m2", ClaimName: "claim-2"})
-	want := []corev1.VolumeMount{{Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath}}
+	want := []corev1.VolumeMount{{Name: v1alpha1.CheckpointVolumeName, MountPath: v1alpha1.CheckpointMountPath, SubPath: v1alpha1.ApplicationDirectory}}
 	if diff := cmp.Diff(want, second.Spec.Containers[0].VolumeMounts); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}

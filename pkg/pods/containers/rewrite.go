@@ -67,7 +67,7 @@ func rewritable(pod *corev1.Pod, v Verdicts, o ReplacementOptions) error {
 	for _, volume := range pod.Spec.Volumes {
 		claim := cmp.Or(o.PreviousClaim, o.ClaimName)
 		isOther := volume.Name == v1alpha1.CheckpointVolumeName && claim != "" && !isClaim(volume, claim)
-		if isOther || volume.Name == v1alpha1.GateVolumeName || volume.Name == v1alpha1.CopyVolumeName {
+		if isOther || volume.Name == v1alpha1.GateVolumeName || o.PreviousClaim != "" && volume.Name == v1alpha1.CopyVolumeName {
 			return fmt.Errorf("it has a volume %s of its own", volume.Name)
 		}
 	}

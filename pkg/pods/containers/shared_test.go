@@ -55,7 +55,7 @@ func TestSharedClaim(t *testing.T) {
 		"the same pod":                        {writer("rwo"), writer("rwo"), false},
 		"the replacement of this pod":         {writer("rwo"), other("rwo").Node("b").Annotation(v1alpha1.OriginalUIDAnnotation, "uid-writer"), false},
 		"the replacement of another":          {writer("rwo"), other("rwo").Annotation(v1alpha1.OriginalUIDAnnotation, "uid-x"), true},
-		"a pod of ours":                       {writer("rwo"), other("rwo").Label(v1alpha1.RoleLabel, v1alpha1.RoleCarrier), false},
+		"a pod of ours":                       {writer("rwo"), other("rwo").Label(v1alpha1.RoleLabel, v1alpha1.RolePlaceholder), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stranger := MakePod("stranger").Node("a").Container("main", Running()).Obj()

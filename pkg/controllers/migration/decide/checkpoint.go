@@ -55,7 +55,11 @@ func destinationFailed(b *builder) (_ Decision, decided bool) {
 	if d.Reason == v1alpha1.ReportProcessNotMovable {
 		return processesNotMovable(b, ReasonRestoreFailed, fmt.Sprintf("on node %s: %s", d.Node, d.Message)), true
 	}
-	return beginRollback(b, failureReason(b.State, d.Reason, ReasonRestoreFailed), fmt.Sprintf("the checkpoint could not be stored on node %s (%s): %s", d.Node, d.Reason, d.Message)), true
+	done := "written"
+	if b.recovers() {
+		done = "restored"
+	}
+	return beginRollback(b, failureReason(b.State, d.Reason, ReasonRestoreFailed), fmt.Sprintf("the checkpoint could not be %s on node %s (%s): %s", done, d.Node, d.Reason, d.Message)), true
 }
 
 // failureReason names what an agent has failed of.

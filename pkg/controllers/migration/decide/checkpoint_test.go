@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -27,23 +28,24 @@ func carrying(phase v1alpha1.Phase) *scene {
 		s.Pod = originalPod().Volume("work", fixture.EmptyDir()).With(func(p *corev1.Pod) {
 			p.Spec.Containers[1].VolumeMounts = []corev1.VolumeMount{{Name: "work", MountPath: "/work"}}
 		}).Obj()
-		s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteMany
+		s.HasStorageClass = true
 		if phase == v1alpha1.PhasePending {
 			return
 		}
 		c := s.Migration.Status.Checkpoint
-		c.Volumes, c.Carrier = []string{"work"}, &v1alpha1.PodReference{Name: "carrier", NodeName: "a"}
+		c.Volumes = []string{"work"}
 		if phase == v1alpha1.PhasePreparing {
 			s.Migration.Status.Before = record(pods.Requests(s.Pod), nil)
 			return
 		}
-		c.Step, c.Carrier.UID = v1alpha1.StepCopy, "uid-carrier"
-		s.Carrier = fixture.MakePod("carrier").Label(v1alpha1.MigrationUIDLabel, "m").Node("a").Phase(corev1.PodRunning).Obj()
-		s.set(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied)
+		c.Step, s.Migration.Status.Replacement.NodeName = v1alpha1.StepCopy, "b"
 		s.source(v1alpha1.SourceCopied, 1)
 		if phase == v1alpha1.PhasePlacing {
+			s.Replacement = gateRunning(time.Second).Obj()
+			s.set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying)
 			return
 		}
+		s.set(v1alpha1.ConditionCopied, metav1.ConditionTrue, ReasonCopied)
 		s.destination(v1alpha1.DestinationWarm, 1)
 		s.Replacement = replacementPod().Node("b").Obj()
 		s.set(v1alpha1.ConditionReplacementReady, metav1.ConditionFalse, ReasonCreated)
@@ -60,18 +62,25 @@ func (s *scene) protected() *scene {
 // source and destination are reports of the node agents.
 func (s *scene) source(phase v1alpha1.SourcePhase, pass int32) *scene {
 	s.Migration.Status.Checkpoint.Source = &v1alpha1.SourceReport{Node: "a", Attempt: 1, Phase: phase, Pass: pass, Bytes: 100 << 20, Files: 7}
+	if phase == v1alpha1.SourceSealed {
+		s.Migration.Status.Checkpoint.Source.ManifestDigest = digestOf(pass)
+	}
 	return s
 }
+
+// digestOf is the digest of what a pass has sealed.
+func digestOf(pass int32) string { return fmt.Sprintf("sha256:%064x", pass) }
 
 func (s *scene) destination(phase v1alpha1.DestinationPhase, pass int32) *scene {
-	s.Migration.Status.Checkpoint.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 1, Phase: phase, Pass: pass, PodUID: "uid-train-r"}
-	return s
-}
-
-// nothingSeen is what the agent of the destination reports when the claim is empty there.
-func (s *scene) nothingSeen(since time.Duration) *scene {
-	s.destination(v1alpha1.DestinationRestoring, 0).Migration.Status.Checkpoint.Destination.Reason = v1alpha1.ReportNoManifest
-	s.Replacement = gateRunning(since).Obj()
+	d := &v1alpha1.DestinationReport{Node: "b", Attempt: 1, Phase: phase, Pass: pass, PodUID: "uid-train-r"}
+	if pod := s.Migration.DestinationPod(); pod != nil {
+		d.PodUID = pod.UID
+	}
+	switch phase {
+	case v1alpha1.DestinationStored, v1alpha1.DestinationRestored, v1alpha1.DestinationReleased:
+		d.ManifestDigest, d.ClaimSealed = digestOf(pass), s.needsClaim()
+	}
+	s.Migration.Status.Checkpoint.Destination = d
 	return s
 }
 
@@ -111,8 +120,14 @@ func gateRunning(since time.Duration) *fixture.PodBuilder {
 func TestCarryingState(t *testing.T) {
 	const preparing, placing, handing = v1alpha1.PhasePreparing, v1alpha1.PhasePlacing, v1alpha1.PhaseHandingOver
 	measuring := func() *scene {
-		return carrying(preparing).step(v1alpha1.StepMeasure).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonMeasuring)
+		return carrying(preparing).step(v1alpha1.StepMeasure).set(v1alpha1.ConditionCopied, metav1.ConditionUnknown, ReasonMeasuring)
 	}
+	measured := func() *scene {
+		return carrying(placing).step(v1alpha1.StepMeasure).source(v1alpha1.SourceMeasured, 0).set(v1alpha1.ConditionCopied, metav1.ConditionUnknown, ReasonMeasuring)
+	}
+	after := func(since time.Duration) func(*scene) { return func(s *scene) { s.Now = t0.Add(since) } }
+	noSpace := func(s *scene) { s.Migration.Status.Checkpoint.Destination.Reason = v1alpha1.ReportNoSpace }
+	noClaim := func(s *scene) { s.Claim, s.Migration.Status.CheckpointClaim = nil, "" }
 	golden := newGolden(t)
 	for _, test := range []struct {
 		row
@@ -122,25 +137,22 @@ func TestCarryingState(t *testing.T) {
 		{row{"prepare: the agent is asked", measuring(), NoAction, preparing, "", "waiting for the node agent of node a"}, v1alpha1.StepMeasure},
 		{row{"prepare: no agent answers", measuring().with(func(s *scene) { s.Now = t0.Add(31 * time.Second) }), NoAction, preparing, ReasonNodeAgentMissing, "is it running there"}, v1alpha1.StepAbort},
 		{row{"prepare: claim of the right size", measuring().source(v1alpha1.SourceMeasured, 0), CreateClaim, preparing, "", ""}, v1alpha1.StepMeasure},
-		{row{"prepare: carrier", measuring().source(v1alpha1.SourceMeasured, 0).withClaim(), CreateCarrier, preparing, "", ""}, v1alpha1.StepMeasure},
-		{row{"prepare: carrier was deleted", carrying(placing).with(func(s *scene) {
-			s.Migration.Status.Phase, s.Carrier, s.Replacement = preparing, nil, nil
-		}).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, ReasonCheckpointFailed, "carrier was deleted"}, v1alpha1.StepAbort},
-		{row{"prepare: copying", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
-			source(v1alpha1.SourceCopying, 2).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, preparing, "", "pass 2, 104857600 bytes in 7 files"}, v1alpha1.StepCopy},
-		{row{"prepare: no room on the claim", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
-			source(v1alpha1.SourceFailed, 2).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying).with(func(s *scene) { s.Migration.Status.Checkpoint.Source.Reason = "NoSpace" }),
-			NoAction, preparing, ReasonClaimTooSmall, ""}, v1alpha1.StepAbort},
-		{row{"prepare: copied", carrying(placing).with(func(s *scene) { s.Migration.Status.Phase, s.Replacement = preparing, nil }).
-			set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying), NoAction, placing, "", "placing a replacement"}, v1alpha1.StepCopy},
+		{row{"prepare: no claim", measuring().source(v1alpha1.SourceMeasured, 0).with(noClaim), NoAction, placing, "", "placing a replacement"}, v1alpha1.StepMeasure},
+		{row{"prepare: done", measuring().source(v1alpha1.SourceMeasured, 0).withClaim(), NoAction, placing, "", "placing a replacement"}, v1alpha1.StepMeasure},
 
-		{row{"place: create with a gate", carrying(placing).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), CreateReplacement, placing, "", ""}, v1alpha1.StepCopy},
-		{row{"place: the gate starts", carrying(placing).with(func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }), NoAction, placing, "", "waiting for replacement train-r on node b"}, v1alpha1.StepCopy},
-		{row{"place: nobody restores", carrying(placing).with(func(s *scene) { s.Replacement = gateRunning(31 * time.Second).Obj() }), NoAction, placing, ReasonNodeAgentMissing, "node b"}, v1alpha1.StepAbort},
-		{row{"place: restoring", carrying(placing).destination(v1alpha1.DestinationRestoring, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, "", "restoring the first copy"}, v1alpha1.StepCopy},
-		{row{"place: the copy is not seen yet", carrying(placing).nothingSeen(29 * time.Second), NoAction, placing, "", "to see the copy on claim"}, v1alpha1.StepCopy},
-		{row{"place: the storage is another one", carrying(placing).nothingSeen(31 * time.Second), NoAction, placing, ReasonRestoreFailed, "not the same on both"}, v1alpha1.StepAbort},
-		{row{"place: corrupt", carrying(placing).destination(v1alpha1.DestinationFailed, 1).with(func(s *scene) { s.Replacement = gateRunning(time.Minute).Obj() }), NoAction, placing, ReasonRestoreFailed, ""}, v1alpha1.StepAbort},
+		{row{"place: create with a gate", measured().with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), CreateReplacement, placing, "", ""}, v1alpha1.StepMeasure},
+		{row{"place: create with a gate, without a claim", measured().with(noClaim).with(func(s *scene) { s.Replacement, s.Migration.Status.Replacement.UID = nil, "" }), CreateReplacement, placing, "", ""}, v1alpha1.StepMeasure},
+		{row{"place: the gate starts", measured().with(func(s *scene) { s.Replacement = replacementPod().Node("b").Obj() }), NoAction, placing, "", "waiting for replacement train-r on node b"}, v1alpha1.StepMeasure},
+		{row{"place: ask for the copy", measured(), NoAction, placing, "", "copying 104857600 bytes to node b"}, v1alpha1.StepCopy},
+		{row{"place: nobody listens yet", carrying(placing).source(v1alpha1.SourceMeasured, 0).with(after(29 * time.Second)), NoAction, placing, "", "waiting for the node agent of node b"}, v1alpha1.StepCopy},
+		{row{"place: nobody listens", carrying(placing).source(v1alpha1.SourceMeasured, 0).with(after(31 * time.Second)), NoAction, placing, ReasonNodeAgentMissing, "node b"}, v1alpha1.StepAbort},
+		{row{"place: nobody connects yet", carrying(placing).source(v1alpha1.SourceMeasured, 0).destination(v1alpha1.DestinationReceiving, 0).with(after(59 * time.Second)), NoAction, placing, "", "waiting for the node agent of node a"}, v1alpha1.StepCopy},
+		{row{"place: nobody connects", carrying(placing).source(v1alpha1.SourceMeasured, 0).destination(v1alpha1.DestinationReceiving, 0).with(after(61 * time.Second)), NoAction, placing, ReasonNodeAgentMissing, "node a"}, v1alpha1.StepAbort},
+		{row{"place: copying", carrying(placing).source(v1alpha1.SourceCopying, 2).destination(v1alpha1.DestinationWarm, 1).with(after(time.Minute)), NoAction, placing, "", "pass 2, 104857600 bytes in 7 files"}, v1alpha1.StepCopy},
+		{row{"place: copied, and not on the destination", carrying(placing).destination(v1alpha1.DestinationReceiving, 0), NoAction, placing, "", "copying to node b"}, v1alpha1.StepCopy},
+		{row{"place: no room on the claim", carrying(placing).destination(v1alpha1.DestinationFailed, 1).with(noSpace), NoAction, placing, ReasonClaimTooSmall, ""}, v1alpha1.StepAbort},
+		{row{"place: no room on the node", carrying(placing).with(noClaim).destination(v1alpha1.DestinationFailed, 1).with(noSpace), NoAction, placing, ReasonRestoreFailed, ""}, v1alpha1.StepAbort},
+		{row{"place: the destination is down", carrying(placing).destination(v1alpha1.DestinationWarm, 1).source(v1alpha1.SourceCopying, 2).with(func(s *scene) { s.DestinationDown = 31 * time.Second }), NoAction, placing, ReasonNodeNotReady, "node b"}, v1alpha1.StepAbort},
 		{row{"place: another pod was warmed", carrying(placing).destination(v1alpha1.DestinationWarm, 1).with(func(s *scene) {
 			s.Replacement = gateRunning(time.Second).Obj()
 			s.Migration.Status.Checkpoint.Destination.PodUID = "other"
@@ -157,6 +169,13 @@ func TestCarryingState(t *testing.T) {
 		{row{"hand over: the budgets are asked before the pod is frozen", carrying(handing).protected(), CheckEviction, handing, "", ""}, v1alpha1.StepCopy},
 		{row{"hand over: sealing", sealing(), NoAction, handing, "", "frozen for the last copy"}, v1alpha1.StepSeal},
 		{row{"hand over: sealed, not restored", sealing().source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: sealed and restored, and not on the claim", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) {
+			s.Migration.Status.Checkpoint.Destination.ClaimSealed = false
+		}), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
+		{row{"hand over: restored where there is no claim", sealing().with(noClaim).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3), NoAction, handing, "", "continues with the carried state"}, v1alpha1.StepRelease},
+		{row{"hand over: neither says what", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) {
+			s.Migration.Status.Checkpoint.Source.ManifestDigest, s.Migration.Status.Checkpoint.Destination.ManifestDigest = "", ""
+		}), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
 		{row{"hand over: an older pass is restored", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 2), NoAction, handing, "", "restoring and verifying"}, v1alpha1.StepSeal},
 		{row{"hand over: committed", sealing().source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationRestored, 3), NoAction, handing, "", "continues with the carried state"}, v1alpha1.StepRelease},
 		{row{"hand over: seal failed", sealing().source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""}, v1alpha1.StepAbort},
@@ -185,10 +204,8 @@ func TestCarryingState(t *testing.T) {
 		{row{"released: starting", released(), NoAction, handing, "", "not evicting the original"}, v1alpha1.StepRelease},
 		{row{"released: cancelled too late", released().with(func(s *scene) { s.Migration.Spec.Cancel = true }), NoAction, handing, "", "not evicting the original"}, v1alpha1.StepRelease},
 		{row{"released: ready", released().with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), NoAction, handing, "", "handing over"}, v1alpha1.StepRelease},
-		{row{"released: the carrier goes first", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), DeleteCarrier, handing, "", ""}, v1alpha1.StepRelease},
 		{row{"released: evict", released().set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).
-			with(func(s *scene) { s.Replacement, s.Carrier = readyReplacement().Obj(), nil }), Evict, handing, "", ""}, v1alpha1.StepRelease},
+			with(func(s *scene) { s.Replacement = readyReplacement().Obj() }), Evict, handing, "", ""}, v1alpha1.StepRelease},
 		{row{"released: the replacement fails", released().with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), DiscardReplacement, handing, "", ""}, v1alpha1.StepRelease},
 		{row{"released: the replacement may still run", released().with(func(s *scene) { deleting(s.Replacement) }), NoAction, handing, "", "is not touched before it is gone from node b"}, v1alpha1.StepRelease},
 		{row{"released: the restored processes had died before they continued", released().destination(v1alpha1.DestinationFailed, 3), DiscardReplacement, handing, "", ""}, v1alpha1.StepRelease},
@@ -241,7 +258,7 @@ func TestClaimGrowsToWhatThereIs(t *testing.T) {
 func TestRollbackWaitsForTheThaw(t *testing.T) {
 	rolling := func() *scene {
 		return sealing().step(v1alpha1.StepAbort).source(v1alpha1.SourceSealed, 3).set(v1alpha1.ConditionRolledBack, metav1.ConditionFalse, ReasonTimedOut).
-			with(func(s *scene) { s.Replacement, s.Carrier = nil, nil })
+			with(func(s *scene) { s.Replacement = nil })
 	}
 	for name, test := range map[string]struct {
 		scene  *scene
@@ -253,8 +270,9 @@ func TestRollbackWaitsForTheThaw(t *testing.T) {
 		"node is dead":                         {rolling().behindBarrier().with(func(s *scene) { s.SourceDown = time.Hour }), DeleteClaim, ""},
 		"first of all":                         {rolling(), SetRollbackBarrier, ""},
 		"pod is gone":                          {rolling().source(v1alpha1.SourceCopied, 2).with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
-		"pod is gone, and its state is sealed": {rolling().with(func(s *scene) { s.Pod = nil }), NoAction, "kept on claim checkpoint"},
-		"never stopped":                        {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }).behindBarrier(), DeleteClaim, ""},
+		"pod is gone, and its state is sealed": {rolling().destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Pod = nil }), NoAction, "kept on claim checkpoint"},
+		"pod is gone, and the claim has another state": {rolling().destination(v1alpha1.DestinationRestored, 2).with(func(s *scene) { s.Pod = nil }), DeleteClaim, ""},
+		"never stopped": {rolling().with(func(s *scene) { meta.RemoveStatusCondition(&s.Migration.Status.Conditions, v1alpha1.ConditionSealed) }).behindBarrier(), DeleteClaim, ""},
 	} {
 		if d := next(t, test.scene.State); taken(d) != test.action || !strings.Contains(d.Status.Message, test.says) {
 			t.Errorf("%s: action %q (%s), want %q", name, taken(d), d.Status.Message, test.action)
@@ -416,7 +434,7 @@ func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
 		change func(*scene)
 		reason string
 	}{
-		{"shared claim", func(*scene) {}, ""},
+		{"no claim is needed", func(*scene) {}, ""},
 		{"no agent", func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
 		{"a Secret to pull the agent's image is missing", func(s *scene) { s.MissingPullSecrets = []string{"registry"} }, ReasonImagePullSecretMissing},
 		{"a Secret is missing, and no pod needs it", func(s *scene) {
@@ -426,7 +444,7 @@ func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
 			s.MissingPullSecrets, s.Migration.Spec.Checkpoint = []string{"registry"}, v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone}
 			s.Migration.Spec.ForceRestart = true
 		}, ReasonImagePullSecretMissing},
-		{"a claim for one node", func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ""},
+		{"a claim is asked for", func(s *scene) { s.Migration.Spec.Checkpoint.Claim = v1alpha1.ClaimAlways }, ""},
 		{"a liveness probe ends what is frozen at once", func(s *scene) { s.Pod.Spec.Containers[1].LivenessProbe = &corev1.Probe{FailureThreshold: 1} }, ReasonProbeEndsFrozen},
 		{"nothing is to be carried", func(s *scene) { s.Migration.Spec.Checkpoint = v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointNone} }, ""},
 	}
@@ -440,7 +458,7 @@ func TestOnlyWhatCanBeCarriedIsAccepted(t *testing.T) {
 	}
 	s := carrying(v1alpha1.PhasePending)
 	d, err := settle(t, s.State, Result{Admitted: true})
-	if err != nil || d.Status.Checkpoint == nil || len(d.Status.Checkpoint.Volumes) != 1 || d.Status.Checkpoint.Carrier == nil {
+	if err != nil || d.Status.Checkpoint == nil || len(d.Status.Checkpoint.Volumes) != 1 || d.Status.CheckpointClaim != "" {
 		t.Errorf("accepted with checkpoint %+v, error %v", d.Status.Checkpoint, err)
 	}
 	if containers.CarriedVolumes(s.Pod, containers.Judge(s.Pod, containers.PolicyOf(s.Migration)))[0] != "work" {

@@ -41,22 +41,6 @@ func TestWhatCannotStartEndsEarly(t *testing.T) {
 			s.Placeholder = pulling(of("placeholder", "b"), since, false)
 		})
 	}
-	preparing := func(carrier *corev1.Pod) *scene {
-		return carrying(v1alpha1.PhasePlacing).source(v1alpha1.SourceMeasured, 0).set(v1alpha1.ConditionCopied, metav1.ConditionFalse, ReasonCopying).
-			with(func(s *scene) {
-				s.Migration.Status.Phase, s.Replacement, s.Carrier = v1alpha1.PhasePreparing, nil, carrier
-			})
-	}
-	copying := func(carrier *corev1.Pod) *scene {
-		return preparing(carrier).with(func(s *scene) {
-			meta.FindStatusCondition(s.Migration.Status.Conditions, v1alpha1.ConditionCopied).LastTransitionTime = metav1.NewTime(t0.Add(-time.Hour))
-		})
-	}
-	full := func(since time.Duration) *corev1.Pod {
-		return of("carrier", "").Phase(corev1.PodPending).Condition(corev1.PodCondition{
-			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available: 1 Too many pods",
-		}, t0.Add(-since)).Obj()
-	}
 	const noCredentials = "container of-the-agent: ImagePullBackOff: no basic auth credentials"
 	for name, test := range map[string]struct {
 		scene         *scene
@@ -66,16 +50,10 @@ func TestWhatCannotStartEndsEarly(t *testing.T) {
 		"the gate":                     {gate(time.Minute), ReasonCannotStart, noCredentials},
 		"the placeholder, for a while": {placeholder(59 * time.Second), "", noCredentials},
 		"the placeholder":              {placeholder(time.Minute), ReasonCannotStart, noCredentials},
-		"the carrier, for a while":     {copying(pulling(of("carrier", "a"), 59*time.Second, false)), "", noCredentials},
-		"the carrier":                  {copying(pulling(of("carrier", "a"), time.Minute, false)), ReasonCannotStart, noCredentials},
-		"no room for the carrier, yet": {copying(full(29 * time.Second)), "", "Too many pods"},
-		"no room for the carrier":      {copying(full(30 * time.Second)), ReasonCheckpointFailed, "Too many pods"},
 		// The condition was written a moment ago, by our clock: what others wrote seems long ago.
 		"the gate, and our clock is ahead": {gate(time.Hour).set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced), "", noCredentials},
 		"no place, and our clock is ahead": {in(v1alpha1.PhasePlacing).with(func(s *scene) { s.Replacement = unscheduled(time.Hour).Obj() }).
 			set(v1alpha1.ConditionPlaced, metav1.ConditionFalse, ReasonCreated), "", "0/2 nodes"},
-		"the carrier, and our clock is ahead":    {preparing(pulling(of("carrier", "a"), time.Hour, false)), "", noCredentials},
-		"no room for it, and our clock is ahead": {preparing(full(time.Hour)), "", "Too many pods"},
 		"a container that an injector has put before the gate": {carrying(v1alpha1.PhasePlacing).with(func(s *scene) {
 			s.Replacement = replacementPod().Node("b").Sidecar("injected", nil).Init(v1alpha1.GateContainer, nil).Obj()
 		}), ReasonReplacementRejected, "container injected"},

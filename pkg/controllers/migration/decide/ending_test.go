@@ -15,10 +15,10 @@ import (
 // sealedAndGone is a scene in which the claim has the only copy of the state: it is
 // sealed, the original has ended, and no replacement continues with it.
 func sealedAndGone(method v1alpha1.ReplacementMethod) *scene {
-	return stopFirst(carrying(v1alpha1.PhaseHandingOver), method).step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).
+	return stopFirst(carrying(v1alpha1.PhaseHandingOver), method).step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationStored, 3).
 		set(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed).
 		set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver).with(func(s *scene) {
-		s.Pod, s.Carrier, s.Placeholder = nil, nil, nil
+		s.Pod, s.Placeholder = nil, nil
 		s.Migration.Status.Times.Stopped, s.Migration.Status.Times.OriginalGone = ago(3*time.Second), ago(2*time.Second)
 	})
 }
@@ -37,7 +37,7 @@ func recreatedPlain(s *scene) *scene {
 // releasedAndGone is a scene in which the replacement has the state, and the original is
 // gone.
 func releasedAndGone() *scene {
-	return released().set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver).with(func(s *scene) { s.Pod, s.Carrier = nil, nil })
+	return released().set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver).with(func(s *scene) { s.Pod = nil })
 }
 
 func ownedBy(pods ...string) func(*scene) {
@@ -56,7 +56,8 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 	create := func() *scene { return sealedAndGone(v1alpha1.MethodCreate) }
 	corrupt := func(s *scene) {
 		s.Replacement = readyReplacement().Obj()
-		s.destination(v1alpha1.DestinationFailed, 3).Migration.Status.Replacement.NodeName = "b"
+		s.Migration.Status.Replacement.NodeName = "b"
+		s.destination(v1alpha1.DestinationFailed, 3)
 	}
 	replacementGone := func(s *scene) { s.Replacement = nil }
 	check(t, []row{
@@ -84,9 +85,6 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 			s.Claim.Finalizers = []string{v1alpha1.CheckpointFinalizer}
 			deleting(s.Claim)
 		}), NoAction, failed, "", "finalizer migration.ai-storage/checkpoint keeps it"},
-		{"the carrier goes", create().with(replacementGone).with(func(s *scene) {
-			s.Carrier = fixture.MakePod("carrier").Label(v1alpha1.MigrationUIDLabel, "m").Node("a").Phase(corev1.PodRunning).Obj()
-		}), DeleteCarrier, handing, "", ""},
 		{"the claim is gone", create().with(replacementGone).with(func(s *scene) { s.Claim = nil }), NoAction, failed, "", "claim checkpoint, which held what was carried, no longer exists"},
 		{"the claim is being deleted", create().with(replacementGone).with(func(s *scene) { deleting(s.Claim) }), NoAction, failed, "", "claim checkpoint, which holds what was carried, is being deleted"},
 		{"recreated without the webhook, and started", recreatedPlain(sealedAndGone(v1alpha1.MethodRecreate)), NoAction, failed, "", kept},
@@ -99,7 +97,7 @@ func TestFailingKeepsTheOnlyCopy(t *testing.T) {
 		{"Ready once: the failed replacement has the claim", releasedAndGone().with(wasReady).with(func(s *scene) { s.Replacement = readyReplacement().Phase(corev1.PodFailed).Obj() }), AdoptClaim, handing, "", ""},
 		{"released, and never Ready: the claim is kept", releasedAndGone().with(replacementGone), NoAction, failed, "", kept},
 		{"released and retained: the claim stays", releasedAndGone().with(replacementGone).with(func(s *scene) {
-			s.Carrier, s.Migration.Spec.Checkpoint.ReclaimPolicy = nil, v1alpha1.ClaimRetain
+			s.Migration.Spec.Checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
 		}), NoAction, failed, "", "after the original had gone"},
 	})
 }

@@ -123,7 +123,7 @@ func describeObject(out *strings.Builder, what string, s State, object, from Obj
 	if object == nil || reflect.ValueOf(object).IsNil() {
 		return
 	}
-	known := []any{s.Pod, s.Replacement, s.Carrier, s.Placeholder, s.Claim, s.PreviousClaim, s.StrayClaim, s.Migration}
+	known := []any{s.Pod, s.Replacement, s.Placeholder, s.Claim, s.PreviousClaim, s.StrayClaim, s.Migration}
 	isSibling := slices.ContainsFunc(s.Siblings, func(p corev1.Pod) bool { return p.UID == object.GetUID() })
 	switch {
 	case from != nil:

@@ -209,7 +209,11 @@ func unplaced(b *builder, r *corev1.Pod) Decision {
 	gates := strings.Join(owners.ForeignGates(r), ", ")
 	if scheduled.Reason != corev1.PodReasonUnschedulable && gates == "" || r.Status.NominatedNodeName != "" ||
 		b.IsCommitted() || volumeIsComing(b, scheduled.Message) {
-		return b.wait(b.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, scheduled.Message)
+		why := scheduled.Message
+		if node := waitsOn(b.State); node != "" {
+			why += fmt.Sprintf(" (what was carried is on node %s alone)", node)
+		}
+		return b.wait(b.untilDeadline(), "the scheduler has not placed replacement %s yet: %s", r.Name, why)
 	}
 	why := scheduled.Message
 	if gates != "" {

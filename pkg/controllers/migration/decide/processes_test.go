@@ -1,7 +1,6 @@
 package decide
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -31,12 +30,13 @@ func TestProcessesThatCannotMoveAreRefusedWhilePending(t *testing.T) {
 		change func(*scene)
 		want   string
 	}{
-		"movable":                {func(*scene) {}, ""},
-		"no access mode":         {func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = "" }, ""},
-		"another runtime class":  {func(s *scene) { s.Pod.Spec.RuntimeClassName = nil }, containers.RefusalRuntimeClass},
-		"node without CRIU":      {func(s *scene) { s.CarriesProcesses = false }, ReasonNodeWithoutCRIU},
-		"no node agent":          {func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
-		"a claim for one node":   {func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = corev1.ReadWriteOnce }, ReasonProcessNeedsOverlap},
+		"movable":               {func(*scene) {}, ""},
+		"another runtime class": {func(s *scene) { s.Pod.Spec.RuntimeClassName = nil }, containers.RefusalRuntimeClass},
+		"node without CRIU":     {func(s *scene) { s.CarriesProcesses = false }, ReasonNodeWithoutCRIU},
+		"no node agent":         {func(s *scene) { s.AgentImage = "" }, ReasonNodeAgentMissing},
+		"a claim for one node": {func(s *scene) {
+			s.Migration.Spec.Checkpoint.Claim, s.Migration.Spec.Checkpoint.AccessMode = v1alpha1.ClaimAlways, corev1.ReadWriteOnce
+		}, ""},
 		"the original must stop": {func(s *scene) { s.Migration.Spec.ForceRestart = true }, ReasonProcessNeedsOverlap},
 	} {
 		for _, fallback := range []v1alpha1.CheckpointFallback{v1alpha1.FallbackNone, v1alpha1.FallbackFreshStart} {
@@ -56,27 +56,6 @@ func TestProcessesThatCannotMoveAreRefusedWhilePending(t *testing.T) {
 			if (mode == v1alpha1.CheckpointProcess) != (test.want == "") || (why == nil) != (test.want == "") {
 				t.Errorf("%s: mode %s, %v", name, mode, why)
 			}
-		}
-	}
-}
-
-// Who asks for the memory of processes need not know which claim that takes.
-func TestAccessModeOfTheClaim(t *testing.T) {
-	for _, test := range []struct {
-		mode        v1alpha1.CheckpointMode
-		asked, want corev1.PersistentVolumeAccessMode
-	}{
-		{v1alpha1.CheckpointProcess, "", corev1.ReadWriteMany},
-		{v1alpha1.CheckpointProcess, corev1.ReadWriteOnce, corev1.ReadWriteOnce},
-		{v1alpha1.CheckpointFrozen, "", corev1.ReadWriteOnce},
-		{v1alpha1.CheckpointFrozen, corev1.ReadWriteMany, corev1.ReadWriteMany},
-		{"", "", corev1.ReadWriteOnce},
-	} {
-		s := carrying(v1alpha1.PhasePreparing).with(func(s *scene) {
-			s.Migration.Spec.Checkpoint.Mode, s.Migration.Spec.Checkpoint.AccessMode = test.mode, test.asked
-		})
-		if got := buildClaim(&s.State).Spec.AccessModes; !slices.Equal(got, []corev1.PersistentVolumeAccessMode{test.want}) {
-			t.Errorf("mode %q, asked for %q: the claim has %v, want %s", test.mode, test.asked, got, test.want)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 // copyOf copies all that a state points to, but what its Claims find.
 func copyOf(s State) State {
 	s.Migration = s.Migration.DeepCopy()
-	for _, pod := range []**corev1.Pod{&s.Pod, &s.Replacement, &s.Carrier, &s.Placeholder} {
+	for _, pod := range []**corev1.Pod{&s.Pod, &s.Replacement, &s.Placeholder} {
 		*pod = (*pod).DeepCopy()
 	}
 	s.Failed = s.Failed.DeepCopy()

@@ -319,7 +319,7 @@ func manifestOf(s *State) string {
 // markKept writes down that the claim has the only copy, and returns what is added to the
 // message of a migration that ends: where that is, "" where no copy is left over.
 func markKept(b *builder) string {
-	if node := waitsOn(b.State); node != "" && b.IsCommitted() {
+	if node := waitsOn(b.State); node != "" && b.IsCommitted() && b.DestinationDown != NodeGone {
 		return fmt.Sprintf("; what was carried waits on node %s, in directory %s of its kubelet (/var/lib/kubelet), until PodMigration %s is deleted",
 			node, v1alpha1.WaitingDirectory(b.Migration.UID, b.Migration.Status.Checkpoint.Attempt), b.Migration.Name)
 	}

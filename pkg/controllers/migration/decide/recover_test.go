@@ -44,7 +44,6 @@ func failedWithCopy(t *testing.T) *v1alpha1.PodMigration {
 	s.Stored = storedPod(t)
 	s.Replacement = nil
 	s.Migration.Status.Checkpoint.Manifest = manifestOf(&s.State)
-	s.Migration.Status.Checkpoint.Source.ManifestDigest = "sha256:a"
 	d := next(t, s.State)
 	failed := s.Migration.DeepCopy()
 	failed.Name, failed.UID, failed.Status = "failed", "f", d.Status
@@ -166,7 +165,7 @@ func placed(t *testing.T) *scene {
 
 func (s *scene) restored(phase v1alpha1.DestinationPhase) *scene {
 	c := s.Migration.Status.Checkpoint
-	c.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 1, PodUID: "uid-train-2", Phase: phase, Pass: c.Source.Pass, Reason: "Corrupt", Message: "file x is not what was sealed"}
+	c.Destination = &v1alpha1.DestinationReport{Node: "b", Attempt: 1, PodUID: "uid-train-2", Phase: phase, Pass: c.Source.Pass, ManifestDigest: c.Source.ManifestDigest, Reason: "Corrupt", Message: "file x is not what was sealed"}
 	return s
 }
 

@@ -33,6 +33,9 @@ func stopFirst(s *scene, method v1alpha1.ReplacementMethod) *scene {
 	}
 	meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionReplacementReady)
 	status.Times.ReplacementReady, status.Replacement.NodeName = nil, ""
+	if c := status.Checkpoint; c.Destination != nil {
+		c.Destination.PodUID = "uid-placeholder"
+	}
 	return s
 }
 
@@ -127,20 +130,25 @@ func TestStopFirst(t *testing.T) {
 	create := func(phase v1alpha1.Phase) *scene { return stopFirst(in(phase), v1alpha1.MethodCreate) }
 	stateful := func() *scene { return stopFirst(carrying(handing), v1alpha1.MethodCreate) }
 	sealed := func() *scene {
-		return stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).set(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed)
+		return stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationStored, 3).set(v1alpha1.ConditionSealed, metav1.ConditionTrue, ReasonSealed)
 	}
+	noClaim := func(s *scene) { s.Claim, s.Migration.Status.CheckpointClaim = nil, "" }
 	gone := func(s *scene) {
 		s.Pod = nil
 		s.set(v1alpha1.ConditionHandedOver, metav1.ConditionTrue, ReasonHandedOver)
 		s.Migration.Status.Times.Stopped, s.Migration.Status.Times.OriginalGone = ago(3*time.Second), ago(2*time.Second)
 		s.Migration.Status.After = record(nil, nil)
-		s.Claim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train-r"}}
+		if s.Claim != nil {
+			s.Claim.OwnerReferences = []metav1.OwnerReference{{UID: "uid-train-r"}}
+		}
 	}
-	started := func(s *scene) { s.Replacement, s.Placeholder, s.Carrier = readyReplacement().Obj(), nil, nil }
+	started := func(s *scene) {
+		s.Replacement, s.Placeholder, s.Migration.Status.Replacement.NodeName = readyReplacement().Obj(), nil, "b"
+	}
 	// unmounted is a scene whose replacement was bound while its claim was being deleted.
 	unmounted := func(finalizers ...string) *scene {
 		return sealed().with(gone).set(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced).with(func(s *scene) {
-			s.Placeholder, s.Carrier, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, finalizers, nil
+			s.Placeholder, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, finalizers, nil
 			s.Replacement, s.Migration.Status.Replacement.NodeName, s.Now = replacementPod().Node("b").Obj(), "b", t0.Add(2*time.Minute)
 			deleting(s.Claim)
 		})
@@ -172,15 +180,27 @@ func TestStopFirst(t *testing.T) {
 		}), OrphanClaim, handing, "", ""},
 		{"stop: the budgets are asked before the pod is frozen", stateful().protected(), CheckEviction, handing, "", ""},
 		{"stop: sealing", stateful().step(v1alpha1.StepSeal), NoAction, handing, "", "frozen for the last copy"},
-		{"stop: sealed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "verified"},
+		{"stop: sealed, and not known to be stored", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3), NoAction, handing, "", "frozen for the last copy"},
+		{"stop: stored, and not on the claim", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationStored, 3).with(func(s *scene) {
+			s.Migration.Status.Checkpoint.Destination.ClaimSealed = false
+		}), NoAction, handing, "", "frozen for the last copy"},
+		{"stop: another state is stored", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationStored, 2), NoAction, handing, "", "frozen for the last copy"},
+		{"stop: stored for another pod", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationStored, 3).with(func(s *scene) {
+			s.Migration.Status.Checkpoint.Destination.PodUID = "uid-of-an-earlier-placeholder"
+		}), NoAction, handing, "", "frozen for the last copy"},
+		{"stop: stored, and not sealed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealing, 3).destination(v1alpha1.DestinationStored, 3), NoAction, handing, "", "frozen for the last copy"},
+		{"stop: sealed and stored", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationStored, 3), NoAction, handing, "", "verified"},
+		{"stop: sealed and stored where there is no claim", stateful().with(noClaim).step(v1alpha1.StepSeal).source(v1alpha1.SourceSealed, 3).destination(v1alpha1.DestinationStored, 3), NoAction, handing, "", "verified"},
+		{"stop: no room for what is stored", stateful().step(v1alpha1.StepSeal).destination(v1alpha1.DestinationFailed, 3), NoAction, handing, ReasonRestoreFailed, "could not be written on node b"},
+		{"stop: the place is lost after the seal", sealed().with(func(s *scene) { s.Placeholder = nil }), NoAction, handing, ReasonPlaceholderDeleted, ""},
+		{"stop: the place is lost after the commitment, and the original runs", sealed().committed().with(func(s *scene) { s.Placeholder = nil }), WithdrawEviction, handing, "", ""},
+		{"stop: the place is lost after the commitment, and the original ends", sealed().committed().with(func(s *scene) { s.Placeholder = nil; deleting(s.Pod) }), NoAction, handing, "", "waiting for pod train to end"},
 		{"stop: seal failed", stateful().step(v1alpha1.StepSeal).source(v1alpha1.SourceFailed, 3), NoAction, handing, ReasonCheckpointFailed, ""},
 		{"stop: killed by another client before the seal", stateful().step(v1alpha1.StepSeal).with(func(s *scene) { s.Pod = nil }), NoAction, handing, ReasonOriginalDeleted, ""},
-		{"stop: the carrier leaves the claim", sealed(), DeleteCarrier, handing, "", ""},
-		{"stop: the carrier is leaving", sealed().with(func(s *scene) { deleting(s.Carrier) }), NoAction, handing, "", "to unmount claim"},
-		{"stop: commit what is sealed", sealed().with(func(s *scene) { s.Carrier = nil }), Commit, handing, "", ""},
-		{"stop: evict what is sealed", sealed().committed().with(func(s *scene) { s.Carrier = nil }), Evict, handing, "", ""},
+		{"stop: commit what is sealed", sealed(), Commit, handing, "", ""},
+		{"stop: evict what is sealed", sealed().committed(), Evict, handing, "", ""},
 		{"stop: what is sealed may not be evicted for long", sealed().with(func(s *scene) {
-			s.Carrier, s.Now, s.Migration.Status.Message = nil, t0.Add(61*time.Second), "the original may not be evicted now"
+			s.Now, s.Migration.Status.Message = t0.Add(61*time.Second), "the original may not be evicted now"
 		}), NoAction, handing, ReasonFrozenTooLong, "may not be evicted"},
 		{"stop: timeout while sealed", sealed().with(func(s *scene) { s.Migration.Status.Times.Started = ago(time.Hour) }), NoAction, handing, ReasonTimedOut, ""},
 
@@ -204,6 +224,26 @@ func TestStopFirst(t *testing.T) {
 			deleting(s.Placeholder)
 		}), NoAction, handing, "", "waiting for placeholder placeholder to end"},
 		{"stopped: remove the gate", create(handing).with(gone).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
+		{"stopped: the place is lost, and the claim has the state", sealed().with(gone).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
+		{"stopped: the node of the place is gone, and the claim has the state", sealed().with(gone).with(func(s *scene) { s.Placeholder, s.DestinationDown = nil, NodeGone }), RemoveSchedulingGate, handing, "", ""},
+		{"stopped: the place is lost, and there is no claim", sealed().with(noClaim).with(gone).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
+		{"stopped: the node of the place is down, and there is no claim", sealed().with(noClaim).with(gone).with(func(s *scene) {
+			s.Placeholder, s.DestinationDown, s.Replacement = nil, time.Hour, unscheduled(time.Hour).Obj()
+		}), NoAction, handing, "", "0/2 nodes"},
+		{"stopped: the node of the place is gone, and there is no claim", sealed().with(noClaim).with(gone).with(func(s *scene) {
+			s.Placeholder, s.DestinationDown, s.Replacement = nil, NodeGone, nil
+		}), NoAction, v1alpha1.PhaseFailed, "", "node b no longer exists"},
+		{"stopped: the replacement was deleted, and there is no claim", sealed().with(noClaim).with(gone).with(func(s *scene) { s.Placeholder, s.Replacement = nil, nil }), NoAction, v1alpha1.PhaseFailed, "", "waits on node b, in directory ai-storage/m/1/volumes"},
+		{"stopped: what the agent of the lost place says no longer counts", sealed().with(gone).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
+		{"stopped: restored on a third node", sealed().with(gone).with(started).with(func(s *scene) {
+			s.Replacement.Spec.NodeName, s.Migration.Status.Replacement.NodeName = "c", "c"
+			s.destination(v1alpha1.DestinationRestored, 3).Migration.Status.Checkpoint.Destination.ClaimSealed = false
+		}), NoAction, handing, "", "continues with the carried state"},
+		{"stopped: only what waits is known", sealed().with(gone).with(started), NoAction, handing, "", "restoring and verifying"},
+		{"stopped: the claim of an earlier move goes with the replacement", create(handing).with(gone).with(started).set(v1alpha1.ConditionReplacementReady, metav1.ConditionTrue, ReasonReady).with(func(s *scene) {
+			s.PreviousClaim, s.Migration.Status.Checkpoint.PreviousClaim = fixture.MakeClaim("old", corev1.ReadWriteOnce), "old"
+			s.PreviousClaim.Labels = map[string]string{v1alpha1.MigrationUIDLabel: "earlier"}
+		}), KeepPreviousClaim, handing, "", ""},
 		{"stopped: placed", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "" }), NoAction, handing, "", ""},
 		{"stopped: ready", create(handing).with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "ready on node b"},
 		{"stopped: restoring", sealed().with(gone).with(started).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "restoring and verifying"},
@@ -211,11 +251,11 @@ func TestStopFirst(t *testing.T) {
 		{"stopped: restored", sealed().with(gone).with(started).destination(v1alpha1.DestinationRestored, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, handing, "", "continues with the carried state"},
 		{"stopped: corrupt", sealed().with(gone).with(started).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Migration.Status.Replacement.NodeName = "b" }), NoAction, v1alpha1.PhaseFailed, "", "kept on claim checkpoint"},
 		{"stopped: the claim was deleted by another client", sealed().with(gone).with(func(s *scene) {
-			s.Placeholder, s.Carrier, s.Claim.Finalizers = nil, nil, []string{v1alpha1.CheckpointFinalizer}
+			s.Placeholder, s.Claim.Finalizers = nil, []string{v1alpha1.CheckpointFinalizer}
 			deleting(s.Claim)
 		}), DiscardReplacement, handing, "", ""},
 		{"stopped: the claim was deleted by another client, and no replacement is left", sealed().with(gone).with(func(s *scene) {
-			s.Placeholder, s.Carrier, s.Replacement, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, nil, []string{v1alpha1.CheckpointFinalizer}, nil
+			s.Placeholder, s.Replacement, s.Claim.Finalizers, s.Claim.OwnerReferences = nil, nil, []string{v1alpha1.CheckpointFinalizer}, nil
 			deleting(s.Claim)
 		}), NoAction, v1alpha1.PhaseFailed, "", "keeps it until you have copied its content"},
 		{"stopped: bound, and the claim was deleted before it was mounted", unmounted(v1alpha1.CheckpointFinalizer), DiscardReplacement, handing, "", ""},
@@ -453,14 +493,14 @@ func TestOrder(t *testing.T) {
 		order v1alpha1.HandoverOrder
 		says  string
 	}{
-		"nothing":            {in(v1alpha1.PhasePending), v1alpha1.OrderStartFirst, "nothing keeps"},
-		"claim of its own":   {in(v1alpha1.PhasePending).with(claims), v1alpha1.OrderStopFirst, "claim data is [ReadWriteOnce]"},
-		"shared checkpoint":  {carrying(v1alpha1.PhasePending), v1alpha1.OrderStartFirst, "nothing keeps"},
-		"checkpoint for one": {carrying(v1alpha1.PhasePending).with(func(s *scene) { s.Migration.Spec.Checkpoint.AccessMode = "" }), v1alpha1.OrderStopFirst, "work"},
-		"application saves":  {in(v1alpha1.PhasePending).with(func(s *scene) { s.Migration.Spec.Checkpoint.Mode = v1alpha1.CheckpointApplication }), v1alpha1.OrderStopFirst, "application saves"},
-		"StatefulSet":        {in(v1alpha1.PhasePending).with(func(s *scene) { s.Owner.Reference = &setReference }), v1alpha1.OrderStopFirst, "identity"},
-		"restart asked for":  {in(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
-		"with shared state":  {carrying(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
+		"nothing":             {in(v1alpha1.PhasePending), v1alpha1.OrderStartFirst, "nothing keeps"},
+		"claim of its own":    {in(v1alpha1.PhasePending).with(claims), v1alpha1.OrderStopFirst, "claim data is [ReadWriteOnce]"},
+		"state":               {carrying(v1alpha1.PhasePending), v1alpha1.OrderStartFirst, "nothing keeps"},
+		"memory of processes": {carrying(v1alpha1.PhasePending).with(withProcesses), v1alpha1.OrderStartFirst, "nothing keeps"},
+		"application saves":   {in(v1alpha1.PhasePending).with(func(s *scene) { s.Migration.Spec.Checkpoint.Mode = v1alpha1.CheckpointApplication }), v1alpha1.OrderStopFirst, "application saves"},
+		"StatefulSet":         {in(v1alpha1.PhasePending).with(func(s *scene) { s.Owner.Reference = &setReference }), v1alpha1.OrderStopFirst, "identity"},
+		"restart asked for":   {in(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
+		"with state":          {carrying(v1alpha1.PhasePending).with(forceRestart), v1alpha1.OrderStopFirst, "spec.forceRestart"},
 	} {
 		d, err := settleDecision(t, test.scene.State, Decision{Step: AskBudget, Action: TakePlace{test.scene.Pod}}, Result{Admitted: true})
 		if h := d.Status.Handover; err != nil || h == nil || h.Order != test.order || !strings.Contains(h.Reason, test.says) {
@@ -478,7 +518,6 @@ func TestApplicationNeedsAClaim(t *testing.T) {
 		t.Errorf("without a claim: %+v", why)
 	}
 	s.Pod = originalPod().Annotation(v1alpha1.CheckpointClaimAnnotation, "saved").Volume(v1alpha1.CheckpointVolumeName, fixture.Claim("saved")).Obj()
-	// A claim for one pod is enough: no carrier has to mount it.
 	saved := fixture.MakeClaim("saved", corev1.ReadWriteOncePod)
 	s.Claims = func(string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume) { return saved, nil }
 	if why := applicationHasClaim(&s.State); why != nil {
