@@ -53,7 +53,7 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	if configuration.Rebalance.CheckpointStorageClassName != "" && o.nodeAgentImage == "" && !o.dryRun {
-		return errors.New("checkpointStorageClassName is set in RebalanceArgs, and there is no node agent to fill checkpoints: set --node-agent-image too, or remove it")
+		return errors.New("checkpointStorageClassName is set in RebalanceArgs, and there is no node agent to write checkpoints: set --node-agent-image too, or remove it")
 	}
 	restConfig, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
@@ -119,7 +119,7 @@ func serve(ctx context.Context, o *options, configuration *load.Configuration, r
 	if certificate, err = setUpWebhook(mgr, o); err != nil {
 		return err
 	}
-	loop, factory, err := newLoop(ctx, configuration, restConfig, mgr.GetAPIReader())
+	loop, factory, err := newLoop(ctx, o, configuration, restConfig, mgr.GetAPIReader())
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func dryRun(ctx context.Context, o *options, configuration *load.Configuration, 
 	if err != nil {
 		return err
 	}
-	loop, _, err := newLoop(ctx, configuration, restConfig, live)
+	loop, _, err := newLoop(ctx, o, configuration, restConfig, live)
 	if err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func dryRun(ctx context.Context, o *options, configuration *load.Configuration, 
 
 // newLoop builds what plans, and waits until its informers, which it returns too,
 // have seen the cluster.
-func newLoop(ctx context.Context, configuration *load.Configuration, restConfig *rest.Config, live client.Reader) (*rebalance.Loop, informers.SharedInformerFactory, error) {
+func newLoop(ctx context.Context, o *options, configuration *load.Configuration, restConfig *rest.Config, live client.Reader) (*rebalance.Loop, informers.SharedInformerFactory, error) {
 	kubeClient, err := kubernetes.NewForConfig(restConfig)
 	if err != nil {
 		return nil, nil, err
@@ -242,6 +242,8 @@ func newLoop(ctx context.Context, configuration *load.Configuration, restConfig 
 	if err != nil {
 		return nil, nil, err
 	}
+	// Whether there are node agents is not asked of who only wants to see a plan.
+	options.CarriesState = o.nodeAgentImage != "" || o.dryRun
 	factory := informers.NewSharedInformerFactoryWithOptions(kubeClient, 0, informers.WithTransform(observe.Slim))
 	simulator, err := simulation.New(ctx, configuration.Scheduler, kubeClient, factory, restConfig)
 	if err != nil {

@@ -16,6 +16,7 @@ func TestCompletion(t *testing.T) {
 		"pod ":                      "trainer",
 		"pod trainer ":              "",
 		"pod trainer --to ":         "node-a node-b",
+		"pod --checkpoint-claim ":   "WhenNeeded Always Never",
 		"pod --checkpoint-mode ":    "Frozen Process Live Application None",
 		"drain --fallback ":         "None FreshStart",
 		"drain ":                    "node-a node-b",

@@ -25,6 +25,7 @@ type requestFlags struct {
 	forceRestart bool
 	keepClaim    bool
 	mode         string
+	claim        string
 	fallback     string
 	maxFreeze    time.Duration
 	// checkpoint is what validate made of the flags.
@@ -40,17 +41,22 @@ func (c *cli) addRequestFlags(cmd *cobra.Command, f *requestFlags, reason string
 	flags.BoolVar(&f.forceRestart, "force-restart", false, "Stop the original before its replacement starts, even where both could run side by side")
 	flags.BoolVar(&f.keepClaim, "keep-claim", false, "Keep the checkpoint claim when the replacement is gone")
 	flags.StringVar(&f.mode, "checkpoint-mode", string(v1alpha1.CheckpointFrozen), "How state that is not on persistent volumes is carried, one of "+listed(v1alpha1.CheckpointModes)+"; Process takes the memory of the processes along")
+	flags.StringVar(&f.claim, "checkpoint-claim", string(v1alpha1.ClaimWhenNeeded), "Whether a checkpoint claim is made, one of "+listed(v1alpha1.ClaimPolicies)+"; it is needed where the original stops first and state is carried")
 	flags.StringVar(&f.fallback, "fallback", string(v1alpha1.FallbackNone), "When the processes cannot move: None refuses the migration, or rolls it back; FreshStart moves the volumes, and the containers start afresh")
 	flags.DurationVar(&f.maxFreeze, "max-freeze", v1alpha1.DefaultMaxFreeze, "Maximum time the pod stays frozen until its replacement continues; a migration that takes longer is rolled back. Much memory needs more")
 	flags.StringVar(&f.reason, "reason", reason, "Reason for the move; it is written on the migration and in its events")
 	f.dryRun.add(cmd)
 	c.completeWords(cmd, "checkpoint-mode", texts(v1alpha1.CheckpointModes))
+	c.completeWords(cmd, "checkpoint-claim", texts(v1alpha1.ClaimPolicies))
 	c.completeWords(cmd, "fallback", texts(v1alpha1.CheckpointFallbacks))
 }
 
 func (f *requestFlags) validate() error {
 	var err error
 	if f.checkpoint.Mode, err = oneOf("--checkpoint-mode", f.mode, v1alpha1.CheckpointModes); err != nil {
+		return err
+	}
+	if f.checkpoint.Claim, err = oneOf("--checkpoint-claim", f.claim, v1alpha1.ClaimPolicies); err != nil {
 		return err
 	}
 	if f.checkpoint.Fallback, err = oneOf("--fallback", f.fallback, v1alpha1.CheckpointFallbacks); err != nil {
@@ -63,6 +69,9 @@ func (f *requestFlags) validate() error {
 		return usage("--max-freeze %s: give whole seconds from 1s to 1h", f.maxFreeze)
 	}
 	f.checkpoint.MaxFreezeSeconds = int32(f.maxFreeze / time.Second)
+	if f.keepClaim && f.checkpoint.Claim == v1alpha1.ClaimNever {
+		return usage("--keep-claim keeps a claim that --checkpoint-claim %s does not make: leave one of them out", v1alpha1.ClaimNever)
+	}
 	if f.keepClaim {
 		f.checkpoint.ReclaimPolicy = v1alpha1.ClaimRetain
 	}

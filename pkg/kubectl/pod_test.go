@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -17,18 +18,32 @@ import (
 )
 
 func TestPodRequestsAMigration(t *testing.T) {
-	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"))
+	b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"), defaultClass())
 	golden(t, "pod", b.run("pod", "pod/trainer", "--to", "node-b", "--force-restart", "--keep-claim", "--timeout=90s", "--reason=maintenance"))
 	m := b.migration("trainer-1")
 	want := v1alpha1.PodMigrationSpec{
 		PodName: "trainer", PodUID: "uid-trainer", SourceNode: "node-a", TargetNode: "node-b", ForceRestart: true, TimeoutSeconds: 90,
-		Reason: "maintenance", Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, Fallback: v1alpha1.FallbackNone, ReclaimPolicy: v1alpha1.ClaimRetain, MaxFreezeSeconds: 60},
+		Reason: "maintenance", Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, Claim: v1alpha1.ClaimWhenNeeded, Fallback: v1alpha1.FallbackNone, ReclaimPolicy: v1alpha1.ClaimRetain, MaxFreezeSeconds: 60},
 	}
 	if m.Spec != want {
 		t.Errorf("spec %+v, want %+v", m.Spec, want)
 	}
 	if m.Labels[v1alpha1.CreatedByLabel] != createdByKubectl {
 		t.Errorf("labels %v", m.Labels)
+	}
+}
+
+// defaultClass provisions claims that name no class.
+func defaultClass() *storagev1.StorageClass {
+	return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "standard", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}}}
+}
+
+func TestPodRequestsAClaim(t *testing.T) {
+	for args, want := range map[string]v1alpha1.ClaimPolicy{"": v1alpha1.ClaimWhenNeeded, "--checkpoint-claim=always": v1alpha1.ClaimAlways, "--checkpoint-claim=Never": v1alpha1.ClaimNever} {
+		b := newBench(t, trainer().Obj(), node("node-a"), node("node-b"), defaultClass())
+		if got := b.run(append([]string{"pod", "trainer"}, strings.Fields(args)...)...); got.code != ExitDone || b.migration("trainer-1").Spec.Checkpoint.Claim != want {
+			t.Errorf("%q: %v, want %s", args, got, want)
+		}
 	}
 }
 
@@ -44,14 +59,14 @@ func TestPodRequestsItsProcesses(t *testing.T) {
 		want v1alpha1.CheckpointSpec
 	}{
 		"much memory": {movable, dumping, "--checkpoint-mode=Process --max-freeze=5m", ExitDone, "",
-			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackNone, MaxFreezeSeconds: 300}},
-		"movable": {movable, dumping, "--checkpoint-mode=Process", ExitDone, "", v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackNone}},
+			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Claim: v1alpha1.ClaimWhenNeeded, Fallback: v1alpha1.FallbackNone, MaxFreezeSeconds: 300}},
+		"movable": {movable, dumping, "--checkpoint-mode=Process", ExitDone, "", v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Claim: v1alpha1.ClaimWhenNeeded, Fallback: v1alpha1.FallbackNone}},
 		"in any case": {movable, dumping, "--checkpoint-mode=process --fallback=freshstart", ExitDone, "",
-			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackFreshStart}},
+			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Claim: v1alpha1.ClaimWhenNeeded, Fallback: v1alpha1.FallbackFreshStart}},
 		"a node without CRIU": {movable, node("node-a"), "--checkpoint-mode=Process", ExitRefused, "NodeCannotCheckpoint", v1alpha1.CheckpointSpec{}},
 		"an ordinary pod":     {plain, dumping, "--checkpoint-mode=Process", ExitRefused, "RuntimeClassNotOurs", v1alpha1.CheckpointSpec{}},
 		"which may start afresh": {plain, dumping, "--checkpoint-mode=Process --fallback=FreshStart", ExitDone, "Its processes cannot move, its containers will start afresh: the pod has runtimeClassName",
-			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Fallback: v1alpha1.FallbackFreshStart}},
+			v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointProcess, Claim: v1alpha1.ClaimWhenNeeded, Fallback: v1alpha1.FallbackFreshStart}},
 	} {
 		b := newBench(t, test.pod, test.from, node("node-b"))
 		got := b.run(append([]string{"pod", "trainer"}, strings.Fields(test.args)...)...)
@@ -128,6 +143,8 @@ func TestPodBadUsage(t *testing.T) {
 		{"pod trainer --checkpoint-mode=Process --fallback=Restart", ExitUsage, "must be one of None, FreshStart"},
 		{"pod trainer --max-freeze=2h", ExitUsage, "give whole seconds from 1s to 1h"},
 		{"pod trainer --max-freeze=2500ms", ExitUsage, "give whole seconds from 1s to 1h"},
+		{"pod trainer --checkpoint-claim=Sometimes", ExitUsage, "must be one of WhenNeeded, Always, Never"},
+		{"pod trainer --checkpoint-claim=Never --keep-claim", ExitUsage, "leave one of them out"},
 		{"pod trainer --fallback=FreshStart", ExitUsage, "goes with --checkpoint-mode Process only"},
 		{"pod trainer --wait-timeout=-1s", ExitUsage, "must not be negative"},
 		{"pod trainer --dry-run=client", ExitUsage, `must be "none" or "server"`},

@@ -68,7 +68,7 @@ started beside the owner's pods, without their labels and without an owner.`,
 }
 
 func (o *recoverOptions) validate() error {
-	o.mode, o.maxFreeze = string(v1alpha1.CheckpointFrozen), v1alpha1.DefaultMaxFreeze
+	o.mode, o.claim, o.maxFreeze = string(v1alpha1.CheckpointFrozen), string(v1alpha1.ClaimWhenNeeded), v1alpha1.DefaultMaxFreeze
 	fallback, err := oneOf("--fallback", o.fallback, v1alpha1.CheckpointFallbacks)
 	if err != nil {
 		return err

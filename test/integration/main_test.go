@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -82,6 +83,11 @@ func run(m *testing.M) int {
 	}
 	if err := makeNodes(context.Background()); err != nil {
 		return fail(err)
+	}
+	// Nothing provisions its volumes, and nobody waits for them.
+	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "standard", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}}, Provisioner: "none.example"}
+	if err := k8s.Create(context.Background(), class); err != nil {
+		return fail(fmt.Errorf("creating the default StorageClass: %w", err))
 	}
 	return m.Run()
 }

@@ -24,9 +24,6 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/server/restapi"
 )
 
-// sealedDigest is what the agents of the tests seal.
-const sealedDigest = "sha256:0123"
-
 // agents report as node agents do that find nothing wrong. They restore only while they
 // may.
 func (w *world) agents(mayRestore *atomic.Bool) {
@@ -63,14 +60,19 @@ func report(m *v1alpha1.PodMigration, mayRestore bool) bool {
 		source.Phase = v1alpha1.SourceMeasured
 	case v1alpha1.StepCopy:
 		source.Phase, source.Pass = v1alpha1.SourceCopied, 1
+		if pod := m.DestinationPod(); pod != nil && c.Destination == nil {
+			c.Destination = &v1alpha1.DestinationReport{Node: pod.NodeName, Attempt: c.Attempt, PodUID: pod.UID, Phase: v1alpha1.DestinationWarm, Pass: 1}
+			return true
+		}
 	case v1alpha1.StepSeal:
 		if phase != v1alpha1.SourceSealed {
-			source.Phase, source.Pass, source.ManifestDigest, source.FrozenAt, source.SealedAt = v1alpha1.SourceSealed, 2, sealedDigest, now, now
+			source.Phase, source.Pass, source.ManifestDigest, source.FrozenAt, source.SealedAt = v1alpha1.SourceSealed, 2, fixture.SealedDigest, now, now
+			c.Destination.Phase, c.Destination.Pass, c.Destination.ManifestDigest, c.Destination.ClaimSealed = v1alpha1.DestinationStored, 2, fixture.SealedDigest, true
 			return true
 		}
 		r := m.Status.Replacement
-		if mayRestore && r.UID != "" && r.NodeName != "" && c.Destination == nil {
-			c.Destination = &v1alpha1.DestinationReport{Node: r.NodeName, Attempt: c.Attempt, PodUID: r.UID, Phase: v1alpha1.DestinationRestored, Pass: source.Pass, RestoredAt: now}
+		if mayRestore && r.UID != "" && r.NodeName != "" && (c.Destination == nil || c.Destination.PodUID != r.UID) {
+			c.Destination = &v1alpha1.DestinationReport{Node: r.NodeName, Attempt: c.Attempt, PodUID: r.UID, Phase: v1alpha1.DestinationRestored, Pass: source.Pass, ManifestDigest: source.ManifestDigest, RestoredAt: now}
 			return true
 		}
 	case v1alpha1.StepRelease:
@@ -90,7 +92,7 @@ func (w *world) failedWithCopy() *v1alpha1.PodMigration {
 	w.createOriginal(threeContainers("train").Label("app", "train").Volume("work", fixture.EmptyDir()).
 		Container("writer", fixture.Running(), fixture.Mount("work", "/work")).Obj())
 	m := newMigration(w.namespace, "m", "train")
-	m.Spec.TTLSecondsAfterFinished = ptr.To(int32(0))
+	m.Spec.TTLSecondsAfterFinished, m.Spec.ForceRestart = ptr.To(int32(0)), true
 	w.request(m)
 	m = w.waitFor("m", func(m *v1alpha1.PodMigration) bool {
 		return meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionHandedOver)
@@ -191,7 +193,7 @@ func (w *world) checkRecovered(failed *v1alpha1.PodMigration, claim corev1.Persi
 	recovery := &v1alpha1.PodMigrationList{}
 	w.must(k8s.List(w.t.Context(), recovery, client.InNamespace(w.namespace)))
 	for _, m := range recovery.Items {
-		if m.Status.Phase == v1alpha1.PhaseSucceeded && (m.CheckpointUID() != failed.UID || m.Status.Checkpoint.Source.ManifestDigest != sealedDigest) {
+		if m.Status.Phase == v1alpha1.PhaseSucceeded && (m.CheckpointUID() != failed.UID || m.Status.Checkpoint.Source.ManifestDigest != fixture.SealedDigest) {
 			w.t.Errorf("restored from %s with digest %s", m.CheckpointUID(), m.Status.Checkpoint.Source.ManifestDigest)
 		}
 		if m.Status.Checkpoint != nil && m.Status.Checkpoint.Manifest != "" {

@@ -109,7 +109,7 @@ func TestAPIAsksForProcesses(t *testing.T) {
 	}
 	claim := &corev1.PersistentVolumeClaim{}
 	must(t, k8s.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: m.CheckpointClaim}, claim))
-	if !slices.Equal(claim.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}) {
+	if !slices.Equal(claim.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}) {
 		t.Errorf("the claim has access modes %v", claim.Spec.AccessModes)
 	}
 }

@@ -5,9 +5,33 @@ package main
 var mutants = []mutant{
 	{
 		name:    "an older restored pass is released",
-		file:    "pkg/controllers/migration/decide/startfirst.go",
-		text:    "d.Phase == v1alpha1.DestinationRestored && d.Pass == source.Pass",
-		changed: "d.Phase == v1alpha1.DestinationRestored",
+		file:    "pkg/controllers/migration/decide/checkpoint.go",
+		text:    "d.ManifestDigest != \"\" && d.ManifestDigest == source.ManifestDigest &&",
+		changed: "d.ManifestDigest != \"\" &&",
+	},
+	{
+		name:    "what is not on the claim counts as sealed",
+		file:    "pkg/controllers/migration/decide/checkpoint.go",
+		text:    "(d.ClaimSealed || !s.needsClaim() || ",
+		changed: "(s.carries() || ",
+	},
+	{
+		name:    "the original stops before its state is stored",
+		file:    "pkg/controllers/migration/decide/stopfirst.go",
+		text:    "if !isStoredByDestination(b.State) {",
+		changed: "if !isSealedBySource(b.State) {",
+	},
+	{
+		name:    "a replacement may leave the only disk that has its state",
+		file:    "pkg/pods/containers/options.go",
+		text:    "s.Checkpoint.Carries() && s.CheckpointClaim == \"\"",
+		changed: "!s.Checkpoint.Carries()",
+	},
+	{
+		name:    "a placeholder takes the claim that the original uses",
+		file:    "pkg/controllers/migration/decide/placing.go",
+		text:    "b.needsClaim() && (b.carries() || !c.ClaimReused)",
+		changed: "b.needsClaim() && c != nil",
 	},
 	{
 		name:    "the barrier comes after the replacement is removed",

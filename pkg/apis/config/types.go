@@ -83,8 +83,7 @@ type RebalanceArgs struct {
 	// MigrationTimeout is the timeout of the PodMigrations the loop creates.
 	MigrationTimeout metav1.Duration
 	// CheckpointStorageClassName is the class of the checkpoint claims of these
-	// PodMigrations, which are ReadWriteMany then. Empty: the loop skips pods that
-	// keep something on scratch volumes or in memory.
+	// PodMigrations, which are ReadWriteMany then. Empty: they make none.
 	CheckpointStorageClassName string
 	// Reclaim is about finished containers of pods that stay where they are.
 	Reclaim ReclaimArgs

@@ -43,3 +43,42 @@ func TestClaimsKnowWhatTheirClassSays(t *testing.T) {
 		}
 	}
 }
+
+// The class of a checkpoint claim is the one that is named, or any that is a default.
+func TestTheClassOfAClaim(t *testing.T) {
+	class := func(name string, annotations ...string) *storagev1.StorageClass {
+		c := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		for i := 0; i < len(annotations); i += 2 {
+			metav1.SetMetaDataAnnotation(&c.ObjectMeta, annotations[i], annotations[i+1])
+		}
+		return c
+	}
+	const isDefault, wasDefault = "storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"
+	defaults := []client.Object{class("a", isDefault, "true"), class("b", isDefault, "true")}
+	scheme := runtime.NewScheme()
+	if err := storagev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		classes []client.Object
+		spec    v1alpha1.CheckpointSpec
+		want    bool
+	}{
+		"no class":                           {nil, v1alpha1.CheckpointSpec{}, false},
+		"no default":                         {[]client.Object{class("a")}, v1alpha1.CheckpointSpec{}, false},
+		"no default any more":                {[]client.Object{class("a", isDefault, "false")}, v1alpha1.CheckpointSpec{}, false},
+		"a default":                          {defaults[:1], v1alpha1.CheckpointSpec{}, true},
+		"several defaults":                   {defaults, v1alpha1.CheckpointSpec{}, true},
+		"a default, in the old way":          {[]client.Object{class("a", wasDefault, "true")}, v1alpha1.CheckpointSpec{}, true},
+		"named, and no default":              {[]client.Object{class("a")}, v1alpha1.CheckpointSpec{StorageClassName: new("a")}, true},
+		"named, and another one the default": {defaults, v1alpha1.CheckpointSpec{StorageClassName: new("c")}, false},
+		"a volume that was made by hand":     {nil, v1alpha1.CheckpointSpec{StorageClassName: new("")}, true},
+		"no claim is wanted":                 {defaults, v1alpha1.CheckpointSpec{Claim: v1alpha1.ClaimNever}, false},
+		"one to be kept is":                  {defaults, v1alpha1.CheckpointSpec{Claim: v1alpha1.ClaimNever, ReclaimPolicy: v1alpha1.ClaimRetain}, true},
+	} {
+		r := &reconciler{live: fake.NewClientBuilder().WithScheme(scheme).WithObjects(test.classes...).Build()}
+		if got, err := r.hasClass(t.Context(), test.spec); err != nil || got != test.want {
+			t.Errorf("%s: %t, error %v, want %t", name, got, err, test.want)
+		}
+	}
+}

@@ -15,7 +15,7 @@ import (
 )
 
 // ObserveOptions says what the loop may touch, by the arguments, with signals
-// that know nothing yet.
+// that know nothing yet, where node agents run.
 func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 	nodes := labels.Everything()
 	if args.NodeSelector != nil {
@@ -41,7 +41,7 @@ func ObserveOptions(args *config.RebalanceArgs) (observe.Options, error) {
 		Cooldown:        args.Cooldown.Duration,
 		MaxCooldown:     args.MaxCooldown.Duration,
 		PriorityCeiling: args.PriorityCeiling,
-		CarriesState:    args.CheckpointStorageClassName != "",
+		CarriesState:    true,
 		MetricsHistory: observe.NewMetricsHistory(observe.MetricsHistoryOptions{
 			HalfLife:   args.Signals.HalfLife.Duration,
 			Window:     args.Signals.Window.Duration,

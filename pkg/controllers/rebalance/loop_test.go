@@ -151,24 +151,29 @@ func TestCycleCreatesMigrations(t *testing.T) {
 	}
 	spec.Reason = ""
 	want := v1alpha1.PodMigrationSpec{PodName: "pod-0", PodUID: "pod-0", SourceNode: "overutilized", PlannedNode: spec.PlannedNode,
-		TimeoutSeconds: 600, TTLSecondsAfterFinished: new(int32(86400))}
+		TimeoutSeconds: 600, TTLSecondsAfterFinished: new(int32(86400)),
+		Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, Claim: v1alpha1.ClaimNever}}
 	if diff := cmp.Diff(want, spec); diff != "" {
 		t.Errorf("spec (-want +got):\n%s", diff)
 	}
 }
 
-// With a storage class for shared checkpoints, pods move with what they keep, those
-// that were started for it with their memory.
+// Pods move with what they keep, those that were started for it with their memory; with a
+// storage class of the loop's they get a claim, else they need none.
 func TestMigrationsCarryState(t *testing.T) {
-	args := &config.RebalanceArgs{CheckpointStorageClassName: "shared"}
 	for class, mode := range map[string]v1alpha1.CheckpointMode{"": v1alpha1.CheckpointFrozen, v1alpha1.ProcessRuntimeClass: v1alpha1.CheckpointProcess} {
 		pod := &corev1.Pod{}
 		if class != "" {
 			pod.Spec.RuntimeClassName = &class
 		}
-		want := v1alpha1.CheckpointSpec{Mode: mode, StorageClassName: new("shared"), AccessMode: corev1.ReadWriteMany}
-		if diff := cmp.Diff(want, newMigration(&planner.Move{}, pod, args).Spec.Checkpoint); diff != "" {
-			t.Errorf("runtime class %q (-want +got):\n%s", class, diff)
+		for storage, want := range map[string]v1alpha1.CheckpointSpec{
+			"":       {Mode: mode, Claim: v1alpha1.ClaimNever},
+			"shared": {Mode: mode, Claim: v1alpha1.ClaimAlways, StorageClassName: new("shared"), AccessMode: corev1.ReadWriteMany},
+		} {
+			args := &config.RebalanceArgs{CheckpointStorageClassName: storage}
+			if diff := cmp.Diff(want, newMigration(&planner.Move{}, pod, args).Spec.Checkpoint); diff != "" {
+				t.Errorf("runtime class %q, storage class %q (-want +got):\n%s", class, storage, diff)
+			}
 		}
 	}
 }

@@ -72,10 +72,11 @@ func newMigration(move *planner.Move, pod *corev1.Pod, args *config.RebalanceArg
 			Reason:                  move.Reason,
 		},
 	}
+	checkpoint := &m.Spec.Checkpoint
+	checkpoint.Mode, checkpoint.Claim = containers.PreferredMode(pod), v1alpha1.ClaimNever
 	if class := args.CheckpointStorageClassName; class != "" {
-		m.Spec.Checkpoint = v1alpha1.CheckpointSpec{
-			Mode: containers.PreferredMode(pod), StorageClassName: &class, AccessMode: corev1.ReadWriteMany,
-		}
+		// The pod brings the claim along, and could not be moved again were it for one node.
+		checkpoint.Claim, checkpoint.StorageClassName, checkpoint.AccessMode = v1alpha1.ClaimAlways, &class, corev1.ReadWriteMany
 	}
 	return m
 }

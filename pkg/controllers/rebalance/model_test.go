@@ -234,15 +234,17 @@ func (m *model) finish(migration *v1alpha1.PodMigration, created time.Time) {
 	m.moves = append(m.moves, modelMove{workload, migration.Spec.SourceNode, replacement.Spec.NodeName, created, now})
 }
 
-// replacementOf builds the replacement as the migration controller does, with its
-// claim, and lets it run where it was planned. Its owner has adopted it.
+// replacementOf builds the replacement as the migration controller does, with a claim
+// where one was asked for, and lets it run where it was planned. Its owner has adopted it.
 func (m *model) replacementOf(original *corev1.Pod, migration *v1alpha1.PodMigration) *corev1.Pod {
-	number, root := len(m.moves), containers.RootName(original)
-	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: fmt.Sprintf("checkpoint-%d", number)},
-		Spec: corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{migration.Spec.Checkpoint.ClaimAccessMode()}}}
-	m.claims[claim.Name] = claim
+	number, root, name := len(m.moves), containers.RootName(original), ""
+	if migration.Spec.Checkpoint.ClaimPolicy() == v1alpha1.ClaimAlways {
+		name = fmt.Sprintf("checkpoint-%d", number)
+		m.claims[name] = &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name},
+			Spec: corev1.PersistentVolumeClaimSpec{AccessModes: []corev1.PersistentVolumeAccessMode{migration.Spec.Checkpoint.ClaimAccessMode()}}}
+	}
 	replacement, err := containers.BuildReplacement(original, containers.Judge(original, containers.PolicyOf(migration)), containers.ReplacementOptions{
-		Name: fmt.Sprintf("%s-migrated-%d", root, number), MigrationUID: types.UID(migration.Name), ClaimName: claim.Name, PlannedNode: migration.Spec.PlannedNode,
+		Name: fmt.Sprintf("%s-migrated-%d", root, number), MigrationUID: types.UID(migration.Name), ClaimName: name, PlannedNode: migration.Spec.PlannedNode,
 	})
 	must(m.t, err)
 	replacement.UID = types.UID(replacement.Name)

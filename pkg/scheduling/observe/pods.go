@@ -117,8 +117,8 @@ func notMigrating(e *podCheck) string {
 	return ""
 }
 
-// policyOf is what a migration by the loop would ask for. Without a storage class for
-// shared checkpoint claims, what is on scratch volumes would make the pod stop first.
+// policyOf is what a migration by the loop would ask for. Without node agents, what is on
+// scratch volumes would be lost.
 func (o *Options) policyOf(pod *corev1.Pod) containers.Policy {
 	policy := containers.Policy{Waiting: v1alpha1.WaitingStrip, Mode: v1alpha1.CheckpointApplication}
 	if o.CarriesState {
@@ -133,7 +133,7 @@ func keepsMemory(e *podCheck) string {
 	switch {
 	case containers.PreferredMode(e.pod) != v1alpha1.CheckpointProcess:
 	case !e.options.CarriesState:
-		return "the pod is to move with its memory (runtimeClassName " + v1alpha1.ProcessRuntimeClass + "), for which the loop needs checkpointStorageClassName"
+		return "the pod is to move with its memory (runtimeClassName " + v1alpha1.ProcessRuntimeClass + "), for which the loop needs node agents (--node-agent-image of the rebalancer)"
 	default:
 		if refusal := containers.RefuseProcesses(e.pod, e.verdicts); refusal != nil {
 			return "its processes cannot move: " + refusal.Message

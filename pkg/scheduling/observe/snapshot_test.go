@@ -207,7 +207,7 @@ func TestImmovable(t *testing.T) {
 	}{
 		{name: "scratch volume, nothing to carry it", change: scratch, want: "scratch"},
 		{name: "scratch volume that is carried", change: scratch, options: carries},
-		{name: "memory, nothing to carry it", change: withMemory, want: "checkpointStorageClassName"},
+		{name: "memory, nothing to carry it", change: withMemory, want: "--node-agent-image"},
 		{name: "memory that is carried", change: withMemory, options: carries},
 		{name: "memory that cannot be carried", change: func(r *Observation) {
 			withMemory(r)

@@ -138,9 +138,9 @@ func (s *Server) replay(ctx context.Context, w http.ResponseWriter, earlier *v1a
 // follows from the caller, the namespace and the key, so that the API server
 // itself stores it only once, whichever replica is asked.
 func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMigration {
-	policy := v1alpha1.ClaimDelete
+	claim, policy := v1alpha1.ClaimPolicy(""), v1alpha1.ClaimDelete
 	if request.PreservePV {
-		policy = v1alpha1.ClaimRetain
+		claim, policy = v1alpha1.ClaimAlways, v1alpha1.ClaimRetain
 	}
 	m := &v1alpha1.PodMigration{
 		ObjectMeta: metav1.ObjectMeta{
@@ -153,7 +153,7 @@ func migrationOf(request *MigrationRequest, caller, key string) *v1alpha1.PodMig
 		Spec: v1alpha1.PodMigrationSpec{
 			PodName: request.PodName, SourceNode: request.SourceNode, TargetNode: request.TargetNode,
 			TimeoutSeconds: int32(request.Timeout), ForceRestart: request.ForceRestart, Reason: "requested by " + caller,
-			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, ReclaimPolicy: policy, MaxFreezeSeconds: int32(request.MaxFreeze)},
+			Checkpoint: v1alpha1.CheckpointSpec{Mode: request.CheckpointMode, Fallback: request.CheckpointFallback, Claim: claim, ReclaimPolicy: policy, MaxFreezeSeconds: int32(request.MaxFreeze)},
 		},
 	}
 	if key != "" {

@@ -34,7 +34,7 @@ type MigrationRequest struct {
 	PodNamespace string `json:"pod_namespace"`
 	SourceNode   string `json:"source_node"`
 	TargetNode   string `json:"target_node"`
-	// PreservePV keeps the checkpoint claim after its pod is gone.
+	// PreservePV makes a checkpoint claim, and keeps it after its pod is gone.
 	PreservePV bool `json:"preserve_pv,omitempty"`
 	// ForceRestart stops the original before anything else is begun.
 	ForceRestart bool `json:"force_restart,omitempty"`

@@ -1,6 +1,7 @@
 package restapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -24,9 +25,10 @@ func TestCheckpointOfARequest(t *testing.T) {
 		`"checkpoint_mode":"Live"`:                                       {Mode: v1alpha1.CheckpointLive},
 		`"checkpoint_mode":"Frozen","checkpoint_fallback":null`:          {},
 		`"checkpoint_mode":null,"checkpoint_fallback":""`:                {},
-		`"max_freeze":300`: {MaxFreezeSeconds: 300},
-		`"max_freeze":60`:  {},
-		`"max_freeze":0`:   {},
+		`"max_freeze":300`:   {MaxFreezeSeconds: 300},
+		`"max_freeze":60`:    {},
+		`"max_freeze":0`:     {},
+		`"preserve_pv":true`: {Claim: v1alpha1.ClaimAlways, ReclaimPolicy: v1alpha1.ClaimRetain},
 	} {
 		s := newServer(t, interceptor.Funcs{}, nil)
 		answer := s.send("POST", "/api/v1/migrations", with(fields))
@@ -38,7 +40,7 @@ func TestCheckpointOfARequest(t *testing.T) {
 		if err := s.o.Live.List(t.Context(), stored, client.InNamespace("ns")); err != nil || len(stored.Items) != 1 {
 			t.Fatalf("%d migrations, %v", len(stored.Items), err)
 		}
-		want.ReclaimPolicy = v1alpha1.ClaimDelete
+		want.ReclaimPolicy = cmp.Or(want.ReclaimPolicy, v1alpha1.ClaimDelete)
 		if got := stored.Items[0].Spec.Checkpoint; got != want {
 			t.Errorf("%s: stored %+v, want %+v", fields, got, want)
 		}

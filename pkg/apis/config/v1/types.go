@@ -106,10 +106,10 @@ type RebalanceArgs struct {
 	// +optional
 	MigrationTimeout *metav1.Duration `json:"migrationTimeout,omitempty"`
 	// checkpointStorageClassName is a storage class whose volumes several nodes can
-	// use at once. With it the loop also moves pods that keep something on scratch
-	// volumes, and pods of RuntimeClass ai-storage-process with the memory of their
-	// processes; its checkpoint claims are ReadWriteMany then. Default: none, the
-	// loop skips such pods.
+	// use at once. With it what the loop's migrations carry is also written to a
+	// checkpoint claim, ReadWriteMany, which survives the new node and goes with the pod.
+	// Default: none; what is carried then goes straight into the volumes of the
+	// replacement, which starts before its original stops.
 	// +optional
 	CheckpointStorageClassName string `json:"checkpointStorageClassName,omitempty"`
 	// reclaim is about finished containers of pods that stay where they are.

@@ -71,6 +71,11 @@ func TestPodsThatMissedTheWebhookWait(t *testing.T) {
 		}
 	}
 
+	// The replacement of the same name, which cannot be there beside it, has passed.
+	if w.PreEnqueue(t.Context(), plain) == nil {
+		t.Error("the pod does not wait any more")
+	}
+
 	rollingBack := expecting(v1alpha1.PhaseHandingOver)
 	rollingBack.Status.Conditions[0].Status = metav1.ConditionFalse
 	if owners.MustWait(rollingBack, plain) {
