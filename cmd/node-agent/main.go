@@ -1,6 +1,6 @@
 // Command node-agent carries what pods keep, emptyDirs and processes, for the migrations
 // from and to the node that it runs on. The same binary, without any rights, is the gate
-// of a replacement and the process of carriers and placeholders.
+// of a replacement and the process of placeholders.
 package main
 
 import (

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -32,6 +34,7 @@ type options struct {
 	metricsHost            string
 	metricsPort            int
 	metricsSecure          bool
+	transferLimit          string
 	installNodes           string
 	restart                string
 }
@@ -43,7 +46,7 @@ const (
 )
 
 func newRunCommand() *cobra.Command {
-	o := &options{Options: agent.Options{Node: os.Getenv("NODE_NAME")}}
+	o := &options{Options: agent.Options{Node: os.Getenv("NODE_NAME"), TransferHost: os.Getenv("HOST_IP")}}
 	command := &cobra.Command{
 		Use: "run", Short: "Serve the migrations from and to this node", Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error { return run(command.Context(), o) },
@@ -63,6 +66,9 @@ func newRunCommand() *cobra.Command {
 	flags.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", "0", "address for /healthz; 0 turns it off")
 	flags.StringVar(&o.metricsHost, "metrics-host", "", "address of the node that /metrics is served on; empty serves on all")
 	flags.IntVar(&o.metricsPort, "metrics-port", 10270, "port of /metrics; 0 turns it off")
+	flags.StringVar(&o.TransferHost, "transfer-host", o.TransferHost, "address of the node at which it receives volumes from the node agents of others; HOST_IP when not given")
+	flags.IntVar(&o.TransferPort, "transfer-port", 10271, "port at which it receives volumes")
+	flags.StringVar(&o.transferLimit, "transfer-limit", "0", "bytes a second that it sends at most while pods run, such as 50Mi; 0 does not limit it")
 	flags.BoolVar(&o.metricsSecure, "metrics-secure", true, "serve /metrics over HTTPS, to those who may get the non-resource URL /metrics")
 	return command
 }
@@ -90,9 +96,27 @@ func (o *options) readInstall() (err error) {
 	return nil
 }
 
+func (o *options) readTransfer() error {
+	if _, err := netip.ParseAddr(o.TransferHost); err != nil {
+		return fmt.Errorf("--transfer-host %q, or the environment variable HOST_IP, must be an IP address of the node: %w", o.TransferHost, err)
+	}
+	if o.TransferPort < 1 || o.TransferPort > 65535 {
+		return fmt.Errorf("--transfer-port %d: must be a port from 1 to 65535", o.TransferPort)
+	}
+	limit, err := resource.ParseQuantity(o.transferLimit)
+	if err != nil || limit.Sign() < 0 {
+		return fmt.Errorf("--transfer-limit %q: must be a quantity of bytes, such as 50Mi, or 0", o.transferLimit)
+	}
+	o.TransferLimit = limit.Value()
+	return nil
+}
+
 func run(ctx context.Context, o *options) error {
 	if o.Node == "" {
 		return errors.New("--node-name is required, or the environment variable NODE_NAME")
+	}
+	if err := o.readTransfer(); err != nil {
+		return err
 	}
 	if err := o.readInstall(); err != nil {
 		return err

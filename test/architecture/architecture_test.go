@@ -85,7 +85,6 @@ var levels = map[string]int{
 	"pkg/scheduling/simulation":               5,
 
 	"pkg/node/atomicfile":      0,
-	"pkg/node/checkpoint":      0,
 	"pkg/node/transfer":        1,
 	"pkg/node/ociruntime":      1,
 	"pkg/node/agent/decide":    0,

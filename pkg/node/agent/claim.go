@@ -126,7 +126,19 @@ func (a *agent) makeCopy(m *v1alpha1.PodMigration, pod *corev1.Pod) (*transfer.C
 // sealedCopy is where the copy is that a migration restores from.
 func (a *agent) sealedCopy(m *v1alpha1.PodMigration, pod *corev1.Pod) (transfer.Copy, error) {
 	root, err := a.copiesRoot(m, pod)
-	return transfer.Copy{Root: a.kubelet, Path: path.Join(root, string(m.CheckpointUID()))}, err
+	if err != nil {
+		return transfer.Copy{}, err
+	}
+	from := transfer.Copy{Root: a.kubelet, Path: path.Join(root, string(m.CheckpointUID()))}
+	directory, err := openDirectory(from.Root, from.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return from, fmt.Errorf("claim %s has no sealed copy of migration %s", m.Status.CheckpointClaim, m.CheckpointUID())
+	}
+	if err != nil {
+		return from, err
+	}
+	// Where a pod has an fsGroup, the kubelet gave the copy to it.
+	return from, errors.Join(directory.Chmod(0o700), directory.Close())
 }
 
 // removeCopy removes the sealed copy from the claim, as long as that is mounted here: with
