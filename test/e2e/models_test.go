@@ -171,6 +171,8 @@ func (s *scripted) act(t *testing.T) {
 		err = remove(pod(s.original.Name))
 	case simulate.DeleteReplacement:
 		err = remove(pod(s.migration.Status.Replacement.Name))
+	case simulate.DeletePlaceholder:
+		err = remove(pod(s.migration.Status.Placeholder.Name))
 	case simulate.DeleteOwner:
 		err = env.client.Delete(t.Context(), &batchv1.Job{ObjectMeta: metadata}, client.PropagationPolicy(metav1.DeletePropagationBackground))
 	case simulate.EvictOriginal:

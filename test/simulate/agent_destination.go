@@ -224,7 +224,10 @@ func (a *agent) reportSealed(m *v1alpha1.PodMigration, i *instance, phase v1alph
 
 // confirm reports that what was sealed is in the volumes, or waits.
 func (a *agent) confirm(m *v1alpha1.PodMigration, i *instance) error {
-	r := a.receivers[m.UID]
+	r, p := a.receivers[m.UID], a.w.plant
+	if p != nil && p.SealEarly {
+		return a.reportSealed(m, i, v1alpha1.DestinationRestored, m.Status.Checkpoint.Source.ManifestDigest, true)
+	}
 	if r == nil || !r.at.isSealed() {
 		return errNoProcess
 	}
@@ -232,8 +235,7 @@ func (a *agent) confirm(m *v1alpha1.PodMigration, i *instance) error {
 	if r.at.isWaiting() {
 		phase = v1alpha1.DestinationStored
 	}
-	on := r.copyOnClaim()
-	return a.reportSealed(m, i, phase, r.at.digest, on != nil && on.digest == r.at.digest)
+	return a.reportSealed(m, i, phase, r.at.digest, r.claim != "")
 }
 
 // confirmProcesses restores the processes of a replacement whose volumes are sealed.
@@ -347,7 +349,7 @@ func (a *agent) release(m *v1alpha1.PodMigration, i *instance) error {
 	if a.w.plant == nil || !a.w.plant.KeepReceiving {
 		a.close(m.UID)
 	}
-	a.w.checks.releases(m, i)
+	a.w.checks.releases(a, m, i)
 	if i.images != nil {
 		if i.images.failed || !i.held {
 			return a.failDestination(m, i, v1alpha1.ReportProcessNotMovable)

@@ -38,8 +38,11 @@ func (c *checker) writesVolumes(i *instance) {
 
 // releases is called before a replacement is let run: its volumes have what was sealed in
 // this attempt, and the source has reported its digest.
-func (c *checker) releases(m *v1alpha1.PodMigration, i *instance) {
+func (c *checker) releases(a *agent, m *v1alpha1.PodMigration, i *instance) {
 	cp := m.Status.Checkpoint
+	if a.receivers[m.UID] != nil {
+		c.violated(OnlyOurs, "pod %s is released, and %s still receives into its volumes", i, a.name)
+	}
 	if cp == nil || cp.Source == nil {
 		c.violated(NothingLost, "pod %s is released, and nothing was sealed for it", i)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -381,6 +382,54 @@ var plants = []*Plant{
 		m := p.w.checks.migrationOf(types.UID(before.GetLabels()[v1alpha1.MigrationUIDLabel]))
 		return m != nil && meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionRolledBack) == nil && dropsFinalizer(batchv1.JobTrackingFinalizer)(p, before, after)
 	}, withoutFinalizer(batchv1.JobTrackingFinalizer))),
+	{Name: "what waits on a node is never removed", KeepWaiting: true},
+	{Name: "the sealed copy is left on the claim", KeepCopies: true},
+	{Name: "the reception does not end at the release", KeepReceiving: true},
+	{Name: "what waits is removed when a migration fails after its commitment", DestinationTask: func(_ *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		if task == decide.TaskClose {
+			return decide.TaskDiscard
+		}
+		return task
+	}},
+	{Name: "a connection with another fingerprint is admitted", Admits: func(m *v1alpha1.PodMigration, node string, s decide.Sender, pod *corev1.Pod) error {
+		if source := m.Status.Checkpoint.Source; source != nil {
+			s.Fingerprint = source.Fingerprint
+		}
+		return decide.Admits(m, node, s, pod)
+	}},
+	{Name: "a connection of an earlier attempt is admitted", Admits: func(m *v1alpha1.PodMigration, node string, s decide.Sender, pod *corev1.Pod) error {
+		s.Attempt = m.Status.Checkpoint.Attempt
+		return decide.Admits(m, node, s, pod)
+	}},
+	{Name: "a replacement is released with another digest than what it has", SealEarly: true, DestinationTask: func(m *v1alpha1.PodMigration, task decide.Task) decide.Task {
+		c := m.Status.Checkpoint
+		if c.Step == v1alpha1.StepSeal && c.Destination != nil && c.Destination.Phase == v1alpha1.DestinationWarm && c.Source != nil && c.Source.Phase == v1alpha1.SourceSealed {
+			return decide.TaskConfirm
+		}
+		return task
+	}},
+	{Name: "a third node restores a copy that was not sealed", SkipCopy: true},
+	plant("the original ends before what it has is stored", planted{get: func(p *planted, object client.Object) {
+		m, is := object.(*v1alpha1.PodMigration)
+		if !is || !strings.HasPrefix(p.w.running.name, "leader") || m.Status.Checkpoint == nil || m.Status.Checkpoint.Step != v1alpha1.StepSeal || m.DestinationPod() == nil {
+			return
+		}
+		c, now := m.Status.Checkpoint, metav1.NewMicroTime(p.w.clock())
+		if c.Source == nil || c.Source.Phase == v1alpha1.SourceSealed {
+			return
+		}
+		c.Source.Phase, c.Source.ManifestDigest, c.Source.SealedAt = v1alpha1.SourceSealed, digestOf(&lineage{}, content{}), &now
+		c.Destination = &v1alpha1.DestinationReport{
+			Node: m.DestinationPod().NodeName, Attempt: c.Attempt, PodUID: m.DestinationPod().UID, Phase: v1alpha1.DestinationStored,
+			ManifestDigest: c.Source.ManifestDigest, ClaimSealed: true,
+		}
+	}}),
+	plant("no message says on which node the state waits", planted{statusPatch: func(_ *planted, object client.Object, next func() error) error {
+		if m, is := object.(*v1alpha1.PodMigration); is && m.StateWaits() {
+			m.Status.Message = "failed"
+		}
+		return next()
+	}}),
 	plant("originals are deleted, and no budget is asked", planted{evict: func(p *planted, pod client.Object, eviction *policyv1.Eviction, _ func() error) error {
 		if isDryRun(eviction) {
 			return nil

@@ -53,6 +53,7 @@ const (
 	ScaleToZero       Act = "ScaleToZero"
 	DeleteOriginal    Act = "DeleteOriginal"
 	DeleteReplacement Act = "DeleteReplacement"
+	DeletePlaceholder Act = "DeletePlaceholder"
 	// FillQuota adds a quota that has no space for another pod.
 	FillQuota Act = "Quota"
 	RollOut   Act = "RollOut"
@@ -71,13 +72,15 @@ var Scripts = append(stopped(), []Script{
 	{Owner: StatefulSet, StopFirst: true, At: before(decide.HoldOriginal), Act: ScaleToZero},
 	{Owner: Bare, Carries: true, At: sealing, Act: DeleteReplacement},
 	{Owner: Deployment, Carries: true, StopFirst: true, At: before(decide.RemoveSchedulingGate), Act: DeleteReplacement, Brief: true},
-	{Owner: Bare, Carries: true, At: sealing, Act: DeleteOriginal},
+	{Owner: Bare, Carries: true, At: releasing, Act: DeleteOriginal},
 	{Owner: Deployment, At: before(decide.Commit), Act: DeleteOriginal},
 	{Owner: Deployment, Carries: true, At: before(decide.CreateReplacement), Act: FillQuota, Brief: true},
 	{Owner: Deployment, At: before(decide.Commit), Act: RollOut},
 	{Owner: Job, Carries: true, StopFirst: true, At: before(decide.Evict), Act: DeleteOwner},
 	{Owner: StatefulSet, Carries: true, StopFirst: true, At: after(decide.HoldOriginal), Act: EvictOriginal},
-	{Owner: Deployment, Carries: true, At: before(decide.CreateReplacement), Act: DeleteClaim},
+	{Owner: Deployment, Carries: true, StopFirst: true, At: before(decide.ProtectClaim), Act: DeleteClaim},
+	{Owner: StatefulSet, Carries: true, StopFirst: true, At: before(decide.HoldOriginal), Act: DeletePlaceholder},
+	{Owner: Job, Carries: true, StopFirst: true, At: before(decide.NominateReplacement), Act: DeletePlaceholder},
 }...)
 
 const (
@@ -131,16 +134,13 @@ const scriptTimeout = 40
 // Request is the migration that a script asks for.
 func (s Script) Request(namespace, name, pod string) *v1alpha1.PodMigration {
 	m := &v1alpha1.PodMigration{Spec: v1alpha1.PodMigrationSpec{
-		PodName: pod, TimeoutSeconds: 300, Waiting: v1alpha1.WaitingStrip, ForceRestart: s.StopFirst && !s.Carries,
+		PodName: pod, TimeoutSeconds: 300, Waiting: v1alpha1.WaitingStrip, ForceRestart: s.StopFirst && s.Owner != StatefulSet,
 		// The original is frozen while the controller is held.
-		Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, MaxFreezeSeconds: 180, ReclaimPolicy: v1alpha1.ClaimDelete},
+		Checkpoint: v1alpha1.CheckpointSpec{Mode: v1alpha1.CheckpointFrozen, MaxFreezeSeconds: 180, Claim: v1alpha1.ClaimWhenNeeded, ReclaimPolicy: v1alpha1.ClaimDelete},
 	}}
 	m.Namespace, m.Name = namespace, name
 	if s.Act == TimeOut {
 		m.Spec.TimeoutSeconds = scriptTimeout
-	}
-	if !s.StopFirst {
-		m.Spec.Checkpoint.AccessMode = corev1.ReadWriteMany
 	}
 	return m
 }
@@ -164,7 +164,7 @@ func (s Script) Play(seed uint64) (End, error) {
 func (s Script) scenario() *scenario {
 	spec := s.Request("", "", "").Spec
 	return &scenario{
-		script: &s, owner: s.Owner, replicas: 1, nodes: 2, scratch: s.Carries, shared: !s.StopFirst, restart: spec.ForceRestart,
+		script: &s, owner: s.Owner, replicas: 1, nodes: 2, scratch: s.Carries, restart: spec.ForceRestart, claim: spec.Checkpoint.Claim,
 		mode: spec.Checkpoint.Mode, budget: -1, timeout: spec.TimeoutSeconds, maxFreeze: spec.Checkpoint.MaxFreezeSeconds, migrations: 1, grace: 5,
 		provisioning: 3 * time.Second, copying: time.Second, sealing: time.Second, lateWatch: 3 * time.Second,
 	}

@@ -180,7 +180,11 @@ func (r *receiver) take(c *connection, sent content, l *lineage, last bool) (con
 	case last:
 		sent.digest = digest
 	}
-	r.at.write(sent, r.copyOnClaim())
+	onClaim := r.copyOnClaim()
+	if p := w.plant; last && p != nil && p.SkipCopy {
+		onClaim = nil
+	}
+	r.at.write(sent, onClaim)
 	r.passes++
 	return sent, nil
 }
