@@ -1,0 +1,611 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// applier makes the volumes of a receiver what the frames of a pass say. Frames come in
+// the order of the records, so that it reads the manifest of what is there and writes
+// that of what will be there side by side. All that is opened is opened in a directory
+// that is open already.
+type applier struct {
+	*Destination
+	ctx    context.Context
+	budget *streamBudget
+	base   *manifestReader
+	next   *manifestWriter
+	// baseVolume is the volume that base is in.
+	baseVolume string
+	// volume is the one that frames are of; nil before the first.
+	volume *openVolume
+	copyFD int
+	begun  int
+	// stack are the directories that the last path is in.
+	stack   []*target
+	file    *incoming
+	scratch []byte
+	result  PassResult
+}
+
+// target is a directory of a volume, and of the sealed copy.
+type target struct {
+	rec *record
+	// fd and copyFD are open, or -1 as long as nothing changes in the directory.
+	fd, copyFD int
+	// touched: names or metadata have changed. The metadata, with the time, are applied
+	// when all in the directory is done.
+	touched bool
+	sig     signature
+}
+
+func (t *target) close() {
+	for _, fd := range []int{t.fd, t.copyFD} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	t.fd, t.copyFD = -1, -1
+}
+
+func (a *applier) top() *target {
+	if len(a.stack) == 0 {
+		return nil
+	}
+	return a.stack[len(a.stack)-1]
+}
+
+// begin ends the volume before, and begins the next one.
+func (a *applier) begin(number uint64) error {
+	if a.file != nil || number != uint64(a.begun) || a.begun >= len(a.volumes) {
+		return failure(ReasonCorrupt, "volume %d begins out of turn", number)
+	}
+	if err := a.finish(); err != nil {
+		return err
+	}
+	a.volume = &a.volumes[a.begun]
+	a.begun++
+	for {
+		r, err := a.base.peek()
+		if err != nil || r == nil || r.kind == kindVolume && r.path > a.volume.Name {
+			return errors.Join(err, a.next.add(&record{kind: kindVolume, path: a.volume.Name}, signature{}))
+		}
+		if _, err := a.base.next(); err != nil {
+			return err
+		}
+		if r.kind == kindVolume && r.path == a.volume.Name {
+			a.baseVolume = r.path
+			return a.next.add(r, signature{})
+		}
+	}
+}
+
+// finish keeps what is left of a volume, and completes its directories.
+func (a *applier) finish() error {
+	if a.volume == nil {
+		return nil
+	}
+	for {
+		r, err := a.base.peek()
+		if err != nil {
+			return err
+		}
+		if r == nil || r.kind == kindVolume {
+			return a.leaveAll()
+		}
+		if err := a.keep(r); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *applier) leaveAll() error {
+	for len(a.stack) > 0 {
+		if err := a.leave(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// done writes a record that was checked, of what is in the volume now.
+func (a *applier) done(r *record, s signature) error {
+	a.count(r)
+	a.scratch = appendRecord(a.scratch[:0], r)
+	return a.next.append(a.scratch, s)
+}
+
+func (a *applier) count(r *record) {
+	a.result.Files++
+	_, data := r.chunks.count()
+	a.result.Bytes += min(r.size, data*chunkSize)
+}
+
+// keep copies the record of a name that stays as it is.
+func (a *applier) keep(r *record) error {
+	if err := a.leaveUntil(r.path); err != nil {
+		return err
+	}
+	a.count(r)
+	if err := a.next.addEncoded(a.base.raw, r, a.base.sig); err != nil {
+		return err
+	}
+	if r.kind == kindDir {
+		a.stack = append(a.stack, &target{rec: r, fd: -1, copyFD: -1})
+	}
+	_, err := a.base.next()
+	return err
+}
+
+func (a *applier) leaveUntil(path string) error {
+	for t := a.top(); t != nil && !isBelow(path, t.rec.path); t = a.top() {
+		if err := a.leave(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave completes a directory: making what is in it changes its time.
+func (a *applier) leave() error {
+	t := a.top()
+	if t.touched {
+		if err := a.open(len(a.stack) - 1); err != nil {
+			return a.spoiled(t.rec.path, err)
+		}
+		if err := applyToOpen(t.fd, t.rec, a.volume.Layer); err != nil {
+			return a.spoiled(t.rec.path, err)
+		}
+		a.changed(t.fd)
+	}
+	t.close()
+	a.stack = a.stack[:len(a.stack)-1]
+	return nil
+}
+
+// spoiled explains why something could not be written.
+func (a *applier) spoiled(path string, err error) error {
+	if isGone(err) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
+		return failure(ReasonChanged, "%q was changed while it was written, which only the receiver may do: %w", path, err)
+	}
+	if errors.Is(err, unix.EFBIG) {
+		return failure(ReasonTooLarge, "%q is larger than the file system can hold: %w", path, err)
+	}
+	return explainSpace(a.volume.fd, "volume "+a.volume.Name, fmt.Errorf("writing %q: %w", path, err))
+}
+
+// open opens the directory at a depth of the stack, and those that it is in.
+func (a *applier) open(depth int) error {
+	first := depth
+	for first > 0 && a.stack[first].fd < 0 {
+		first--
+	}
+	for i := first; i <= depth; i++ {
+		t := a.stack[i]
+		if t.fd >= 0 {
+			continue
+		}
+		parent, copyParent, name := a.volume.fd, a.copyFD, "."
+		if i > 0 {
+			parent, copyParent = a.stack[i-1].fd, a.stack[i-1].copyFD
+			_, name = splitPath(t.rec.path)
+		}
+		var err error
+		if t.fd, err = openDirectory(parent, name); err != nil {
+			t.fd = -1
+			return err
+		}
+		if copyParent < 0 {
+			continue
+		}
+		if t.copyFD, err = openDirectory(copyParent, name); err != nil {
+			t.copyFD = -1
+			return err
+		}
+	}
+	return nil
+}
+
+// place returns the directory that a path is in, open, and what is under the path, which
+// is not in the next manifest any more. All that comes before is kept.
+func (a *applier) place(path string) (parent *target, base *record, err error) {
+	if a.volume == nil || a.file != nil {
+		return nil, nil, failure(ReasonCorrupt, "%q comes before a volume or within a file", path)
+	}
+	for {
+		r, err := a.base.peek()
+		if err != nil {
+			return nil, nil, err
+		}
+		if r == nil || r.kind == kindVolume || comparePaths(r.path, path) > 0 {
+			break
+		}
+		if r.path == path {
+			if _, err := a.base.next(); err != nil {
+				return nil, nil, err
+			}
+			base = r
+			break
+		}
+		if err := a.keep(r); err != nil {
+			return nil, nil, err
+		}
+	}
+	if path == "" {
+		return nil, base, nil
+	}
+	if err := a.leaveUntil(path); err != nil {
+		return nil, nil, err
+	}
+	parent = a.top()
+	if directory, _ := splitPath(path); parent == nil || parent.rec.path != directory {
+		return nil, nil, failure(ReasonCorrupt, "%q is in no directory that came before", path)
+	}
+	if err := a.open(len(a.stack) - 1); err != nil {
+		return nil, nil, a.spoiled(path, err)
+	}
+	return parent, base, nil
+}
+
+// dropBelow skips the records of what was in a path.
+func (a *applier) dropBelow(path string) error {
+	for {
+		r, err := a.base.peek()
+		if err != nil || r == nil || r.kind == kindVolume || !isBelow(r.path, path) {
+			return err
+		}
+		if _, err := a.base.next(); err != nil {
+			return err
+		}
+	}
+}
+
+// remove removes a path and all in it.
+func (a *applier) remove(path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	parent, base, err := a.place(path)
+	if err != nil {
+		return err
+	}
+	if base == nil || path == "" {
+		return failure(ReasonCorrupt, "%q is to be removed, and is not there", path)
+	}
+	if err := a.clear(parent, base); err != nil {
+		return a.spoiled(path, err)
+	}
+	a.result.Removed++
+	return a.dropBelow(path)
+}
+
+// clear removes what is under the name of a record.
+func (a *applier) clear(parent *target, r *record) error {
+	parent.touched = true
+	_, name := splitPath(r.path)
+	if err := removeAll(parent.fd, name); err != nil {
+		return err
+	}
+	if parent.copyFD >= 0 && (r.kind == kindDir || r.kind.hasContent()) {
+		return removeAll(parent.copyFD, name)
+	}
+	return nil
+}
+
+// put makes what a record says; of a file its content too, which is nil where the file
+// is there with the right one.
+func (a *applier) put(r *record, content *chunk) error {
+	parent, base, err := a.place(r.path)
+	if err != nil {
+		return err
+	}
+	if err := a.next.check.next(r); err != nil {
+		return err
+	}
+	if r.kind == kindVolume || r.kind == kindPartial || r.kind == kindWhiteout && !a.volume.Layer {
+		return failure(ReasonCorrupt, "%q is no file of this volume", r.path)
+	}
+	if err := checkAttributes(r, a.volume.Layer); err != nil {
+		return err
+	}
+	if r.kind == kindDir {
+		return a.putDirectory(parent, base, r)
+	}
+	if r.kind == kindFile {
+		return a.putSmall(parent, base, r, content)
+	}
+	if content != nil {
+		return failure(ReasonCorrupt, "%q has content", r.path)
+	}
+	if base != nil {
+		if err := a.clear(parent, base); err != nil {
+			return a.spoiled(r.path, err)
+		}
+	}
+	if err := a.dropBelow(r.path); err != nil {
+		return err
+	}
+	parent.touched = true
+	if err := a.make(parent, r); err != nil {
+		return a.spoiled(r.path, err)
+	}
+	return a.done(r, signature{})
+}
+
+// checkAttributes refuses attributes that no sender sends.
+func checkAttributes(r *record, layer bool) error {
+	for _, x := range r.xattrs {
+		if !isCarried(x.name, layer) {
+			return failure(ReasonCorrupt, "%q has the extended attribute %s, which is not carried", r.path, x.name)
+		}
+	}
+	return nil
+}
+
+func (a *applier) putDirectory(parent *target, base, r *record) error {
+	if parent != nil && (base == nil || base.kind != kindDir) {
+		_, name := splitPath(r.path)
+		if base != nil {
+			if err := a.clear(parent, base); err != nil {
+				return a.spoiled(r.path, err)
+			}
+		}
+		parent.touched = true
+		err := unix.Mkdirat(parent.fd, name, 0o700)
+		if err == nil && parent.copyFD >= 0 {
+			err = unix.Mkdirat(parent.copyFD, name, 0o700)
+		}
+		if err != nil {
+			return a.spoiled(r.path, err)
+		}
+	}
+	a.stack = append(a.stack, &target{rec: r, fd: -1, copyFD: -1, touched: true})
+	return a.done(r, signature{})
+}
+
+// make makes what cannot be opened. Nothing has its name.
+func (a *applier) make(parent *target, r *record) error {
+	_, name := splitPath(r.path)
+	var err error
+	var want uint32
+	switch r.kind {
+	case kindLink:
+		return a.link(parent.fd, name, r.link)
+	case kindSymlink:
+		want, err = unix.S_IFLNK, unix.Symlinkat(r.link, parent.fd, name)
+	case kindFIFO:
+		want, err = unix.S_IFIFO, unix.Mkfifoat(parent.fd, name, 0o600)
+	case kindWhiteout:
+		want, err = unix.S_IFCHR, unix.Mknodat(parent.fd, name, unix.S_IFCHR, 0)
+	default:
+		return failure(ReasonCorrupt, "there is no kind of file %q", byte(r.kind))
+	}
+	if err != nil {
+		return err
+	}
+	var stat unix.Stat_t
+	handle, err := openHandle(parent.fd, name, &stat)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(handle)
+	if stat.Mode&unix.S_IFMT != want {
+		return errKind
+	}
+	return applyToHandle(handle, r)
+}
+
+// link makes another name of a file of this volume.
+func (a *applier) link(parent int, name, first string) error {
+	directory, base := splitPath(first)
+	fd, err := openPath(a.volume.fd, directory)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	handle, err := openHandle(fd, base, &stat)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(handle)
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errKind
+	}
+	return unix.Linkat(unix.AT_FDCWD, procPath(handle), parent, name, unix.AT_SYMLINK_FOLLOW)
+}
+
+// putSmall makes a small file.
+func (a *applier) putSmall(parent *target, base, r *record, content *chunk) error {
+	if r.size > smallFile {
+		return failure(ReasonCorrupt, "%q has %d bytes in one frame, at most %d are accepted", r.path, r.size, smallFile)
+	}
+	hasContent := base != nil && base.kind.hasContent()
+	if content == nil && (!hasContent || base.size != r.size || !base.chunks.equal(r.chunks)) {
+		return failure(ReasonCorrupt, "%q comes without its content", r.path)
+	}
+	if content != nil {
+		if got := content.list(); int64(content.length) != r.size || !got.equal(r.chunks) || content.sum() != content.digest {
+			return failure(ReasonCorrupt, "the content of %q is not what its digest says", r.path)
+		}
+		if _, err := content.spans(); err != nil {
+			return err
+		}
+	}
+	fd, copyFD, err := a.openFile(parent, base, r)
+	if err != nil {
+		return a.spoiled(r.path, err)
+	}
+	defer closeBoth(fd, copyFD)
+	if content != nil {
+		for _, to := range []int{fd, copyFD} {
+			if to < 0 {
+				continue
+			}
+			if err := writeSmall(to, r.size, content, !hasContent); err != nil {
+				return a.spoiled(r.path, err)
+			}
+		}
+		a.result.Written += int64(len(content.data))
+	}
+	return a.complete(fd, r)
+}
+
+func writeSmall(fd int, size int64, content *chunk, fresh bool) error {
+	if !fresh || content.isHole() && size > 0 || len(content.data) < content.length {
+		if err := unix.Ftruncate(fd, size); err != nil {
+			return err
+		}
+	}
+	_, err := writeChunk(fd, 0, content, fresh)
+	return err
+}
+
+// complete gives a file its metadata, and writes its record.
+func (a *applier) complete(fd int, r *record) error {
+	if err := applyToOpen(fd, r, a.volume.Layer); err != nil {
+		return a.spoiled(r.path, err)
+	}
+	a.changed(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return a.spoiled(r.path, err)
+	}
+	return a.done(r, signatureOf(&stat))
+}
+
+// openFile opens a file to be changed where it is a file of its own already, and makes a
+// new one otherwise: other names of what was there stay as they are.
+func (a *applier) openFile(parent *target, base, r *record) (fd, copyFD int, err error) {
+	_, name := splitPath(r.path)
+	if base != nil && base.kind.hasContent() {
+		return openBoth(parent, name)
+	}
+	if base != nil {
+		if err := a.clear(parent, base); err != nil {
+			return -1, -1, err
+		}
+	}
+	if err := a.dropBelow(r.path); err != nil {
+		return -1, -1, err
+	}
+	parent.touched = true
+	if fd, err = createRegular(parent.fd, name); err != nil {
+		return -1, -1, err
+	}
+	copyFD = -1
+	if parent.copyFD >= 0 {
+		if copyFD, err = createRegular(parent.copyFD, name); err != nil {
+			unix.Close(fd)
+			return -1, -1, err
+		}
+	}
+	return fd, copyFD, nil
+}
+
+func openBoth(parent *target, name string) (fd, copyFD int, err error) {
+	var stat unix.Stat_t
+	if fd, err = openRegular(parent.fd, name, unix.O_RDWR, &stat); err != nil {
+		return -1, -1, err
+	}
+	if parent.copyFD < 0 {
+		return fd, -1, nil
+	}
+	if copyFD, err = openRegular(parent.copyFD, name, unix.O_RDWR, &stat); err != nil {
+		unix.Close(fd)
+		return -1, -1, err
+	}
+	return fd, copyFD, nil
+}
+
+func closeBoth(fd, copyFD int) {
+	unix.Close(fd)
+	if copyFD >= 0 {
+		unix.Close(copyFD)
+	}
+}
+
+// openPath opens a directory of a volume, name by name.
+func openPath(root int, path string) (int, error) {
+	fd, err := openDirectory(root, ".")
+	for rest := path; err == nil && rest != ""; {
+		name := rest
+		if i := strings.IndexByte(rest, '/'); i >= 0 {
+			name, rest = rest[:i], rest[i+1:]
+		} else {
+			rest = ""
+		}
+		parent := fd
+		fd, err = openDirectory(parent, name)
+		unix.Close(parent)
+	}
+	return fd, err
+}
+
+// cut ends a pass between two frames: what came of it is in the volumes, and in the
+// manifest of what is there.
+func (a *applier) cut() (*manifest, error) {
+	defer a.close()
+	err := a.cutFile()
+	if err == nil {
+		err = a.leaveAll()
+	}
+	if err == nil {
+		err = copyRest(a.base, a.baseVolume, a.next)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.next.discard())
+	}
+	return a.next.finish(a.state)
+}
+
+func (a *applier) close() {
+	for _, t := range a.stack {
+		t.close()
+	}
+	a.stack = nil
+	if a.file != nil {
+		a.file.writes.wait()
+		closeBoth(a.file.fd, a.file.copyFD)
+		a.file = nil
+	}
+}
+
+// writers write chunks at the same time.
+type writers struct {
+	all   sync.WaitGroup
+	slots chan struct{}
+	mu    sync.Mutex
+	err   error
+}
+
+func (w *writers) run(work func() error) {
+	if w.slots == nil {
+		w.slots = make(chan struct{}, workers)
+	}
+	w.slots <- struct{}{}
+	w.all.Go(func() {
+		defer func() { <-w.slots }()
+		if err := work(); err != nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.err = errors.Join(w.err, err)
+		}
+	})
+}
+
+func (w *writers) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+func (w *writers) wait() error {
+	w.all.Wait()
+	return w.failed()
+}

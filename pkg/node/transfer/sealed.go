@@ -1,0 +1,564 @@
+package transfer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// A sealed copy has the content of regular files as a plain tree, and all else in its
+// manifest:
+//
+//	volumes/<volume>/…  directories and regular files, for root alone
+//	manifest            the records
+//	sealed              version, migration and digest of the manifest
+//
+// The last one is written when the others are on the disk. The digest that makes a copy
+// count comes from whoever restores it: others may be able to write it.
+const (
+	copyVolumes  = "volumes"
+	copyManifest = "manifest"
+	copySealed   = "sealed"
+	// copyOpen says, between two processes, that the tree is what the manifest in the
+	// state directory says.
+	copyOpen  = "open"
+	copyMagic = "transfer-copy-1"
+	maxSealed = 512
+)
+
+// Copy is the directory of a sealed copy. It exists, root alone can enter it, and nothing
+// else is in it.
+type Copy struct {
+	// Root is a directory that only the node's own programs write. Path leads from there
+	// to the copy, which is opened without following any link.
+	Root, Path string
+}
+
+// sealedCopy is a copy that is being made.
+type sealedCopy struct {
+	fd      int
+	names   []string
+	volumes []int
+}
+
+func openCopy(at Copy, volumes []openVolume) (*sealedCopy, error) {
+	fd, err := openRoot(at.Root, at.Path)
+	if err != nil {
+		return nil, err
+	}
+	c := &sealedCopy{fd: fd}
+	for _, v := range volumes {
+		c.names = append(c.names, v.Name)
+	}
+	return c, nil
+}
+
+// openTrees opens the trees, and makes those that are missing.
+func (c *sealedCopy) openTrees() error {
+	c.closeTrees()
+	base, err := makeDirectory(c.fd, copyVolumes)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(base)
+	for _, name := range c.names {
+		fd, err := makeDirectory(base, name)
+		if err != nil {
+			return err
+		}
+		c.volumes = append(c.volumes, fd)
+	}
+	return nil
+}
+
+func makeDirectory(parent int, name string) (int, error) {
+	if err := unix.Mkdirat(parent, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, err
+	}
+	return openDirectory(parent, name)
+}
+
+// volume returns the tree of a volume, -1 where there is no copy.
+func (c *sealedCopy) volume(number int) int {
+	if c == nil {
+		return -1
+	}
+	return c.volumes[number]
+}
+
+func (c *sealedCopy) closeTrees() {
+	for _, fd := range c.volumes {
+		unix.Close(fd)
+	}
+	c.volumes = nil
+}
+
+func (c *sealedCopy) close() error {
+	if c == nil {
+		return nil
+	}
+	c.closeTrees()
+	return unix.Close(c.fd)
+}
+
+// isOf reports whether the tree is what the manifest with this digest says, as a process
+// before has written down, and opens it. It does not count for longer than this process
+// writes nothing.
+func (c *sealedCopy) isOf(digest string) bool {
+	if c == nil {
+		return false
+	}
+	content, err := readFile(c.fd, copyOpen, maxSealed)
+	return err == nil && string(content) == copyMagic+"\n"+digest+"\n" && c.openTrees() == nil
+}
+
+// remember writes down that the tree is what the manifest with this digest says.
+func (c *sealedCopy) remember(digest string) error {
+	if c == nil {
+		return nil
+	}
+	return c.writeFile(copyOpen, strings.NewReader(copyMagic+"\n"+digest+"\n"))
+}
+
+// unseal removes what says that the copy is complete.
+func (c *sealedCopy) unseal() error {
+	if c == nil {
+		return nil
+	}
+	for _, name := range []string{copySealed, copyOpen, copyManifest} {
+		if err := removeAll(c.fd, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill makes the tree equal to what is in the volumes.
+func (c *sealedCopy) fill(ctx context.Context, m *manifest, volumes []openVolume) error {
+	if err := c.unseal(); err != nil {
+		return err
+	}
+	if err := removeAll(c.fd, copyVolumes); err != nil {
+		return err
+	}
+	if err := c.openTrees(); err != nil {
+		return err
+	}
+	r, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	number := -1
+	for {
+		rec, err := r.next()
+		if err != nil || rec == nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch {
+		case rec.kind == kindVolume:
+			number++
+		case rec.path == "":
+		case rec.kind == kindDir || rec.kind.hasContent():
+			if err := fillOne(volumes[number].fd, c.volumes[number], rec); err != nil {
+				return explainSpace(c.fd, "the place for the sealed copy", fmt.Errorf("%q: %w", rec.path, err))
+			}
+		}
+	}
+}
+
+func fillOne(from, to int, rec *record) error {
+	directory, name := splitPath(rec.path)
+	into, err := openPath(to, directory)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(into)
+	if rec.kind == kindDir {
+		return unix.Mkdirat(into, name, 0o700)
+	}
+	source, err := openPath(from, directory)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(source)
+	var stat unix.Stat_t
+	in, err := openRegular(source, name, unix.O_RDONLY, &stat)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(in)
+	out, err := createRegular(into, name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(out)
+	if err := unix.Ftruncate(out, rec.size); err != nil {
+		return err
+	}
+	return copyData(in, out, rec.size)
+}
+
+// copyData copies what is data of a file into one that is a hole.
+func copyData(in, out int, size int64) error {
+	buffer := make([]byte, 1<<20)
+	for at := int64(0); at < size; {
+		begin, err := nextData(in, at)
+		if err != nil || begin >= size {
+			return err
+		}
+		n, err := readFull(in, begin, buffer[:min(int64(len(buffer)), size-begin)])
+		if err != nil || n == 0 {
+			return err
+		}
+		if err := writeFull(out, begin, buffer[:n]); err != nil {
+			return err
+		}
+		at = begin + int64(n)
+	}
+	return nil
+}
+
+// seal writes the manifest, makes it and the tree durable, and then says so.
+func (c *sealedCopy) seal(m *manifest, migration types.UID) error {
+	err := c.writeManifest(m)
+	if err == nil {
+		err = unix.Syncfs(c.fd)
+	}
+	if err == nil {
+		err = c.writeFile(copySealed, strings.NewReader(fmt.Sprintf("%s\n%s\nsha256:%s\n", copyMagic, migration, m.digest)))
+	}
+	return explainSpace(c.fd, "the place for the sealed copy", err)
+}
+
+func (c *sealedCopy) writeManifest(m *manifest) error {
+	r, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	return c.writeFile(copyManifest, &recordStream{from: r})
+}
+
+// recordStream reads the records of a manifest, each behind its length.
+type recordStream struct {
+	from *manifestReader
+	rest []byte
+}
+
+func (s *recordStream) Read(b []byte) (int, error) {
+	if len(s.rest) == 0 {
+		r, err := s.from.next()
+		if err != nil {
+			return 0, err
+		}
+		if r == nil {
+			return 0, io.EOF
+		}
+		s.rest = append(binary.AppendUvarint(s.rest[:0], uint64(len(s.from.raw))), s.from.raw...)
+	}
+	n := copy(b, s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+// writeFile puts a file in its place as a whole, durably.
+func (c *sealedCopy) writeFile(name string, content io.Reader) error {
+	unfinished := name + ".unfinished"
+	if err := removeAll(c.fd, unfinished); err != nil {
+		return err
+	}
+	fd, err := createRegular(c.fd, unfinished)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), unfinished)
+	_, err = io.CopyBuffer(struct{ io.Writer }{file}, content, make([]byte, 256<<10))
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	if err := removeAll(c.fd, name); err != nil {
+		return err
+	}
+	if err := unix.Renameat(c.fd, unfinished, c.fd, name); err != nil {
+		return err
+	}
+	return unix.Fsync(c.fd)
+}
+
+// readFile reads a regular file of at most limit bytes.
+func readFile(directory int, name string, limit int64) ([]byte, error) {
+	var stat unix.Stat_t
+	fd, err := openRegular(directory, name, unix.O_RDONLY, &stat)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	if stat.Size > limit {
+		return nil, failure(ReasonCorrupt, "%s has %d bytes, at most %d are read", name, stat.Size, limit)
+	}
+	return io.ReadAll(io.LimitReader(file, limit))
+}
+
+// Restore makes the volumes of a destination equal to a sealed copy whose manifest has
+// this digest, in hexadecimal digits, and to nothing else. It is a transfer, from the
+// copy: what is there already is not written again. Nothing of a manifest with another
+// digest is believed. state is a directory of this restoration alone.
+//
+// ReasonCorrupt says that the copy is not what was sealed, or not complete.
+func Restore(ctx context.Context, from Copy, digest, state string, to *Destination) (PassResult, error) {
+	s, err := openCopySource(from, digest, state, to)
+	if err != nil {
+		return PassResult{}, fmt.Errorf("opening the sealed copy: %w", err)
+	}
+	defer s.Close()
+	ours, theirs := net.Pipe()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() {
+		c, stop := connect(ctx, theirs, nil)
+		defer stop()
+		served <- receiveHello(ctx, c, func(Hello) (*Destination, error) { return to, nil })
+	}()
+	result, err := PassResult{}, s.Connect(ctx, ours)
+	if err == nil {
+		result, err = s.Pass(ctx, PassOptions{Frozen: true, Last: true})
+	}
+	cancel()
+	if serveErr := <-served; err != nil && ReasonOf(serveErr) != ReasonDisconnected && !errors.Is(serveErr, context.Canceled) {
+		err = errors.Join(serveErr, err)
+	}
+	return result, err
+}
+
+// copySource is a sealed copy that is read.
+type copySource struct {
+	fd       int
+	manifest *manifest
+	marks    []string
+	names    []string
+}
+
+func (c *copySource) closeAll() error {
+	if c == nil {
+		return nil
+	}
+	return unix.Close(c.fd)
+}
+
+// openCopySource reads the manifest of a copy, if it has the digest.
+func openCopySource(from Copy, digest, state string, to *Destination) (*Source, error) {
+	s, err := newSource(SourceConfig{Migration: to.config.Migration, State: state})
+	if err != nil {
+		return nil, err
+	}
+	fd, err := openRoot(from.Root, from.Path)
+	if err != nil {
+		return nil, err
+	}
+	s.copy = &copySource{fd: fd, marks: volumeMarks(to.volumes)}
+	for _, v := range to.volumes {
+		s.copy.names = append(s.copy.names, v.Name)
+	}
+	if s.copy.manifest, err = readSealedManifest(fd, digest, joinPath(state, "sealed"), s.boot); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func readSealedManifest(copyFD int, digest, state, boot string) (*manifest, error) {
+	if _, err := prepareState(state); err != nil {
+		return nil, err
+	}
+	var stat unix.Stat_t
+	fd, err := openRegular(copyFD, copyManifest, unix.O_RDONLY, &stat)
+	if isGone(err) {
+		return nil, failure(ReasonCorrupt, "there is no manifest: the copy is not complete: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), copyManifest)
+	defer file.Close()
+	// First the digest: nothing that it does not vouch for is interpreted.
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.LimitReader(file, maxManifest)); err != nil {
+		return nil, err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != digest {
+		return nil, failure(ReasonCorrupt, "the manifest of the copy has digest %s, want %s", got, digest)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	m, err := importManifest(file, state, boot, nil)
+	if err == nil && m.digest != digest {
+		err = failure(ReasonCorrupt, "the manifest of the copy changed while it was read")
+	}
+	return m, err
+}
+
+// plan plans all volumes from the manifest.
+func (c *copySource) plan(p *planner) error {
+	r, err := c.manifest.open()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	volumes, err := openDirectory(c.fd, copyVolumes)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(volumes)
+	reading := copyReading{planner: p}
+	defer reading.close()
+	for number := 0; ; {
+		rec, err := r.next()
+		if err != nil {
+			return err
+		}
+		if rec == nil {
+			if number != len(c.names) {
+				return failure(ReasonCorrupt, "the copy has %d volumes, want %d", number, len(c.names))
+			}
+			return p.endVolume()
+		}
+		if rec.kind != kindVolume {
+			if err := reading.visit(rec); err != nil {
+				return fmt.Errorf("%q: %w", rec.path, err)
+			}
+			continue
+		}
+		if number >= len(c.names) || c.names[number] != rec.path {
+			return failure(ReasonCorrupt, "the copy has a volume %q, want %q", rec.path, c.names)
+		}
+		if number > 0 {
+			if err := p.endVolume(); err != nil {
+				return err
+			}
+		}
+		number++
+		if err := reading.begin(volumes, rec.path); err != nil {
+			return err
+		}
+	}
+}
+
+// copyReading plans one volume of a copy.
+type copyReading struct {
+	*planner
+	volume openVolume
+	root   int
+	// directory is the one that was opened last.
+	directory *directory
+}
+
+func (c *copyReading) begin(volumes int, name string) error {
+	c.close()
+	root, err := openDirectory(volumes, name)
+	if err != nil {
+		return err
+	}
+	c.root = root
+	c.volume = openVolume{Volume: Volume{Name: name}, fd: root}
+	return c.beginVolume(&c.volume)
+}
+
+func (c *copyReading) close() {
+	if c.directory != nil {
+		c.directory.release()
+		c.directory = nil
+	}
+	if c.volume.Name != "" {
+		unix.Close(c.root)
+		c.volume.Name = ""
+	}
+}
+
+// in returns the directory of a path, open.
+func (c *copyReading) in(path string) (*directory, error) {
+	if c.directory != nil && c.directory.path == path {
+		return c.directory, nil
+	}
+	fd, err := openPath(c.root, path)
+	if err != nil {
+		return nil, err
+	}
+	if c.directory != nil {
+		c.directory.release()
+	}
+	c.directory = newDirectory(fd, path)
+	return c.directory, nil
+}
+
+func (c *copyReading) visit(r *record) error {
+	base, _, err := c.find(r.path)
+	if err != nil {
+		return err
+	}
+	i := &item{rec: r, base: base, volume: &c.volume}
+	if r.kind != kindDir || base != nil && base.kind != kindDir {
+		if err := c.dropBelow(r.path); err != nil {
+			return err
+		}
+	}
+	if base != nil && base.equal(r) {
+		i.op = opSame
+		return c.put(i)
+	}
+	if !r.kind.hasContent() {
+		i.op = opPut
+		return c.put(i)
+	}
+	parent, name := splitPath(r.path)
+	d, err := c.in(parent)
+	if err != nil {
+		return c.notSealed(err)
+	}
+	i.name = name
+	if r.size <= smallFile {
+		i.op, i.directory, i.sealed, i.ready = opSmall, d.hold(), r, make(chan struct{})
+		i.cost = r.size + 1024
+		if err := c.budget.acquire(c.ctx, i.cost); err != nil {
+			i.directory.release()
+			return err
+		}
+		return c.put(i)
+	}
+	file := &openFile{sealed: r}
+	if file.fd, err = openRegular(d.fd, name, unix.O_RDONLY, &file.stat); err != nil {
+		return c.notSealed(err)
+	}
+	file.users.Store(1)
+	if file.stat.Size != r.size {
+		file.release()
+		return failure(ReasonCorrupt, "its content in the sealed copy has %d bytes, want %d", file.stat.Size, r.size)
+	}
+	file.sparse = file.stat.Blocks*512 < file.stat.Size
+	return c.sendLarge(i, file)
+}
+
+func (c *copyReading) notSealed(err error) error {
+	if isGone(err) {
+		return failure(ReasonCorrupt, "its content is not in the sealed copy: %w", err)
+	}
+	return err
+}

@@ -1,0 +1,419 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/time/rate"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+)
+
+// version is that of the frames. Each side refuses another one.
+const version = 1
+
+// Source sends volumes. Its methods must not be called at the same time.
+type Source struct {
+	migration types.UID
+	attempt   int32
+	state     string
+	boot      string
+	volumes   []openVolume
+	limit     *rate.Limiter
+	// copy is set when a sealed copy is read instead of volumes.
+	copy *copySource
+
+	// base is what the other side has, with the signatures of this one.
+	base *manifest
+	conn *connection
+	// close ends the connection.
+	close func()
+	pass  int64
+}
+
+// SourceConfig is what a Source is made of.
+type SourceConfig struct {
+	Migration types.UID
+	Attempt   int32
+	Volumes   []Volume
+	// State is a directory of this migration alone that root alone can enter. What is
+	// known of the files is kept there, about 100 bytes for each and 33 for 4 MiB.
+	State string
+	// Limit, when set, bounds what is sent while the pod runs, in bytes. Its burst should
+	// be 256 KiB or more. Several sources may share one.
+	Limit *rate.Limiter
+}
+
+// OpenSource opens the volumes to be sent. It leaves nothing open after an error.
+func OpenSource(config SourceConfig) (*Source, error) {
+	s, err := newSource(config)
+	if err != nil {
+		return nil, err
+	}
+	if s.volumes, err = openVolumes(config.Volumes); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func newSource(config SourceConfig) (*Source, error) {
+	if !v1alpha1.IsUID(string(config.Migration)) {
+		return nil, failure(ReasonFailed, "%q is no UID of a migration", config.Migration)
+	}
+	s := &Source{migration: config.Migration, attempt: config.Attempt, state: config.State, limit: config.Limit}
+	var err error
+	if s.boot, err = prepareState(config.State); err != nil {
+		return nil, err
+	}
+	if s.base, err = loadManifest(s.state, s.boot); err != nil {
+		return nil, err
+	}
+	if s.base != nil && s.base.stale {
+		s.base = nil // of another boot: no signature counts
+	}
+	return s, nil
+}
+
+// prepareState makes the state directory and removes what an earlier process left
+// unfinished in it.
+func prepareState(directory string) (boot string, err error) {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return "", fmt.Errorf("making the state directory: %w", err)
+	}
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if isUnfinished(e.Name()) {
+			if err := os.Remove(joinPath(directory, e.Name())); err != nil {
+				return "", err
+			}
+		}
+	}
+	return bootID()
+}
+
+// Close ends the connection and closes the volumes. The state stays, for another Source.
+func (s *Source) Close() error {
+	s.disconnect()
+	closeVolumes(s.volumes)
+	s.volumes = nil
+	return s.copy.closeAll()
+}
+
+func (s *Source) disconnect() {
+	if s.conn != nil {
+		s.close()
+		s.conn = nil
+	}
+}
+
+// Connect introduces this side to a receiver, and learns what it has. A connection that
+// was there before ends. It lasts until an error, Close or the end of the context.
+func (s *Source) Connect(ctx context.Context, conn net.Conn) error {
+	s.disconnect()
+	c, stop := connect(ctx, conn, s.limit)
+	stopPings := c.pinging()
+	s.conn, s.close = c, func() { stop(); stopPings() }
+	if err := s.introduce(); err != nil {
+		s.disconnect()
+		return fmt.Errorf("connecting to the receiver: %w", err)
+	}
+	return nil
+}
+
+func (s *Source) introduce() error {
+	if err := s.conn.sendNow(frameHello, s.hello().encode()); err != nil {
+		return err
+	}
+	f, err := s.conn.expect(frameWelcome)
+	if err != nil {
+		return err
+	}
+	d := decoder{rest: f.content}
+	theirs := d.uint(1 << 16)
+	digest := hex.EncodeToString(d.bytes(32))
+	if err := d.end(); err != nil {
+		return err
+	}
+	if theirs != version {
+		return failure(ReasonRefused, "the receiver has version %d of the protocol, want %d", theirs, version)
+	}
+	if s.base != nil && s.base.digest == digest {
+		return nil
+	}
+	return s.learn(digest)
+}
+
+// learn asks for the manifest of the receiver. What this side knows of files that the
+// receiver has as they were stays known.
+func (s *Source) learn(digest string) error {
+	if err := s.conn.sendNow(frameWant); err != nil {
+		return err
+	}
+	var known *manifestReader
+	if s.base != nil {
+		var err error
+		if known, err = s.base.open(); err != nil {
+			return err
+		}
+		defer known.close()
+	}
+	stream := &manifestStream{from: s.conn}
+	defer stream.close()
+	learned, err := importManifest(stream, s.state, s.boot, known)
+	if err != nil {
+		return fmt.Errorf("reading what the receiver has: %w", err)
+	}
+	if learned.digest != digest {
+		return failure(ReasonCorrupt, "what the receiver has is not what it says: its manifest has digest %s, want %s", learned.digest, digest)
+	}
+	s.base = learned
+	return nil
+}
+
+// PassOptions are those of a pass.
+type PassOptions struct {
+	// Frozen says that the pod is, so that nothing changes.
+	Frozen bool
+	// Last asks the receiver to make all durable and to seal the copy, if there is one.
+	Last bool
+	// Progress, which may be nil, is called about once a second.
+	Progress func(Progress)
+}
+
+// Pass sends what differs from what the receiver has. Files that change or vanish
+// meanwhile are taken up by the next pass; where that must not be, since it is the last
+// one, it ends with ReasonChanged, is not sealed, and can be repeated.
+//
+// After ReasonDisconnected, and whenever the context ended, a new connection continues.
+// After the other errors too, once what caused them has passed; they are ReasonNoSpace,
+// ReasonUnsupportedFile, ReasonTooLarge, ReasonCorrupt, ReasonRefused and ReasonFailed.
+func (s *Source) Pass(ctx context.Context, options PassOptions) (PassResult, error) {
+	if s.conn == nil {
+		return PassResult{}, failure(ReasonDisconnected, "there is no connection to the receiver")
+	}
+	result, err := s.exchange(ctx, options)
+	if err != nil && !errors.Is(err, errDisturbed) {
+		s.disconnect()
+		if cause := context.Cause(ctx); cause != nil {
+			err = errors.Join(cause, err)
+		}
+	}
+	return result, err
+}
+
+// errDisturbed is the failure of a last pass during which something changed.
+var errDisturbed = failure(ReasonChanged, "files changed while the last pass ran")
+
+func (s *Source) exchange(ctx context.Context, options PassOptions) (PassResult, error) {
+	stop := context.AfterFunc(ctx, s.close)
+	defer stop()
+	s.pass++
+	p := &passage{frozen: options.Frozen, still: s.copy != nil, budget: s.conn.budget, to: s.conn, progress: options.Progress}
+	p.result.Pass = s.pass
+	s.conn.conn.limited.Store(!options.Frozen)
+	answer := make(chan error, 1)
+	var theirs string
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := s.conn.send(frameBegin, append(binary.AppendUvarint(nil, uint64(s.pass)), flag(options.Frozen))); err != nil {
+		return p.result, err
+	}
+	go func() {
+		var err error
+		theirs, err = s.answer()
+		if err != nil {
+			cancel(err)
+		}
+		answer <- err
+	}()
+	sealing, err := s.send(ctx, p, options)
+	if err != nil {
+		// What the receiver says is the reason, if it said something.
+		s.close()
+		return p.result, errors.Join(answered(<-answer), err)
+	}
+	if err := <-answer; err != nil {
+		return p.result, err
+	}
+	if theirs != s.base.digest {
+		return p.result, failure(ReasonCorrupt, "the receiver has a manifest with digest %s, want %s", theirs, s.base.digest)
+	}
+	p.result.Digest, p.result.Sealed = theirs, sealing
+	if options.Last && !sealing {
+		return p.result, errDisturbed
+	}
+	return p.result, nil
+}
+
+// answered drops the error that comes of closing the connection.
+func answered(err error) error {
+	if ReasonOf(err) == ReasonDisconnected {
+		return nil
+	}
+	return err
+}
+
+// answer waits for the end of a pass as the receiver sees it.
+func (s *Source) answer() (digest string, err error) {
+	f, err := s.conn.expect(frameDone)
+	if err != nil {
+		return "", err
+	}
+	if len(f.content) != 32 {
+		return "", failure(ReasonCorrupt, "the answer of the receiver has %d bytes", len(f.content))
+	}
+	return hex.EncodeToString(f.content), nil
+}
+
+// send sends a pass to its end.
+func (s *Source) send(ctx context.Context, p *passage, options PassOptions) (sealing bool, err error) {
+	next, err := createManifest(s.state, s.boot)
+	if err != nil {
+		return false, err
+	}
+	if err := p.run(ctx, s.base, next, s.plan); err != nil {
+		// What was read is known, whatever the receiver has of it.
+		return false, errors.Join(err, s.keep(next))
+	}
+	if s.base, err = next.finish(s.state); err != nil {
+		return false, err
+	}
+	sealing = options.Last && !p.disturbed.Load()
+	digest, err := hex.DecodeString(s.base.digest)
+	if err != nil {
+		return false, err
+	}
+	end := append(digest, flag(sealing))
+	return sealing, s.conn.sendNow(frameEnd, binary.AppendUvarint(end, uint64(s.base.entries)))
+}
+
+// keep completes the manifest of a pass that failed with what was known before. It is
+// not what the receiver has: that is learned with the next connection.
+func (s *Source) keep(next *manifestWriter) error {
+	base, err := s.base.open()
+	if err != nil {
+		return errors.Join(err, next.discard())
+	}
+	defer base.close()
+	if err := copyRest(base, "", next); err != nil {
+		return errors.Join(err, next.discard())
+	}
+	s.base, err = next.finish(s.state)
+	return err
+}
+
+func (s *Source) plan(p *planner) error {
+	for i := range s.volumes {
+		if err := p.volume(&s.volumes[i]); err != nil {
+			return fmt.Errorf("volume %s: %w", s.volumes[i].Name, err)
+		}
+	}
+	if s.copy != nil {
+		return s.copy.plan(p)
+	}
+	return nil
+}
+
+func flag(on bool) byte {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// Hello is what a sender says of itself. Nothing of it is secret: who it is says its
+// certificate.
+type Hello struct {
+	Migration types.UID
+	Attempt   int32
+	// volumes are names, with a leading "l" for a layer or "v" for another volume.
+	volumes []string
+}
+
+func (s *Source) hello() Hello {
+	h := Hello{Migration: s.migration, Attempt: s.attempt, volumes: volumeMarks(s.volumes)}
+	if s.copy != nil {
+		h.volumes = s.copy.marks
+	}
+	return h
+}
+
+func volumeMarks(volumes []openVolume) []string {
+	var marks []string
+	for _, v := range volumes {
+		mark := "v"
+		if v.Layer {
+			mark = "l"
+		}
+		marks = append(marks, mark+v.Name)
+	}
+	return marks
+}
+
+func (h Hello) encode() []byte {
+	b := binary.AppendUvarint(nil, version)
+	b = appendString(b, string(h.Migration))
+	b = binary.AppendUvarint(b, uint64(h.Attempt))
+	b = binary.AppendUvarint(b, uint64(len(h.volumes)))
+	for _, v := range h.volumes {
+		b = appendString(b, v)
+	}
+	return b
+}
+
+func decodeHello(b []byte) (Hello, error) {
+	d := decoder{rest: b}
+	if v := d.uint(1 << 16); d.err == nil && v != version {
+		return Hello{}, failure(ReasonRefused, "the sender has version %d of the protocol, want %d", v, version)
+	}
+	h := Hello{Migration: types.UID(d.sized(64)), Attempt: int32(d.uint(1<<31 - 1))}
+	for range d.uint(maxVolumes) {
+		h.volumes = append(h.volumes, string(d.sized(1+maxName)))
+	}
+	if err := d.end(); err != nil {
+		return Hello{}, err
+	}
+	if !v1alpha1.IsUID(string(h.Migration)) {
+		return Hello{}, failure(ReasonRefused, "%q is no UID of a migration", h.Migration)
+	}
+	return h, nil
+}
+
+// streamManifest sends the records of a manifest.
+func streamManifest(to *connection, m *manifest) error {
+	r, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	var b bytes.Buffer
+	for {
+		rec, err := r.next()
+		if err != nil {
+			return err
+		}
+		if rec != nil {
+			var head [binary.MaxVarintLen64]byte
+			b.Write(head[:binary.PutUvarint(head[:], uint64(len(r.raw)))])
+			b.Write(r.raw)
+		}
+		for b.Len() >= inlineFrame || rec == nil && b.Len() > 0 {
+			if err := to.send(frameManifest, b.Next(inlineFrame)); err != nil {
+				return err
+			}
+		}
+		if rec == nil {
+			return to.sendNow(frameManifest)
+		}
+	}
+}
