@@ -113,7 +113,7 @@ func (b *transferBed) restore(digest string) (string, PassResult, error) {
 }
 
 func TestRandomTreesArriveAsTheyAre(t *testing.T) {
-	seeds := uint64(12)
+	seeds := uint64(6)
 	if testing.Short() {
 		seeds = 2
 	}

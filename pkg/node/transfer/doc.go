@@ -1,0 +1,71 @@
+// Package transfer carries the content of a pod's volumes from the node agent of one node
+// to that of another, exactly: owners, modes, times, hard and symbolic links, FIFOs,
+// extended attributes, holes, whiteouts of layers, and names that are no text.
+//
+// A Source sends in passes while the pod runs, each only what changed since the one
+// before, and once more when the pod is frozen. A Destination writes straight into the
+// volumes of the replacement and, where it is given a Copy, the same content into a second
+// directory that is sealed at the end. Restore makes volumes equal to such a copy, on any
+// node, by the same way.
+//
+// # Manifests
+//
+// What volumes hold is a sequence of records, one for each name, in the order in which a
+// walk finds them: its kind, owner, mode, time, attributes and, of a file, the SHA-256 of
+// every 4 MiB. The digest of the manifest is that of all records. Both sides keep the
+// manifest of what the receiver has in a file of their state directory, beside each record
+// the inode number and change time of the file that it was made from. A pass reads the old
+// manifest and writes the new one side by side with the walk, so that memory does not grow
+// with the number of files.
+//
+// # Frames
+//
+// A connection is TLS 1.3; both sides have certificates made for the occasion and know the
+// SHA-256 of that of the other one. The name of the protocol within TLS (ALPN) has its
+// version. A frame is one byte with its type, four bytes with the length of what follows,
+// and at most one chunk of 4 MiB with its header. Numbers are varints, texts and paths come
+// behind their length.
+//
+//   - The sender begins with 'H': version, UID of the migration, attempt, names of the
+//     volumes. The receiver answers 'w': version, digest of the manifest of what it has.
+//   - Where the sender does not know a manifest with that digest it asks by 'W', and gets
+//     it in parts, 'm', of which an empty one is the last. So a new connection continues,
+//     whatever happened to the one before.
+//   - A pass begins with 'B': its number, and whether the pod is frozen. 'V' begins the
+//     next volume. 'P' has a record, with the content of a small file where that differs.
+//     A large file begins with 'O', has its chunks that differ, 'C', and its holes, 'Z', and
+//     ends with 'X', its size. 'R' removes a path with all in it. Paths come in the order
+//     of the manifest; what is not mentioned stays.
+//   - 'E' ends a pass: digest and number of the records, and whether this was the last
+//     pass. The receiver compares them with its own manifest, makes everything durable and
+//     seals the copy if it was the last pass, and answers 'd' with its digest.
+//   - 'f' of the receiver has reason and message of a failure, and ends the connection. '.'
+//     of either side says that it is at work; a connection is silent for a minute at most.
+//
+// A side that gets anything else, or a number beyond its limit, ends the connection.
+//
+// # Trust
+//
+// Containers can change their volumes at every moment, in whatever way, and an agent that
+// was taken over can send whatever it likes. Names are opened one by one in directories that
+// are open already, never through links or into mounts; only regular files are opened, after
+// a look at what they are. A receiver checks each digest before it writes, and accepts
+// nothing that no sender sends. What exceeds a limit of limits.go is refused with the number.
+//
+// # Memory
+//
+// All transfers of a process together hold 64 MiB of content at most, one direction of one
+// transfer 16 MiB. Beside that one has at most 32 MiB of names, of the directories that it is
+// in, and 32 MiB of paths of files with several names; a megabyte for all else, and 8 MiB for
+// the digests of a file of 1 TiB.
+//
+// # Durability
+//
+// The end of the last pass is one syncfs(2) for each file system of volumes that last, and
+// one for that of the copy; of in-memory and transient volumes none. The receiver has done
+// the same at the end of each pass before.
+//
+// The package must not know Kubernetes, freeze anything or decide when a pass is due. A
+// system call that hangs in the storage of a volume hangs a pass with it: whoever froze a
+// pod must not wait for that. It needs Linux 5.6, and the rights of root.
+package transfer
