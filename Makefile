@@ -231,6 +231,11 @@ $(BIN)/skew/$(KUBERNETES_VERSION)/kube-controller-manager: $(BIN)/kube-apiserver
 $(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
 	test/tools/build-kubernetes.sh $* $(@D) kube-apiserver kube-controller-manager
 
+.PHONY: bench-checkpoint
+bench-checkpoint: ## Transfer and restore of volumes against cp on the same disk, and the frozen window (ROUNDS=10, DIR=directory of the disk, SIZE=4294967296; root; half an hour)
+	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-checkpoint ./bench/checkpoint
+	@WITH='ROUNDS=$(or $(ROUNDS),10) SIZE=$(or $(SIZE),4294967296)' $(PROOF) bench-checkpoint $(BIN)/bench-checkpoint -rounds $(or $(ROUNDS),10) -size $(or $(SIZE),4294967296) -directory '$(or $(DIR),/tmp)' -out '$(OUT)'
+
 .PHONY: bench-migration
 bench-migration: build tools $(CSI_BINS) ## Compare a migration with delete-and-recreate, RUNS times each in turn (about an hour)
 	@WITH='RUNS=$(RUNS)' $(PROOF) bench-migration $(GO) -C test test -trimpath -tags e2e -count=1 -timeout 3h -run '^$$' -bench 'Migration|ColdStart' -benchtime $(RUNS)x ./e2e

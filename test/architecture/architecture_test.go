@@ -86,7 +86,7 @@ var levels = map[string]int{
 
 	"pkg/node/atomicfile":      0,
 	"pkg/node/checkpoint":      0,
-	"pkg/node/transfer":        0,
+	"pkg/node/transfer":        1,
 	"pkg/node/ociruntime":      1,
 	"pkg/node/agent/decide":    0,
 	"pkg/node/agent/installer": 1,

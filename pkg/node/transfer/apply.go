@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,7 +15,6 @@ import (
 // that is open already.
 type applier struct {
 	*Destination
-	ctx    context.Context
 	budget *streamBudget
 	base   *manifestReader
 	next   *manifestWriter
@@ -161,7 +159,7 @@ func (a *applier) leave() error {
 		if err := applyToOpen(t.fd, t.rec, a.volume.Layer); err != nil {
 			return a.spoiled(t.rec.path, err)
 		}
-		a.changed(t.fd)
+		a.unsynced = true
 	}
 	t.close()
 	a.stack = a.stack[:len(a.stack)-1]
@@ -286,7 +284,7 @@ func (a *applier) remove(path string) error {
 
 // clear removes what is under the name of a record.
 func (a *applier) clear(parent *target, r *record) error {
-	parent.touched = true
+	parent.touched, a.unsynced = true, true
 	_, name := splitPath(r.path)
 	if err := removeAll(parent.fd, name); err != nil {
 		return err
@@ -471,7 +469,7 @@ func (a *applier) complete(fd int, r *record) error {
 	if err := applyToOpen(fd, r, a.volume.Layer); err != nil {
 		return a.spoiled(r.path, err)
 	}
-	a.changed(fd)
+	a.unsynced = true
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return a.spoiled(r.path, err)

@@ -5,15 +5,20 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/atomicfile"
 )
 
 // Destination receives volumes.
@@ -36,7 +41,6 @@ type Destination struct {
 	base *manifest
 	// unsynced: something was written since the last sync.
 	unsynced bool
-	changes  []int
 	sealed   string
 	passes   int64
 }
@@ -47,8 +51,9 @@ type DestinationConfig struct {
 	// Volumes are those of the replacement, or a place where they wait. Nothing else may
 	// write them until the Destination is closed.
 	Volumes []Volume
-	// State is a directory of this migration alone that root alone can enter, about 100
-	// bytes for each file and 33 for 4 MiB.
+	// State is a directory of this attempt of the migration alone that root alone can
+	// enter, about 100 bytes for each file and 33 for 4 MiB. Once it says that the volumes
+	// are sealed they are not written any more: another attempt needs another directory.
 	State string
 	// Copy, when set, is where a sealed copy is made.
 	Copy *Copy
@@ -92,6 +97,10 @@ func (d *Destination) inventory(ctx context.Context) error {
 		return err
 	}
 	copyIsKnown := known != nil && !known.stale && d.copy.isOf(known.digest)
+	mark, err := os.ReadFile(d.sealedMark())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if known == nil || known.stale {
 		if known, err = d.emptyManifest(); err != nil {
 			return err
@@ -117,14 +126,26 @@ func (d *Destination) inventory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.copy != nil && (!copyIsKnown || base.digest != known.digest) {
+	if d.copy != nil && len(mark) == 0 && (!copyIsKnown || base.digest != known.digest) {
 		if err := d.copy.fill(ctx, base, d.volumes); err != nil {
 			return fmt.Errorf("copying what is there: %w", err)
 		}
 	}
+	if len(mark) > 0 {
+		if string(mark) != base.digest {
+			return failure(ReasonChanged, "the volumes were sealed with digest %s, and have %s now", mark, base.digest)
+		}
+		d.mu.Lock()
+		d.sealed = base.digest
+		d.mu.Unlock()
+	}
 	d.base, d.unsynced = base, true
 	return nil
 }
+
+// sealedMark is a file of the state directory with the digest that the volumes were
+// sealed with.
+func (d *Destination) sealedMark() string { return filepath.Join(d.state, "sealed") }
 
 func (d *Destination) emptyManifest() (*manifest, error) {
 	w, err := createManifest(d.state, d.boot)
@@ -158,7 +179,7 @@ func (d *Destination) Close() error {
 	}
 	d.turn <- struct{}{}
 	err := error(nil)
-	if d.base != nil {
+	if d.base != nil && d.sealed == "" {
 		err = d.copy.remember(d.base.digest)
 	}
 	closeVolumes(d.volumes)
@@ -238,7 +259,7 @@ func (d *Destination) serveFrames(ctx context.Context, c *connection) error {
 			c.discard(&f)
 			err = streamManifest(c, d.base)
 		case frameBegin:
-			err = d.receivePass(ctx, c, f)
+			err = d.receivePass(c, f)
 		default:
 			c.discard(&f)
 			err = failure(ReasonCorrupt, "a frame %q came between passes", byte(f.kind))
@@ -250,7 +271,7 @@ func (d *Destination) serveFrames(ctx context.Context, c *connection) error {
 }
 
 // receivePass applies a pass, or as much of it as comes.
-func (d *Destination) receivePass(ctx context.Context, c *connection, begin frame) error {
+func (d *Destination) receivePass(c *connection, begin frame) error {
 	content := decoder{rest: begin.content}
 	content.uint(1 << 62)
 	frozen := content.byte()
@@ -259,13 +280,19 @@ func (d *Destination) receivePass(ctx context.Context, c *connection, begin fram
 	if err != nil || frozen > 1 {
 		return errors.Join(err, failure(ReasonCorrupt, "a pass begins with a wrong frame"))
 	}
-	a, err := d.newApplier(ctx, c)
+	a, err := d.newApplier(c)
 	if err != nil {
 		return err
 	}
 	d.passes++
 	a.result.Pass = d.passes
-	last, err := a.receive(c, frozen == 1)
+	// What passes before have written is made durable beside this one: a pod that is
+	// frozen later waits for little.
+	syncing := d.startSync()
+	last, err := a.receive(c)
+	if syncErr := <-syncing; err == nil {
+		err = syncErr
+	}
 	if err == nil && last {
 		err = d.seal(a)
 	}
@@ -282,7 +309,7 @@ func (d *Destination) receivePass(ctx context.Context, c *connection, begin fram
 	return c.sendNow(frameDone, digest)
 }
 
-func (d *Destination) newApplier(ctx context.Context, c *connection) (*applier, error) {
+func (d *Destination) newApplier(c *connection) (*applier, error) {
 	if d.sealed == "" {
 		if err := d.copy.unseal(); err != nil {
 			return nil, fmt.Errorf("the sealed copy: %w", err)
@@ -302,11 +329,11 @@ func (d *Destination) newApplier(ctx context.Context, c *connection) (*applier, 
 			return nil, errors.Join(err, base.close(), next.discard())
 		}
 	}
-	return &applier{Destination: d, ctx: ctx, budget: c.budget, base: base, next: next, copyFD: -1}, nil
+	return &applier{Destination: d, budget: c.budget, base: base, next: next, copyFD: -1}, nil
 }
 
 // receive applies the frames of a pass.
-func (a *applier) receive(c *connection, frozen bool) (last bool, err error) {
+func (a *applier) receive(c *connection) (last bool, err error) {
 	defer a.base.close()
 	// What was there is not what is there, until the pass has ended or is cut.
 	before := a.Destination.base
@@ -367,7 +394,10 @@ func (a *applier) apply(c *connection, f *frame) error {
 		if err := a.begin(number); err != nil {
 			return err
 		}
-		a.copyFD = a.copy.volume(int(number))
+		a.copyFD = -1
+		if a.sealed == "" {
+			a.copyFD = a.copy.volume(int(number))
+		}
 		return nil
 	case framePut:
 		return a.applyPut(&d)
@@ -454,21 +484,20 @@ func (a *applier) end(digest string, entries int64) error {
 	return nil
 }
 
-// changed notes that a file or directory has to be made durable.
-func (a *applier) changed(fd int) {
-	a.unsynced = true
-}
-
-// seal makes everything durable, and after that the sealed copy.
+// seal makes everything durable, and after that says so in the sealed copy.
 func (d *Destination) seal(a *applier) error {
 	if d.sealed == "" {
-		if err := d.sync(); err != nil {
+		if err := d.copy.writeManifest(d.base); err != nil {
+			return fmt.Errorf("sealing the copy: %w", err)
+		}
+		if err := <-d.startSync(); err != nil {
 			return err
 		}
-		if d.copy != nil {
-			if err := d.copy.seal(d.base, d.config.Migration); err != nil {
-				return fmt.Errorf("sealing the copy: %w", err)
-			}
+		if err := d.copy.seal(d.base, d.config.Migration); err != nil {
+			return fmt.Errorf("sealing the copy: %w", err)
+		}
+		if err := atomicfile.Write(d.sealedMark(), strings.NewReader(d.base.digest), 0o600); err != nil {
+			return err
 		}
 	}
 	d.mu.Lock()
@@ -477,25 +506,70 @@ func (d *Destination) seal(a *applier) error {
 	return nil
 }
 
-// sync makes the volumes durable, one file system after the other.
-func (d *Destination) sync() error {
+// startSync begins to make durable what was written so far, all file systems at the same
+// time, and returns where the outcome comes.
+func (d *Destination) startSync() <-chan error {
+	outcome := make(chan error, 1)
 	if !d.unsynced {
-		return nil
-	}
-	done := map[uint64]bool{}
-	for _, v := range d.volumes {
-		var stat unix.Stat_t
-		if err := unix.Fstat(v.fd, &stat); err != nil {
-			return err
-		}
-		if v.Transient || v.inMemory || done[stat.Dev] {
-			continue
-		}
-		if err := unix.Syncfs(v.fd); err != nil {
-			return explainSpace(v.fd, "volume "+v.Name, fmt.Errorf("syncing volume %s: %w", v.Name, err))
-		}
-		done[stat.Dev] = true
+		outcome <- nil
+		return outcome
 	}
 	d.unsynced = false
-	return nil
+	files, err := d.fileSystems()
+	if err != nil {
+		outcome <- err
+		return outcome
+	}
+	go func() {
+		var group errgroup.Group
+		for _, file := range files {
+			group.Go(func() error {
+				err := unix.Syncfs(int(file.Fd()))
+				if err != nil {
+					err = explainSpace(int(file.Fd()), file.Name(), fmt.Errorf("syncing %s: %w", file.Name(), err))
+				}
+				return errors.Join(err, file.Close())
+			})
+		}
+		outcome <- group.Wait()
+	}()
+	return outcome
+}
+
+// fileSystems opens a directory of each file system whose content must last, once more:
+// a sync that hangs may outlive the Destination.
+func (d *Destination) fileSystems() (files []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			for _, file := range files {
+				err = errors.Join(err, file.Close())
+			}
+			files = nil
+		}
+	}()
+	done := map[uint64]bool{}
+	add := func(fd int, name string) error {
+		var stat unix.Stat_t
+		if err := unix.Fstat(fd, &stat); err != nil || done[stat.Dev] {
+			return err
+		}
+		done[stat.Dev] = true
+		own, err := openDirectory(fd, ".")
+		if err == nil {
+			files = append(files, os.NewFile(uintptr(own), name))
+		}
+		return err
+	}
+	for _, v := range d.volumes {
+		if v.Transient || v.inMemory {
+			continue
+		}
+		if err := add(v.fd, "volume "+v.Name); err != nil {
+			return files, err
+		}
+	}
+	if d.copy != nil {
+		return files, add(d.copy.fd, "the sealed copy")
+	}
+	return files, nil
 }

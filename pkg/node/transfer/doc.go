@@ -61,9 +61,10 @@
 //
 // # Durability
 //
-// The end of the last pass is one syncfs(2) for each file system of volumes that last, and
-// one for that of the copy; of in-memory and transient volumes none. The receiver has done
-// the same at the end of each pass before.
+// Before the receiver answers the last pass it calls syncfs(2) once for each file system of
+// volumes that last and for that of the copy, at the same time; for in-memory and transient
+// volumes it does not. It does the same beside each pass for what the passes before have
+// written, so that a pod that is frozen waits for little of its own.
 //
 // The package must not know Kubernetes, freeze anything or decide when a pass is due. A
 // system call that hangs in the storage of a volume hangs a pass with it: whoever froze a

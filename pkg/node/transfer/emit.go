@@ -147,13 +147,16 @@ func (p *passage) readSmall(i *item) error {
 	if _, err := describe(i.rec, &stat, v.Layer); err != nil {
 		return err
 	}
-	i.rec.size = min(i.rec.size, smallFile)
-	i.buffer = make([]byte, i.rec.size)
+	i.buffer = make([]byte, min(i.rec.size, smallFile))
 	if i.chunk, i.read, err = readChunk(fd, 0, len(i.buffer), i.buffer, false); err != nil {
 		return err
 	}
 	i.rec.size = int64(i.read)
 	i.rec.chunks = i.chunk.list()
+	if stat.Size > smallFile {
+		p.disturbed.Store(true) // it has grown: the next pass takes the rest
+		return nil
+	}
 	i.sig, err = p.afterRead(v, fd, &stat, began)
 	return err
 }
@@ -271,7 +274,9 @@ func (e *emitter) add(i *item, r *record, s signature) error {
 		return err
 	}
 	e.result.Files++
-	e.result.Bytes += i.stat.Blocks * 512
+	if r.kind != kindLink {
+		e.result.Bytes += i.stat.Blocks * 512
+	}
 	if now := e.result.Files; e.progress != nil && now%64 == 0 && time.Since(e.seen) > time.Second {
 		e.seen = time.Now()
 		e.progress(Progress{Bytes: e.result.Bytes, Files: now})

@@ -464,6 +464,9 @@ func TestWhatCannotBeCarriedIsRefusedWithTheNumber(t *testing.T) {
 			_, err := b.pass(PassOptions{})
 			must(t, err)
 			test.make(t, b.from)
+			if _, err := Measure(t.Context(), b.volume(b.from)); ReasonOf(err) != test.reason || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("measuring it says %v, want reason %s and %q", err, test.reason, test.says)
+			}
 			if _, err = b.pass(PassOptions{}); ReasonOf(err) != test.reason || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("%v, want reason %s and %q", err, test.reason, test.says)
 			}
@@ -525,6 +528,10 @@ func TestUnusualContentIsCarried(t *testing.T) {
 	must(t, b.connect(nil))
 	result, err := b.pass(PassOptions{Frozen: true, Last: true})
 	must(t, err)
+	size, err := Measure(t.Context(), b.volume(b.from))
+	if err != nil || size.Files != result.Files || size.Bytes != result.Bytes {
+		t.Errorf("measured are %+v, %v, want what the pass found", size, err)
+	}
 	if result.Skipped != 1 || result.Written > 1<<20 {
 		t.Errorf("%+v, want one socket skipped and little written", result)
 	}

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"math/big"
+	"net"
 	"regexp"
 	"time"
 )
@@ -70,6 +72,21 @@ func (i *Identity) ClientConfig(peer string) (*tls.Config, error) {
 	// The name of the other side says nothing. Its fingerprint, compared below, does.
 	config.InsecureSkipVerify = true
 	return config, nil
+}
+
+// Dial connects to the receiver that has this address and fingerprint.
+func (i *Identity) Dial(ctx context.Context, address, peer string) (net.Conn, error) {
+	config, err := i.ClientConfig(peer)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+	if err != nil && ReasonOf(err) != ReasonRefused {
+		err = &Error{Reason: ReasonDisconnected, Err: err}
+	}
+	return conn, err
 }
 
 // serverConfig is for connections of those whose fingerprint is known.

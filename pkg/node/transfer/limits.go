@@ -36,7 +36,7 @@ const (
 	// maxVolumes bounds the volumes of one transfer.
 	maxVolumes = 256
 	// maxManifest bounds a manifest on its way, in bytes.
-	maxManifest = 8 << 30
+	maxManifest = 4 << 30
 )
 
 const (
@@ -76,16 +76,19 @@ const (
 // processBuffers is the budget of the process.
 var processBuffers = &bufferPool{bytes: semaphore.NewWeighted(totalBuffers)}
 
-// bufferPool keeps buffers of bufferSize. sync.Pool would keep one for each processor.
+// bufferPool keeps buffers of bufferSize as long as any is in use. sync.Pool would keep
+// one for each processor.
 type bufferPool struct {
 	bytes *semaphore.Weighted
 	mu    sync.Mutex
+	used  int
 	free  [][]byte
 }
 
 func (p *bufferPool) get() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.used++
 	if n := len(p.free); n > 0 {
 		b := p.free[n-1]
 		p.free = p.free[:n-1]
@@ -98,6 +101,9 @@ func (p *bufferPool) put(b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.free = append(p.free, b[:bufferSize])
+	if p.used--; p.used == 0 {
+		p.free = nil
+	}
 }
 
 // streamBudget is the share of one stream. Buffers must be acquired in the order in

@@ -127,7 +127,7 @@ func (c *sealedCopy) remember(digest string) error {
 	if c == nil {
 		return nil
 	}
-	return c.writeFile(copyOpen, strings.NewReader(copyMagic+"\n"+digest+"\n"))
+	return c.writeFile(copyOpen, strings.NewReader(copyMagic+"\n"+digest+"\n"), false)
 }
 
 // unseal removes what says that the copy is complete.
@@ -232,25 +232,29 @@ func copyData(in, out int, size int64) error {
 	return nil
 }
 
-// seal writes the manifest, makes it and the tree durable, and then says so.
-func (c *sealedCopy) seal(m *manifest, migration types.UID) error {
-	err := c.writeManifest(m)
-	if err == nil {
-		err = unix.Syncfs(c.fd)
-	}
-	if err == nil {
-		err = c.writeFile(copySealed, strings.NewReader(fmt.Sprintf("%s\n%s\nsha256:%s\n", copyMagic, migration, m.digest)))
-	}
-	return explainSpace(c.fd, "the place for the sealed copy", err)
-}
-
+// writeManifest writes the manifest of what is in the tree.
 func (c *sealedCopy) writeManifest(m *manifest) error {
+	if c == nil {
+		return nil
+	}
 	r, err := m.open()
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	return c.writeFile(copyManifest, &recordStream{from: r})
+	return c.explain(c.writeFile(copyManifest, &recordStream{from: r}, false))
+}
+
+// seal says that manifest and tree are complete, which must be on the disk by then.
+func (c *sealedCopy) seal(m *manifest, migration types.UID) error {
+	if c == nil {
+		return nil
+	}
+	return c.explain(c.writeFile(copySealed, strings.NewReader(fmt.Sprintf("%s\n%s\nsha256:%s\n", copyMagic, migration, m.digest)), true))
+}
+
+func (c *sealedCopy) explain(err error) error {
+	return explainSpace(c.fd, "the place for the sealed copy", err)
 }
 
 // recordStream reads the records of a manifest, each behind its length.
@@ -275,8 +279,8 @@ func (s *recordStream) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// writeFile puts a file in its place as a whole, durably.
-func (c *sealedCopy) writeFile(name string, content io.Reader) error {
+// writeFile puts a file in its place as a whole, and durably if that is asked for.
+func (c *sealedCopy) writeFile(name string, content io.Reader, durably bool) error {
 	unfinished := name + ".unfinished"
 	if err := removeAll(c.fd, unfinished); err != nil {
 		return err
@@ -287,7 +291,7 @@ func (c *sealedCopy) writeFile(name string, content io.Reader) error {
 	}
 	file := os.NewFile(uintptr(fd), unfinished)
 	_, err = io.CopyBuffer(struct{ io.Writer }{file}, content, make([]byte, 256<<10))
-	if err == nil {
+	if err == nil && durably {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
@@ -296,7 +300,7 @@ func (c *sealedCopy) writeFile(name string, content io.Reader) error {
 	if err := removeAll(c.fd, name); err != nil {
 		return err
 	}
-	if err := unix.Renameat(c.fd, unfinished, c.fd, name); err != nil {
+	if err := unix.Renameat(c.fd, unfinished, c.fd, name); err != nil || !durably {
 		return err
 	}
 	return unix.Fsync(c.fd)
@@ -329,6 +333,11 @@ func Restore(ctx context.Context, from Copy, digest, state string, to *Destinati
 		return PassResult{}, fmt.Errorf("opening the sealed copy: %w", err)
 	}
 	defer s.Close()
+	return passLocally(ctx, s, to)
+}
+
+// passLocally makes the last pass of a source to a destination in the same process.
+func passLocally(ctx context.Context, from *Source, to *Destination) (PassResult, error) {
 	ours, theirs := net.Pipe()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -338,9 +347,9 @@ func Restore(ctx context.Context, from Copy, digest, state string, to *Destinati
 		defer stop()
 		served <- receiveHello(ctx, c, func(Hello) (*Destination, error) { return to, nil })
 	}()
-	result, err := PassResult{}, s.Connect(ctx, ours)
+	result, err := PassResult{}, from.Connect(ctx, ours)
 	if err == nil {
-		result, err = s.Pass(ctx, PassOptions{Frozen: true, Last: true})
+		result, err = from.Pass(ctx, PassOptions{Frozen: true, Last: true})
 	}
 	cancel()
 	if serveErr := <-served; err != nil && ReasonOf(serveErr) != ReasonDisconnected && !errors.Is(serveErr, context.Canceled) {
