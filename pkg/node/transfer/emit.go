@@ -98,12 +98,15 @@ func (p *passage) run(ctx context.Context, base *manifest, next *manifestWriter,
 func (p *passage) read(i *item) error {
 	if i.op == opSmall {
 		err := p.readSmall(i)
-		if isGone(err) && i.sealed == nil {
-			i.gone = true
-			p.disturbed.Store(true)
-			return nil
+		if !isGone(err) {
+			return err
 		}
-		return err
+		if i.sealed != nil {
+			return notSealed(err)
+		}
+		i.gone = true
+		p.disturbed.Store(true)
+		return nil
 	}
 	offset := i.index * chunkSize
 	length := int(min(chunkSize, i.rec.size-offset))
@@ -132,7 +135,7 @@ func (p *passage) readSmall(i *item) error {
 	}
 	defer unix.Close(fd)
 	if i.sealed != nil {
-		return readSealed(fd, i)
+		return readSealed(fd, i, &stat)
 	}
 	if stat.Ino != i.stat.Ino {
 		return errKind // another file
@@ -161,7 +164,10 @@ func (p *passage) readSmall(i *item) error {
 	return err
 }
 
-func readSealed(fd int, i *item) error {
+func readSealed(fd int, i *item, stat *unix.Stat_t) error {
+	if stat.Size != i.sealed.size {
+		return failure(ReasonCorrupt, "its content in the sealed copy has %d bytes, want %d", stat.Size, i.sealed.size)
+	}
 	i.buffer = make([]byte, i.sealed.size)
 	var err error
 	if i.chunk, i.read, err = readChunk(fd, 0, len(i.buffer), i.buffer, false); err != nil {

@@ -434,7 +434,7 @@ func (c *copySource) plan(p *planner) error {
 	defer r.close()
 	volumes, err := openDirectory(c.fd, copyVolumes)
 	if err != nil {
-		return err
+		return notSealed(err)
 	}
 	defer unix.Close(volumes)
 	reading := copyReading{planner: p}
@@ -484,7 +484,7 @@ func (c *copyReading) begin(volumes int, name string) error {
 	c.close()
 	root, err := openDirectory(volumes, name)
 	if err != nil {
-		return err
+		return notSealed(err)
 	}
 	c.root = root
 	c.volume = openVolume{Volume: Volume{Name: name}, fd: root}
@@ -540,7 +540,7 @@ func (c *copyReading) visit(r *record) error {
 	parent, name := splitPath(r.path)
 	d, err := c.in(parent)
 	if err != nil {
-		return c.notSealed(err)
+		return notSealed(err)
 	}
 	i.name = name
 	if r.size <= smallFile {
@@ -554,7 +554,7 @@ func (c *copyReading) visit(r *record) error {
 	}
 	file := &openFile{sealed: r}
 	if file.fd, err = openRegular(d.fd, name, unix.O_RDONLY, &file.stat); err != nil {
-		return c.notSealed(err)
+		return notSealed(err)
 	}
 	file.users.Store(1)
 	if file.stat.Size != r.size {
@@ -565,7 +565,7 @@ func (c *copyReading) visit(r *record) error {
 	return c.sendLarge(i, file)
 }
 
-func (c *copyReading) notSealed(err error) error {
+func notSealed(err error) error {
 	if isGone(err) {
 		return failure(ReasonCorrupt, "its content is not in the sealed copy: %w", err)
 	}
