@@ -110,7 +110,7 @@ func (d *Destination) inventory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := &passage{still: true, budget: newStreamBudget()}
+	p := &passage{still: true, budget: receiveBuffers.share()}
 	err = p.run(ctx, known, next, func(p *planner) error {
 		for i := range d.volumes {
 			if err := p.volume(&d.volumes[i]); err != nil {

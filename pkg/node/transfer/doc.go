@@ -54,10 +54,10 @@
 //
 // # Memory
 //
-// All transfers of a process together hold 64 MiB of content at most, one direction of one
-// transfer 16 MiB. Beside that one has at most 32 MiB of names, of the directories that it is
-// in, and 32 MiB of paths of files with several names; a megabyte for all else, and 8 MiB for
-// the digests of a file of 1 TiB.
+// All senders of a process together hold 32 MiB of content at most, all receivers the same,
+// each of them 12 MiB. Beside that a sender has at most 32 MiB of names, of the directories that
+// it is in, and 32 MiB of paths of files with several names; each side a megabyte for all
+// else, and 8 MiB for the digests of a file of 1 TiB.
 //
 // # Durability
 //

@@ -108,12 +108,13 @@ type connection struct {
 	received atomic.Int64
 }
 
-// connect makes a connection of a net.Conn. It is closed when the context ends.
-func connect(ctx context.Context, conn net.Conn, limit *rate.Limiter) (*connection, func()) {
+// connect makes a connection of a net.Conn, whose buffers are those of a pool. It is closed
+// when the context ends.
+func connect(ctx context.Context, conn net.Conn, buffers *bufferPool, limit *rate.Limiter) (*connection, func()) {
 	timed := &timedConn{Conn: conn, ctx: ctx, limit: limit, idle: idleTimeout}
 	stop := context.AfterFunc(ctx, func() { closeNow(conn) })
 	return &connection{
-		conn: timed, in: bufio.NewReaderSize(timed, writeSize), out: bufio.NewWriterSize(timed, writeSize), budget: newStreamBudget(),
+		conn: timed, in: bufio.NewReaderSize(timed, writeSize), out: bufio.NewWriterSize(timed, writeSize), budget: buffers.share(),
 	}, func() { stop(); closeNow(conn) }
 }
 

@@ -152,7 +152,7 @@ func play(t testing.TB, d *Destination, stream []byte) error {
 	defer cancel()
 	served := make(chan error, 1)
 	go func() {
-		c, stop := connect(ctx, theirs, nil)
+		c, stop := connect(ctx, theirs, receiveBuffers, nil)
 		defer stop()
 		err := receiveHello(ctx, c, func(Hello) (*Destination, error) { return d, nil })
 		served <- err
@@ -284,7 +284,7 @@ func TestHostileStreamsAreRefused(t *testing.T) {
 			if b.destination.Sealed() != "" {
 				t.Error("and it is sealed")
 			}
-			// The honest sender is served as ever after it.
+			// The honest sender is served as before.
 			must(t, os.WriteFile(b.from+"/honest", []byte("x"), 0o600))
 			must(t, b.connect(nil))
 			_, err = b.pass(PassOptions{})

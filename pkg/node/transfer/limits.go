@@ -64,17 +64,22 @@ const (
 )
 
 const (
-	// totalBuffers is what all transfers of the process hold in buffers, in bytes,
-	// streamBuffers what one direction of one transfer does: one that hangs takes no
+	// directionBuffers is what all senders of the process hold in buffers, and all
+	// receivers, in bytes; streamBuffers is what one of them does: one that hangs takes no
 	// more from the others.
-	totalBuffers  = 64 << 20
-	streamBuffers = 16 << 20
+	directionBuffers = 32 << 20
+	streamBuffers    = 3 * bufferSize
 	// bufferSize is a chunk with its frame.
 	bufferSize = chunkSize + chunkHeader
 )
 
-// processBuffers is the budget of the process.
-var processBuffers = &bufferPool{bytes: semaphore.NewWeighted(totalBuffers)}
+// The budgets of the process. A sender waits for a receiver, of another process or of
+// this one, and must not have taken the buffers that it needs: a receiver waits for
+// nothing but its disk.
+var (
+	sendBuffers    = &bufferPool{bytes: semaphore.NewWeighted(directionBuffers)}
+	receiveBuffers = &bufferPool{bytes: semaphore.NewWeighted(directionBuffers)}
+)
 
 // bufferPool keeps buffers of bufferSize as long as any is in use. sync.Pool would keep
 // one for each processor.
@@ -108,10 +113,13 @@ func (p *bufferPool) put(b []byte) {
 
 // streamBudget is the share of one stream. Buffers must be acquired in the order in
 // which they are released: two that wait for each other would not end.
-type streamBudget struct{ own *semaphore.Weighted }
+type streamBudget struct {
+	pool *bufferPool
+	own  *semaphore.Weighted
+}
 
-func newStreamBudget() *streamBudget {
-	return &streamBudget{own: semaphore.NewWeighted(streamBuffers)}
+func (p *bufferPool) share() *streamBudget {
+	return &streamBudget{pool: p, own: semaphore.NewWeighted(streamBuffers)}
 }
 
 // acquire waits until n bytes, at most streamBuffers, are free.
@@ -119,7 +127,7 @@ func (b *streamBudget) acquire(ctx context.Context, n int64) error {
 	if err := b.own.Acquire(ctx, n); err != nil {
 		return err
 	}
-	if err := processBuffers.bytes.Acquire(ctx, n); err != nil {
+	if err := b.pool.bytes.Acquire(ctx, n); err != nil {
 		b.own.Release(n)
 		return err
 	}
@@ -127,7 +135,7 @@ func (b *streamBudget) acquire(ctx context.Context, n int64) error {
 }
 
 func (b *streamBudget) release(n int64) {
-	processBuffers.bytes.Release(n)
+	b.pool.bytes.Release(n)
 	b.own.Release(n)
 }
 
@@ -136,10 +144,10 @@ func (b *streamBudget) buffer(ctx context.Context) ([]byte, error) {
 	if err := b.acquire(ctx, bufferSize); err != nil {
 		return nil, err
 	}
-	return processBuffers.get(), nil
+	return b.pool.get(), nil
 }
 
 func (b *streamBudget) giveBack(buffer []byte) {
-	processBuffers.put(buffer)
+	b.pool.put(buffer)
 	b.release(bufferSize)
 }

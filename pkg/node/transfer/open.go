@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,8 +76,17 @@ func openRegular(parent int, name string, flags int, stat *unix.Stat_t) (int, er
 	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return -1, errKind
 	}
-	return openat(unix.AT_FDCWD, procPath(handle), flags|unix.O_NONBLOCK, 0)
+	own, err := descriptors()
+	if err != nil {
+		return -1, err
+	}
+	return openat(own, strconv.Itoa(handle), flags|unix.O_NONBLOCK, 0)
 }
+
+// descriptors is the directory in which the kernel has what this process has open.
+var descriptors = sync.OnceValues(func() (int, error) {
+	return unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+})
 
 // createRegular creates a regular file that root alone can read. The error is
 // unix.EEXIST where anything has the name.

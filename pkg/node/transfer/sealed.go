@@ -343,7 +343,7 @@ func passLocally(ctx context.Context, from *Source, to *Destination) (PassResult
 	defer cancel()
 	served := make(chan error, 1)
 	go func() {
-		c, stop := connect(ctx, theirs, nil)
+		c, stop := connect(ctx, theirs, receiveBuffers, nil)
 		defer stop()
 		served <- receiveHello(ctx, c, func(Hello) (*Destination, error) { return to, nil })
 	}()

@@ -104,9 +104,9 @@ func TestAnInterruptedRestorationContinues(t *testing.T) {
 	compareTrees(t, b.from, third)
 }
 
-// TestTheCopyIsMadeAgainWhenItIsNotKnown: a receiver that crashed copies what is in the
+// TestTheCopyIsRecreatedWhenItIsNotKnown: a receiver that crashed copies what is in the
 // volumes to a copy that may have anything.
-func TestTheCopyIsMadeAgainWhenItIsNotKnown(t *testing.T) {
+func TestTheCopyIsRecreatedWhenItIsNotKnown(t *testing.T) {
 	b := newBed(t)
 	m := newTreeMaker(t, 9, b.from)
 	for range 30 {

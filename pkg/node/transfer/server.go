@@ -86,7 +86,7 @@ func (s *server) serve(ctx context.Context, conn net.Conn) error {
 		return failure(ReasonRefused, "the other side did not show who it is: %w", err)
 	}
 	fingerprint := fingerprintOf(secure.ConnectionState().PeerCertificates[0].Raw)
-	c, stop := connect(ctx, secure, nil)
+	c, stop := connect(ctx, secure, receiveBuffers, nil)
 	defer stop()
 	err := receiveHello(ctx, c, func(hello Hello) (*Destination, error) {
 		timer.Stop()

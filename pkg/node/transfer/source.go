@@ -120,7 +120,7 @@ func (s *Source) disconnect() {
 // was there before ends. It lasts until an error, Close or the end of the context.
 func (s *Source) Connect(ctx context.Context, conn net.Conn) error {
 	s.disconnect()
-	c, stop := connect(ctx, conn, s.limit)
+	c, stop := connect(ctx, conn, sendBuffers, s.limit)
 	stopPings := c.pinging()
 	s.conn, s.close = c, func() { stop(); stopPings() }
 	if err := s.introduce(); err != nil {

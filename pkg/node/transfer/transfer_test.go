@@ -78,7 +78,7 @@ func (b *transferBed) connect(wrap func(net.Conn) net.Conn) error {
 	b.served, b.conn = served, ours
 	destination := b.destination
 	go func() {
-		c, stop := connect(context.Background(), theirs, nil)
+		c, stop := connect(context.Background(), theirs, receiveBuffers, nil)
 		defer stop()
 		served <- receiveHello(context.Background(), c, func(Hello) (*Destination, error) { return destination, nil })
 	}()
