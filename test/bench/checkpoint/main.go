@@ -93,12 +93,15 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		defer pprof.StopCPUProfile()
 	}
 	b := &bench{ctx: ctx, options: o, place: place, found: map[string]*Measurement{}}
-	for name, measure := range map[string]func() error{"small": b.small, "large": b.large, "frozen": b.frozen} {
-		if o.only != "" && o.only != name {
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{{"large", b.large}, {"small", b.small}, {"frozen", b.frozen}} {
+		if o.only != "" && o.only != part.name {
 			continue
 		}
-		if err := measure(); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if err := part.measure(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	return b.report(out)
@@ -107,18 +110,27 @@ func run(ctx context.Context, o options, out io.Writer) error {
 // bench measures.
 type bench struct {
 	options
-	ctx   context.Context
-	place string
-	found map[string]*Measurement
-	order []string
+	ctx        context.Context
+	place      string
+	generation int
+	found      map[string]*Measurement
+	order      []string
 }
 
-func (b *bench) path(name string) string { return filepath.Join(b.place, name) }
+// path is where something is in this generation; what is sent is the same for all.
+func (b *bench) path(name string) string {
+	if name == "from" {
+		return filepath.Join(b.place, name)
+	}
+	return filepath.Join(b.place, fmt.Sprint(b.generation), name)
+}
 
-// clean removes directories and makes them again, and waits for the disk.
-func (b *bench) clean(names ...string) error {
-	for _, name := range names {
-		if err := errors.Join(os.RemoveAll(b.path(name)), os.Mkdir(b.path(name), 0o700)); err != nil {
+// fresh makes empty directories of a new generation, and waits for the disk. Those before
+// stay until the end: ext4 searches long for inodes where many were freed in the last minute.
+func (b *bench) fresh() error {
+	b.generation++
+	for _, name := range []string{"to", "state", "copy"} {
+		if err := os.MkdirAll(b.path(name), 0o700); err != nil {
 			return err
 		}
 	}
@@ -160,12 +172,12 @@ func (b *bench) timed(work func() error) (time.Duration, error) {
 
 // copyTree is cp -a, as the programs of the system do it, and a sync of the file system
 // where durable.
-func (b *bench) copyTree(from, to string, durable bool) (time.Duration, error) {
-	if err := os.RemoveAll(b.path(to)); err != nil {
+func (b *bench) copyTree(from string, durable bool) (time.Duration, error) {
+	if err := b.fresh(); err != nil {
 		return 0, err
 	}
 	return b.timed(func() error {
-		if out, err := exec.CommandContext(b.ctx, "cp", "-a", b.path(from), b.path(to)).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(b.ctx, "cp", "-a", from, b.path("cp")).CombinedOutput(); err != nil {
 			return fmt.Errorf("cp: %w: %s", err, out)
 		}
 		if durable {
@@ -194,7 +206,7 @@ func both(round int, one, other func() (time.Duration, error)) (first, second ti
 // small measures many small files: the first pass, one that is durable, and a
 // restoration.
 func (b *bench) small() error {
-	if err := b.clean("from"); err != nil {
+	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
 		return err
 	}
 	if err := makeSmallFiles(b.path("from"), b.files, 4000); err != nil {
@@ -205,7 +217,7 @@ func (b *bench) small() error {
 		for _, durable := range []bool{false, true} {
 			took, against, err := both(round,
 				func() (time.Duration, error) { return b.transfer(durable, false) },
-				func() (time.Duration, error) { return b.copyTree("from", "cp", durable) })
+				func() (time.Duration, error) { return b.copyTree(b.path("from"), durable) })
 			if err != nil {
 				return err
 			}
@@ -220,9 +232,10 @@ func (b *bench) small() error {
 		if err != nil {
 			return err
 		}
+		sealed := b.path("copy")
 		took, against, err := both(round,
-			func() (time.Duration, error) { return b.restore(digest) },
-			func() (time.Duration, error) { return b.copyTree("copy/volumes/data", "cp", true) })
+			func() (time.Duration, error) { return b.restore(sealed, digest) },
+			func() (time.Duration, error) { return b.copyTree(filepath.Join(sealed, "volumes/data"), true) })
 		if err != nil {
 			return err
 		}
@@ -233,7 +246,7 @@ func (b *bench) small() error {
 
 // large measures one large file.
 func (b *bench) large() error {
-	if err := b.clean("from"); err != nil {
+	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
 		return err
 	}
 	if err := makeLargeFile(b.path("from/large"), b.size); err != nil {
@@ -243,11 +256,16 @@ func (b *bench) large() error {
 	for round := range b.rounds {
 		took, against, err := both(round,
 			func() (time.Duration, error) { return b.transfer(true, false) },
-			func() (time.Duration, error) { return b.copyTree("from", "cp", true) })
+			func() (time.Duration, error) { return b.copyTree(b.path("from"), true) })
 		if err != nil {
 			return err
 		}
 		b.note(name, "cp -a, sync", took, against)
+		for ; b.generation > 0; b.generation-- { // the disk is not large enough for all
+			if err := os.RemoveAll(filepath.Dir(b.path("to"))); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -255,7 +273,7 @@ func (b *bench) large() error {
 // frozen measures the last pass: 256 MiB in small files, of which 1 % change in the second
 // before.
 func (b *bench) frozen() error {
-	if err := b.clean("from"); err != nil {
+	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
 		return err
 	}
 	if err := makeSmallFiles(b.path("from"), b.files, 256<<20/b.files); err != nil {

@@ -36,8 +36,8 @@ func (a admitted) Admit(string, transfer.Hello) (*transfer.Destination, error) {
 	return a.destination, nil
 }
 
-func (b *bench) volume(name string) []transfer.Volume {
-	return []transfer.Volume{{Name: "data", Root: b.place, Path: name}}
+func volume(path string) []transfer.Volume {
+	return []transfer.Volume{{Name: "data", Root: filepath.Dir(path), Path: filepath.Base(path)}}
 }
 
 // connect opens both sides.
@@ -48,14 +48,14 @@ func (b *bench) connect(withCopy bool) (p *pair, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	config := transfer.DestinationConfig{Migration: migration, Volumes: b.volume("to"), State: b.path("state/destination")}
+	config := transfer.DestinationConfig{Migration: migration, Volumes: volume(b.path("to")), State: b.path("state/destination")}
 	if withCopy {
-		config.Copy = &transfer.Copy{Root: b.place, Path: "copy"}
+		config.Copy = &transfer.Copy{Root: filepath.Dir(b.path("copy")), Path: "copy"}
 	}
 	if p.destination, err = transfer.OpenDestination(b.ctx, config); err != nil {
 		return p, err
 	}
-	if p.source, err = transfer.OpenSource(transfer.SourceConfig{Migration: migration, Attempt: 1, Volumes: b.volume("from"), State: b.path("state/source")}); err != nil {
+	if p.source, err = transfer.OpenSource(transfer.SourceConfig{Migration: migration, Attempt: 1, Volumes: volume(b.path("from")), State: b.path("state/source")}); err != nil {
 		return p, err
 	}
 	ours, err := transfer.NewIdentity()
@@ -102,7 +102,7 @@ func (p *pair) close() error {
 // transfer measures a first pass into an empty volume, which is the last one where all
 // has to be durable.
 func (b *bench) transfer(durable, withCopy bool) (took time.Duration, err error) {
-	if err := b.clean("to", "state", "copy"); err != nil {
+	if err := b.fresh(); err != nil {
 		return 0, err
 	}
 	p, err := b.connect(withCopy)
@@ -118,7 +118,7 @@ func (b *bench) transfer(durable, withCopy bool) (took time.Duration, err error)
 
 // sealedCopy makes a sealed copy, and returns its digest.
 func (b *bench) sealedCopy() (digest string, err error) {
-	if err := b.clean("to", "state", "copy"); err != nil {
+	if err := b.fresh(); err != nil {
 		return "", err
 	}
 	p, err := b.connect(true)
@@ -130,16 +130,16 @@ func (b *bench) sealedCopy() (digest string, err error) {
 }
 
 // restore measures the restoration of the sealed copy into an empty volume.
-func (b *bench) restore(digest string) (took time.Duration, err error) {
-	if err := b.clean("to", "state"); err != nil {
+func (b *bench) restore(sealed, digest string) (took time.Duration, err error) {
+	if err := b.fresh(); err != nil {
 		return 0, err
 	}
 	return b.timed(func() error {
-		d, err := transfer.OpenDestination(b.ctx, transfer.DestinationConfig{Migration: migration, Volumes: b.volume("to"), State: b.path("state/destination")})
+		d, err := transfer.OpenDestination(b.ctx, transfer.DestinationConfig{Migration: migration, Volumes: volume(b.path("to")), State: b.path("state/destination")})
 		if err != nil {
 			return err
 		}
-		_, err = transfer.Restore(b.ctx, transfer.Copy{Root: b.place, Path: "copy"}, digest, b.path("state/restore"), d)
+		_, err = transfer.Restore(b.ctx, transfer.Copy{Root: filepath.Dir(sealed), Path: "copy"}, digest, b.path("state/restore"), d)
 		return errors.Join(err, d.Close())
 	})
 }
@@ -147,7 +147,7 @@ func (b *bench) restore(digest string) (took time.Duration, err error) {
 // lastPass measures the pass of a frozen pod, with a sealed copy, after a second in which
 // it changed 1 % of its files.
 func (b *bench) lastPass() (took time.Duration, err error) {
-	if err := b.clean("to", "state", "copy"); err != nil {
+	if err := b.fresh(); err != nil {
 		return 0, err
 	}
 	p, err := b.connect(true)
