@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -188,4 +190,44 @@ func (b *bench) changeFiles(within time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// stream measures what TLS alone takes for a number of bytes, between two goroutines of
+// this process over the loopback interface, as a transfer does it.
+func (b *bench) stream(size int64) (took time.Duration, err error) {
+	ours, err := transfer.NewIdentity()
+	if err != nil {
+		return 0, err
+	}
+	config, err := ours.ClientConfig(ours.Fingerprint())
+	if err != nil {
+		return 0, err
+	}
+	server := config.Clone()
+	server.ClientAuth = tls.RequireAnyClientCert
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", server)
+	if err != nil {
+		return 0, err
+	}
+	defer listener.Close()
+	received := make(chan error, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, conn, make([]byte, 256<<10))
+			err = errors.Join(err, conn.Close())
+		}
+		received <- err
+	}()
+	conn, err := tls.Dial("tcp", listener.Addr().String(), config)
+	if err != nil {
+		return 0, err
+	}
+	block := make([]byte, 256<<10)
+	began := time.Now()
+	for sent := int64(0); sent < size && err == nil; sent += int64(len(block)) {
+		_, err = conn.Write(block)
+	}
+	err = errors.Join(err, conn.Close(), <-received)
+	return time.Since(began), err
 }
