@@ -39,7 +39,6 @@ type target struct {
 	// touched: names or metadata have changed. The metadata, with the time, are applied
 	// when all in the directory is done.
 	touched bool
-	sig     signature
 }
 
 func (t *target) close() {
@@ -120,8 +119,7 @@ func (a *applier) done(r *record, s signature) error {
 
 func (a *applier) count(r *record) {
 	a.result.Files++
-	_, data := r.chunks.count()
-	a.result.Bytes += min(r.size, data*chunkSize)
+	a.result.Bytes += min(r.size, r.chunks.dataCount()*chunkSize)
 }
 
 // keep copies the record of a name that stays as it is.
@@ -428,10 +426,7 @@ func (a *applier) putSmall(parent *target, base, r *record, content *chunk) erro
 		return failure(ReasonCorrupt, "%q comes without its content", r.path)
 	}
 	if content != nil {
-		if int64(content.length) != r.size || !content.list().equal(r.chunks) {
-			return failure(ReasonCorrupt, "the content of %q is not what its digest says", r.path)
-		}
-		if _, err := content.spans(); err != nil {
+		if err := content.belongsTo(r); err != nil {
 			return err
 		}
 	}
@@ -450,8 +445,26 @@ func (a *applier) putSmall(parent *target, base, r *record, content *chunk) erro
 			}
 		}
 		a.result.Written += int64(len(content.data))
+		same, err := verifyChunk(fd, 0, content, a.hash)
+		if err == nil && !same {
+			err = failure(ReasonCorrupt, "the content of %q is not what its digest says", r.path)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return a.complete(fd, r)
+}
+
+// belongsTo takes the digest of a chunk from the record of a file that has one at most.
+func (c *chunk) belongsTo(r *record) error {
+	kind, digest := (&chunkCursor{list: r.chunks}).at(0)
+	if int64(c.length) != r.size || c.isHole() != (r.size == 0 || kind == chunkHole) {
+		return failure(ReasonCorrupt, "the content of %q is not what its digest says", r.path)
+	}
+	copy(c.digest[:], digest)
+	_, err := c.spans()
+	return err
 }
 
 func writeSmall(fd int, size int64, content *chunk, fresh bool) error {
@@ -568,7 +581,7 @@ func (a *applier) close() {
 	}
 	a.stack = nil
 	if a.file != nil {
-		a.file.writes.wait()
+		_ = a.file.writes.wait() // it ends with another error already
 		closeBoth(a.file.fd, a.file.copyFD)
 		a.file = nil
 	}

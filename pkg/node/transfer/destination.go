@@ -26,6 +26,7 @@ type Destination struct {
 	config  DestinationConfig
 	state   string
 	boot    string
+	hash    *hasher
 	volumes []openVolume
 	copy    *sealedCopy
 
@@ -75,6 +76,10 @@ func OpenDestination(ctx context.Context, config DestinationConfig) (d *Destinat
 	if d.boot, err = prepareState(config.State); err != nil {
 		return nil, err
 	}
+	// Others may be able to write the copy: its digests have no key.
+	if d.hash, err = loadHash(config.State, config.Copy != nil); err != nil {
+		return nil, err
+	}
 	if d.volumes, err = openVolumes(config.Volumes); err != nil {
 		return nil, err
 	}
@@ -92,25 +97,26 @@ func OpenDestination(ctx context.Context, config DestinationConfig) (d *Destinat
 
 // inventory finds out what is in the volumes.
 func (d *Destination) inventory(ctx context.Context) error {
-	known, err := loadManifest(d.state, d.boot)
+	known, err := loadManifest(d.state)
 	if err != nil {
 		return err
 	}
-	copyIsKnown := known != nil && !known.stale && d.copy.isOf(known.digest)
+	isKnown := known != nil && known.origin == d.origin()
+	copyIsKnown := isKnown && d.copy.isOf(known.digest)
 	mark, err := os.ReadFile(d.sealedMark())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if known == nil || known.stale {
+	if !isKnown {
 		if known, err = d.emptyManifest(); err != nil {
 			return err
 		}
 	}
-	next, err := createManifest(d.state, d.boot)
+	next, err := createManifest(d.state, d.origin())
 	if err != nil {
 		return err
 	}
-	p := &passage{still: true, budget: receiveBuffers.share()}
+	p := &passage{still: true, budget: receiveBuffers.share(), hash: d.hash}
 	err = p.run(ctx, known, next, func(p *planner) error {
 		for i := range d.volumes {
 			if err := p.volume(&d.volumes[i]); err != nil {
@@ -143,12 +149,14 @@ func (d *Destination) inventory(ctx context.Context) error {
 	return nil
 }
 
+func (d *Destination) origin() string { return originOf(d.boot, d.hash) }
+
 // sealedMark is a file of the state directory with the digest that the volumes were
 // sealed with.
 func (d *Destination) sealedMark() string { return filepath.Join(d.state, "sealed") }
 
 func (d *Destination) emptyManifest() (*manifest, error) {
-	w, err := createManifest(d.state, d.boot)
+	w, err := createManifest(d.state, d.origin())
 	if err != nil {
 		return nil, err
 	}
@@ -230,10 +238,30 @@ func (d *Destination) serve(ctx context.Context, c *connection, hello Hello) err
 		return err
 	}
 	defer end()
+	if hello.plain {
+		if err := d.usePlainHash(); err != nil {
+			return err
+		}
+	}
 	if err = d.serveFrames(ctx, c); ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return err
+}
+
+// usePlainHash makes SHA-256 the hash. What is in the volumes is read again.
+func (d *Destination) usePlainHash() error {
+	if d.hash.isPlain() {
+		return nil
+	}
+	if d.sealed != "" {
+		return failure(ReasonRefused, "the volumes are sealed with digest %s", d.sealed)
+	}
+	if err := saveHash(d.state, nil); err != nil {
+		return err
+	}
+	d.hash, d.base = plainHash, nil
+	return nil
 }
 
 func (d *Destination) serveFrames(ctx context.Context, c *connection) error {
@@ -246,7 +274,7 @@ func (d *Destination) serveFrames(ctx context.Context, c *connection) error {
 	if err != nil {
 		return err
 	}
-	if err := c.sendNow(frameWelcome, []byte{version}, digest); err != nil {
+	if err := c.sendNow(frameWelcome, []byte{version}, digest, appendString(nil, string(d.hash.key))); err != nil {
 		return err
 	}
 	for {
@@ -319,7 +347,7 @@ func (d *Destination) newApplier(c *connection) (*applier, error) {
 	if err != nil {
 		return nil, err
 	}
-	next, err := createManifest(d.state, d.boot)
+	next, err := createManifest(d.state, d.origin())
 	if err != nil {
 		return nil, errors.Join(err, base.close())
 	}
@@ -365,7 +393,7 @@ func (a *applier) receive(c *connection) (last bool, err error) {
 			}
 		}
 		if err == nil {
-			err = a.apply(c, &f)
+			err = a.apply(&f)
 		}
 		c.discard(&f)
 		if err != nil {
@@ -383,7 +411,7 @@ func (a *applier) receive(c *connection) (last bool, err error) {
 }
 
 // apply applies one frame. It takes its buffer where that is written later.
-func (a *applier) apply(c *connection, f *frame) error {
+func (a *applier) apply(f *frame) error {
 	d := decoder{rest: f.content}
 	switch f.kind {
 	case frameVolume:
@@ -460,7 +488,6 @@ func (a *applier) applyPut(d *decoder) error {
 	if d.err != nil {
 		return d.err
 	}
-	content.digest = content.sum()
 	return a.put(r, &content)
 }
 

@@ -40,6 +40,7 @@ type passage struct {
 	// frozen: the pod does not run. still: nobody writes what is read.
 	frozen, still bool
 	budget        *streamBudget
+	hash          *hasher
 	// to is where frames go; nil for an inventory, which only makes a manifest.
 	to       *connection
 	progress func(Progress)
@@ -111,7 +112,7 @@ func (p *passage) read(i *item) error {
 	offset := i.index * chunkSize
 	length := int(min(chunkSize, i.rec.size-offset))
 	var err error
-	i.chunk, i.read, err = readChunk(i.file.fd, offset, length, i.buffer, i.file.sparse)
+	i.chunk, i.read, err = readChunk(i.file.fd, offset, i.buffer[:length], i.file.sparse, p.hash)
 	if err == nil && i.file.sealed != nil {
 		err = checkSealed(&i.chunk, i.read, length, i.digest)
 	}
@@ -135,7 +136,7 @@ func (p *passage) readSmall(i *item) error {
 	}
 	defer unix.Close(fd)
 	if i.sealed != nil {
-		return readSealed(fd, i, &stat)
+		return p.readSealed(fd, i, &stat)
 	}
 	if stat.Ino != i.stat.Ino {
 		return errKind // another file
@@ -151,7 +152,7 @@ func (p *passage) readSmall(i *item) error {
 		return err
 	}
 	i.buffer = make([]byte, min(i.rec.size, smallFile))
-	if i.chunk, i.read, err = readChunk(fd, 0, len(i.buffer), i.buffer, false); err != nil {
+	if i.chunk, i.read, err = readChunk(fd, 0, i.buffer, false, p.hash); err != nil {
 		return err
 	}
 	i.rec.size = int64(i.read)
@@ -164,13 +165,13 @@ func (p *passage) readSmall(i *item) error {
 	return err
 }
 
-func readSealed(fd int, i *item, stat *unix.Stat_t) error {
+func (p *passage) readSealed(fd int, i *item, stat *unix.Stat_t) error {
 	if stat.Size != i.sealed.size {
 		return failure(ReasonCorrupt, "its content in the sealed copy has %d bytes, want %d", stat.Size, i.sealed.size)
 	}
 	i.buffer = make([]byte, i.sealed.size)
 	var err error
-	if i.chunk, i.read, err = readChunk(fd, 0, len(i.buffer), i.buffer, false); err != nil {
+	if i.chunk, i.read, err = readChunk(fd, 0, i.buffer, false, p.hash); err != nil {
 		return err
 	}
 	_, digest := (&chunkCursor{list: i.sealed.chunks}).at(0)

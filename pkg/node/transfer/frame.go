@@ -21,7 +21,7 @@ type frameType byte
 
 // Frames of the sender.
 const (
-	frameHello  frameType = 'H' // version, migration, attempt, volumes
+	frameHello  frameType = 'H' // version, migration, attempt, volumes, 1 where the hash must be SHA-256
 	frameWant   frameType = 'W' // the manifest of the receiver
 	frameBegin  frameType = 'B' // a pass: its number, 1 where the pod is frozen
 	frameVolume frameType = 'V' // its number; what follows is of it
@@ -36,7 +36,7 @@ const (
 
 // Frames of the receiver.
 const (
-	frameWelcome  frameType = 'w' // digest of its manifest, 1 where that is sealed
+	frameWelcome  frameType = 'w' // version, digest of its manifest, key of the hash or none
 	frameManifest frameType = 'm' // a part of its manifest; an empty one is the end
 	frameDone     frameType = 'd' // digest of its manifest after a pass
 	frameFail     frameType = 'f' // reason and message

@@ -54,7 +54,7 @@ func (c *cutConn) Write(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(b[:pass])
 	if err == nil && pass < len(b) {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return n, errCut
 	}
 	return n, err
@@ -186,12 +186,19 @@ func putFrame(r *record, content ...byte) []byte {
 	if r.kind != kindFile {
 		return encodeFrame(framePut, b, []byte{0})
 	}
-	c := packChunk(content)
+	c := packed(content)
 	return encodeFrame(framePut, b, []byte{1}, appendString(nil, string(c.layout)), c.data)
 }
 
+// packed is a chunk with a digest for receivers that have a copy.
+func packed(b []byte) chunk {
+	c := packChunk(b)
+	c.digest = plainHash.sum(&c)
+	return c
+}
+
 func fileRecord(path, content string) *record {
-	c := packChunk([]byte(content))
+	c := packed([]byte(content))
 	return &record{kind: kindFile, path: path, mode: 0o644, size: int64(len(content)), chunks: c.list()}
 }
 
@@ -217,7 +224,7 @@ func TestHostileStreamsAreRefused(t *testing.T) {
 		r.chunks.add(chunkHole, chunkCount(size), nil)
 		return encodeFrame(frameOpen, appendRecord(nil, r))
 	}
-	c := packChunk([]byte("data"))
+	c := packed([]byte("data"))
 	wrong := c
 	wrong.digest[0]++
 	tests := map[string]struct {

@@ -36,7 +36,6 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 8 {
 		must(t, os.WriteFile(fmt.Sprintf("%s/large%d", b.from, i), content, 0o644))
 	}
-	content = nil
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(64))
 	runtime.GC()
 	var before runtime.MemStats

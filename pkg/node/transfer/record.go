@@ -169,14 +169,14 @@ func (l chunkList) equal(o chunkList) bool {
 	})
 }
 
-func (l chunkList) count() (all, data int64) {
+// dataCount returns the number of chunks that are no holes.
+func (l chunkList) dataCount() (data int64) {
 	for _, r := range l {
-		all += r.count
 		if r.kind == chunkData {
 			data += r.count
 		}
 	}
-	return all, data
+	return data
 }
 
 // appendRecord appends a record in the one form that it has. Digests of manifests are

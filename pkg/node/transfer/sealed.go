@@ -387,13 +387,13 @@ func openCopySource(from Copy, digest, state string, to *Destination) (*Source, 
 	for _, v := range to.volumes {
 		s.copy.names = append(s.copy.names, v.Name)
 	}
-	if s.copy.manifest, err = readSealedManifest(fd, digest, joinPath(state, "sealed"), s.boot); err != nil {
+	if s.copy.manifest, err = readSealedManifest(fd, digest, joinPath(state, "sealed"), originOf(s.boot, plainHash)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func readSealedManifest(copyFD int, digest, state, boot string) (*manifest, error) {
+func readSealedManifest(copyFD int, digest, state, origin string) (*manifest, error) {
 	if _, err := prepareState(state); err != nil {
 		return nil, err
 	}
@@ -418,7 +418,7 @@ func readSealedManifest(copyFD int, digest, state, boot string) (*manifest, erro
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	m, err := importManifest(file, state, boot, nil)
+	m, err := importManifest(file, state, origin, nil)
 	if err == nil && m.digest != digest {
 		err = failure(ReasonCorrupt, "the manifest of the copy changed while it was read")
 	}

@@ -25,8 +25,10 @@ type Source struct {
 	attempt   int32
 	state     string
 	boot      string
-	volumes   []openVolume
-	limit     *rate.Limiter
+	// hash is that of the receiver; nil until it has said so.
+	hash    *hasher
+	volumes []openVolume
+	limit   *rate.Limiter
 	// copy is set when a sealed copy is read instead of volumes.
 	copy *copySource
 
@@ -72,13 +74,8 @@ func newSource(config SourceConfig) (*Source, error) {
 	if s.boot, err = prepareState(config.State); err != nil {
 		return nil, err
 	}
-	if s.base, err = loadManifest(s.state, s.boot); err != nil {
-		return nil, err
-	}
-	if s.base != nil && s.base.stale {
-		s.base = nil // of another boot: no signature counts
-	}
-	return s, nil
+	s.base, err = loadManifest(s.state)
+	return s, err
 }
 
 // prepareState makes the state directory and removes what an earlier process left
@@ -141,11 +138,21 @@ func (s *Source) introduce() error {
 	d := decoder{rest: f.content}
 	theirs := d.uint(1 << 16)
 	digest := hex.EncodeToString(d.bytes(32))
+	key := bytes.Clone(d.sized(hashKeySize))
+	if d.err == nil && theirs != version {
+		return failure(ReasonRefused, "the receiver has version %d of the protocol, want %d", theirs, version)
+	}
 	if err := d.end(); err != nil {
 		return err
 	}
-	if theirs != version {
-		return failure(ReasonRefused, "the receiver has version %d of the protocol, want %d", theirs, version)
+	if s.hash, err = newHasher(key); err != nil {
+		return err
+	}
+	if s.copy != nil && !s.hash.isPlain() {
+		return failure(ReasonRefused, "the receiver does not use SHA-256, which a sealed copy needs")
+	}
+	if s.base != nil && s.base.origin != originOf(s.boot, s.hash) {
+		s.base = nil // neither its signatures nor its digests count
 	}
 	if s.base != nil && s.base.digest == digest {
 		return nil
@@ -169,7 +176,7 @@ func (s *Source) learn(digest string) error {
 	}
 	stream := &manifestStream{from: s.conn}
 	defer stream.close()
-	learned, err := importManifest(stream, s.state, s.boot, known)
+	learned, err := importManifest(stream, s.state, originOf(s.boot, s.hash), known)
 	if err != nil {
 		return fmt.Errorf("reading what the receiver has: %w", err)
 	}
@@ -218,7 +225,7 @@ func (s *Source) exchange(ctx context.Context, options PassOptions) (PassResult,
 	stop := context.AfterFunc(ctx, s.close)
 	defer stop()
 	s.pass++
-	p := &passage{frozen: options.Frozen, still: s.copy != nil, budget: s.conn.budget, to: s.conn, progress: options.Progress}
+	p := &passage{frozen: options.Frozen, still: s.copy != nil, budget: s.conn.budget, hash: s.hash, to: s.conn, progress: options.Progress}
 	p.result.Pass = s.pass
 	s.conn.conn.limited.Store(!options.Frozen)
 	answer := make(chan error, 1)
@@ -277,7 +284,7 @@ func (s *Source) answer() (digest string, err error) {
 
 // send sends a pass to its end.
 func (s *Source) send(ctx context.Context, p *passage, options PassOptions) (sealing bool, err error) {
-	next, err := createManifest(s.state, s.boot)
+	next, err := createManifest(s.state, originOf(s.boot, s.hash))
 	if err != nil {
 		return false, err
 	}
@@ -338,12 +345,14 @@ type Hello struct {
 	Attempt   int32
 	// volumes are names, with a leading "l" for a layer or "v" for another volume.
 	volumes []string
+	// plain asks for SHA-256 as the hash of chunks: that of a sealed copy.
+	plain bool
 }
 
 func (s *Source) hello() Hello {
 	h := Hello{Migration: s.migration, Attempt: s.attempt, volumes: volumeMarks(s.volumes)}
 	if s.copy != nil {
-		h.volumes = s.copy.marks
+		h.volumes, h.plain = s.copy.marks, true
 	}
 	return h
 }
@@ -368,7 +377,7 @@ func (h Hello) encode() []byte {
 	for _, v := range h.volumes {
 		b = appendString(b, v)
 	}
-	return b
+	return append(b, flag(h.plain))
 }
 
 func decodeHello(b []byte) (Hello, error) {
@@ -380,8 +389,12 @@ func decodeHello(b []byte) (Hello, error) {
 	for range d.uint(maxVolumes) {
 		h.volumes = append(h.volumes, string(d.sized(1+maxName)))
 	}
+	plain := d.byte()
 	if err := d.end(); err != nil {
 		return Hello{}, err
+	}
+	if h.plain = plain == 1; plain > 1 {
+		return Hello{}, failure(ReasonCorrupt, "a hello has the mark %d", plain)
 	}
 	if !v1alpha1.IsUID(string(h.Migration)) {
 		return Hello{}, failure(ReasonRefused, "%q is no UID of a migration", h.Migration)
