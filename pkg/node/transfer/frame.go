@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -313,3 +314,32 @@ func (s *manifestStream) Read(b []byte) (int, error) {
 }
 
 func (s *manifestStream) close() { s.from.discard(&s.rest) }
+
+// streamManifest sends the records of a manifest.
+func streamManifest(to *connection, m *manifest) error {
+	r, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	var b bytes.Buffer
+	for {
+		rec, err := r.next()
+		if err != nil {
+			return err
+		}
+		if rec != nil {
+			var head [binary.MaxVarintLen64]byte
+			b.Write(head[:binary.PutUvarint(head[:], uint64(len(r.raw)))])
+			b.Write(r.raw)
+		}
+		for b.Len() >= inlineFrame || rec == nil && b.Len() > 0 {
+			if err := to.send(frameManifest, b.Next(inlineFrame)); err != nil {
+				return err
+			}
+		}
+		if rec == nil {
+			return to.sendNow(frameManifest)
+		}
+	}
+}

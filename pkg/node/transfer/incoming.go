@@ -1,7 +1,8 @@
 package transfer
 
 import (
-	"crypto/sha256"
+	"errors"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -85,16 +86,6 @@ func (f *incoming) take(end, size int64) error {
 	}
 	return nil
 }
-
-func appendChunks(to, more chunkList) chunkList {
-	for _, r := range more {
-		to.add(r.kind, r.count, r.digests)
-	}
-	return to
-}
-
-// lengthAt is the length of a chunk of a file of a size.
-func lengthAt(chunk, size int64) int64 { return min(chunkSize, size-chunk*chunkSize) }
 
 // isFresh reports whether a chunk is a hole so far.
 func (f *incoming) isFresh(chunk int64) bool {
@@ -262,16 +253,36 @@ func (f *incoming) partial() chunkList {
 	return known
 }
 
-// forgetLast makes the last chunk an unknown one, unless it is a hole, however long.
-func forgetLast(l chunkList) chunkList {
-	last := &l[len(l)-1]
-	if last.kind != chunkData {
-		return l
+// writers write chunks at the same time.
+type writers struct {
+	all   sync.WaitGroup
+	slots chan struct{}
+	mu    sync.Mutex
+	err   error
+}
+
+func (w *writers) run(work func() error) {
+	if w.slots == nil {
+		w.slots = make(chan struct{}, workers)
 	}
-	last.digests = last.digests[:len(last.digests)-sha256.Size]
-	if last.count--; last.count == 0 {
-		l = l[:len(l)-1]
-	}
-	l.add(chunkUnknown, 1, nil)
-	return l
+	w.slots <- struct{}{}
+	w.all.Go(func() {
+		defer func() { <-w.slots }()
+		if err := work(); err != nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.err = errors.Join(w.err, err)
+		}
+	})
+}
+
+func (w *writers) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+func (w *writers) wait() error {
+	w.all.Wait()
+	return w.failed()
 }

@@ -359,19 +359,6 @@ func (s *sequence) next(r *record) error {
 	return nil
 }
 
-// originOf names what signatures and digests of a state file depend on.
-func originOf(boot string, hash *hasher) string { return boot + " " + hash.name }
-
-// bootID distinguishes boots of the node.
-func bootID() (string, error) {
-	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(content)), err
-}
-
-// isUnfinished reports whether a name in a state directory is that of a manifest whose
-// writer has died.
-func isUnfinished(name string) bool { return strings.HasPrefix(name, "."+stateFile+".") }
-
 // copyRest appends the records of a manifest that come after the last one of another,
 // but not what is in a name that is no directory any more. volume is the one that the
 // reader is in.

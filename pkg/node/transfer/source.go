@@ -8,16 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
 	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
-
-// version is that of the frames. Each side refuses another one.
-const version = 1
 
 // Source sends volumes. Its methods must not be called at the same time.
 type Source struct {
@@ -76,26 +72,6 @@ func newSource(config SourceConfig) (*Source, error) {
 	}
 	s.base, err = loadManifest(s.state)
 	return s, err
-}
-
-// prepareState makes the state directory and removes what an earlier process left
-// unfinished in it.
-func prepareState(directory string) (boot string, err error) {
-	if err := os.MkdirAll(directory, 0o700); err != nil {
-		return "", fmt.Errorf("making the state directory: %w", err)
-	}
-	entries, err := os.ReadDir(directory)
-	if err != nil {
-		return "", err
-	}
-	for _, e := range entries {
-		if isUnfinished(e.Name()) {
-			if err := os.Remove(joinPath(directory, e.Name())); err != nil {
-				return "", err
-			}
-		}
-	}
-	return bootID()
 }
 
 // Close ends the connection and closes the volumes. The state stays, for another Source.
@@ -320,15 +296,10 @@ func (s *Source) keep(next *manifestWriter) error {
 }
 
 func (s *Source) plan(p *planner) error {
-	for i := range s.volumes {
-		if err := p.volume(&s.volumes[i]); err != nil {
-			return fmt.Errorf("volume %s: %w", s.volumes[i].Name, err)
-		}
-	}
 	if s.copy != nil {
 		return s.copy.plan(p)
 	}
-	return nil
+	return p.all(s.volumes)
 }
 
 func flag(on bool) byte {
@@ -336,97 +307,4 @@ func flag(on bool) byte {
 		return 1
 	}
 	return 0
-}
-
-// Hello is what a sender says of itself. Nothing of it is secret: who it is says its
-// certificate.
-type Hello struct {
-	Migration types.UID
-	Attempt   int32
-	// volumes are names, with a leading "l" for a layer or "v" for another volume.
-	volumes []string
-	// plain asks for SHA-256 as the hash of chunks: that of a sealed copy.
-	plain bool
-}
-
-func (s *Source) hello() Hello {
-	h := Hello{Migration: s.migration, Attempt: s.attempt, volumes: volumeMarks(s.volumes)}
-	if s.copy != nil {
-		h.volumes, h.plain = s.copy.marks, true
-	}
-	return h
-}
-
-func volumeMarks(volumes []openVolume) []string {
-	var marks []string
-	for _, v := range volumes {
-		mark := "v"
-		if v.Layer {
-			mark = "l"
-		}
-		marks = append(marks, mark+v.Name)
-	}
-	return marks
-}
-
-func (h Hello) encode() []byte {
-	b := binary.AppendUvarint(nil, version)
-	b = appendString(b, string(h.Migration))
-	b = binary.AppendUvarint(b, uint64(h.Attempt))
-	b = binary.AppendUvarint(b, uint64(len(h.volumes)))
-	for _, v := range h.volumes {
-		b = appendString(b, v)
-	}
-	return append(b, flag(h.plain))
-}
-
-func decodeHello(b []byte) (Hello, error) {
-	d := decoder{rest: b}
-	if v := d.uint(1 << 16); d.err == nil && v != version {
-		return Hello{}, failure(ReasonRefused, "the sender has version %d of the protocol, want %d", v, version)
-	}
-	h := Hello{Migration: types.UID(d.sized(64)), Attempt: int32(d.uint(1<<31 - 1))}
-	for range d.uint(maxVolumes) {
-		h.volumes = append(h.volumes, string(d.sized(1+maxName)))
-	}
-	plain := d.byte()
-	if err := d.end(); err != nil {
-		return Hello{}, err
-	}
-	if h.plain = plain == 1; plain > 1 {
-		return Hello{}, failure(ReasonCorrupt, "a hello has the mark %d", plain)
-	}
-	if !v1alpha1.IsUID(string(h.Migration)) {
-		return Hello{}, failure(ReasonRefused, "%q is no UID of a migration", h.Migration)
-	}
-	return h, nil
-}
-
-// streamManifest sends the records of a manifest.
-func streamManifest(to *connection, m *manifest) error {
-	r, err := m.open()
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	var b bytes.Buffer
-	for {
-		rec, err := r.next()
-		if err != nil {
-			return err
-		}
-		if rec != nil {
-			var head [binary.MaxVarintLen64]byte
-			b.Write(head[:binary.PutUvarint(head[:], uint64(len(r.raw)))])
-			b.Write(r.raw)
-		}
-		for b.Len() >= inlineFrame || rec == nil && b.Len() > 0 {
-			if err := to.send(frameManifest, b.Next(inlineFrame)); err != nil {
-				return err
-			}
-		}
-		if rec == nil {
-			return to.sendNow(frameManifest)
-		}
-	}
 }
