@@ -22,6 +22,8 @@ type Destination struct {
 	hash    *hasher
 	volumes []openVolume
 	copy    *sealedCopy
+	// release lets others write where this one has written.
+	release func()
 
 	// turn has a token for the connection that is being served.
 	turn chan struct{}
@@ -61,31 +63,64 @@ type DestinationConfig struct {
 // Destination with the same state that was closed, or cut off between two frames, what it
 // knew is compared by times and inode numbers; all else is read. It leaves nothing open
 // after an error.
-func OpenDestination(ctx context.Context, config DestinationConfig) (d *Destination, err error) {
+func OpenDestination(ctx context.Context, config DestinationConfig) (*Destination, error) {
+	return abandonable(ctx, func() (*Destination, error) { return openDestination(ctx, config) }, func(d *Destination) {
+		if d != nil {
+			_ = d.Close()
+		}
+	})
+}
+
+func openDestination(ctx context.Context, config DestinationConfig) (d *Destination, err error) {
 	if !v1alpha1.IsUID(string(config.Migration)) {
 		return nil, failure(ReasonFailed, "%q is no UID of a migration", config.Migration)
 	}
 	d = &Destination{config: config, state: config.State, turn: make(chan struct{}, 1)}
-	if d.boot, err = prepareState(config.State); err != nil {
+	if d.release, err = occupy(config.places()...); err != nil {
 		return nil, err
 	}
-	// Others may be able to write the copy: its digests have no key.
-	if d.hash, err = loadHash(config.State, config.Copy != nil); err != nil {
+	if err := d.open(); err != nil {
+		d.release()
 		return nil, err
-	}
-	if d.volumes, err = openVolumes(config.Volumes); err != nil {
-		return nil, err
-	}
-	if config.Copy != nil {
-		if d.copy, err = openCopy(*config.Copy, d.volumes); err != nil {
-			closeVolumes(d.volumes)
-			return nil, fmt.Errorf("opening the place for the sealed copy: %w", err)
-		}
 	}
 	if err := d.inventory(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// places are the directories that are written.
+func (c *DestinationConfig) places() []string {
+	all := []string{filepath.Clean(c.State)}
+	for _, v := range c.Volumes {
+		all = append(all, filepath.Join(v.Root, v.Path))
+	}
+	if c.Copy != nil {
+		all = append(all, filepath.Join(c.Copy.Root, c.Copy.Path))
+	}
+	return all
+}
+
+// open opens volumes and copy. It leaves nothing open after an error.
+func (d *Destination) open() (err error) {
+	config := &d.config
+	if d.boot, err = prepareState(config.State); err != nil {
+		return err
+	}
+	// Others may be able to write the copy: its digests have no key.
+	if d.hash, err = loadHash(config.State, config.Copy != nil); err != nil {
+		return err
+	}
+	if d.volumes, err = openVolumes(config.Volumes); err != nil {
+		return err
+	}
+	if config.Copy != nil {
+		if d.copy, err = openCopy(*config.Copy, d.volumes); err != nil {
+			closeVolumes(d.volumes)
+			return fmt.Errorf("opening the place for the sealed copy: %w", err)
+		}
+	}
+	return nil
 }
 
 // inventory finds out what is in the volumes.
@@ -164,7 +199,8 @@ func (d *Destination) Sealed() string {
 var errSuperseded = failure(ReasonDisconnected, "a new connection has taken the place of this one")
 
 // Close ends the connection that is being served, and returns when nothing is written any
-// more. What was sealed stays as it is.
+// more. What was sealed stays as it is. Where a storage does not answer it returns an error
+// after a few seconds, and a system call that has begun may still write when it does.
 func (d *Destination) Close() error {
 	d.mu.Lock()
 	closed := d.closed
@@ -176,13 +212,16 @@ func (d *Destination) Close() error {
 	if closed {
 		return nil
 	}
-	d.turn <- struct{}{}
-	err := error(nil)
-	if d.base != nil && d.sealed == "" {
-		err = d.copy.remember(d.base.digest)
-	}
-	closeVolumes(d.volumes)
-	return errors.Join(err, d.copy.close())
+	return briefly(func() error {
+		defer d.release()
+		d.turn <- struct{}{}
+		err := error(nil)
+		if d.base != nil && d.sealed == "" {
+			err = d.copy.remember(d.base.digest)
+		}
+		closeVolumes(d.volumes)
+		return errors.Join(err, d.copy.close())
+	})
 }
 
 // takeTurn ends the connection before and waits for its end.

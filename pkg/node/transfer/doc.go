@@ -72,7 +72,14 @@
 // volumes it does not. It does the same beside each pass for what the passes before have
 // written, so that a pod that is frozen waits for little of its own.
 //
-// The package must not know Kubernetes, freeze anything or decide when a pass is due. A
-// system call that hangs in the storage of a volume hangs a pass with it: whoever froze a
-// pod must not wait for that. It needs Linux 5.6, and the rights of root.
+// # Storage that does not answer
+//
+// A system call on a volume may never return. Pass, Restore, Adopt, Measure, OpenDestination
+// and Serve return at most 10 seconds after their context has ended, Close of either side
+// after 10 seconds, with an error. What was abandoned so may still write once when the
+// storage answers. Until it has ended, another Source, Destination or Adopt with the same
+// directories is refused, in this process; its end is that of all else.
+//
+// The package must not know Kubernetes, freeze anything or decide when a pass is due. It
+// needs Linux 5.6, and the rights of root.
 package transfer

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,12 +14,13 @@ import (
 )
 
 // seal makes everything durable, and after that says so in the sealed copy.
-func (d *Destination) seal(a *applier) error {
+func (d *Destination) seal(ctx context.Context, a *applier) error {
 	if d.sealed == "" {
 		if err := d.copy.writeManifest(d.base); err != nil {
 			return fmt.Errorf("sealing the copy: %w", err)
 		}
-		if err := <-d.startSync(); err != nil {
+		d.unsynced = d.unsynced || d.copy != nil // the manifest was written
+		if err := d.waitSync(ctx, d.startSync()); err != nil {
 			return err
 		}
 		if err := d.copy.seal(d.base, d.config.Migration); err != nil {
@@ -33,6 +35,21 @@ func (d *Destination) seal(a *applier) error {
 	d.sealed, a.result.Sealed = d.base.digest, true
 	return nil
 }
+
+// waitSync waits for a sync, or for the end of the connection.
+func (d *Destination) waitSync(ctx context.Context, syncing <-chan error) error {
+	var err error
+	select {
+	case err = <-syncing:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	d.unsynced = d.unsynced || err != nil
+	return err
+}
+
+// syncfs is replaced by tests.
+var syncfs = unix.Syncfs
 
 // startSync begins to make durable what was written so far, all file systems at the same
 // time, and returns where the outcome comes.
@@ -52,7 +69,7 @@ func (d *Destination) startSync() <-chan error {
 		var group errgroup.Group
 		for _, file := range files {
 			group.Go(func() error {
-				err := unix.Syncfs(int(file.Fd()))
+				err := syncfs(int(file.Fd()))
 				if err != nil {
 					err = explainSpace(int(file.Fd()), file.Name(), fmt.Errorf("syncing %s: %w", file.Name(), err))
 				}

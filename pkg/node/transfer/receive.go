@@ -76,7 +76,7 @@ func (d *Destination) serveFrames(ctx context.Context, c *connection) error {
 			c.discard(&f)
 			err = streamManifest(c, d.base)
 		case frameBegin:
-			err = d.receivePass(c, f)
+			err = d.receivePass(ctx, c, f)
 		default:
 			c.discard(&f)
 			err = failure(ReasonCorrupt, "a frame %q came between passes", byte(f.kind))
@@ -88,7 +88,7 @@ func (d *Destination) serveFrames(ctx context.Context, c *connection) error {
 }
 
 // receivePass applies a pass, or as much of it as comes.
-func (d *Destination) receivePass(c *connection, begin frame) error {
+func (d *Destination) receivePass(ctx context.Context, c *connection, begin frame) error {
 	content := decoder{rest: begin.content}
 	content.uint(1 << 62)
 	frozen := content.byte()
@@ -107,11 +107,11 @@ func (d *Destination) receivePass(c *connection, begin frame) error {
 	// frozen later waits for little.
 	syncing := d.startSync()
 	last, err := a.receive(c)
-	if syncErr := <-syncing; err == nil {
+	if syncErr := d.waitSync(ctx, syncing); err == nil {
 		err = syncErr
 	}
 	if err == nil && last {
-		err = d.seal(a)
+		err = d.seal(ctx, a)
 	}
 	if err != nil {
 		return err

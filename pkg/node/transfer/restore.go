@@ -20,7 +20,11 @@ import (
 //
 // ReasonCorrupt says that the copy is not what was sealed, or not complete.
 func Restore(ctx context.Context, from Copy, digest, state string, to *Destination) (PassResult, error) {
-	s, err := openCopySource(from, digest, state, to)
+	s, err := abandonable(ctx, func() (*Source, error) { return openCopySource(from, digest, state, to) }, func(s *Source) {
+		if s != nil {
+			_ = s.Close()
+		}
+	})
 	if err != nil {
 		return PassResult{}, fmt.Errorf("opening the sealed copy: %w", err)
 	}
@@ -44,7 +48,8 @@ func passLocally(ctx context.Context, from *Source, to *Destination) (PassResult
 		result, err = from.Pass(ctx, PassOptions{Frozen: true, Last: true})
 	}
 	cancel()
-	if serveErr := <-served; err != nil && ReasonOf(serveErr) != ReasonDisconnected && !errors.Is(serveErr, context.Canceled) {
+	serveErr := briefly(func() error { return <-served })
+	if err != nil && ReasonOf(serveErr) != ReasonDisconnected && !errors.Is(serveErr, context.Canceled) {
 		err = errors.Join(serveErr, err)
 	}
 	return result, err
@@ -73,6 +78,7 @@ func openCopySource(from Copy, digest, state string, to *Destination) (*Source, 
 	}
 	fd, err := openRoot(from.Root, from.Path)
 	if err != nil {
+		s.release()
 		return nil, err
 	}
 	s.copy = &copySource{fd: fd, marks: volumeMarks(to.volumes)}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
+	"time"
 
 	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,6 +36,10 @@ type Source struct {
 	// close ends the connection.
 	close func()
 	pass  int64
+	// release lets another Source use the state directory.
+	release func()
+	// hung is closed when a pass that was abandoned has ended; nil when none was.
+	hung chan struct{}
 }
 
 // SourceConfig is what a Source is made of.
@@ -55,7 +61,10 @@ func OpenSource(config SourceConfig) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.volumes, err = openVolumes(config.Volumes); err != nil {
+	late := make(chan struct{})
+	defer time.AfterFunc(openTimeout, func() { close(late) }).Stop()
+	if s.volumes, err = abandonAfter(late, func() ([]openVolume, error) { return openVolumes(config.Volumes) }, closeVolumes); err != nil {
+		s.release()
 		return nil, err
 	}
 	return s, nil
@@ -67,19 +76,50 @@ func newSource(config SourceConfig) (*Source, error) {
 	}
 	s := &Source{migration: config.Migration, attempt: config.Attempt, state: config.State, limit: config.Limit}
 	var err error
-	if s.boot, err = prepareState(config.State); err != nil {
+	if s.release, err = occupy(filepath.Clean(config.State)); err != nil {
 		return nil, err
 	}
-	s.base, err = loadManifest(s.state)
-	return s, err
+	if s.boot, err = prepareState(config.State); err == nil {
+		s.base, err = loadManifest(s.state)
+	}
+	if err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
 }
 
 // Close ends the connection and closes the volumes. The state stays, for another Source.
+// It does not wait for a storage that does not answer: what is open is closed when it does.
 func (s *Source) Close() error {
-	s.disconnect()
-	closeVolumes(s.volumes)
-	s.volumes = nil
-	return s.copy.closeAll()
+	closeAll := func() error {
+		defer s.release()
+		s.disconnect()
+		closeVolumes(s.volumes)
+		s.volumes = nil
+		return s.copy.closeAll()
+	}
+	if s.isHung() {
+		go func() {
+			<-s.hung
+			_ = closeAll()
+		}()
+		return errHung
+	}
+	return briefly(closeAll)
+}
+
+// isHung reports whether a pass was abandoned and has not ended.
+func (s *Source) isHung() bool {
+	if s.hung == nil {
+		return false
+	}
+	select {
+	case <-s.hung:
+		return false
+	default:
+		return true
+	}
 }
 
 func (s *Source) disconnect() {
@@ -92,6 +132,10 @@ func (s *Source) disconnect() {
 // Connect introduces this side to a receiver, and learns what it has. A connection that
 // was there before ends. It lasts until an error, Close or the end of the context.
 func (s *Source) Connect(ctx context.Context, conn net.Conn) error {
+	if s.isHung() {
+		_ = conn.Close()
+		return errHung
+	}
 	s.disconnect()
 	c, stop := connect(ctx, conn, sendBuffers, s.limit)
 	stopPings := c.pinging()
@@ -180,16 +224,29 @@ type PassOptions struct {
 // After ReasonDisconnected, and whenever the context ended, a new connection continues.
 // After the other errors too, once what caused them has passed; they are ReasonNoSpace,
 // ReasonUnsupportedFile, ReasonTooLarge, ReasonCorrupt, ReasonRefused and ReasonFailed.
+//
+// Pass returns a few seconds after the end of the context even where a volume does not
+// answer. Until it does, no further pass begins.
 func (s *Source) Pass(ctx context.Context, options PassOptions) (PassResult, error) {
+	if s.isHung() {
+		return PassResult{}, errHung
+	}
 	if s.conn == nil {
 		return PassResult{}, failure(ReasonDisconnected, "there is no connection to the receiver")
 	}
-	result, err := s.exchange(ctx, options)
-	if err != nil && !errors.Is(err, errDisturbed) {
-		s.disconnect()
-		if cause := context.Cause(ctx); cause != nil {
-			err = errors.Join(cause, err)
+	hung := make(chan struct{})
+	result, err := abandonable(ctx, func() (PassResult, error) {
+		result, err := s.exchange(ctx, options)
+		if err != nil && !errors.Is(err, errDisturbed) {
+			s.disconnect()
 		}
+		return result, err
+	}, func(PassResult) { close(hung) })
+	if errors.Is(err, errHung) {
+		s.hung = hung
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, errDisturbed) {
+		err = errors.Join(cause, err)
 	}
 	return result, err
 }
