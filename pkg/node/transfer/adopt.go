@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,16 @@ import (
 // project quotas, what they are of is copied. It is durable when Adopt returns. After an error the
 // next call, with the same state directory, does the rest; another volume may be done by then.
 func Adopt(ctx context.Context, migration types.UID, waiting, volumes []Volume, state string) error {
+	_, err := abandonable(ctx, func() (struct{}, error) { return struct{}{}, adopt(ctx, migration, waiting, volumes, state) }, func(struct{}) {})
+	return err
+}
+
+func adopt(ctx context.Context, migration types.UID, waiting, volumes []Volume, state string) error {
+	release, err := occupy(filepath.Clean(state))
+	if err != nil {
+		return err
+	}
+	defer release()
 	if _, err := prepareState(state); err != nil {
 		return err
 	}

@@ -11,8 +11,10 @@
 // # Manifests
 //
 // What volumes hold is a sequence of records, one for each name, in the order in which a
-// walk finds them: its kind, owner, mode, time, attributes and, of a file, the SHA-256 of
-// every 4 MiB. The digest of the manifest is that of all records. Both sides keep the
+// walk finds them: its kind, owner, mode, time, attributes and, of a file, the digest of
+// every 4 MiB. That is SHA-256 where a sealed copy is made or read, which others may be able
+// to write, and otherwise a keyed hash that takes an eighth of the time (hash.go). The digest
+// of the manifest is the SHA-256 of all records. Both sides keep the
 // manifest of what the receiver has in a file of their state directory, beside each record
 // the inode number and change time of the file that it was made from. A pass reads the old
 // manifest and writes the new one side by side with the walk, so that memory does not grow
@@ -27,7 +29,8 @@
 // behind their length.
 //
 //   - The sender begins with 'H': version, UID of the migration, attempt, names of the
-//     volumes. The receiver answers 'w': version, digest of the manifest of what it has.
+//     volumes, and whether the hash must be SHA-256. The receiver answers 'w': version,
+//     digest of the manifest of what it has, key of the hash.
 //   - Where the sender does not know a manifest with that digest it asks by 'W', and gets
 //     it in parts, 'm', of which an empty one is the last. So a new connection continues,
 //     whatever happened to the one before.
@@ -49,8 +52,11 @@
 // Containers can change their volumes at every moment, in whatever way, and an agent that
 // was taken over can send whatever it likes. Names are opened one by one in directories that
 // are open already, never through links or into mounts; only regular files are opened, after
-// a look at what they are. A receiver checks each digest before it writes, and accepts
-// nothing that no sender sends. What exceeds a limit of limits.go is refused with the number.
+// a look at what they are. A receiver accepts nothing that no sender sends. TLS vouches for
+// what comes, and the receiver reads back what it has written, where it has written it, and
+// compares the digest of that: a manifest is of what is in its place. A sender of a sealed
+// copy compares what it reads before it is sent.
+// What exceeds a limit of limits.go is refused with the number.
 //
 // # Memory
 //
@@ -66,7 +72,14 @@
 // volumes it does not. It does the same beside each pass for what the passes before have
 // written, so that a pod that is frozen waits for little of its own.
 //
-// The package must not know Kubernetes, freeze anything or decide when a pass is due. A
-// system call that hangs in the storage of a volume hangs a pass with it: whoever froze a
-// pod must not wait for that. It needs Linux 5.6, and the rights of root.
+// # Storage that does not answer
+//
+// A system call on a volume may never return. Pass, Restore, Adopt, Measure, OpenDestination
+// and Serve return at most 10 seconds after their context has ended, Close of either side
+// after 10 seconds, with an error. What was abandoned so may still write once when the
+// storage answers. Until it has ended, another Source, Destination or Adopt with the same
+// directories is refused, in this process; its end is that of all else.
+//
+// The package must not know Kubernetes, freeze anything or decide when a pass is due. It
+// needs Linux 5.6, and the rights of root.
 package transfer

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -21,7 +22,7 @@ type frameType byte
 
 // Frames of the sender.
 const (
-	frameHello  frameType = 'H' // version, migration, attempt, volumes
+	frameHello  frameType = 'H' // version, migration, attempt, volumes, 1 where the hash must be SHA-256
 	frameWant   frameType = 'W' // the manifest of the receiver
 	frameBegin  frameType = 'B' // a pass: its number, 1 where the pod is frozen
 	frameVolume frameType = 'V' // its number; what follows is of it
@@ -36,7 +37,7 @@ const (
 
 // Frames of the receiver.
 const (
-	frameWelcome  frameType = 'w' // digest of its manifest, 1 where that is sealed
+	frameWelcome  frameType = 'w' // version, digest of its manifest, key of the hash or none
 	frameManifest frameType = 'm' // a part of its manifest; an empty one is the end
 	frameDone     frameType = 'd' // digest of its manifest after a pass
 	frameFail     frameType = 'f' // reason and message
@@ -313,3 +314,32 @@ func (s *manifestStream) Read(b []byte) (int, error) {
 }
 
 func (s *manifestStream) close() { s.from.discard(&s.rest) }
+
+// streamManifest sends the records of a manifest.
+func streamManifest(to *connection, m *manifest) error {
+	r, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	var b bytes.Buffer
+	for {
+		rec, err := r.next()
+		if err != nil {
+			return err
+		}
+		if rec != nil {
+			var head [binary.MaxVarintLen64]byte
+			b.Write(head[:binary.PutUvarint(head[:], uint64(len(r.raw)))])
+			b.Write(r.raw)
+		}
+		for b.Len() >= inlineFrame || rec == nil && b.Len() > 0 {
+			if err := to.send(frameManifest, b.Next(inlineFrame)); err != nil {
+				return err
+			}
+		}
+		if rec == nil {
+			return to.sendNow(frameManifest)
+		}
+	}
+}

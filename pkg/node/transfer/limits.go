@@ -58,6 +58,8 @@ const (
 	keepAlive   = 5 * time.Second
 	// handshakeTimeout bounds everything until the hello frame was read.
 	handshakeTimeout = 10 * time.Second
+	// openTimeout bounds the opening of volumes.
+	openTimeout = 30 * time.Second
 	// settleTime is how long after its last change a file can be distinguished from
 	// one that has changed again: the clock of file systems ticks every 4 to 10 ms.
 	settleTime = 50 * time.Millisecond

@@ -37,19 +37,20 @@ type manifestWriter struct {
 	file    *os.File
 	to      *bufio.Writer
 	digest  hash.Hash
+	origin  string
 	scratch []byte
 	entries int64
 	check   sequence
 }
 
 // createManifest begins a file in the state directory.
-func createManifest(directory, boot string) (*manifestWriter, error) {
+func createManifest(directory, origin string) (*manifestWriter, error) {
 	file, err := os.CreateTemp(directory, "."+stateFile+".*")
 	if err != nil {
 		return nil, err
 	}
-	w := &manifestWriter{file: file, to: bufio.NewWriterSize(file, 256<<10), digest: sha256.New()}
-	if _, err := w.to.WriteString(stateMagic + boot + "\n"); err != nil {
+	w := &manifestWriter{file: file, origin: origin, to: bufio.NewWriterSize(file, 256<<10), digest: sha256.New()}
+	if _, err := w.to.WriteString(stateMagic + origin + "\n"); err != nil {
 		return nil, errors.Join(err, w.discard())
 	}
 	return w, nil
@@ -89,7 +90,7 @@ func (w *manifestWriter) append(encoded []byte, s signature) error {
 
 // finish completes the file, to be read by openManifest. A temporary one has no name.
 func (w *manifestWriter) finish(directory string) (*manifest, error) {
-	m := &manifest{entries: w.entries, digest: hex.EncodeToString(w.digest.Sum(nil))}
+	m := &manifest{entries: w.entries, origin: w.origin, digest: hex.EncodeToString(w.digest.Sum(nil))}
 	err := w.to.WriteByte(0) // a record has a length
 	if err == nil {
 		err = w.to.Flush()
@@ -114,13 +115,14 @@ type manifest struct {
 	entries int64
 	// digest is in hexadecimal digits.
 	digest string
-	// stale: the node was booted since, so that what is on its disk may be older.
-	stale bool
+	// origin names the boot of the node, after which its disk may have something older,
+	// and the hash of the chunks.
+	origin string
 }
 
 // loadManifest finds the manifest of an earlier process; nil where there is none that
 // could be read to its end.
-func loadManifest(directory, boot string) (*manifest, error) {
+func loadManifest(directory string) (*manifest, error) {
 	m := &manifest{path: filepath.Join(directory, stateFile)}
 	reader, err := m.open()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -144,7 +146,7 @@ func loadManifest(directory, boot string) (*manifest, error) {
 		digest.Write(reader.raw)
 		m.entries++
 	}
-	m.digest, m.stale = hex.EncodeToString(digest.Sum(nil)), reader.boot != boot
+	m.digest, m.origin = hex.EncodeToString(digest.Sum(nil)), reader.origin
 	return m, nil
 }
 
@@ -156,20 +158,20 @@ func (m *manifest) open() (*manifestReader, error) {
 	r := &manifestReader{file: file, from: bufio.NewReaderSize(file, 256<<10)}
 	magic, err := r.from.ReadString('\n')
 	if err == nil {
-		r.boot, err = r.from.ReadString('\n')
+		r.origin, err = r.from.ReadString('\n')
 	}
 	if err != nil || magic != stateMagic {
 		return nil, errors.Join(failure(ReasonCorrupt, "%s is no manifest of this version", m.path), file.Close())
 	}
-	r.boot = strings.TrimSuffix(r.boot, "\n")
+	r.origin = strings.TrimSuffix(r.origin, "\n")
 	return r, nil
 }
 
 // manifestReader reads a state file. The record that peek returns is valid until next.
 type manifestReader struct {
-	file *os.File
-	from *bufio.Reader
-	boot string
+	file   *os.File
+	from   *bufio.Reader
+	origin string
 	// raw is the encoded form of the record that was read last, sig its signature.
 	raw    []byte
 	sig    signature
@@ -231,8 +233,8 @@ func readSized(from io.Reader, buffer []byte, size uint64) ([]byte, error) {
 
 // importManifest reads records from another side, checks that they are a manifest of
 // these volumes, and gives those that known has in the same form their signature.
-func importManifest(from io.Reader, directory, boot string, known *manifestReader) (*manifest, error) {
-	to, err := createManifest(directory, boot)
+func importManifest(from io.Reader, directory, origin string, known *manifestReader) (*manifest, error) {
+	to, err := createManifest(directory, origin)
 	if err != nil {
 		return nil, err
 	}
@@ -356,16 +358,6 @@ func (s *sequence) next(r *record) error {
 	}
 	return nil
 }
-
-// bootID distinguishes boots of the node.
-func bootID() (string, error) {
-	content, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(content)), err
-}
-
-// isUnfinished reports whether a name in a state directory is that of a manifest whose
-// writer has died.
-func isUnfinished(name string) bool { return strings.HasPrefix(name, "."+stateFile+".") }
 
 // copyRest appends the records of a manifest that come after the last one of another,
 // but not what is in a name that is no directory any more. volume is the one that the

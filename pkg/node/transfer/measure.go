@@ -19,6 +19,10 @@ type Size struct {
 // number, as far as that can be seen without reading: ReasonUnsupportedFile and
 // ReasonTooLarge. What vanishes meanwhile is not counted.
 func Measure(ctx context.Context, volumes []Volume) (Size, error) {
+	return abandonable(ctx, func() (Size, error) { return measure(ctx, volumes) }, func(Size) {})
+}
+
+func measure(ctx context.Context, volumes []Volume) (Size, error) {
 	open, err := openVolumes(volumes)
 	if err != nil {
 		return Size{}, err

@@ -2,18 +2,11 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// A pass is a pipeline. One goroutine plans: it walks the volumes beside the manifest of
-// what the other side has, and decides what has to be read. Workers read. One goroutine
-// emits, in the order of the plan: it sends what differs, and writes the next manifest.
-// The planner acquires the budget for what is read, in the same order.
 
 type operation byte
 
@@ -61,28 +54,6 @@ type item struct {
 	cost   int64
 	gone   bool
 	err    error
-}
-
-// openFile is a large file that is being read.
-type openFile struct {
-	fd     int
-	users  atomic.Int32
-	sparse bool
-	began  time.Time
-	stat   unix.Stat_t
-	// sealed, for a file of a sealed copy, is what it has to be.
-	sealed *record
-}
-
-func (f *openFile) hold() *openFile {
-	f.users.Add(1)
-	return f
-}
-
-func (f *openFile) release() {
-	if f.users.Add(-1) == 0 {
-		unix.Close(f.fd)
-	}
 }
 
 // planner makes the plan of a pass.
@@ -134,6 +105,16 @@ func (i *item) free(budget *streamBudget) {
 		i.file.release()
 	}
 	i.buffer, i.cost, i.directory, i.file = nil, 0, nil, nil
+}
+
+// all plans volumes, one after the other.
+func (p *planner) all(volumes []openVolume) error {
+	for i := range volumes {
+		if err := p.volume(&volumes[i]); err != nil {
+			return fmt.Errorf("volume %s: %w", volumes[i].Name, err)
+		}
+	}
+	return nil
 }
 
 // volume plans one volume.
@@ -270,6 +251,12 @@ func (p *planner) visit(v *openVolume, w *walk, d *directory, name string) error
 	if err := p.dropBelow(path); err != nil {
 		return err
 	}
+	return p.plain(v, d, i, known)
+}
+
+// plain plans what is no directory. known is its signature when the base was made.
+func (p *planner) plain(v *openVolume, d *directory, i *item, known signature) error {
+	path := i.rec.path
 	if i.rec.kind == kindFile && i.stat.Nlink > 1 {
 		first, err := p.links.first(&i.stat, path)
 		if err != nil {
@@ -281,8 +268,8 @@ func (p *planner) visit(v *openVolume, w *walk, d *directory, name string) error
 			return p.put(i)
 		}
 	}
-	if base != nil && base.kind == i.rec.kind && p.isKnown(v, known, &i.stat) {
-		i.op, i.rec, i.sig = opSame, base, known
+	if i.base != nil && i.base.kind == i.rec.kind && p.isKnown(v, known, &i.stat) {
+		i.op, i.rec, i.sig = opSame, i.base, known
 		return p.put(i)
 	}
 	switch {
@@ -407,135 +394,3 @@ func (p *planner) symlink(d *directory, i *item) error {
 	i.op, i.rec.link = opPut, string(target[:n])
 	return p.put(i)
 }
-
-// large plans a file that is read in chunks.
-func (p *planner) large(v *openVolume, d *directory, i *item) error {
-	file, err := p.openLarge(v, d, i)
-	if err != nil {
-		return p.vanished(i, err)
-	}
-	return p.sendLarge(i, file)
-}
-
-// sendLarge plans the content of a file that is open, and closes it.
-func (p *planner) sendLarge(i *item, file *openFile) error {
-	defer file.release()
-	i.op, i.file = opOpen, file.hold()
-	if err := p.put(i); err != nil {
-		return err
-	}
-	if err := p.chunks(i, file); err != nil {
-		return err
-	}
-	return p.put(&item{op: opClose, rec: i.rec, base: i.base, volume: i.volume, file: file.hold()})
-}
-
-func (p *planner) openLarge(v *openVolume, d *directory, i *item) (*openFile, error) {
-	file := &openFile{began: time.Now()}
-	fd, err := openRegular(d.fd, i.name, unix.O_RDONLY, &file.stat)
-	if err != nil {
-		return nil, err
-	}
-	file.fd = fd
-	file.users.Store(1)
-	if file.stat.Ino != i.stat.Ino {
-		return nil, errors.Join(errKind, unix.Close(fd))
-	}
-	if err = p.protect(v, fd); err == nil {
-		i.rec.xattrs, err = readXattrs(fd, v.Layer)
-	}
-	if err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	if _, err := describe(i.rec, &file.stat, v.Layer); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	file.sparse = file.stat.Blocks*512 < file.stat.Size
-	return file, nil
-}
-
-// protect makes stores to mapped pages change the time of a file again: they do it
-// once, until the pages are written back.
-func (p *passage) protect(v *openVolume, fd int) error {
-	if p.frozen || v.inMemory || p.still {
-		return nil
-	}
-	err := unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		err = unix.Fsync(fd)
-	}
-	return err
-}
-
-// chunks plans the content of a large file: holes are found, not read.
-func (p *planner) chunks(of *item, file *openFile) error {
-	have, want := chunkCursor{list: of.base.content()}, chunkCursor{}
-	if file.sealed != nil {
-		want.list = file.sealed.chunks
-	}
-	count, data := chunkCount(of.rec.size), 0
-	for at := int64(0); at < count; at++ {
-		if file.sparse {
-			next, err := nextData(file.fd, at*chunkSize)
-			if err != nil {
-				return err
-			}
-			if end := min(next/chunkSize, count); end > at {
-				if err := p.put(&item{op: opHoles, rec: of.rec, index: at, count: end - at}); err != nil {
-					return err
-				}
-				if at = end; at >= count {
-					return nil
-				}
-			}
-		}
-		if data++; data > maxChunks {
-			return failure(ReasonTooLarge, "the file has more than %d bytes of data, which is as much as can be carried", int64(maxChunks)*chunkSize)
-		}
-		buffer, err := p.budget.buffer(p.ctx)
-		if err != nil {
-			return err
-		}
-		i := &item{op: opChunk, rec: of.rec, file: file.hold(), index: at, ready: make(chan struct{}), buffer: buffer}
-		i.haveKind, i.have = have.at(at)
-		_, i.digest = want.at(at)
-		if err := p.put(i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// linkTable knows the first names of files that have several.
-type linkTable struct {
-	files map[uint64]*linkedFile
-	held  int
-}
-
-type linkedFile struct {
-	path string
-	left uint64
-}
-
-// first returns the first name of a file that the walk met, "" if this is it. What has
-// no further names is not kept.
-func (t *linkTable) first(stat *unix.Stat_t, path string) (string, error) {
-	if known := t.files[stat.Ino]; known != nil {
-		if known.left--; known.left == 0 {
-			t.held -= len(known.path) + linkedFileSize
-			delete(t.files, stat.Ino)
-		}
-		return known.path, nil
-	}
-	if t.files == nil {
-		t.files = map[uint64]*linkedFile{}
-	}
-	if t.held += len(path) + linkedFileSize; t.held > maxHeldLinks {
-		return "", failure(ReasonTooLarge, "the paths of files with several names have more than %d bytes, which is as many as can be carried", maxHeldLinks)
-	}
-	t.files[stat.Ino] = &linkedFile{path, stat.Nlink - 1}
-	return "", nil
-}
-
-// linkedFileSize is what a linkedFile takes beside its path, in bytes.
-const linkedFileSize = 96

@@ -26,12 +26,17 @@ const (
 	maxHandshakes  = 32
 )
 
-// Serve accepts senders until the context ends, and returns when all are done.
-// refused, which may be nil, gets what came of each connection.
-func Serve(ctx context.Context, listener net.Listener, identity *Identity, admission Admission, ended func(remote net.Addr, err error)) error {
+// Serve accepts senders until the context ends, and returns when all are done, or a few
+// seconds later where a storage does not answer. ended, which may be nil, gets what came of
+// each connection.
+func Serve(ctx context.Context, listener net.Listener, identity *Identity, admission Admission, ended func(remote net.Addr, err error)) (err error) {
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	var all sync.WaitGroup
-	defer all.Wait()
+	defer func() {
+		if !waitBriefly(&all) {
+			err = errors.Join(err, errHung)
+		}
+	}()
 	s := &server{config: identity.serverConfig(admission.Knows), admission: admission, handshakes: make(chan struct{}, maxHandshakes)}
 	open := make(chan struct{}, maxConnections)
 	for {

@@ -258,7 +258,7 @@ func TestANewConnectionTakesThePlaceOfTheOld(t *testing.T) {
 
 // TestAHostileReceiver: what a receiver says of its manifest is checked.
 func TestAHostileReceiver(t *testing.T) {
-	welcome := encodeFrame(frameWelcome, []byte{version}, make([]byte, 32))
+	welcome := encodeFrame(frameWelcome, []byte{version}, make([]byte, 32), []byte{0})
 	records := func(all ...*record) []byte {
 		var b []byte
 		for _, r := range all {
@@ -272,8 +272,9 @@ func TestAHostileReceiver(t *testing.T) {
 		answers [][]byte
 		says    string
 	}{
-		"another version":       {[][]byte{encodeFrame(frameWelcome, []byte{version + 1}, make([]byte, 32))}, "version 2"},
+		"another version":       {[][]byte{encodeFrame(frameWelcome, []byte{version + 1}, make([]byte, 32), []byte{0})}, "version 2"},
 		"a short digest":        {[][]byte{encodeFrame(frameWelcome, []byte{version}, make([]byte, 3))}, "bytes are missing"},
+		"a key that is none":    {[][]byte{encodeFrame(frameWelcome, []byte{version}, make([]byte, 32), []byte{1, 7})}, "has 1 bytes, want 32"},
 		"a failure":             {[][]byte{encodeFrame(frameFail, appendString(appendString(nil, ReasonNoSpace), "full"))}, `"full"`},
 		"an endless failure":    {[][]byte{encodeFrame(frameFail, appendString(appendString(nil, "X"), strings.Repeat("x", maxMessage+1)))}, "exceeds 4096"},
 		"another manifest":      {[][]byte{welcome, records(volume, root)}, "its manifest has digest"},

@@ -8,7 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
+	"path/filepath"
+	"time"
 
 	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
@@ -16,17 +17,16 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
-// version is that of the frames. Each side refuses another one.
-const version = 1
-
 // Source sends volumes. Its methods must not be called at the same time.
 type Source struct {
 	migration types.UID
 	attempt   int32
 	state     string
 	boot      string
-	volumes   []openVolume
-	limit     *rate.Limiter
+	// hash is that of the receiver; nil until it has said so.
+	hash    *hasher
+	volumes []openVolume
+	limit   *rate.Limiter
 	// copy is set when a sealed copy is read instead of volumes.
 	copy *copySource
 
@@ -36,6 +36,10 @@ type Source struct {
 	// close ends the connection.
 	close func()
 	pass  int64
+	// release lets another Source use the state directory.
+	release func()
+	// hung is closed when a pass that was abandoned has ended; nil when none was.
+	hung chan struct{}
 }
 
 // SourceConfig is what a Source is made of.
@@ -57,7 +61,10 @@ func OpenSource(config SourceConfig) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.volumes, err = openVolumes(config.Volumes); err != nil {
+	late := make(chan struct{})
+	defer time.AfterFunc(openTimeout, func() { close(late) }).Stop()
+	if s.volumes, err = abandonAfter(late, func() ([]openVolume, error) { return openVolumes(config.Volumes) }, closeVolumes); err != nil {
+		s.release()
 		return nil, err
 	}
 	return s, nil
@@ -69,44 +76,50 @@ func newSource(config SourceConfig) (*Source, error) {
 	}
 	s := &Source{migration: config.Migration, attempt: config.Attempt, state: config.State, limit: config.Limit}
 	var err error
-	if s.boot, err = prepareState(config.State); err != nil {
+	if s.release, err = occupy(filepath.Clean(config.State)); err != nil {
 		return nil, err
 	}
-	if s.base, err = loadManifest(s.state, s.boot); err != nil {
-		return nil, err
+	if s.boot, err = prepareState(config.State); err == nil {
+		s.base, err = loadManifest(s.state)
 	}
-	if s.base != nil && s.base.stale {
-		s.base = nil // of another boot: no signature counts
+	if err != nil {
+		s.release()
+		return nil, err
 	}
 	return s, nil
 }
 
-// prepareState makes the state directory and removes what an earlier process left
-// unfinished in it.
-func prepareState(directory string) (boot string, err error) {
-	if err := os.MkdirAll(directory, 0o700); err != nil {
-		return "", fmt.Errorf("making the state directory: %w", err)
+// Close ends the connection and closes the volumes. The state stays, for another Source.
+// It does not wait for a storage that does not answer: what is open is closed when it does.
+func (s *Source) Close() error {
+	closeAll := func() error {
+		defer s.release()
+		s.disconnect()
+		closeVolumes(s.volumes)
+		s.volumes = nil
+		return s.copy.closeAll()
 	}
-	entries, err := os.ReadDir(directory)
-	if err != nil {
-		return "", err
+	if s.isHung() {
+		go func() {
+			<-s.hung
+			_ = closeAll()
+		}()
+		return errHung
 	}
-	for _, e := range entries {
-		if isUnfinished(e.Name()) {
-			if err := os.Remove(joinPath(directory, e.Name())); err != nil {
-				return "", err
-			}
-		}
-	}
-	return bootID()
+	return briefly(closeAll)
 }
 
-// Close ends the connection and closes the volumes. The state stays, for another Source.
-func (s *Source) Close() error {
-	s.disconnect()
-	closeVolumes(s.volumes)
-	s.volumes = nil
-	return s.copy.closeAll()
+// isHung reports whether a pass was abandoned and has not ended.
+func (s *Source) isHung() bool {
+	if s.hung == nil {
+		return false
+	}
+	select {
+	case <-s.hung:
+		return false
+	default:
+		return true
+	}
 }
 
 func (s *Source) disconnect() {
@@ -119,6 +132,10 @@ func (s *Source) disconnect() {
 // Connect introduces this side to a receiver, and learns what it has. A connection that
 // was there before ends. It lasts until an error, Close or the end of the context.
 func (s *Source) Connect(ctx context.Context, conn net.Conn) error {
+	if s.isHung() {
+		_ = conn.Close()
+		return errHung
+	}
 	s.disconnect()
 	c, stop := connect(ctx, conn, sendBuffers, s.limit)
 	stopPings := c.pinging()
@@ -141,11 +158,21 @@ func (s *Source) introduce() error {
 	d := decoder{rest: f.content}
 	theirs := d.uint(1 << 16)
 	digest := hex.EncodeToString(d.bytes(32))
+	key := bytes.Clone(d.sized(hashKeySize))
+	if d.err == nil && theirs != version {
+		return failure(ReasonRefused, "the receiver has version %d of the protocol, want %d", theirs, version)
+	}
 	if err := d.end(); err != nil {
 		return err
 	}
-	if theirs != version {
-		return failure(ReasonRefused, "the receiver has version %d of the protocol, want %d", theirs, version)
+	if s.hash, err = newHasher(key); err != nil {
+		return err
+	}
+	if s.copy != nil && !s.hash.isPlain() {
+		return failure(ReasonRefused, "the receiver does not use SHA-256, which a sealed copy needs")
+	}
+	if s.base != nil && s.base.origin != originOf(s.boot, s.hash) {
+		s.base = nil // neither its signatures nor its digests count
 	}
 	if s.base != nil && s.base.digest == digest {
 		return nil
@@ -169,7 +196,7 @@ func (s *Source) learn(digest string) error {
 	}
 	stream := &manifestStream{from: s.conn}
 	defer stream.close()
-	learned, err := importManifest(stream, s.state, s.boot, known)
+	learned, err := importManifest(stream, s.state, originOf(s.boot, s.hash), known)
 	if err != nil {
 		return fmt.Errorf("reading what the receiver has: %w", err)
 	}
@@ -197,16 +224,29 @@ type PassOptions struct {
 // After ReasonDisconnected, and whenever the context ended, a new connection continues.
 // After the other errors too, once what caused them has passed; they are ReasonNoSpace,
 // ReasonUnsupportedFile, ReasonTooLarge, ReasonCorrupt, ReasonRefused and ReasonFailed.
+//
+// Pass returns a few seconds after the end of the context even where a volume does not
+// answer. Until it does, no further pass begins.
 func (s *Source) Pass(ctx context.Context, options PassOptions) (PassResult, error) {
+	if s.isHung() {
+		return PassResult{}, errHung
+	}
 	if s.conn == nil {
 		return PassResult{}, failure(ReasonDisconnected, "there is no connection to the receiver")
 	}
-	result, err := s.exchange(ctx, options)
-	if err != nil && !errors.Is(err, errDisturbed) {
-		s.disconnect()
-		if cause := context.Cause(ctx); cause != nil {
-			err = errors.Join(cause, err)
+	hung := make(chan struct{})
+	result, err := abandonable(ctx, func() (PassResult, error) {
+		result, err := s.exchange(ctx, options)
+		if err != nil && !errors.Is(err, errDisturbed) {
+			s.disconnect()
 		}
+		return result, err
+	}, func(PassResult) { close(hung) })
+	if errors.Is(err, errHung) {
+		s.hung = hung
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, errDisturbed) {
+		err = errors.Join(cause, err)
 	}
 	return result, err
 }
@@ -218,7 +258,7 @@ func (s *Source) exchange(ctx context.Context, options PassOptions) (PassResult,
 	stop := context.AfterFunc(ctx, s.close)
 	defer stop()
 	s.pass++
-	p := &passage{frozen: options.Frozen, still: s.copy != nil, budget: s.conn.budget, to: s.conn, progress: options.Progress}
+	p := &passage{frozen: options.Frozen, still: s.copy != nil, budget: s.conn.budget, hash: s.hash, to: s.conn, progress: options.Progress}
 	p.result.Pass = s.pass
 	s.conn.conn.limited.Store(!options.Frozen)
 	answer := make(chan error, 1)
@@ -277,7 +317,7 @@ func (s *Source) answer() (digest string, err error) {
 
 // send sends a pass to its end.
 func (s *Source) send(ctx context.Context, p *passage, options PassOptions) (sealing bool, err error) {
-	next, err := createManifest(s.state, s.boot)
+	next, err := createManifest(s.state, originOf(s.boot, s.hash))
 	if err != nil {
 		return false, err
 	}
@@ -313,15 +353,10 @@ func (s *Source) keep(next *manifestWriter) error {
 }
 
 func (s *Source) plan(p *planner) error {
-	for i := range s.volumes {
-		if err := p.volume(&s.volumes[i]); err != nil {
-			return fmt.Errorf("volume %s: %w", s.volumes[i].Name, err)
-		}
-	}
 	if s.copy != nil {
 		return s.copy.plan(p)
 	}
-	return nil
+	return p.all(s.volumes)
 }
 
 func flag(on bool) byte {
@@ -329,91 +364,4 @@ func flag(on bool) byte {
 		return 1
 	}
 	return 0
-}
-
-// Hello is what a sender says of itself. Nothing of it is secret: who it is says its
-// certificate.
-type Hello struct {
-	Migration types.UID
-	Attempt   int32
-	// volumes are names, with a leading "l" for a layer or "v" for another volume.
-	volumes []string
-}
-
-func (s *Source) hello() Hello {
-	h := Hello{Migration: s.migration, Attempt: s.attempt, volumes: volumeMarks(s.volumes)}
-	if s.copy != nil {
-		h.volumes = s.copy.marks
-	}
-	return h
-}
-
-func volumeMarks(volumes []openVolume) []string {
-	var marks []string
-	for _, v := range volumes {
-		mark := "v"
-		if v.Layer {
-			mark = "l"
-		}
-		marks = append(marks, mark+v.Name)
-	}
-	return marks
-}
-
-func (h Hello) encode() []byte {
-	b := binary.AppendUvarint(nil, version)
-	b = appendString(b, string(h.Migration))
-	b = binary.AppendUvarint(b, uint64(h.Attempt))
-	b = binary.AppendUvarint(b, uint64(len(h.volumes)))
-	for _, v := range h.volumes {
-		b = appendString(b, v)
-	}
-	return b
-}
-
-func decodeHello(b []byte) (Hello, error) {
-	d := decoder{rest: b}
-	if v := d.uint(1 << 16); d.err == nil && v != version {
-		return Hello{}, failure(ReasonRefused, "the sender has version %d of the protocol, want %d", v, version)
-	}
-	h := Hello{Migration: types.UID(d.sized(64)), Attempt: int32(d.uint(1<<31 - 1))}
-	for range d.uint(maxVolumes) {
-		h.volumes = append(h.volumes, string(d.sized(1+maxName)))
-	}
-	if err := d.end(); err != nil {
-		return Hello{}, err
-	}
-	if !v1alpha1.IsUID(string(h.Migration)) {
-		return Hello{}, failure(ReasonRefused, "%q is no UID of a migration", h.Migration)
-	}
-	return h, nil
-}
-
-// streamManifest sends the records of a manifest.
-func streamManifest(to *connection, m *manifest) error {
-	r, err := m.open()
-	if err != nil {
-		return err
-	}
-	defer r.close()
-	var b bytes.Buffer
-	for {
-		rec, err := r.next()
-		if err != nil {
-			return err
-		}
-		if rec != nil {
-			var head [binary.MaxVarintLen64]byte
-			b.Write(head[:binary.PutUvarint(head[:], uint64(len(r.raw)))])
-			b.Write(r.raw)
-		}
-		for b.Len() >= inlineFrame || rec == nil && b.Len() > 0 {
-			if err := to.send(frameManifest, b.Next(inlineFrame)); err != nil {
-				return err
-			}
-		}
-		if rec == nil {
-			return to.sendNow(frameManifest)
-		}
-	}
 }

@@ -119,6 +119,7 @@ func TestRandomTreesArriveAsTheyAre(t *testing.T) {
 	}
 	for seed := range seeds {
 		b := newBed(t)
+		b.withCopy = seed%2 == 0 // the hash of the chunks is another one
 		m := newTreeMaker(t, seed, b.from)
 		for range 60 {
 			m.add()
@@ -142,11 +143,13 @@ func TestRandomTreesArriveAsTheyAre(t *testing.T) {
 			t.Fatalf("seed %d: last pass: %+v %v", seed, result, err)
 		}
 		compareTrees(t, b.from, b.to)
-		third, _, err := b.restore(result.Digest)
-		if err != nil {
-			t.Fatalf("seed %d: restoring: %v", seed, err)
+		if b.withCopy {
+			third, _, err := b.restore(result.Digest)
+			if err != nil {
+				t.Fatalf("seed %d: restoring: %v", seed, err)
+			}
+			compareTrees(t, b.from, third)
 		}
-		compareTrees(t, b.from, third)
 		b.close()
 	}
 }
