@@ -83,11 +83,14 @@ func (c *checker) waitingGone(r *received) {
 // diskGone is called when a disk is lost for good: what waited there alone is lost with it.
 func (c *checker) diskGone(r *received) {
 	l := c.w.work.ofMigration[r.migration]
-	if l == nil || !c.counts(r, l) || len(c.holders(l, r)) > 0 {
+	if l == nil || !r.isWaiting() || !r.isSealed() {
 		return
 	}
-	c.touch(l, "the node with the only copy died")
-	c.excuse(l, "the node with the only copy died")
+	const why = "the node died on which its state waited"
+	c.touch(l, why)
+	if c.counts(r, l) && len(c.holders(l, r)) == 0 {
+		c.excuse(l, why)
+	}
 }
 
 // copyGoes is called before an agent removes the copy of a migration from a claim.
