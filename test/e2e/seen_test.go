@@ -134,14 +134,14 @@ func wantAgentsCounted(t *testing.T, moved change, m *v1alpha1.PodMigration) {
 	for _, pass := range []struct {
 		node, name string
 		want       float64
-	}{{from, "seal", 1}, {from, "restore", 0}, {to, "seal", 0}, {to, "restore", 1}} {
+	}{{from, "seal", 1}, {from, "receive", 0}, {to, "seal", 0}, {to, "receive", float64(report.Pass)}, {to, "restore", 0}} {
 		if n := moved.by(pass.node, "ai_storage_node_agent_passes_total", map[string]string{"pass": pass.name}); n != pass.want {
 			t.Errorf("node %s counted %v passes %s, want %v", pass.node, n, pass.name, pass.want)
 		}
 	}
 	written := moved.by(from, "ai_storage_node_agent_written_bytes_total", nil)
 	if passes := moved.by(from, "ai_storage_node_agent_passes_total", nil); passes < 2 || written < 8<<20 || written > 9<<20 {
-		t.Errorf("the source wrote %v bytes in %v passes, want 8 MiB once", written, passes)
+		t.Errorf("the source sent %v bytes in %v passes, want 8 MiB once", written, passes)
 	}
 	frozen := report.SealedAt.Sub(report.FrozenAt.Time)
 	n, sum := moved.by(from, "ai_storage_node_agent_freeze_duration_seconds_count", nil), moved.by(from, "ai_storage_node_agent_freeze_duration_seconds_sum", nil)
@@ -151,7 +151,7 @@ func wantAgentsCounted(t *testing.T, moved change, m *v1alpha1.PodMigration) {
 	if errors := moved.by(from, "ai_storage_node_agent_errors_total", nil) + moved.by(to, "ai_storage_node_agent_errors_total", nil); errors != 0 {
 		t.Errorf("%v errors are counted", errors)
 	}
-	t.Logf("agents: %v bytes written to the claim, %v s from freezing to the seal", written, sum)
+	t.Logf("agents: %v bytes sent, %v s from freezing to the seal", written, sum)
 }
 
 // wantEvents wants a person to read the steps of the migration in their order.
