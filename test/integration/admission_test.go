@@ -225,7 +225,7 @@ func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
 		t.Errorf("a second replacement was answered with %v", err)
 	}
 	// What a user creates in the name of the Job is rewritten too, and no replacement for it.
-	wantDenied(t, k8s.Create(t.Context(), podOfJob(namespace, job, "0")), "ai-storage-pod-marks", "leave pods of a controller to it")
+	wantDenied(t, k8s.Create(t.Context(), podOfJob(namespace, job, "0")), "ai-storage-pod-marks", "and its webhook for the controller of a pod, set")
 
 	w.leavesOthers(create, podOfJob(namespace, stranger, "0"), podOfJob(namespace, job, "1"))
 

@@ -25,7 +25,7 @@ import (
 )
 
 // sealedDigest is what the agents of the tests seal.
-const sealedDigest = "sha256:0123"
+const sealedDigest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 // agents report as node agents do that find nothing wrong. They restore only while they
 // may.

@@ -254,25 +254,35 @@ const ReportProcessNotMovable = "ProcessNotMovable"
 
 // SourceReport is what the agent of the source node reports.
 type SourceReport struct {
-	Node    string      `json:"node"`
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Node string `json:"node"`
+	// +kubebuilder:validation:Minimum=0
 	Attempt int32       `json:"attempt"`
 	Phase   SourcePhase `json:"phase"`
 	// reason is a CamelCase word when phase is Failed.
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
 	Reason string `json:"reason,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 	// bytes and files are the content of the volumes: measured, then copied.
 	// Bytes count allocated data, not holes.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Bytes int64 `json:"bytes,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Files int64 `json:"files,omitempty"`
 	// pass is the number of the current or last pass, from 1.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Pass int32 `json:"pass,omitempty"`
 	// passBytes is what the current or last pass had to write.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	PassBytes int64 `json:"passBytes,omitempty"`
 	// frozenAt and sealedAt bound the time in which the pod was frozen.
 	// +optional
@@ -285,6 +295,7 @@ type SourceReport struct {
 	// manifestDigest is the digest of the sealed manifest, "sha256:…". The
 	// destination restores nothing else.
 	// +optional
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
 	ManifestDigest string `json:"manifestDigest,omitempty"`
 }
 
@@ -309,22 +320,33 @@ const (
 
 // DestinationReport is what the agent of the destination node reports.
 type DestinationReport struct {
-	Node    string           `json:"node"`
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Node string `json:"node"`
+	// +kubebuilder:validation:Minimum=0
 	Attempt int32            `json:"attempt"`
 	Phase   DestinationPhase `json:"phase"`
 	// podUID is the replacement that was restored into.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	PodUID types.UID `json:"podUID,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
 	Reason string `json:"reason,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Bytes int64 `json:"bytes,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Files int64 `json:"files,omitempty"`
 	// pass is the pass of the source that was restored.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Pass int32 `json:"pass,omitempty"`
 	// +optional
 	RestoredAt *metav1.MicroTime `json:"restoredAt,omitempty"`
