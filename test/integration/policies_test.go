@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -176,6 +177,15 @@ func TestAgentsReportOfTheirNodesAlone(t *testing.T) {
 		}
 	}
 	elsewhere := func(s *v1alpha1.PodMigrationStatus) { s.Original.NodeName, s.Replacement.NodeName = third, nodeB }
+	// Expressions have a limit of their cost.
+	large := func(s *v1alpha1.PodMigrationStatus) {
+		s.Checkpoint.Manifest = strings.Repeat("m", 256<<10)
+		for i := range 500 {
+			name := fmt.Sprint("c", i)
+			s.Checkpoint.Volumes = append(s.Checkpoint.Volumes, name)
+			s.Containers = append(s.Containers, v1alpha1.ContainerVerdict{Name: name, Kind: v1alpha1.KindContainer, State: v1alpha1.StateRunning, ShouldMigrate: true, Reason: "Running", Message: strings.Repeat("x", 100)})
+		}
+	}
 	stopsFirst := func(s *v1alpha1.PodMigrationStatus) {
 		s.Placeholder = &v1alpha1.PodReference{Name: "p", UID: "0b8f2c1e-0000-4000-8000-000000000003", NodeName: nodeB}
 		s.Replacement = &v1alpha1.PodReference{Name: "web"}
@@ -196,6 +206,8 @@ func TestAgentsReportOfTheirNodesAlone(t *testing.T) {
 		{"destination, the first report", b, func(s *v1alpha1.PodMigrationStatus) { s.Checkpoint.Destination = nil }, destination(nodeB, v1alpha1.DestinationRestoring), nil},
 		{"destination after another node's", b, destination(third, v1alpha1.DestinationWarm), destination(nodeB, v1alpha1.DestinationWarm), nil},
 		{"destination, for the placeholder", b, stopsFirst, destination(nodeB, v1alpha1.DestinationWarm), nil},
+
+		{"source of a large status", a, large, source(nodeA, v1alpha1.SourceSealed), nil},
 
 		{"the other's half: source writes destination", a, nil, destination(nodeA, v1alpha1.DestinationRestored),
 			[]string{`the node agent of node-a may not write status.checkpoint.destination: replacement or placeholder are on node "node-b" and the report names node "node-a"`}},
