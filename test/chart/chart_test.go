@@ -2,6 +2,7 @@ package chart
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -22,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/config/load"
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/tracing"
 )
 
@@ -207,6 +210,74 @@ func TestPrivilegeIsTheNodeAgentsAlone(t *testing.T) {
 	}
 }
 
+// Policies are always there, each with a binding that denies; those on node agents only with
+// these. They know our marks and clients by their texts.
+func TestPolicies(t *testing.T) {
+	for _, test := range []struct {
+		values string
+		want   int
+	}{{"nodeAgent.enabled=true", 6}, {"nodeAgent.enabled=false", 4}} {
+		var text strings.Builder
+		bindings := map[string]admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{}
+		objects := render(t, "--set="+test.values)
+		for _, object := range objects {
+			if object.GetKind() == "ValidatingAdmissionPolicyBinding" {
+				var binding admissionregistrationv1.ValidatingAdmissionPolicyBinding
+				find(t, objects, object.GetKind(), object.GetName(), &binding)
+				bindings[binding.Spec.PolicyName] = binding.Spec
+			}
+		}
+		count := 0
+		for _, object := range objects {
+			if object.GetKind() != "ValidatingAdmissionPolicy" {
+				continue
+			}
+			count++
+			var policy admissionregistrationv1.ValidatingAdmissionPolicy
+			find(t, objects, object.GetKind(), object.GetName(), &policy)
+			content, err := json.Marshal(policy.Spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text.Write(content)
+			if binding := bindings[policy.Name]; !slices.Equal(binding.ValidationActions, []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny}) || binding.MatchResources != nil {
+				t.Errorf("%s: binding of policy %s: %+v", test.values, policy.Name, binding)
+			}
+			if (bindings[policy.Name].ParamRef != nil) != (policy.Spec.ParamKind != nil) {
+				t.Errorf("policy %s has parameters or its binding, and not both", policy.Name)
+			}
+		}
+		if count != test.want || len(bindings) != test.want {
+			t.Errorf("%s: %d policies, %d bindings, want %d", test.values, count, len(bindings), test.want)
+		}
+		known := []string{
+			v1alpha1.RoleLabel, v1alpha1.MigrationUIDLabel, v1alpha1.OriginalUIDAnnotation, v1alpha1.ReleasedAnnotation, v1alpha1.RollbackBarrierAnnotation, v1alpha1.ProbeAnnotation,
+			v1alpha1.RequestedByAnnotation, v1alpha1.CreatedByLabel, v1alpha1.CreatedByRebalancer, string(v1alpha1.MethodRelease), string(v1alpha1.MethodRecreate),
+			string(v1alpha1.PhaseSucceeded), string(v1alpha1.PhaseFailed), string(v1alpha1.PhaseCancelled), "system:serviceaccount:ai-storage-system:ai-storage-rebalancer",
+		}
+		if test.want == 6 {
+			known = append(known, v1alpha1.ProcessNodeLabel, v1alpha1.ProcessVersionsAnnotation, "system:serviceaccount:ai-storage-node-agent:ai-storage-node-agent")
+		}
+		for _, mark := range known {
+			if !strings.Contains(text.String(), "'"+mark+"'") {
+				t.Errorf("%s: no policy names %s", test.values, mark)
+			}
+		}
+	}
+}
+
+// The controllers of a cluster have the names that the values say.
+func TestUsersOfControllers(t *testing.T) {
+	var policy admissionregistrationv1.ValidatingAdmissionPolicy
+	find(t, render(t, "--set=admissionPolicies.controllerUsers={one,two:three}"), "ValidatingAdmissionPolicy", "ai-storage-pod-marks", &policy)
+	for _, variable := range policy.Spec.Variables {
+		if variable.Name == "isControllerManager" && strings.Contains(variable.Expression, "in ['one', 'two:three']") {
+			return
+		}
+	}
+	t.Errorf("variables: %+v", policy.Spec.Variables)
+}
+
 func TestWrongValuesAreNamed(t *testing.T) {
 	for _, test := range []struct{ argument, want string }{
 		{"--set=schedulr.replicas=3", "schedulr"},
@@ -215,6 +286,7 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"--set=tracing.endpoint=https://collector:4317", "endpoint"},
 		{"--set=tracing.samplingRatePerMillion=1000001", "samplingRatePerMillion"},
 		{"--set=onlyScheduler=true,schedulerConfiguration=x", "onlyScheduler"},
+		{"--set=admissionPolicies.controllerUsers={it's}", "controllerUsers"},
 		{"--namespace=default", "namespace ai-storage-system"},
 	} {
 		if _, err := template(t, test.argument); err == nil || !strings.Contains(err.Error(), test.want) {

@@ -27,7 +27,10 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/server/admission"
 )
 
-const jobIndex = "batch.kubernetes.io/job-completion-index"
+const (
+	jobIndex      = "batch.kubernetes.io/job-completion-index"
+	jobController = "system:serviceaccount:kube-system:job-controller"
+)
 
 // webhook is the admission webhook with its rights, and the configuration that
 // users apply.
@@ -175,7 +178,7 @@ func expectIndex0(t *testing.T, namespace string, job types.UID) *v1alpha1.PodMi
 		},
 		Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReplacementPending, Status: metav1.ConditionTrue, Reason: "Test", LastTransitionTime: metav1.Now()}},
 	}
-	if err := k8s.Status().Update(t.Context(), m); err != nil {
+	if err := asRebalancer(t).Status().Update(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -185,9 +188,10 @@ func isRewritten(pod *corev1.Pod) bool { return pod.Labels[v1alpha1.MigrationUID
 
 func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
 	namespace, job, stranger := newNamespace(t), uuid.NewUUID(), uuid.NewUUID()
+	controller := userNamed(t, jobController)
 	create := func(pod *corev1.Pod, options ...client.CreateOption) *corev1.Pod {
 		t.Helper()
-		if err := k8s.Create(t.Context(), pod, options...); err != nil {
+		if err := controller.Create(t.Context(), pod, options...); err != nil {
 			t.Fatal(err)
 		}
 		return pod
@@ -202,7 +206,7 @@ func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
 	// shows whether it has.
 	eventually(t, 20*time.Second, func(ctx context.Context) error {
 		pod := podOfJob(namespace, job, "0")
-		if err := k8s.Create(ctx, pod, client.DryRunAll); err != nil {
+		if err := controller.Create(ctx, pod, client.DryRunAll); err != nil {
 			return err
 		}
 		if !isRewritten(pod) || pod.Name != m.Status.Replacement.Name {
@@ -217,9 +221,11 @@ func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
 
 	replacement := create(podOfJob(namespace, job, "0"))
 	checkReplacement(t, m, replacement)
-	if err := k8s.Create(t.Context(), podOfJob(namespace, job, "0")); !apierrors.IsAlreadyExists(err) {
+	if err := controller.Create(t.Context(), podOfJob(namespace, job, "0")); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("a second replacement was answered with %v", err)
 	}
+	// What a user creates in the name of the Job is rewritten too, and no replacement for it.
+	wantDenied(t, k8s.Create(t.Context(), podOfJob(namespace, job, "0")), "ai-storage-pod-marks", "and its webhook for the controller of a pod, set")
 
 	w.leavesOthers(create, podOfJob(namespace, stranger, "0"), podOfJob(namespace, job, "1"))
 
@@ -230,7 +236,7 @@ func TestWebhookMakesTheNextPodTheReplacement(t *testing.T) {
 	w.start()
 	w.expression(func(e string) bool { return strings.Contains(e, string(job)) })
 	m.Status.Phase = v1alpha1.PhaseSucceeded
-	if err := k8s.Status().Update(t.Context(), m); err != nil {
+	if err := asRebalancer(t).Status().Update(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 	w.expression(func(e string) bool { return e == "false" })

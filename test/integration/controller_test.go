@@ -136,7 +136,7 @@ func rebalancerConfig(t *testing.T) *rest.Config {
 	})
 	c := rest.CopyConfig(restConfig)
 	c.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:ai-storage-system:ai-storage-rebalancer",
+		UserName: rebalancerAccount,
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:ai-storage-system", "system:authenticated"},
 	}
 	return c

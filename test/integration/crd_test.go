@@ -115,3 +115,36 @@ func TestSpecCannotBeChanged(t *testing.T) {
 		t.Errorf("undoing cancel: error = %v", err)
 	}
 }
+
+// What agents report is checked by its form, whoever writes it.
+func TestReportsOfAgentsHaveAForm(t *testing.T) {
+	t.Parallel()
+	namespace := newNamespace(t)
+	for _, test := range []struct {
+		name  string
+		write func(*v1alpha1.CheckpointStatus)
+		want  string
+	}{
+		{"source node", func(c *v1alpha1.CheckpointStatus) { c.Source.Node = "../../etc" }, "status.checkpoint.source.node"},
+		{"a long source node", func(c *v1alpha1.CheckpointStatus) { c.Source.Node = strings.Repeat("a", 254) }, "status.checkpoint.source.node"},
+		{"destination node", func(c *v1alpha1.CheckpointStatus) { c.Destination.Node = "Node_B" }, "status.checkpoint.destination.node"},
+		{"attempt", func(c *v1alpha1.CheckpointStatus) { c.Source.Attempt = -1 }, "status.checkpoint.source.attempt"},
+		{"digest", func(c *v1alpha1.CheckpointStatus) { c.Source.ManifestDigest = "sha256:0123" }, "status.checkpoint.source.manifestDigest"},
+		{"pod UID", func(c *v1alpha1.CheckpointStatus) { c.Destination.PodUID = "../../../../proc/1/root/etc" }, "status.checkpoint.destination.podUID"},
+		{"reason", func(c *v1alpha1.CheckpointStatus) { c.Source.Reason = "no space" }, "status.checkpoint.source.reason"},
+		{"a long reason", func(c *v1alpha1.CheckpointStatus) { c.Destination.Reason = strings.Repeat("A", 65) }, "status.checkpoint.destination.reason"},
+		{"a long message", func(c *v1alpha1.CheckpointStatus) { c.Destination.Message = strings.Repeat("é", 1025) }, "status.checkpoint.destination.message"},
+		{"bytes", func(c *v1alpha1.CheckpointStatus) { c.Destination.Bytes = -1 }, "status.checkpoint.destination.bytes"},
+		{"phase", func(c *v1alpha1.CheckpointStatus) { c.Source.Phase = "Done" }, "status.checkpoint.source.phase"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := halfway(t, namespace, nil)
+			base := m.DeepCopy()
+			test.write(m.Status.Checkpoint)
+			err := asRebalancer(t).Status().Patch(t.Context(), m, client.MergeFrom(base))
+			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("answered with %v, want invalid %s", err, test.want)
+			}
+		})
+	}
+}

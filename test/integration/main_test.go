@@ -13,9 +13,11 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -84,6 +86,9 @@ func run(m *testing.M) int {
 	if err := makeNodes(context.Background()); err != nil {
 		return fail(err)
 	}
+	if err := applyPolicies(context.Background()); err != nil {
+		return fail(err)
+	}
 	// Nothing provisions its volumes, and nobody waits for them.
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "standard", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}}, Provisioner: "none.example"}
 	if err := k8s.Create(context.Background(), class); err != nil {
@@ -108,6 +113,25 @@ func makeNodes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// applyPolicies makes the API server enforce the policies that users apply, in all tests.
+func applyPolicies(ctx context.Context) error {
+	objects, err := manifestObjects("base/policies.yaml")
+	if err != nil {
+		return err
+	}
+	for _, object := range objects {
+		if err := k8s.Create(ctx, object); err != nil {
+			return fmt.Errorf("applying %s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+	}
+	// The API server learns of them a moment later.
+	marked := fixture.MakePod("marked").UID("").Label(v1alpha1.RoleLabel, v1alpha1.RolePlaceholder).Container("c", nil).Obj()
+	marked.Namespace = metav1.NamespaceDefault
+	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		return apierrors.IsForbidden(k8s.Create(ctx, marked.DeepCopy(), client.DryRunAll)), nil
+	})
 }
 
 func fail(err error) int {
@@ -147,19 +171,26 @@ func eventually(t *testing.T, within time.Duration, check func(context.Context) 
 // readManifests reads a file of the manifests that users apply.
 func readManifests(t *testing.T, name string) []*unstructured.Unstructured {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("..", "..", "manifests", name))
+	objects, err := manifestObjects(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var objects []*unstructured.Unstructured
+	return objects
+}
+
+func manifestObjects(name string) (objects []*unstructured.Unstructured, err error) {
+	content, err := os.ReadFile(filepath.Join("..", "..", "manifests", name))
+	if err != nil {
+		return nil, err
+	}
 	for _, document := range strings.Split(string(content), "\n---\n") {
 		object := &unstructured.Unstructured{}
 		if err := yaml.UnmarshalStrict([]byte(document), object); err != nil {
-			t.Fatalf("%s: %v", name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		objects = append(objects, object)
 	}
-	return objects
+	return objects, nil
 }
 
 // kubeconfig writes the administrator's kubeconfig to a file of the test.

@@ -170,7 +170,7 @@ func serveRebalancerMetrics(t *testing.T) string {
 	t.Cleanup(func() { must(t, k8s.Delete(context.WithoutCancel(t.Context()), lease)) })
 	address := "127.0.0.1:" + freePort(t)
 	runProgram(t, buildProgram(t, "rebalancer"), "--config="+filepath.Join(repository, "config/scheduler-configuration.yaml"),
-		"--kubeconfig="+impersonatingKubeconfig(t, "system:serviceaccount:ai-storage-system:ai-storage-rebalancer"),
+		"--kubeconfig="+impersonatingKubeconfig(t, rebalancerAccount),
 		"--metrics-bind-address="+address, "--health-probe-bind-address=0", "--api-bind-address=0", "--webhook-port=0")
 	return address
 }

@@ -29,6 +29,8 @@ import (
 func (w *world) agents(mayRestore *atomic.Bool) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan struct{})
+	// One client writes what two agents do.
+	writer := asRebalancer(w.t)
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
@@ -38,7 +40,7 @@ func (w *world) agents(mayRestore *atomic.Bool) {
 					m := &list.Items[i]
 					if m.Status.Checkpoint != nil && !m.Status.Phase.IsFinished() && report(m, mayRestore.Load()) {
 						// A conflict is tried again with the next round.
-						_ = k8s.Status().Update(ctx, m)
+						_ = writer.Status().Update(ctx, m)
 					}
 				}
 			}

@@ -92,7 +92,7 @@ func becomes(t *testing.T, from, to *corev1.Pod, err error) *corev1.Pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k8s.Patch(t.Context(), to, client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := asRebalancer(t).Patch(t.Context(), to, client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{})); err != nil {
 		t.Fatal(err)
 	}
 	return to

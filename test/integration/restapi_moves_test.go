@@ -198,7 +198,7 @@ func TestAPIQueuesOverBudget(t *testing.T) {
 	must(t, k8s.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "first"}, inFlight))
 	inFlight.Status.Phase = v1alpha1.PhasePlacing
 	inFlight.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionAccepted, Status: "True", Reason: "Accepted", LastTransitionTime: metav1.Now()}}
-	must(t, k8s.Status().Update(t.Context(), inFlight))
+	must(t, asRebalancer(t).Status().Update(t.Context(), inFlight))
 	a.waitFor(token, string(inFlight.UID), v1alpha1.PhasePlacing)
 	var m restapi.Migration
 	a.post(token, w.move("")).into(t, http.StatusAccepted, &m)
@@ -217,7 +217,7 @@ func TestAPILists(t *testing.T) {
 		names = append(names, m.Name)
 		if i < 3 {
 			m.Status.Phase = v1alpha1.PhaseFailed
-			must(t, k8s.Status().Update(t.Context(), m))
+			must(t, asRebalancer(t).Status().Update(t.Context(), m))
 		}
 	}
 	path := "/api/v1/migrations?namespace=" + w.namespace

@@ -80,7 +80,7 @@ func TestAPITellsOfChanges(t *testing.T) {
 	elsewhere := w.request(newMigration(newNamespace(t), "elsewhere", "b"))
 	m := w.request(newMigration(w.namespace, "m", "c"))
 	m.Status.Phase, m.Status.Message = v1alpha1.PhaseFailed, "pod c does not exist"
-	must(t, k8s.Status().Update(t.Context(), m))
+	must(t, asRebalancer(t).Status().Update(t.Context(), m))
 	for _, events := range []<-chan sent{all, own} {
 		next(t, events, "migration", string(before.UID))
 		if events != own {

@@ -14,11 +14,16 @@ import (
 	"text/tabwriter"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	baseversion "k8s.io/component-base/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -42,6 +47,7 @@ var checks = []struct {
 	{"behaves as", checkEmulation},
 	{"scheduler places", checkPlaces},
 	{"CRD refuses", checkRefusal},
+	{"policies deny", checkPolicies},
 	{"dry-run plan", checkPlan},
 	{"loop migrates", checkLoop},
 	{"webhook (Job)", checkWebhook},
@@ -218,6 +224,80 @@ func checkRefusal(t *testing.T, c *product.Cluster, _ string) string {
 		t.Fatalf("a migration that goes nowhere: %v", err)
 	}
 	return "ok"
+}
+
+// checkPolicies wants the API server to find nothing wrong with the expressions of the
+// policies, and one of each kind to deny.
+func checkPolicies(t *testing.T, c *product.Cluster, _ string) string {
+	checked := 0
+	product.Eventually(t, time.Minute, "the policies are checked", func(ctx context.Context) error {
+		list := &admissionregistrationv1.ValidatingAdmissionPolicyList{}
+		if err := c.Client.List(ctx, list, client.MatchingLabels{"app.kubernetes.io/part-of": "ai-storage-orchestrator"}); err != nil {
+			return err
+		}
+		checked = len(list.Items)
+		for _, policy := range list.Items {
+			if policy.Status.ObservedGeneration != policy.Generation || policy.Status.TypeChecking == nil {
+				return fmt.Errorf("policy %s is not checked yet", policy.Name)
+			}
+			for _, warning := range policy.Status.TypeChecking.ExpressionWarnings {
+				t.Errorf("policy %s: %s: %s", policy.Name, warning.FieldRef, warning.Warning)
+			}
+		}
+		return nil
+	})
+	if checked == 0 {
+		t.Fatal("the manifests have no policies")
+	}
+	template := product.Template("marked", product.Container("work", 100))
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "marked", Labels: map[string]string{v1alpha1.RoleLabel: v1alpha1.RolePlaceholder}}, Spec: template.Spec}
+	if err := c.Client.Create(t.Context(), pod, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "only the rebalancer sets "+v1alpha1.RoleLabel) {
+		t.Errorf("a pod with a role: %v", err)
+	}
+	migration := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nothing"}, Spec: v1alpha1.PodMigrationSpec{PodName: "there-is-none"}}
+	c.Create(t, migration)
+	report := client.RawPatch(types.MergePatchType, []byte(`{"status":{"checkpoint":{"mode":"Frozen","source":{"node":"sim-1","attempt":1,"phase":"Sealed"}}}}`))
+	if err := c.Client.Status().Patch(t.Context(), migration, report); err == nil || !strings.Contains(err.Error(), "only the rebalancer and the node agents write the status") {
+		t.Errorf("a status that an administrator wrote: %v", err)
+	}
+	checkAgentsToken(t, c, report)
+	return fmt.Sprintf("%d policies", checked)
+}
+
+// checkAgentsToken tries to report with the token of the agent of one node on a migration
+// that has nothing to do with that node.
+func checkAgentsToken(t *testing.T, c *product.Cluster, report client.Patch) {
+	t.Helper()
+	const namespace, account = "ai-storage-node-agent", "ai-storage-node-agent"
+	config, err := c.AdminConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agents, err := admin.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=sim-1"})
+	if err != nil || len(agents.Items) == 0 {
+		t.Fatalf("pods of node agents on sim-1: %v, %v", agents, err)
+	}
+	issued, err := admin.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: agents.Items[0].Name, UID: agents.Items[0].UID},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asAgent := rest.AnonymousClientConfig(config)
+	asAgent.BearerToken = issued.Status.Token
+	agent, err := client.New(asAgent, client.Options{Scheme: c.Client.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	migration := &v1alpha1.PodMigration{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nothing"}}
+	err = agent.Status().Patch(t.Context(), migration, report)
+	if err == nil || !strings.Contains(err.Error(), "the node agent of sim-1") {
+		t.Errorf("a report on another node's migration: %v", err)
+	}
 }
 
 func checkPlan(t *testing.T, c *product.Cluster, _ string) string {

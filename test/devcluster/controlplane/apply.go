@@ -29,7 +29,7 @@ const fieldManager = "devcluster"
 // manifestOrder are the parts of a manifests directory that programs need which run
 // outside of the cluster, in the order in which they are applied.
 var manifestOrder = []string{
-	"namespace.yaml", "crd", "base/scheduler-rbac.yaml", "base/rebalancer-rbac.yaml", "base/webhook.yaml", "base/roles.yaml",
+	"namespace.yaml", "crd", "base/scheduler-rbac.yaml", "base/rebalancer-rbac.yaml", "base/webhook.yaml", "base/policies.yaml", "base/roles.yaml",
 }
 
 // Applier applies manifests with server-side apply.

@@ -73,3 +73,64 @@ securityContext:
   capabilities:
     drop: [ALL]
 {{- end }}
+
+{{/* Whom policies know by the names of their ServiceAccounts. */}}
+{{- define "rebalancerUser" -}}
+system:serviceaccount:ai-storage-system:ai-storage-rebalancer
+{{- end }}
+
+{{- define "nodeAgentUser" -}}
+system:serviceaccount:ai-storage-node-agent:ai-storage-node-agent
+{{- end }}
+
+{{/* Conditions of policies: everybody but the rebalancer, and the node agents alone. */}}
+{{- define "notTheRebalancer" -}}
+- name: not-the-rebalancer
+  expression: request.userInfo.username != '{{ include "rebalancerUser" . }}'
+{{- end }}
+
+{{- define "nodeAgentAlone" -}}
+- name: node-agent
+  expression: request.userInfo.username == '{{ include "nodeAgentUser" . }}'
+{{- end }}
+
+{{/* The node in a token that is bound to a pod or to a node; empty in others. */}}
+{{- define "nodeOfToken" -}}
+- name: node
+  expression: request.userInfo.?extra[?'authentication.kubernetes.io/node-name'][?0].orValue('')
+{{- end }}
+
+{{- define "tokenNamesNode" -}}
+- expression: variables.node != ''
+  reason: Forbidden
+  message: >-
+    the token of a node agent must be bound to its pod, so that it names its node
+    (authentication.kubernetes.io/node-name): this one names none
+{{- end }}
+
+{{/* Whether one of the keys in . differs between old and new object. */}}
+{{- define "metadataChanges" -}}
+[{{ .keys }}].exists(key,
+  object.metadata.?{{ .of }}[?key].orValue('') != (oldObject == null ? '' : oldObject.metadata.?{{ .of }}[?key].orValue('')))
+{{- end }}
+
+{{- define "binding" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "labels" .component | nindent 4 }}
+spec:
+  policyName: {{ .name }}
+  validationActions: [Deny]
+{{- end }}
+
+{{/* Keys by which a pod is known to be of a migration, as lists in CEL. */}}
+{{- define "podLabels" -}}
+'migration.ai-storage/role', 'migration.ai-storage/migration-uid'
+{{- end }}
+
+{{- define "podAnnotations" -}}
+'migration.ai-storage/original-uid', 'migration.ai-storage/released', 'migration.ai-storage/rollback-barrier', 'migration.ai-storage/probe'
+{{- end }}

@@ -257,25 +257,35 @@ const ReportProcessNotMovable = "ProcessNotMovable"
 
 // SourceReport is what the agent of the source node reports.
 type SourceReport struct {
-	Node    string      `json:"node"`
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Node string `json:"node"`
+	// +kubebuilder:validation:Minimum=0
 	Attempt int32       `json:"attempt"`
 	Phase   SourcePhase `json:"phase"`
 	// reason is a CamelCase word when phase is Failed.
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
 	Reason string `json:"reason,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 	// bytes and files are the content of the volumes: measured, then copied.
 	// Bytes count allocated data, not holes.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Bytes int64 `json:"bytes,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Files int64 `json:"files,omitempty"`
 	// pass is the number of the current or last pass, from 1.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Pass int32 `json:"pass,omitempty"`
 	// passBytes is what the current or last pass had to write.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	PassBytes int64 `json:"passBytes,omitempty"`
 	// frozenAt and sealedAt bound the time in which the pod was frozen.
 	// +optional
@@ -322,12 +332,17 @@ const (
 
 // DestinationReport is what the agent of the destination node reports.
 type DestinationReport struct {
-	Node    string           `json:"node"`
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Node string `json:"node"`
+	// +kubebuilder:validation:Minimum=0
 	Attempt int32            `json:"attempt"`
 	Phase   DestinationPhase `json:"phase"`
 	// podUID is the pod that the report is about: the replacement, or the placeholder
 	// that holds its place.
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`
 	PodUID types.UID `json:"podUID,omitempty"`
 	// address is where the agent listens for the agent of the source, host:port.
 	// +optional
@@ -347,15 +362,21 @@ type DestinationReport struct {
 	// +optional
 	ClaimSealed bool `json:"claimSealed,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Z][A-Za-z0-9]*$`
 	Reason string `json:"reason,omitempty"`
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Bytes int64 `json:"bytes,omitempty"`
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Files int64 `json:"files,omitempty"`
 	// pass is the last complete pass of the source that is there.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	Pass int32 `json:"pass,omitempty"`
 	// +optional
 	RestoredAt *metav1.MicroTime `json:"restoredAt,omitempty"`
