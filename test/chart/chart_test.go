@@ -264,7 +264,7 @@ func TestInstallOfTheRuntimeHandler(t *testing.T) {
 // Where agents receive volumes is one value, and a limit is passed on only where one is set.
 func TestWhereAgentsReceive(t *testing.T) {
 	for values, want := range map[string][]string{
-		"nodeAgent.transfer.limit=": {"--transfer-host=$(HOST_IP)", "--transfer-port=10271"},
+		"nodeAgent.transfer.limit=":                                  {"--transfer-host=$(HOST_IP)", "--transfer-port=10271"},
 		"nodeAgent.transfer.port=7443,nodeAgent.transfer.limit=50Mi": {"--transfer-host=$(HOST_IP)", "--transfer-port=7443", "--transfer-limit=50Mi"},
 	} {
 		var agent appsv1.DaemonSet
