@@ -42,13 +42,14 @@ func mountCheckpoint(spec *corev1.PodSpec, claim string) {
 func HoldClaim(placeholder *corev1.Pod, claim string) {
 	spec := &placeholder.Spec
 	spec.Volumes = append(spec.Volumes, claimVolume(v1alpha1.CheckpointVolumeName, claim))
-	spec.Containers[0].VolumeMounts = append(spec.Containers[0].VolumeMounts, rootOf(v1alpha1.CheckpointVolumeName))
+	spec.Containers[0].VolumeMounts = append(spec.Containers[0].VolumeMounts, copiesOn(v1alpha1.CheckpointVolumeName))
 }
 
-// rootOf mounts a claim for a container of ours, which does nothing with it: the node agent
-// writes to it through the directory of the kubelet.
-func rootOf(volume string) corev1.VolumeMount {
-	return corev1.VolumeMount{Name: volume, MountPath: v1alpha1.CheckpointMountPath, ReadOnly: true}
+// copiesOn mounts the directory of the node agents on a claim, for a container of ours that
+// does nothing with it: for a subPath the kubelet makes a mount in the directory of the pod
+// (volume-subpaths), where the node agent finds it, whatever the driver of the volume.
+func copiesOn(volume string) corev1.VolumeMount {
+	return corev1.VolumeMount{Name: volume, MountPath: v1alpha1.CheckpointMountPath, SubPath: v1alpha1.SealedCopyDirectory, ReadOnly: true}
 }
 
 func claimVolume(name, claim string) corev1.Volume {

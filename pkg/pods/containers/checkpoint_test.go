@@ -56,14 +56,14 @@ func TestCheckpointClaims(t *testing.T) {
 		annotation               string
 	}{
 		"none":                                 {original(), "", "", nil, nil, nil, "", ""},
-		"a new one":                            {original(), "new", "", []string{"migration-checkpoint:new"}, []string{"new" + atPath + "application"}, []string{"new" + atPath + "application"}, "new" + atPath, "new"},
-		"the one of before":                    {moved("application"), "old", "", []string{"migration-checkpoint:old"}, []string{"old" + atPath + "application"}, []string{"old" + atPath + "application"}, "old" + atPath, "old"},
-		"the one of before, as it was mounted": {moved(""), "old", "", []string{"migration-checkpoint:old"}, []string{"old" + atPath}, []string{"old" + atPath + "application"}, "old" + atPath, "old"},
+		"a new one":                            {original(), "new", "", []string{"migration-checkpoint:new"}, []string{"new" + atPath + "application"}, []string{"new" + atPath + "application"}, "new" + atPath + ".ai-storage", "new"},
+		"the one of before":                    {moved("application"), "old", "", []string{"migration-checkpoint:old"}, []string{"old" + atPath + "application"}, []string{"old" + atPath + "application"}, "old" + atPath + ".ai-storage", "old"},
+		"the one of before, as it was mounted": {moved(""), "old", "", []string{"migration-checkpoint:old"}, []string{"old" + atPath}, []string{"old" + atPath + "application"}, "old" + atPath + ".ai-storage", "old"},
 		"that may be lost, none":               {moved("application"), "", "", nil, nil, nil, "", ""},
-		"that may be lost, a new one":          {moved("application"), "new", "", []string{"migration-checkpoint:new"}, []string{"new" + atPath + "application"}, []string{"new" + atPath + "application"}, "new" + atPath, "new"},
+		"that may be lost, a new one":          {moved("application"), "new", "", []string{"migration-checkpoint:new"}, []string{"new" + atPath + "application"}, []string{"new" + atPath + "application"}, "new" + atPath + ".ai-storage", "new"},
 		"kept":                                 {moved("application"), "", "old", []string{"migration-checkpoint:old"}, []string{"old" + atPath + "application"}, []string{"old" + atPath + "application"}, "", "old"},
 		"kept, and a new one": {moved("application"), "new", "old", []string{"migration-checkpoint:old", "migration-copy:new"},
-			[]string{"old" + atPath + "application"}, []string{"old" + atPath + "application"}, "new" + atPath, "old"},
+			[]string{"old" + atPath + "application"}, []string{"old" + atPath + "application"}, "new" + atPath + ".ai-storage", "old"},
 	} {
 		verdicts, options := containers.Judge(test.original, containers.Policy{}), rewriteOptions()
 		options.ClaimName, options.PreviousClaim, options.GateImage = test.claim, test.previous, "agent:1"

@@ -22,7 +22,7 @@ const gateUser = 65532
 // until its state is restored. Meanwhile they have every image pulled, by the
 // kubelet and with the pod's own secrets: an image that cannot be pulled is
 // found while the original still works. claim is the volume of the checkpoint claim, of
-// which the last of them mounts the root; "" where there is none.
+// which the last of them mounts the directory of the node agents; "" where there is none.
 func addGate(spec *corev1.PodSpec, image, claim string) {
 	resources := gateResources(spec)
 	spec.Volumes = append(spec.Volumes, corev1.Volume{
@@ -45,7 +45,7 @@ func addGate(spec *corev1.PodSpec, image, claim string) {
 	})
 	wait := own(v1alpha1.GateContainer, "wait", path.Join(v1alpha1.GateMountPath, v1alpha1.GateOpenFile))
 	if claim != "" {
-		wait.VolumeMounts = append(wait.VolumeMounts, rootOf(claim))
+		wait.VolumeMounts = append(wait.VolumeMounts, copiesOn(claim))
 	}
 	spec.InitContainers = slices.Concat(gate, []corev1.Container{wait}, spec.InitContainers)
 }

@@ -89,7 +89,7 @@ func keepsBoth(b *builder) (Decision, bool) {
 // has one, or expects one.
 func committedLoss(s *State) (reason, message string) {
 	if node := waitsOn(s); node != "" && s.DestinationDown == NodeGone {
-		return ReasonRestoreFailed, fmt.Sprintf("node %s no longer exists, of which a disk alone had what was carried: there was no checkpoint claim", node)
+		return ReasonRestoreFailed, fmt.Sprintf("what was carried was on a disk of node %s alone, which no longer exists: there was no checkpoint claim", node)
 	}
 	if s.Migration.Status.Replacement.UID == "" {
 		if s.replacement() != nil || s.method() == v1alpha1.MethodRecreate && s.stopsFirst() {

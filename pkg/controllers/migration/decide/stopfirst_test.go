@@ -232,7 +232,7 @@ func TestStopFirst(t *testing.T) {
 		}), NoAction, handing, "", "0/2 nodes"},
 		{"stopped: the node of the place is gone, and there is no claim", sealed().with(noClaim).with(gone).with(func(s *scene) {
 			s.Placeholder, s.DestinationDown, s.Replacement = nil, NodeGone, nil
-		}), NoAction, v1alpha1.PhaseFailed, "", "node b no longer exists"},
+		}), NoAction, v1alpha1.PhaseFailed, "", "was on a disk of node b alone"},
 		{"stopped: the replacement was deleted, and there is no claim", sealed().with(noClaim).with(gone).with(func(s *scene) { s.Placeholder, s.Replacement = nil, nil }), NoAction, v1alpha1.PhaseFailed, "", "waits on node b, in directory ai-storage/m/1/volumes"},
 		{"stopped: what the agent of the lost place says no longer counts", sealed().with(gone).destination(v1alpha1.DestinationFailed, 3).with(func(s *scene) { s.Placeholder = nil }), RemoveSchedulingGate, handing, "", ""},
 		{"stopped: restored on a third node", sealed().with(gone).with(started).with(func(s *scene) {
