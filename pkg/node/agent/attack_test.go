@@ -165,7 +165,7 @@ func TestAttackRemovalFollowsNoLink(t *testing.T) {
 	}
 }
 
-// A directory for the sealed copy that somebody else has made is theirs to read.
+// A directory for the sealed copy that another user has made is theirs to read.
 func TestAttackDirectoryOfAnotherUser(t *testing.T) {
 	skip.WithoutRoot(t, "it makes a directory of another user")
 	b := newStoppingBench(t, true)
@@ -345,5 +345,33 @@ func TestAttackForgedAddress(t *testing.T) {
 	}
 	if len(connected) > 0 {
 		t.Error("the source has connected to a machine that is not the node")
+	}
+}
+
+// A directory at which nothing is mounted is no claim, whatever it is called.
+func TestOnlyMountsAreClaims(t *testing.T) {
+	root := t.TempDir()
+	at := filepath.Join(root, "claim")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	isMounted := func() bool {
+		directory, err := openDirectory(root, "claim")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer directory.Close()
+		mounted, err := isMountRoot(directory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mounted
+	}
+	if isMounted() {
+		t.Error("a plain directory counts as a mount")
+	}
+	mountSmall(t, at)
+	if !isMounted() {
+		t.Error("a mount does not")
 	}
 }

@@ -168,7 +168,7 @@ func TestAFullDestinationIsReported(t *testing.T) {
 
 // Both agents die while the pod is frozen, before a seal is reported: it runs again, and is
 // sealed anew.
-func TestASealIsMadeAgainByTheNextAgent(t *testing.T) {
+func TestTheNextAgentSealsAgain(t *testing.T) {
 	b := newBench(t)
 	b.settle()
 	b.ask(step(v1alpha1.StepCopy))

@@ -200,7 +200,7 @@ func TestAReplacementOnAThirdNodeHasTheSealedCopy(t *testing.T) {
 	}
 }
 
-func TestAReplacementOnAThirdNodeWithoutAClaimIsToldWhereTheStateIs(t *testing.T) {
+func TestWithoutAClaimAThirdNodeNamesTheOneThatHasTheState(t *testing.T) {
 	b := newStoppingBench(t, false)
 	waiting := b.far.waitingPath(b.stored(false))
 	m := b.replace("c", fixture.ReplacementUID)

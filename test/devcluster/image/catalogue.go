@@ -13,7 +13,7 @@ const (
 	SchedulerReference  = "docker.io/ai-storage/scheduler:dev"
 	RebalancerReference = "docker.io/ai-storage/rebalancer:dev"
 	// NodeAgentReference is the image of the DaemonSet, of the gate in
-	// replacements, and of carriers and placeholders.
+	// replacements, and of placeholders.
 	NodeAgentReference = "docker.io/ai-storage/node-agent:dev"
 )
 
