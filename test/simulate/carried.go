@@ -129,7 +129,8 @@ func (c *checker) finalCarried() {
 	for _, on := range c.w.work.copies {
 		claim, _ := c.w.byUID[on.claim].(*corev1.PersistentVolumeClaim)
 		m := c.migrationOf(on.migration)
-		if claim == nil || claim.DeletionTimestamp != nil || m == nil || m.Status.Phase != v1alpha1.PhaseSucceeded {
+		// One that carries nothing any more, since processes could not be, leaves what it had.
+		if claim == nil || claim.DeletionTimestamp != nil || m == nil || m.Status.Phase != v1alpha1.PhaseSucceeded || !m.Status.Checkpoint.Carries() {
 			continue
 		}
 		if i := c.w.instance(m.Status.Replacement.UID); i != nil && i.hasClaim(on.claim) && !i.m.isDown() {

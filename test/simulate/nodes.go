@@ -97,8 +97,7 @@ func (m *machine) remove() {
 	each(w.store, pods, func(p *corev1.Pod) {
 		if p.Spec.NodeName == m.node {
 			w.checks.leaves(p, "its node died")
-			zero := int64(0)
-			w.as("podgc", func() { _ = w.delete(pods, p.Namespace, p.Name, preconditions{}, &zero, false) })
+			w.collectPod(p, "DeletionByPodGC")
 		}
 	})
 	for _, r := range slices.Clone(m.received) {
@@ -147,6 +146,21 @@ func (m *machine) setReady(status corev1.ConditionStatus) {
 				c.Status, c.LastTransitionTime = status, w.stamp()
 			}
 		}
+	})
+}
+
+// collectPod marks a pod as failed that runs no more, and deletes it
+// (k8s.io/kubernetes/pkg/controller/podgc at 1.35.4, markFailedAndDeletePodWithCondition).
+func (w *world) collectPod(p *corev1.Pod, reason string) {
+	w.as("podgc", func() {
+		if !isTerminal(p) {
+			change(w, p, true, func(p *corev1.Pod) {
+				p.Status.Phase = corev1.PodFailed
+				setPodCondition(p, corev1.DisruptionTarget, corev1.ConditionTrue, reason, w.stamp())
+			})
+		}
+		zero := int64(0)
+		_ = w.delete(pods, p.Namespace, p.Name, preconditions{}, &zero, false)
 	})
 }
 

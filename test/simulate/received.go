@@ -99,9 +99,6 @@ func (r *received) write(from content, onClaim *copied) {
 	if onClaim != nil {
 		onClaim.content = from
 	}
-	if from.digest != "" {
-		w.work.sealed(r.migration, from)
-	}
 }
 
 // tear says that a pass has begun to write: until it has ended, nothing counts of what is

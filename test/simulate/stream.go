@@ -185,6 +185,9 @@ func (r *receiver) take(c *connection, sent content, l *lineage, last bool) (con
 		onClaim = nil
 	}
 	r.at.write(sent, onClaim)
+	if last {
+		w.work.sealed(c.migration, sent)
+	}
 	r.passes++
 	return sent, nil
 }
