@@ -16,7 +16,7 @@ import (
 // deadStorage does not answer while it is dead.
 type deadStorage struct {
 	dead atomic.Bool
-	// reached gets a value when somebody waits, answer is closed when it answers.
+	// reached gets a value when a call waits, answer is closed when it answers.
 	reached, answer chan struct{}
 }
 
@@ -45,7 +45,7 @@ func newDeadStorage(t *testing.T, reads bool) *deadStorage {
 	return s
 }
 
-// contextUntilReached ends when somebody waits for the storage, which is dead from now on.
+// contextUntilReached ends when a call waits for the storage, which is dead from now on.
 func (s *deadStorage) contextUntilReached(t *testing.T) context.Context {
 	s.dead.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())

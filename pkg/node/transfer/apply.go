@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,27 +149,16 @@ func (a *applier) leave() error {
 	t := a.top()
 	if t.touched {
 		if err := a.open(len(a.stack) - 1); err != nil {
-			return a.spoiled(t.rec.path, err)
+			return a.spoiled(t.rec, err)
 		}
 		if err := applyToOpen(t.fd, t.rec, a.volume.Layer); err != nil {
-			return a.spoiled(t.rec.path, err)
+			return a.spoiled(t.rec, err)
 		}
 		a.unsynced = true
 	}
 	t.close()
 	a.stack = a.stack[:len(a.stack)-1]
 	return nil
-}
-
-// spoiled explains why something could not be written.
-func (a *applier) spoiled(path string, err error) error {
-	if isGone(err) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
-		return failure(ReasonChanged, "%q was changed while it was written, which only the receiver may do: %w", path, err)
-	}
-	if errors.Is(err, unix.EFBIG) {
-		return failure(ReasonTooLarge, "%q is larger than the file system can hold: %w", path, err)
-	}
-	return explainSpace(a.volume.fd, "volume "+a.volume.Name, fmt.Errorf("writing %q: %w", path, err))
 }
 
 // open opens the directory at a depth of the stack, and those that it is in.
@@ -241,7 +229,7 @@ func (a *applier) place(path string) (parent *target, base *record, err error) {
 		return nil, nil, failure(ReasonCorrupt, "%q is in no directory that came before", path)
 	}
 	if err := a.open(len(a.stack) - 1); err != nil {
-		return nil, nil, a.spoiled(path, err)
+		return nil, nil, a.spoiled(&record{path: path}, err)
 	}
 	return parent, base, nil
 }
@@ -272,7 +260,7 @@ func (a *applier) remove(path string) error {
 		return failure(ReasonCorrupt, "%q is to be removed, and is not there", path)
 	}
 	if err := a.clear(parent, base); err != nil {
-		return a.spoiled(path, err)
+		return a.spoiled(&record{path: path}, err)
 	}
 	a.result.Removed++
 	return a.dropBelow(path)

@@ -84,7 +84,7 @@ func openDestination(ctx context.Context, config DestinationConfig) (d *Destinat
 		return nil, err
 	}
 	if err := d.inventory(ctx); err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, errors.Join(explainState(d.state, err), d.Close())
 	}
 	return d, nil
 }
@@ -168,6 +168,7 @@ func (d *Destination) readVolumes(ctx context.Context, known *manifest) (*manife
 		return nil, err
 	}
 	p := &passage{still: true, budget: receiveBuffers.share(), hash: d.hash}
+	defer p.budget.close()
 	err = p.run(ctx, known, next, func(p *planner) error { return p.all(d.volumes) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("finding out what is there: %w", err), next.discard())

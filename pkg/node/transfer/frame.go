@@ -114,9 +114,11 @@ type connection struct {
 func connect(ctx context.Context, conn net.Conn, buffers *bufferPool, limit *rate.Limiter) (*connection, func()) {
 	timed := &timedConn{Conn: conn, ctx: ctx, limit: limit, idle: idleTimeout}
 	stop := context.AfterFunc(ctx, func() { closeNow(conn) })
+	budget := buffers.share()
+	end := sync.OnceFunc(budget.close)
 	return &connection{
-		conn: timed, in: bufio.NewReaderSize(timed, writeSize), out: bufio.NewWriterSize(timed, writeSize), budget: buffers.share(),
-	}, func() { stop(); closeNow(conn) }
+		conn: timed, in: bufio.NewReaderSize(timed, writeSize), out: bufio.NewWriterSize(timed, writeSize), budget: budget,
+	}, func() { stop(); closeNow(conn); end() }
 }
 
 // closeNow closes a connection without a word to the other side, which may not read.

@@ -41,7 +41,7 @@ func (a *applier) openLarge(r *record) error {
 	}
 	fd, copyFD, err := a.openFile(parent, base, r)
 	if err != nil {
-		return a.spoiled(r.path, err)
+		return a.spoiled(r, err)
 	}
 	f := &incoming{rec: r, fd: fd, copyFD: copyFD, have: chunkCursor{list: base.content()}}
 	if base != nil && base.kind.hasContent() {
@@ -57,7 +57,7 @@ func (a *applier) truncate(f *incoming, size int64) error {
 			continue
 		}
 		if err := unix.Ftruncate(fd, size); err != nil {
-			return a.spoiled(f.rec.path, err)
+			return a.spoiled(f.rec, a.onEither(fd, f.copyFD, err))
 		}
 	}
 	return nil
@@ -102,7 +102,9 @@ func (a *applier) chunk(index int64, c *chunk, buffer []byte) error {
 	f := a.file
 	err := f.acceptChunk(index, c)
 	if err == nil {
-		err = f.writes.failed()
+		if err = f.writes.failed(); err != nil {
+			err = a.spoiled(f.rec, err)
+		}
 	}
 	if err != nil {
 		if buffer != nil {
@@ -123,7 +125,7 @@ func (a *applier) chunk(index int64, c *chunk, buffer []byte) error {
 			}
 			n, err := writeChunk(fd, index*chunkSize, c, fresh)
 			if err != nil {
-				return err
+				return a.onEither(fd, f.copyFD, err)
 			}
 			if fd == f.fd {
 				f.written.Add(n)
@@ -173,7 +175,7 @@ func (a *applier) holes(index, count int64) error {
 			continue
 		}
 		if err := punch(fd, begin, min(end, f.oldSize)-begin); err != nil {
-			return a.spoiled(f.rec.path, err)
+			return a.spoiled(f.rec, a.onEither(fd, f.copyFD, err))
 		}
 	}
 	f.chunks.add(chunkHole, count, nil)
@@ -197,7 +199,7 @@ func (a *applier) closeLarge(size int64) error {
 		}
 	}
 	if err := f.writes.wait(); err != nil {
-		return a.spoiled(f.rec.path, err)
+		return a.spoiled(f.rec, err)
 	}
 	if size < f.rec.size {
 		if err := a.truncate(f, size); err != nil {
@@ -223,7 +225,7 @@ func (a *applier) cutFile() error {
 		return nil
 	}
 	if err := f.writes.wait(); err != nil {
-		return a.spoiled(f.rec.path, err)
+		return a.spoiled(f.rec, err)
 	}
 	partial := *f.rec
 	partial.kind, partial.chunks = kindPartial, f.partial()

@@ -83,19 +83,19 @@ var (
 	receiveBuffers = &bufferPool{bytes: semaphore.NewWeighted(directionBuffers)}
 )
 
-// bufferPool keeps buffers of bufferSize as long as any is in use. sync.Pool would keep
-// one for each processor.
+// bufferPool keeps buffers of bufferSize as long as there is any stream. sync.Pool would
+// keep one for each processor.
 type bufferPool struct {
 	bytes *semaphore.Weighted
 	mu    sync.Mutex
-	used  int
-	free  [][]byte
+	// streams counts those that use the pool.
+	streams int
+	free    [][]byte
 }
 
 func (p *bufferPool) get() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.used++
 	if n := len(p.free); n > 0 {
 		b := p.free[n-1]
 		p.free = p.free[:n-1]
@@ -107,9 +107,8 @@ func (p *bufferPool) get() []byte {
 func (p *bufferPool) put(b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.free = append(p.free, b[:bufferSize])
-	if p.used--; p.used == 0 {
-		p.free = nil
+	if p.streams > 0 {
+		p.free = append(p.free, b[:bufferSize])
 	}
 }
 
@@ -121,7 +120,19 @@ type streamBudget struct {
 }
 
 func (p *bufferPool) share() *streamBudget {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.streams++
 	return &streamBudget{pool: p, own: semaphore.NewWeighted(streamBuffers)}
+}
+
+// close ends a stream: it takes no more buffers.
+func (b *streamBudget) close() {
+	b.pool.mu.Lock()
+	defer b.pool.mu.Unlock()
+	if b.pool.streams--; b.pool.streams == 0 {
+		b.pool.free = nil
+	}
 }
 
 // acquire waits until n bytes, at most streamBuffers, are free.

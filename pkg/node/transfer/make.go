@@ -33,7 +33,7 @@ func (a *applier) put(r *record, content *chunk) error {
 	}
 	if base != nil {
 		if err := a.clear(parent, base); err != nil {
-			return a.spoiled(r.path, err)
+			return a.spoiled(r, err)
 		}
 	}
 	if err := a.dropBelow(r.path); err != nil {
@@ -41,7 +41,7 @@ func (a *applier) put(r *record, content *chunk) error {
 	}
 	parent.touched = true
 	if err := a.make(parent, r); err != nil {
-		return a.spoiled(r.path, err)
+		return a.spoiled(r, err)
 	}
 	return a.done(r, signature{})
 }
@@ -61,16 +61,16 @@ func (a *applier) putDirectory(parent *target, base, r *record) error {
 		_, name := splitPath(r.path)
 		if base != nil {
 			if err := a.clear(parent, base); err != nil {
-				return a.spoiled(r.path, err)
+				return a.spoiled(r, err)
 			}
 		}
 		parent.touched = true
 		err := unix.Mkdirat(parent.fd, name, 0o700)
 		if err == nil && parent.copyFD >= 0 {
-			err = unix.Mkdirat(parent.copyFD, name, 0o700)
+			err = a.onCopy(unix.Mkdirat(parent.copyFD, name, 0o700))
 		}
 		if err != nil {
-			return a.spoiled(r.path, err)
+			return a.spoiled(r, err)
 		}
 	}
 	a.stack = append(a.stack, &target{rec: r, fd: -1, copyFD: -1, touched: true})
@@ -145,7 +145,7 @@ func (a *applier) putSmall(parent *target, base, r *record, content *chunk) erro
 	}
 	fd, copyFD, err := a.openFile(parent, base, r)
 	if err != nil {
-		return a.spoiled(r.path, err)
+		return a.spoiled(r, err)
 	}
 	defer closeBoth(fd, copyFD)
 	if content != nil {
@@ -154,7 +154,7 @@ func (a *applier) putSmall(parent *target, base, r *record, content *chunk) erro
 				continue
 			}
 			if err := writeSmall(to, r.size, content, !hasContent); err != nil {
-				return a.spoiled(r.path, err)
+				return a.spoiled(r, a.onEither(to, copyFD, err))
 			}
 		}
 		a.result.Written += int64(len(content.data))
@@ -193,12 +193,12 @@ func writeSmall(fd int, size int64, content *chunk, fresh bool) error {
 // complete gives a file its metadata, and writes its record.
 func (a *applier) complete(fd int, r *record) error {
 	if err := applyToOpen(fd, r, a.volume.Layer); err != nil {
-		return a.spoiled(r.path, err)
+		return a.spoiled(r, err)
 	}
 	a.unsynced = true
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
-		return a.spoiled(r.path, err)
+		return a.spoiled(r, err)
 	}
 	return a.done(r, signatureOf(&stat))
 }
@@ -226,7 +226,7 @@ func (a *applier) openFile(parent *target, base, r *record) (fd, copyFD int, err
 	if parent.copyFD >= 0 {
 		if copyFD, err = createRegular(parent.copyFD, name); err != nil {
 			unix.Close(fd)
-			return -1, -1, err
+			return -1, -1, a.onCopy(err)
 		}
 	}
 	return fd, copyFD, nil

@@ -82,7 +82,7 @@ func (w *manifestWriter) append(encoded []byte, s signature) error {
 	binary.BigEndian.PutUint32(tail[16:], s.nsec)
 	for _, b := range [][]byte{prefix, encoded, tail[:]} {
 		if _, err := w.to.Write(b); err != nil {
-			return err
+			return w.explain(err)
 		}
 	}
 	return nil
@@ -93,7 +93,7 @@ func (w *manifestWriter) finish(directory string) (*manifest, error) {
 	m := &manifest{entries: w.entries, origin: w.origin, digest: hex.EncodeToString(w.digest.Sum(nil))}
 	err := w.to.WriteByte(0) // a record has a length
 	if err == nil {
-		err = w.to.Flush()
+		err = w.explain(w.to.Flush())
 	}
 	if err == nil {
 		m.path = filepath.Join(directory, stateFile)
@@ -103,6 +103,11 @@ func (w *manifestWriter) finish(directory string) (*manifest, error) {
 		return nil, errors.Join(err, w.discard())
 	}
 	return m, w.file.Close()
+}
+
+// explain says what is full while the unfinished file takes its space.
+func (w *manifestWriter) explain(err error) error {
+	return explainSpace(int(w.file.Fd()), "the state directory "+filepath.Dir(w.file.Name()), err)
 }
 
 func (w *manifestWriter) discard() error {

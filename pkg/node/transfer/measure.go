@@ -28,10 +28,14 @@ func measure(ctx context.Context, volumes []Volume) (Size, error) {
 		return Size{}, err
 	}
 	defer closeVolumes(open)
+	return measureOpen(ctx, open)
+}
+
+func measureOpen(ctx context.Context, volumes []openVolume) (Size, error) {
 	m := measuring{ctx: ctx}
-	for i := range open {
-		if err := m.volume(&open[i]); err != nil {
-			return m.size, fmt.Errorf("measuring volume %s: %w", open[i].Name, err)
+	for i := range volumes {
+		if err := m.volume(&volumes[i]); err != nil {
+			return m.size, fmt.Errorf("measuring volume %s: %w", volumes[i].Name, err)
 		}
 	}
 	return m.size, nil

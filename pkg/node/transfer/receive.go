@@ -35,7 +35,7 @@ func (d *Destination) serve(ctx context.Context, c *connection, hello Hello) err
 	if err = d.serveFrames(ctx, c); ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return err
+	return explainState(d.state, err)
 }
 
 // usePlainHash makes SHA-256 the hash. What is in the volumes is read again.

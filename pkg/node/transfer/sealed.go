@@ -171,7 +171,7 @@ func (c *sealedCopy) fill(ctx context.Context, m *manifest, volumes []openVolume
 		case rec.path == "":
 		case rec.kind == kindDir || rec.kind.hasContent():
 			if err := fillOne(volumes[number].fd, c.volumes[number], rec); err != nil {
-				return explainSpace(c.fd, "the place for the sealed copy", fmt.Errorf("%q: %w", rec.path, err))
+				return c.explain(fmt.Errorf("%q, which needs %d bytes: %w", rec.path, rec.size, err))
 			}
 		}
 	}

@@ -142,7 +142,7 @@ func (s *Source) Connect(ctx context.Context, conn net.Conn) error {
 	s.conn, s.close = c, func() { stop(); stopPings() }
 	if err := s.introduce(); err != nil {
 		s.disconnect()
-		return fmt.Errorf("connecting to the receiver: %w", err)
+		return fmt.Errorf("connecting to the receiver: %w", explainState(s.state, err))
 	}
 	return nil
 }
@@ -240,7 +240,7 @@ func (s *Source) Pass(ctx context.Context, options PassOptions) (PassResult, err
 		if err != nil && !errors.Is(err, errDisturbed) {
 			s.disconnect()
 		}
-		return result, err
+		return result, explainState(s.state, err)
 	}, func(PassResult) { close(hung) })
 	if errors.Is(err, errHung) {
 		s.hung = hung
@@ -263,6 +263,7 @@ func (s *Source) exchange(ctx context.Context, options PassOptions) (PassResult,
 	s.conn.conn.limited.Store(!options.Frozen)
 	answer := make(chan error, 1)
 	var theirs string
+	whole := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := s.conn.send(frameBegin, append(binary.AppendUvarint(nil, uint64(s.pass)), flag(options.Frozen))); err != nil {
@@ -280,10 +281,13 @@ func (s *Source) exchange(ctx context.Context, options PassOptions) (PassResult,
 	if err != nil {
 		// What the receiver says is the reason, if it said something.
 		s.close()
-		return p.result, errors.Join(answered(<-answer), err)
+		if said := answered(<-answer); said != nil {
+			err = s.needed(whole, options, said)
+		}
+		return p.result, err
 	}
 	if err := <-answer; err != nil {
-		return p.result, err
+		return p.result, s.needed(whole, options, err)
 	}
 	if theirs != s.base.digest {
 		return p.result, failure(ReasonCorrupt, "the receiver has a manifest with digest %s, want %s", theirs, s.base.digest)

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -69,17 +68,4 @@ func closeVolumes(volumes []openVolume) {
 	for _, v := range volumes {
 		unix.Close(v.fd)
 	}
-}
-
-// explainSpace adds the figures to an error for want of space.
-func explainSpace(fd int, what string, err error) error {
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
-		return err
-	}
-	var stat unix.Statfs_t
-	if statErr := unix.Fstatfs(fd, &stat); statErr != nil {
-		return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %w", what, err)}
-	}
-	return &Error{Reason: ReasonNoSpace, Err: fmt.Errorf("%s is full: %d of %d bytes and %d of %d names are free: %w", what,
-		int64(stat.Bavail)*stat.Bsize, int64(stat.Blocks)*stat.Bsize, stat.Ffree, stat.Files, err)}
 }

@@ -2,13 +2,12 @@
 // the same disk: the first copy and the restoration of many small files, one large file,
 // and the pause of a pod that is frozen for the last pass. Sender and receiver are in this
 // process and talk TLS over the loopback interface, so they share the processors of one
-// machine. Each round measures all in turn, in alternating order; figures are medians, and
-// ratios are medians of the ratios within a round.
+// machine. Each round measures all in turn, in alternating order; figures are medians with
+// the least and the most, and ratios are medians of the ratios within a round.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,16 +16,11 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/pprof"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ai-storage/orchestrator/test/bench/machine"
 )
 
 type options struct {
@@ -40,9 +34,12 @@ type options struct {
 // Measurement is what came of one comparison.
 type Measurement struct {
 	Name string `json:"name"`
-	// Seconds are those of the rounds, Against those of what it is compared with.
-	Seconds []float64 `json:"seconds"`
-	Against []float64 `json:"against,omitempty"`
+	// Seconds are those of the rounds, Against those of what it is compared with, both also
+	// of all processors together.
+	Seconds          []float64 `json:"seconds"`
+	Processor        []float64 `json:"processorSeconds"`
+	Against          []float64 `json:"against,omitempty"`
+	AgainstProcessor []float64 `json:"againstProcessorSeconds,omitempty"`
 	// With is what it is compared with.
 	With string `json:"with,omitempty"`
 }
@@ -64,7 +61,7 @@ func main() {
 	flag.StringVar(&o.directory, "directory", os.TempDir(), "a directory of the disk")
 	flag.StringVar(&o.out, "out", "", "directory for checkpoint.json")
 	flag.StringVar(&o.profile, "cpuprofile", "", "file for a profile of the processor time")
-	flag.StringVar(&o.only, "only", "", "the one of small, large and frozen that is measured")
+	flag.StringVar(&o.only, "only", "", "the one of large, sealed, small and frozen that is measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, o, os.Stdout)
@@ -96,7 +93,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	for _, part := range []struct {
 		name    string
 		measure func() error
-	}{{"large", b.large}, {"small", b.small}, {"frozen", b.frozen}} {
+	}{{"large", b.large}, {"sealed", b.sealed}, {"small", b.small}, {"frozen", b.frozen}} {
 		if o.only != "" && o.only != part.name {
 			continue
 		}
@@ -146,39 +143,67 @@ func (b *bench) sync() error {
 	return errors.Join(unix.Syncfs(int(directory.Fd())), directory.Close())
 }
 
-func (b *bench) note(name, with string, took, against time.Duration) {
+// cost is what something takes.
+type cost struct {
+	// took is by the clock, used by all processors together, but for what the kernel does
+	// later for the disk.
+	took, used time.Duration
+}
+
+func (b *bench) note(name, with string, own, against cost) {
 	m := b.found[name]
 	if m == nil {
 		m = &Measurement{Name: name, With: with}
 		b.found[name] = m
 		b.order = append(b.order, name)
 	}
-	m.Seconds = append(m.Seconds, took.Seconds())
-	if against > 0 {
-		m.Against = append(m.Against, against.Seconds())
+	m.Seconds = append(m.Seconds, own.took.Seconds())
+	m.Processor = append(m.Processor, own.used.Seconds())
+	if with != "" {
+		m.Against = append(m.Against, against.took.Seconds())
+		m.AgainstProcessor = append(m.AgainstProcessor, against.used.Seconds())
 	}
-	fmt.Fprintf(os.Stderr, "%s: %.3f s; %s %.3f s\n", name, took.Seconds(), with, against.Seconds())
+	fmt.Fprintf(os.Stderr, "%s: %.3f s (%.2f s of processors); %s %.3f s (%.2f s)\n",
+		name, own.took.Seconds(), own.used.Seconds(), with, against.took.Seconds(), against.used.Seconds())
 }
 
 // timed measures what begins with a disk at rest.
-func (b *bench) timed(work func() error) (time.Duration, error) {
+func (b *bench) timed(work func() error) (cost, error) {
 	if err := errors.Join(b.ctx.Err(), b.sync()); err != nil {
-		return 0, err
+		return cost{}, err
 	}
-	began := time.Now()
+	return measured(work)
+}
+
+func measured(work func() error) (cost, error) {
+	began, before := time.Now(), processorTime()
 	err := work()
-	return time.Since(began), err
+	return cost{time.Since(began), processorTime() - before}, err
+}
+
+// processorTime is what this process has used, and the programs that it has run.
+func processorTime() time.Duration {
+	var all time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var usage unix.Rusage
+		if unix.Getrusage(who, &usage) == nil {
+			all += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		}
+	}
+	return all
 }
 
 // copyTree is cp -a, as the programs of the system do it, and a sync of the file system
 // where durable.
-func (b *bench) copyTree(from string, durable bool) (time.Duration, error) {
+func (b *bench) copyTree(from string, durable bool, times int) (cost, error) {
 	if err := b.fresh(); err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	return b.timed(func() error {
-		if out, err := exec.CommandContext(b.ctx, "cp", "-a", from, b.path("cp")).CombinedOutput(); err != nil {
-			return fmt.Errorf("cp: %w: %s", err, out)
+		for i := range times {
+			if out, err := exec.CommandContext(b.ctx, "cp", "-a", from, fmt.Sprint(b.path("cp"), i)).CombinedOutput(); err != nil {
+				return fmt.Errorf("cp: %w: %s", err, out)
+			}
 		}
 		if durable {
 			return b.sync()
@@ -188,7 +213,7 @@ func (b *bench) copyTree(from string, durable bool) (time.Duration, error) {
 }
 
 // both measures two things, the one or the other first.
-func both(round int, one, other func() (time.Duration, error)) (first, second time.Duration, err error) {
+func both(round int, one, other func() (cost, error)) (first, second cost, err error) {
 	if round%2 == 0 {
 		first, err = one()
 		if err == nil {
@@ -215,16 +240,16 @@ func (b *bench) small() error {
 	name := fmt.Sprintf("%d files of 4 kB", b.files)
 	for round := range b.rounds {
 		for _, durable := range []bool{false, true} {
-			took, against, err := both(round,
-				func() (time.Duration, error) { return b.transfer(durable, false) },
-				func() (time.Duration, error) { return b.copyTree(b.path("from"), durable) })
+			own, against, err := both(round,
+				func() (cost, error) { return b.transfer(durable, false) },
+				func() (cost, error) { return b.copyTree(b.path("from"), durable, 1) })
 			if err != nil {
 				return err
 			}
 			if durable {
-				b.note(name+", first copy and seal", "cp -a, sync", took, against)
+				b.note(name+", first copy and seal", "cp -a, sync", own, against)
 			} else {
-				b.note(name+", first copy", "cp -a", took, against)
+				b.note(name+", first copy", "cp -a", own, against)
 			}
 		}
 		// The copy is there already when it is restored.
@@ -233,42 +258,76 @@ func (b *bench) small() error {
 			return err
 		}
 		sealed := b.path("copy")
-		took, against, err := both(round,
-			func() (time.Duration, error) { return b.restore(sealed, digest) },
-			func() (time.Duration, error) { return b.copyTree(filepath.Join(sealed, "volumes/data"), true) })
+		own, against, err := both(round,
+			func() (cost, error) { return b.restore(sealed, digest) },
+			func() (cost, error) { return b.copyTree(filepath.Join(sealed, "volumes/data"), true, 1) })
 		if err != nil {
 			return err
 		}
-		b.note(name+", restored", "cp -a, sync", took, against)
+		b.note(name+", restored", "cp -a, sync", own, against)
 	}
 	return nil
 }
 
-// large measures one large file.
+// large measures one large file, and what TLS alone takes for its bytes.
 func (b *bench) large() error {
-	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
-		return err
-	}
-	if err := makeLargeFile(filepath.Join(b.path("from"), "large"), b.size); err != nil {
+	if err := b.makeLarge(b.size); err != nil {
 		return err
 	}
 	name := fmt.Sprintf("one file of %d MiB", b.size>>20)
 	for round := range b.rounds {
-		took, against, err := both(round,
-			func() (time.Duration, error) { return b.transfer(true, false) },
-			func() (time.Duration, error) { return b.copyTree(b.path("from"), true) })
+		own, against, err := both(round,
+			func() (cost, error) { return b.transfer(true, false) },
+			func() (cost, error) { return b.copyTree(b.path("from"), true, 1) })
 		if err != nil {
 			return err
 		}
-		b.note(name, "cp -a, sync", took, against)
-		if took, err = b.stream(b.size); err != nil {
+		b.note(name, "cp -a, sync", own, against)
+		if own, err = b.stream(b.size); err != nil {
 			return err
 		}
-		b.note(name+", its bytes through TLS alone", "cp -a, sync", took, against)
-		for ; b.generation > 0; b.generation-- { // the disk is not large enough for all
-			if err := os.RemoveAll(filepath.Dir(b.path("to"))); err != nil {
-				return err
-			}
+		b.note(name+", its bytes through TLS alone", "cp -a, sync", own, against)
+		if err := b.forget(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sealed measures one large file of which a sealed copy is made too: it is written twice,
+// and its digests are those of SHA-256.
+func (b *bench) sealed() error {
+	size := b.size / 4
+	if err := b.makeLarge(size); err != nil {
+		return err
+	}
+	for round := range b.rounds {
+		own, against, err := both(round,
+			func() (cost, error) { return b.transfer(true, true) },
+			func() (cost, error) { return b.copyTree(b.path("from"), true, 2) })
+		if err != nil {
+			return err
+		}
+		b.note(fmt.Sprintf("one file of %d MiB and a sealed copy", size>>20), "cp -a twice, sync", own, against)
+		if err := b.forget(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) makeLarge(size int64) error {
+	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
+		return err
+	}
+	return makeLargeFile(filepath.Join(b.path("from"), "large"), size)
+}
+
+// forget removes what was made of large files: the disk is not large enough for all.
+func (b *bench) forget() error {
+	for ; b.generation > 0; b.generation-- {
+		if err := os.RemoveAll(filepath.Dir(b.path("to"))); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -284,50 +343,13 @@ func (b *bench) frozen() error {
 		return err
 	}
 	for range b.rounds {
-		took, err := b.lastPass()
+		own, err := b.lastPass()
 		if err != nil {
 			return err
 		}
-		b.note(fmt.Sprintf("frozen window, 256 MiB in %d files, 1 %% changed", b.files), "", took, 0)
+		b.note(fmt.Sprintf("frozen window, 256 MiB in %d files, 1 %% changed", b.files), "", own, cost{})
 	}
 	return nil
-}
-
-func (b *bench) report(out io.Writer) error {
-	r := Report{Machine: fmt.Sprintf("%s, %d processors, %s", machine.Processor(), runtime.NumCPU(), machine.Memory()), Go: runtime.Version(), Files: b.files, Size: b.size}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(out, "%s, %s, medians of %d rounds\n", r.Machine, r.Go, b.rounds)
-	fmt.Fprintln(w, "what\tseconds\tagainst\tseconds\tratio")
-	for _, name := range b.order {
-		m := *b.found[name]
-		r.Measurements = append(r.Measurements, m)
-		if m.With == "" {
-			fmt.Fprintf(w, "%s\t%.3f\t\t\t\n", name, median(m.Seconds))
-			continue
-		}
-		ratios := make([]float64, len(m.Seconds))
-		for i := range ratios {
-			ratios[i] = m.Seconds[i] / m.Against[i]
-		}
-		fmt.Fprintf(w, "%s\t%.3f\t%s\t%.3f\t%.2f\n", name, median(m.Seconds), m.With, median(m.Against), median(ratios))
-	}
-	if err := w.Flush(); err != nil || b.out == "" {
-		return err
-	}
-	if err := os.MkdirAll(b.out, 0o755); err != nil {
-		return err
-	}
-	content, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(b.out, "checkpoint.json"), content, 0o644)
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
 func makeSmallFiles(root string, files, size int) error {

@@ -103,19 +103,19 @@ func (p *pair) close() error {
 
 // transfer measures a first pass into an empty volume, which is the last one where all
 // has to be durable.
-func (b *bench) transfer(durable, withCopy bool) (took time.Duration, err error) {
+func (b *bench) transfer(durable, withCopy bool) (own cost, err error) {
 	if err := b.fresh(); err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	p, err := b.connect(withCopy)
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
-	took, err = b.timed(func() error {
+	own, err = b.timed(func() error {
 		_, err := p.source.Pass(b.ctx, transfer.PassOptions{Last: durable, Frozen: durable})
 		return err
 	})
-	return took, errors.Join(err, p.close())
+	return own, errors.Join(err, p.close())
 }
 
 // sealedCopy makes a sealed copy, and returns its digest.
@@ -132,9 +132,9 @@ func (b *bench) sealedCopy() (digest string, err error) {
 }
 
 // restore measures the restoration of the sealed copy into an empty volume.
-func (b *bench) restore(sealed, digest string) (took time.Duration, err error) {
+func (b *bench) restore(sealed, digest string) (own cost, err error) {
 	if err := b.fresh(); err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	return b.timed(func() error {
 		d, err := transfer.OpenDestination(b.ctx, transfer.DestinationConfig{Migration: migration, Volumes: volume(b.path("to")), State: b.path("state/destination")})
@@ -148,29 +148,30 @@ func (b *bench) restore(sealed, digest string) (took time.Duration, err error) {
 
 // lastPass measures the pass of a frozen pod, with a sealed copy, after a second in which
 // it changed 1 % of its files.
-func (b *bench) lastPass() (took time.Duration, err error) {
+func (b *bench) lastPass() (own cost, err error) {
 	if err := b.fresh(); err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	p, err := b.connect(true)
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
 	for range 3 {
 		if err := b.changeFiles(time.Second); err != nil {
-			return 0, err
+			return cost{}, err
 		}
 		if _, err := p.source.Pass(b.ctx, transfer.PassOptions{}); err != nil {
-			return 0, err
+			return cost{}, err
 		}
 	}
 	if err := b.changeFiles(time.Second); err != nil {
-		return 0, err
+		return cost{}, err
 	}
-	began := time.Now()
-	_, err = p.source.Pass(b.ctx, transfer.PassOptions{Frozen: true, Last: true})
-	return time.Since(began), err
+	return measured(func() error {
+		_, err := p.source.Pass(b.ctx, transfer.PassOptions{Frozen: true, Last: true})
+		return err
+	})
 }
 
 // changeFiles changes 1 % of the files, evenly over a time.
@@ -194,20 +195,20 @@ func (b *bench) changeFiles(within time.Duration) error {
 
 // stream measures what TLS alone takes for a number of bytes, between two goroutines of
 // this process over the loopback interface, as a transfer does it.
-func (b *bench) stream(size int64) (took time.Duration, err error) {
+func (b *bench) stream(size int64) (own cost, err error) {
 	ours, err := transfer.NewIdentity()
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	config, err := ours.ClientConfig(ours.Fingerprint())
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	server := config.Clone()
 	server.ClientAuth = tls.RequireAnyClientCert
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", server)
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	defer listener.Close()
 	received := make(chan error, 1)
@@ -221,13 +222,14 @@ func (b *bench) stream(size int64) (took time.Duration, err error) {
 	}()
 	conn, err := tls.Dial("tcp", listener.Addr().String(), config)
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	block := make([]byte, 256<<10)
-	began := time.Now()
-	for sent := int64(0); sent < size && err == nil; sent += int64(len(block)) {
-		_, err = conn.Write(block)
-	}
-	err = errors.Join(err, conn.Close(), <-received)
-	return time.Since(began), err
+	return measured(func() error {
+		var err error
+		for sent := int64(0); sent < size && err == nil; sent += int64(len(block)) {
+			_, err = conn.Write(block)
+		}
+		return errors.Join(err, conn.Close(), <-received)
+	})
 }
