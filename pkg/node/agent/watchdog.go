@@ -15,6 +15,7 @@ import (
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 	"github.com/ai-storage/orchestrator/pkg/node/agent/decide"
 	"github.com/ai-storage/orchestrator/pkg/node/transfer"
+	"github.com/ai-storage/orchestrator/pkg/pods"
 )
 
 // failuresInterval is how often failures to look at frozen pods are logged.
@@ -260,7 +261,7 @@ func (a *agent) thawed(c *v1alpha1.CheckpointStatus, r record) {
 	s.Phase = v1alpha1.SourceThawed
 	switch {
 	case r.Disturbance != "":
-		s.Reason, s.Message = ReasonDisturbed, "the original did not stay as it was sealed: "+r.Disturbance
+		s.Reason, s.Message = ReasonDisturbed, pods.Truncate("the original did not stay as it was sealed: "+r.Disturbance, maxMessage)
 	case c.Step == v1alpha1.StepSeal:
 		s.Reason, s.Message = v1alpha1.ReportFreezeTooLong, fmt.Sprintf("the original was frozen for %s, and its replacement was not released", r.Until.Sub(r.FrozenAt))
 	}
