@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,9 +55,13 @@ func TestACorruptedCheckpointIsNotRestored(t *testing.T) {
 	if code == 0 {
 		t.Fatalf("the pod was recovered from what was not sealed: %s", text)
 	}
-	wantAnswer(t, code, code, text, decide.ReasonRestoreFailed)
+	wantAnswer(t, code, code, text, "its content in the sealed copy is not what was written there", "what was carried is kept on claim "+s.migration.Status.CheckpointClaim)
 	flipByte(t, records)
-	code, text = kubectl(t, s.namespace, "migrate", "recover", s.migration.Name, "--wait")
+	// The failed recovery has the claim now.
+	failed, _, _ := strings.Cut(strings.TrimPrefix(text, "podmigration.migration.ai-storage/"), " ")
+	code, text = kubectl(t, s.namespace, "migrate", "list", "--kept")
+	wantAnswer(t, code, 0, text, failed)
+	code, text = kubectl(t, s.namespace, "migrate", "recover", failed, "--wait")
 	wantAnswer(t, code, 0, text, "Succeeded")
 	wantNothingLost(t, s.collector, faultWriter)
 }
