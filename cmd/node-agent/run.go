@@ -97,9 +97,12 @@ func (o *options) readInstall() (err error) {
 }
 
 func (o *options) readTransfer() error {
-	if _, err := netip.ParseAddr(o.TransferHost); err != nil {
+	host, err := netip.ParseAddr(o.TransferHost)
+	if err != nil {
 		return fmt.Errorf("--transfer-host %q, or the environment variable HOST_IP, must be an IP address of the node: %w", o.TransferHost, err)
 	}
+	// As its Node has it: that is what agents of other nodes compare with.
+	o.TransferHost = host.Unmap().String()
 	if o.TransferPort < 1 || o.TransferPort > 65535 {
 		return fmt.Errorf("--transfer-port %d: must be a port from 1 to 65535", o.TransferPort)
 	}

@@ -255,8 +255,27 @@ func TestInstallOfTheRuntimeHandler(t *testing.T) {
 		}
 		var agent appsv1.DaemonSet
 		find(t, render(t, "--set="+prefix+values), "DaemonSet", "ai-storage-node-agent", &agent)
-		if got := agent.Spec.Template.Spec.Containers[0].Args[2:]; !slices.Equal(got, want) {
+		if got := agent.Spec.Template.Spec.Containers[0].Args[4:]; !slices.Equal(got, want) {
 			t.Errorf("%s: arguments %v, want %v", values, got, want)
+		}
+	}
+}
+
+// Where agents receive volumes is one value, and a limit is passed on only where one is set.
+func TestWhereAgentsReceive(t *testing.T) {
+	for values, want := range map[string][]string{
+		"nodeAgent.transfer.limit=":                                  {"--transfer-host=$(HOST_IP)", "--transfer-port=10271"},
+		"nodeAgent.transfer.port=7443,nodeAgent.transfer.limit=50Mi": {"--transfer-host=$(HOST_IP)", "--transfer-port=7443", "--transfer-limit=50Mi"},
+	} {
+		var agent appsv1.DaemonSet
+		find(t, render(t, "--set="+values), "DaemonSet", "ai-storage-node-agent", &agent)
+		container := agent.Spec.Template.Spec.Containers[0]
+		if got := container.Args[2:]; !slices.Equal(got, want) {
+			t.Errorf("%s: arguments %v, want %v", values, got, want)
+		}
+		port := slices.IndexFunc(container.Ports, func(p corev1.ContainerPort) bool { return p.Name == "transfer" })
+		if port < 0 || !strings.HasSuffix(want[1], fmt.Sprint("=", container.Ports[port].ContainerPort)) {
+			t.Errorf("%s: ports %v", values, container.Ports)
 		}
 	}
 }

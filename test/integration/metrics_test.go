@@ -179,6 +179,6 @@ func serveAgentMetrics(t *testing.T) string {
 	port := freePort(t)
 	runProgram(t, buildProgram(t, "node-agent"), "run", "--node-name=nowhere", "--state-dir="+t.TempDir(), "--kubelet-root="+t.TempDir(),
 		"--kubeconfig="+impersonatingKubeconfig(t, "system:serviceaccount:ai-storage-node-agent:ai-storage-node-agent"),
-		"--metrics-host=127.0.0.1", "--metrics-port="+port)
+		"--metrics-host=127.0.0.1", "--metrics-port="+port, "--transfer-host=127.0.0.1", "--transfer-port="+freePort(t))
 	return "127.0.0.1:" + port
 }

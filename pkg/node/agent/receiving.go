@@ -137,7 +137,8 @@ func (a *agent) receive(ctx context.Context, m *v1alpha1.PodMigration, pod *core
 
 func (a *agent) openReceiving(ctx context.Context, m *v1alpha1.PodMigration, pod *corev1.Pod) (*receiving, error) {
 	r := &receiving{key: types.NamespacedName{Namespace: m.Namespace, Name: m.Name}, migration: m.UID, attempt: m.Status.Checkpoint.Attempt, pod: pod.UID, warmReports: newThrottle(progressInterval, time.Time{})}
-	config := transfer.DestinationConfig{Migration: m.UID, Passed: func(result transfer.PassResult) { a.passed(r, result) }}
+	config := transfer.DestinationConfig{Migration: m.UID}
+	config.Passed = func(result transfer.PassResult) { a.passed(r, result) } //nolint:contextcheck // it is called long after this work has ended
 	var err error
 	if config.Volumes, err = a.receivedVolumes(m, pod); err != nil {
 		return nil, err

@@ -127,7 +127,7 @@ func (a *agent) send(ctx context.Context, m *v1alpha1.PodMigration, s *sending, 
 		reason := transfer.ReasonOf(err)
 		switch {
 		case err == nil || ctx.Err() != nil:
-			return true, nil
+			return true, nil //nolint:nilerr // it is what send returns
 		case reason == transfer.ReasonDisconnected:
 			refusedSince = time.Time{}
 		case reason == transfer.ReasonRefused:
@@ -195,7 +195,7 @@ func (a *agent) connect(ctx context.Context, m *v1alpha1.PodMigration, s *sendin
 	// The connection outlives this work, but nobody waits for its beginning for longer.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	if err := s.Connect(a.life, conn); err != nil {
+	if err := s.Connect(a.life, conn); err != nil { //nolint:contextcheck // see above
 		return err
 	}
 	s.to = now.DestinationPod().UID

@@ -263,8 +263,8 @@ func TestAnotherAttemptTakesOverWhatWaits(t *testing.T) {
 
 func TestARollbackRemovesWhatWaits(t *testing.T) {
 	b := newStoppingBench(t, true)
-	m := b.stored(false)
-	m = b.ask(step(v1alpha1.StepAbort))
+	b.stored(false)
+	m := b.ask(step(v1alpha1.StepAbort))
 	b.wantSource(m, v1alpha1.SourceThawed)
 	b.wantFrozen(false)
 	if b.isThere(filepath.Join(b.kubelets["b"], waitingOf(m.UID))) || b.far.hasState(m.UID) {

@@ -96,8 +96,13 @@ func destination(phases ...v1alpha1.DestinationPhase) []v1alpha1.DestinationPhas
 func DestinationTask(m *v1alpha1.PodMigration, d Destination) Task {
 	c, pod := m.Status.Checkpoint, m.DestinationPod()
 	if !c.Carries() {
-		if d.Keeps {
-			return TaskDiscard // of an attempt that carried the memory of processes alone
+		// What is kept is of an attempt that carried the memory of processes alone. At the end
+		// it goes from the claim too.
+		switch {
+		case d.Keeps && m.Status.Phase.IsFinished():
+			return TaskDiscard
+		case d.Keeps:
+			return TaskClose
 		}
 		return TaskNone
 	}

@@ -61,7 +61,8 @@ func TestDestinationTask(t *testing.T) {
 		want Task
 	}{
 		{"nothing is carried", stateless, open, TaskNone},
-		{"nothing is carried any more", stateless, kept, TaskDiscard},
+		{"nothing is carried any more", stateless, kept, TaskClose},
+		{"nothing was carried in the end", ended(stateless.DeepCopy(), v1alpha1.PhaseSucceeded), kept, TaskDiscard},
 		{"nothing is placed", unplaced, Destination{}, TaskNone},
 		{"measured", moving(v1alpha1.StepMeasure, v1alpha1.SourceMeasured), Destination{}, TaskNone},
 		{"placed", moving(copyStep, v1alpha1.SourceMeasured), Destination{}, TaskReceive},

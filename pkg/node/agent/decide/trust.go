@@ -3,9 +3,8 @@ package decide
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -67,22 +66,27 @@ func ConnectTo(m *v1alpha1.PodMigration, pod *corev1.Pod, node *corev1.Node) (ad
 	if err := isOn(m, report.Node, pod); err != nil {
 		return "", "", err
 	}
-	host, _, err := net.SplitHostPort(report.Address)
-	if err != nil {
-		return "", "", fmt.Errorf("the address of the receiver: %w", err)
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return "", "", fmt.Errorf("the address of the receiver: %w", err)
-	}
 	isKnown := node != nil && node.Name == report.Node && slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool {
-		found, err := netip.ParseAddr(a.Address)
-		return err == nil && found.Unmap() == ip.Unmap()
+		isIP := a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP
+		return isIP && a.Address == hostOf(report.Address)
 	})
 	if !isKnown {
-		return "", "", fmt.Errorf("%s is no address of node %s", host, report.Node)
+		return "", "", fmt.Errorf("%s is at no address of node %s", report.Address, report.Node)
 	}
 	return report.Address, report.Fingerprint, nil
+}
+
+// hostOf is the IP address of "address:port", or of "[address]:port"; "" where it is neither.
+func hostOf(address string) string {
+	i := strings.LastIndexByte(address, ':')
+	if i < 0 {
+		return ""
+	}
+	host := address[:i]
+	if inner, found := strings.CutPrefix(host, "["); found {
+		return strings.TrimSuffix(inner, "]")
+	}
+	return host
 }
 
 // MayRemove reports whether a node may remove what waits on it for a migration, nil where

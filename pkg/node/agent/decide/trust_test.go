@@ -76,8 +76,8 @@ func TestConnectTo(t *testing.T) {
 		want string
 	}{
 		"its address":               {sending(), pod, node, "192.0.2.2:10271"},
-		"its other address":         {at("[2001:db8:0::2]:10271"), pod, node, "[2001:db8:0::2]:10271"},
-		"in another notation":       {at("[::ffff:192.0.2.2]:10271"), pod, node, "[::ffff:192.0.2.2]:10271"},
+		"its other address":         {at("[2001:db8::2]:10271"), pod, node, "[2001:db8::2]:10271"},
+		"without brackets, no port": {at("2001:db8::2"), pod, node, ""},
 		"an address of nobody":      {at("192.0.2.3:10271"), pod, node, ""},
 		"a name":                    {at("b.example:10271"), pod, node, ""},
 		"no port":                   {at("192.0.2.2"), pod, node, ""},
