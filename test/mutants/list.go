@@ -22,10 +22,11 @@ var mutants = []mutant{
 		changed: "if !isSealedBySource(b.State) {",
 	},
 	{
-		name:    "a replacement may leave the only disk that has its state",
-		file:    "pkg/pods/containers/options.go",
-		text:    "s.Checkpoint.Carries() && s.CheckpointClaim == \"\"",
-		changed: "!s.Checkpoint.Carries()",
+		name:     "a replacement may leave the only disk that has its state",
+		file:     "pkg/pods/containers/options.go",
+		text:     "s.Checkpoint.Carries() && s.CheckpointClaim == \"\"",
+		changed:  "!s.Checkpoint.Carries()",
+		packages: []string{"./pkg/controllers/migration/decide"},
 	},
 	{
 		name:    "a placeholder takes the claim that the original uses",

@@ -46,7 +46,10 @@
 //   - An original whose released replacement is lost continues only when that is gone
 //     for certain.
 //   - A committed migration whose state is sealed, but was not given to a
-//     replacement, keeps its claim when it fails: it holds the only copy.
+//     replacement, keeps its claim when it fails: it holds the only copy. Without a claim
+//     a disk of the node does where the place was held: no replacement goes elsewhere.
+//   - What is sealed is what both agents name by one digest, on the destination's disk, and
+//     on the claim where there is one. Nothing that only one of them says counts.
 //   - The clock of this process may be minutes off. What another clock wrote only bounds
 //     how long is waited (State.waited). Pods are distinguished by moments of the API server
 //     alone (status.handover.probedAt).

@@ -69,7 +69,8 @@ func keepsCopy(s *State) bool { return s.isTrue(v1alpha1.ConditionCheckpointKept
 
 func hasTimeToLive(s *State) bool {
 	m := s.Migration
-	return !keepsCopy(s) && !(m.StateWaits() && m.Status.CheckpointClaim == "") && m.DeletionTimestamp == nil && m.Spec.TTLSecondsAfterFinished != nil && m.Status.Times.Finished != nil
+	keepsDirectory := m.StateWaits() && m.Status.CheckpointClaim == ""
+	return !keepsCopy(s) && !keepsDirectory && m.DeletionTimestamp == nil && m.Spec.TTLSecondsAfterFinished != nil && m.Status.Times.Finished != nil
 }
 
 // expires is when the record of a finished migration is removed.

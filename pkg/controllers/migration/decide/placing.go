@@ -190,7 +190,7 @@ func markReplacementReady(b *builder, r *corev1.Pod) {
 func cannotStart(b *builder, r *corev1.Pod) (_ Decision, decided bool) {
 	reason := startFailure(r)
 	scheduled := pods.Condition(r, corev1.PodScheduled)
-	if reason == "" || b.IsCommitted() || scheduled == nil || b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionPlaced) < b.Limits.StartGrace {
+	if reason == "" || b.IsCommitted() || scheduled == nil || b.waited(scheduled.LastTransitionTime) < b.Limits.StartGrace {
 		return Decision{}, false
 	}
 	return beginRollback(b, ReasonCannotStart, fmt.Sprintf("replacement %s cannot start on node %s: %s", r.Name, r.Spec.NodeName, reason)), true
@@ -222,7 +222,7 @@ func unplaced(b *builder, r *corev1.Pod) Decision {
 	if b.Migration.CheckpointMode() == v1alpha1.CheckpointProcess {
 		why += fmt.Sprintf(" (its processes can only be restored on nodes with the label %s=true, by their node agents)", v1alpha1.ProcessNodeLabel)
 	}
-	if left := b.Limits.UnschedulableGrace - b.waited(scheduled.LastTransitionTime, v1alpha1.ConditionPlaced); left > 0 {
+	if left := b.Limits.UnschedulableGrace - b.waited(scheduled.LastTransitionTime); left > 0 {
 		return b.wait(min(left, b.untilDeadline()), "the scheduler finds no place for replacement %s: %s", r.Name, why)
 	}
 	if b.ComingNode != "" && gates == "" {

@@ -282,7 +282,7 @@ func restoreKept(b *builder) Decision {
 	case since == nil:
 		return b.wait(b.untilDeadline(), "waiting for pod %s on node %s: %s", r.Name, r.Spec.NodeName, startProgress(r))
 	case d == nil:
-		return awaitAgent(b, r.Spec.NodeName, b.waited(*since, v1alpha1.ConditionPlaced))
+		return awaitAgent(b, r.Spec.NodeName, b.waited(*since))
 	default:
 		return b.wait(b.untilDeadline(), "restoring and verifying the checkpoint on node %s: %d bytes in %d files", r.Spec.NodeName, d.Bytes, d.Files)
 	}

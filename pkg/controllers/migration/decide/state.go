@@ -141,7 +141,7 @@ func (s *State) WithoutPlace() *corev1.Pod {
 			continue
 		}
 		c := pods.Condition(pod, corev1.PodScheduled)
-		if c != nil && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && s.waited(c.LastTransitionTime, v1alpha1.ConditionPlaced) >= s.Limits.UnschedulableGrace {
+		if c != nil && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && s.waited(c.LastTransitionTime) >= s.Limits.UnschedulableGrace {
 			return pod
 		}
 	}
@@ -209,12 +209,13 @@ func (s *State) since(condition string) time.Duration {
 }
 
 // waited is for how long something has been so that another client wrote down, by its clock,
-// or that our condition says, whichever is shorter. The clocks may be minutes apart: where
-// ours is ahead nothing ends early, and where it is behind the deadline is the bound.
-func (s *State) waited(since metav1.Time, condition string) time.Duration {
+// or for how long the pod has had its place, or none, by ours, whichever is shorter. The
+// clocks may be minutes apart: where ours is ahead nothing ends early, and where it is behind
+// the deadline is the bound.
+func (s *State) waited(since metav1.Time) time.Duration {
 	waited := s.Now.Sub(since.Time)
-	if meta.FindStatusCondition(s.Migration.Status.Conditions, condition) != nil {
-		waited = min(waited, s.since(condition))
+	if meta.FindStatusCondition(s.Migration.Status.Conditions, v1alpha1.ConditionPlaced) != nil {
+		waited = min(waited, s.since(v1alpha1.ConditionPlaced))
 	}
 	return waited
 }
