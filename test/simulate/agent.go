@@ -91,14 +91,14 @@ func (a *agent) hold(is bool) {
 	}
 }
 
-// crash ends the agent; down keeps it so until start.
-func (a *agent) crash(down bool) {
+// crash ends the agent until start.
+func (a *agent) crash() {
 	a.m.excuseProbes()
 	for _, p := range a.running {
 		p.kill()
 	}
 	a.forget()
-	a.down = down
+	a.down = true
 }
 
 func (a *agent) start() {

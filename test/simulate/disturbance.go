@@ -243,7 +243,7 @@ func (f *fault) meet(w *world, p *process, verb string, point callPoint) bool {
 			w.leaderOf(p, func(l *leader) { l.stall(d.Lasts*2, d.Target%3) })
 			p.sleep(0)
 		case agentCrash:
-			w.agentOf(p, func(a *agent) { a.crash(true); w.after(d.Lasts/4, a.start) })
+			w.agentOf(p, func(a *agent) { a.crash(); w.after(d.Lasts/4, a.start) })
 			p.sleep(time.Hour)
 		case errorBefore:
 			f.answer, ends = apierrors.NewInternalError(fmt.Errorf("etcdserver: request timed out")), true

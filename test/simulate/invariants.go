@@ -166,6 +166,11 @@ func (c *checker) holders(l *lineage, without any) (found []string) {
 			}
 		}
 	}
+	return append(found, c.holdingClaims(l, without)...)
+}
+
+// holdingClaims are those that have the latest work of a lineage.
+func (c *checker) holdingClaims(l *lineage, without any) (found []string) {
 	each(c.w.store, claims, func(claim *corev1.PersistentVolumeClaim) {
 		// A finalizer of the migration keeps one that a user has deleted.
 		if any(claim) == without || claim.DeletionTimestamp != nil && !slices.Contains(claim.Finalizers, v1alpha1.CheckpointFinalizer) {

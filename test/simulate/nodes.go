@@ -50,7 +50,7 @@ func (m *machine) goDown(off bool, back time.Duration) {
 		for _, i := range m.instances {
 			i.change(func() {})
 		}
-		m.agent.crash(true)
+		m.agent.crash()
 		m.off = true
 		m.boots++
 		for _, i := range m.instances {

@@ -21,9 +21,6 @@ type content struct {
 	digest string
 }
 
-// isComplete reports whether a whole pass is there.
-func (c *content) isComplete() bool { return c.pass > 0 && !c.torn }
-
 func (c *content) isSealed() bool { return c.digest != "" && !c.torn }
 
 // digestOf is the digest of the manifest of volumes: two that hold the same have the same.

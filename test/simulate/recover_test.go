@@ -11,7 +11,7 @@ func TestAUserRecoversTheOnlyCopy(t *testing.T) {
 	for _, owner := range []ownerKind{bare, ownedJob, ownedSet} {
 		t.Run(string(owner), func(t *testing.T) {
 			t.Parallel()
-			way := way{owner: owner, scratch: true, stopsFirst: true}
+			way := way{owner: owner, scratch: true, restart: owner != ownedSet, stopsFirst: true}
 			calm := runDisturbed(Options{Seed: 1}, way.scenario(), nil)
 			kept, recovered := 0, 0
 			for call := 1; call <= calm.leaderCalls; call += max(1, *stride/2) {

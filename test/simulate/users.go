@@ -58,7 +58,7 @@ func init() {
 		"Stranger":             func(w *world, d Disturbance) { w.strangerDials(d) },
 		"AgentDown": func(w *world, d Disturbance) {
 			a := w.machines[d.Target%len(w.machines)].agent
-			a.crash(true)
+			a.crash()
 			w.after(d.Lasts, a.start)
 		},
 		"Cancel": func(w *world, d Disturbance) {
@@ -190,7 +190,7 @@ func (m *machine) agentDies(d Disturbance) {
 		return
 	}
 	m.w.say(m.agent.name, "dies")
-	m.agent.crash(true)
+	m.agent.crash()
 	m.w.after(d.Lasts/4, m.agent.start)
 }
 
