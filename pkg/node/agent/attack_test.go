@@ -85,6 +85,25 @@ func TestAttackGateIsALink(t *testing.T) {
 	}
 }
 
+// Another pod of the node is beneath the same directory: its volumes are not reached by a
+// link either.
+func TestAttackLinkToAnotherPod(t *testing.T) {
+	b := newBench(t)
+	other := filepath.Join(b.kubelets["b"], "pods", otherUID, "volumes")
+	b.mustMake(filepath.Join(other, v1alpha1.GateVolumeName))
+	write(t, filepath.Join(other, "work/admin.conf"), "of another pod")
+	plant(t, filepath.Dir(b.volume("b", fixture.ReplacementUID, "work")), "../../"+otherUID+"/volumes")
+	if err := b.far.openGate(fixture.ReplacementUID); err == nil {
+		t.Error("the gate of another pod was opened")
+	}
+	b.settle()
+	m := b.ask(step(v1alpha1.StepCopy))
+	b.wantDestination(m, v1alpha1.DestinationFailed)
+	if entries, err := os.ReadDir(filepath.Join(other, "work")); err != nil || len(entries) != 1 {
+		t.Errorf("the volume of another pod has %v, error %v", entries, err)
+	}
+}
+
 // Whatever of the path of a volume is a link, on either side: nothing is read or written
 // behind it.
 func TestAttackVolumesAreLinks(t *testing.T) {
