@@ -71,6 +71,11 @@ func (c *checker) counts(r *received, l *lineage) bool {
 
 // waitingGone is called when what waited on a node is removed.
 func (c *checker) waitingGone(r *received) {
+	if m := c.migrationOf(r.migration); m != nil && r.isSealed() && !r.m.dead && m.Status.Phase == v1alpha1.PhaseFailed &&
+		meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted) && !meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReleased) {
+		c.violated(NothingLost, "what waits on node %s is removed, and PodMigration %s has failed after its commitment", r.m.node, m.Name)
+		return
+	}
 	l := c.w.work.ofMigration[r.migration]
 	if l == nil || !l.mustKeep || l.excused != "" || l.acknowledged == 0 || !c.counts(r, l) {
 		return

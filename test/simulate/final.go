@@ -77,6 +77,8 @@ func (c *checker) finalPods() {
 			c.violated(ItEnds, "%s would be deleted last by its ReplicaSet, though PodMigration %s has ended", describe(p), m.Name)
 		case len(p.Spec.SchedulingGates) > 0:
 			c.violated(ItEnds, "%s waits at its scheduling gate for ever, though PodMigration %s has ended", describe(p), m.Name)
+		case i != nil && i.images != nil && i.runs && !i.held:
+			c.violated(ItEnds, "what the processes of %s were restored from is left, though they have continued", describe(p))
 		case i != nil && i.hasGate && !i.gateOpen:
 			c.violated(ItEnds, "%s waits at its gate for ever, though PodMigration %s has ended as %s", describe(p), m.Name, m.Status.Phase)
 		}
