@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -307,6 +308,22 @@ func (b *bench) makeVolumes(node string, pod types.UID) {
 	}
 }
 
+// vanish closes what the kernel closes when a process ends.
+func (a *agent) vanish(t testing.TB) {
+	t.Helper()
+	a.mu.Lock()
+	receivings, sendings := maps.Clone(a.receivings), maps.Clone(a.sendings)
+	a.mu.Unlock()
+	for _, r := range receivings {
+		if err := r.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for key := range sendings {
+		a.closeSending(key)
+	}
+}
+
 // restart is what a crash leaves: agents that know nothing.
 func (b *bench) restart() {
 	b.Helper()
@@ -338,6 +355,7 @@ func (b *bench) start(node string) *agent {
 		if err := <-served; err != nil {
 			b.Errorf("the agent of node %s: %v", node, err)
 		}
+		a.vanish(b)
 	})
 	return a
 }

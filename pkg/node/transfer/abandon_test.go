@@ -15,33 +15,41 @@ import (
 
 // deadStorage does not answer while it is dead.
 type deadStorage struct {
-	dead atomic.Bool
+	// reads: it does not answer to reads, otherwise to writes.
+	reads bool
+	dead  atomic.Bool
 	// reached gets a value when a call waits, answer is closed when it answers.
 	reached, answer chan struct{}
 }
 
-func (s *deadStorage) wait() {
-	if s.dead.Load() {
-		select {
-		case s.reached <- struct{}{}:
-		default:
-		}
-		<-s.answer
-	}
+// storage is that of the running test; nil where it answers.
+var storage atomic.Pointer[deadStorage]
+
+// Set once: what was abandoned may still use them when its test has ended.
+func init() {
+	graceTime = 2 * time.Second
+	pread = func(fd int, b []byte, offset int64) (int, error) { await(true); return unix.Pread(fd, b, offset) }
+	pwrite = func(fd int, b []byte, offset int64) (int, error) { await(false); return unix.Pwrite(fd, b, offset) }
 }
 
-// newDeadStorage makes reads or writes of this package wait, and the time short that is
-// waited for them.
-func newDeadStorage(t *testing.T, reads bool) *deadStorage {
-	s := &deadStorage{reached: make(chan struct{}, 1), answer: make(chan struct{})}
-	grace := graceTime
-	graceTime = 200 * time.Millisecond
-	if reads {
-		pread = func(fd int, b []byte, offset int64) (int, error) { s.wait(); return unix.Pread(fd, b, offset) }
-	} else {
-		pwrite = func(fd int, b []byte, offset int64) (int, error) { s.wait(); return unix.Pwrite(fd, b, offset) }
+// await waits where the storage does not answer to reads, or to writes.
+func await(reads bool) {
+	s := storage.Load()
+	if s == nil || s.reads != reads || !s.dead.Load() {
+		return
 	}
-	t.Cleanup(func() { pread, pwrite, graceTime = unix.Pread, unix.Pwrite, grace })
+	select {
+	case s.reached <- struct{}{}:
+	default:
+	}
+	<-s.answer
+}
+
+// newDeadStorage makes reads or writes of this package wait, once it is dead.
+func newDeadStorage(t *testing.T, reads bool) *deadStorage {
+	s := &deadStorage{reads: reads, reached: make(chan struct{}, 1), answer: make(chan struct{})}
+	storage.Store(s)
+	t.Cleanup(func() { storage.Store(nil) })
 	return s
 }
 
@@ -92,9 +100,9 @@ func TestASourceWhoseStorageDoesNotAnswer(t *testing.T) {
 	b := newBed(t)
 	must(t, os.WriteFile(b.from+"/small", []byte("small"), 0o600))
 	must(t, os.WriteFile(b.from+"/large", newTreeMaker(t, 1, b.from).bytes(2*chunkSize), 0o600))
-	storage := newDeadStorage(t, true)
+	dead := newDeadStorage(t, true)
 	must(t, b.connect(nil))
-	ctx := storage.contextUntilReached(t)
+	ctx := dead.contextUntilReached(t)
 	err := within(t, "a pass", func() error { _, err := b.source.Pass(ctx, PassOptions{}); return err })
 	if !errors.Is(err, errHung) || !errors.Is(err, context.Canceled) {
 		t.Errorf("the pass ends with %v", err)
@@ -109,7 +117,7 @@ func TestASourceWhoseStorageDoesNotAnswer(t *testing.T) {
 	if _, err := OpenSource(config); err == nil {
 		t.Error("its state is used by another source")
 	}
-	storage.revive()
+	dead.revive()
 	eventually(t, func() (err error) { b.source, err = OpenSource(config); return err })
 	must(t, b.connect(nil))
 	_, err = b.pass(PassOptions{Frozen: true, Last: true})
@@ -123,9 +131,9 @@ func TestADestinationWhoseStorageDoesNotAnswer(t *testing.T) {
 	b := newBed(t)
 	must(t, os.WriteFile(b.from+"/small", []byte("small"), 0o600))
 	must(t, os.WriteFile(b.from+"/large", newTreeMaker(t, 1, b.from).bytes(2*chunkSize), 0o600))
-	storage := newDeadStorage(t, false)
+	dead := newDeadStorage(t, false)
 	must(t, b.connect(nil))
-	ctx := storage.contextUntilReached(t)
+	ctx := dead.contextUntilReached(t)
 	err := within(t, "a pass", func() error { _, err := b.source.Pass(ctx, PassOptions{}); return err })
 	if !errors.Is(err, context.Canceled) || errors.Is(err, errHung) {
 		t.Errorf("the pass, whose own storage answers, ends with %v", err)
@@ -138,7 +146,7 @@ func TestADestinationWhoseStorageDoesNotAnswer(t *testing.T) {
 	if _, err := OpenDestination(t.Context(), other); err == nil {
 		t.Error("its volume is written by another receiver")
 	}
-	storage.revive()
+	dead.revive()
 	eventually(t, func() (err error) { b.destination, err = OpenDestination(t.Context(), other); return err })
 	must(t, b.connect(nil))
 	_, err = b.pass(PassOptions{Frozen: true, Last: true})
@@ -150,13 +158,13 @@ func TestADestinationWhoseStorageDoesNotAnswer(t *testing.T) {
 func TestOpeningEndsWhileAStorageDoesNotAnswer(t *testing.T) {
 	b := newBed(t)
 	must(t, os.WriteFile(b.to+"/f", []byte("x"), 0o600))
-	storage := newDeadStorage(t, true)
-	ctx := storage.contextUntilReached(t)
+	dead := newDeadStorage(t, true)
+	ctx := dead.contextUntilReached(t)
 	err := within(t, "opening", func() error { _, err := OpenDestination(ctx, b.destinationConfig()); return err })
 	if !errors.Is(err, errHung) {
 		t.Errorf("opening: %v", err)
 	}
-	storage.revive()
+	dead.revive()
 	eventually(t, func() (err error) {
 		b.destination, err = OpenDestination(t.Context(), b.destinationConfig())
 		return err
@@ -169,8 +177,8 @@ func TestServingEndsWhileAStorageDoesNotAnswer(t *testing.T) {
 	must(t, os.WriteFile(b.from+"/f", []byte("x"), 0o600))
 	b.openSource()
 	b.openDestination()
-	storage := newDeadStorage(t, false)
-	ctx := storage.contextUntilReached(t)
+	dead := newDeadStorage(t, false)
+	ctx := dead.contextUntilReached(t)
 	ours, theirs := newIdentity(t), newIdentity(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -187,7 +195,7 @@ func TestServingEndsWhileAStorageDoesNotAnswer(t *testing.T) {
 	if err := within(t, "serving", func() error { return <-served }); !errors.Is(err, errHung) {
 		t.Errorf("serving ends with %v", err)
 	}
-	storage.revive()
+	dead.revive()
 }
 
 // TestTheManifestOfACopyIsSyncedBeforeTheSeal, also where the last pass wrote nothing.

@@ -190,11 +190,15 @@ func TestAReplayIsNoConnection(t *testing.T) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the receiver keeps a replayed connection")
 	}
-	ended.mu.Lock()
-	defer ended.mu.Unlock()
-	if len(ended.all) != 1 || !strings.Contains(fmt.Sprint(ended.all), "did not show who it is") {
-		t.Errorf("the receiver says %v", ended.all)
-	}
+	// It tells after it has closed the connection.
+	eventually(t, func() error {
+		ended.mu.Lock()
+		defer ended.mu.Unlock()
+		if len(ended.all) != 1 || !strings.Contains(fmt.Sprint(ended.all), "did not show who it is") {
+			return fmt.Errorf("the receiver says %v", ended.all)
+		}
+		return nil
+	})
 }
 
 type recordedConn struct {
