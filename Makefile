@@ -232,7 +232,7 @@ $(BIN)/skew/%/kube-controller-manager: test/tools/build-kubernetes.sh
 	test/tools/build-kubernetes.sh $* $(@D) kube-apiserver kube-controller-manager
 
 .PHONY: bench-checkpoint
-bench-checkpoint: ## Transfer and restore of volumes against cp on the same disk, and the frozen window (ROUNDS=10, DIR=directory of the disk, SIZE=4294967296; root; half an hour)
+bench-checkpoint: ## Transfer and restore of volumes against cp on the same disk, and the frozen window (ROUNDS=10, DIR=directory of the disk with 16 GiB free, SIZE=4294967296; root; 25 minutes)
 	cd test && $(GO) build -trimpath -o $(CURDIR)/$(BIN)/bench-checkpoint ./bench/checkpoint
 	@WITH='ROUNDS=$(or $(ROUNDS),10) SIZE=$(or $(SIZE),4294967296)' $(PROOF) bench-checkpoint $(BIN)/bench-checkpoint -rounds $(or $(ROUNDS),10) -size $(or $(SIZE),4294967296) -directory '$(or $(DIR),/tmp)' -out '$(OUT)'
 

@@ -47,8 +47,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	grown, resident := peak()
 	t.Logf("%d files, 8 of %d MiB, 64 processors: the heap has grown by %d MiB at most, the process has had %d MiB", files, size>>20, grown>>20, resident>>20)
 	// The race detector has memory of its own beside the heap.
-	if grown > 160<<20 || resident > 224<<20 && !race.Enabled {
-		t.Errorf("the heap has grown by %d MiB, want at most 160; the process has had %d MiB, want at most 224", grown>>20, resident>>20)
+	if grown > 96<<20 || resident > 160<<20 && !race.Enabled {
+		t.Errorf("the heap has grown by %d MiB, want at most 96; the process has had %d MiB, want at most 160", grown>>20, resident>>20)
 	}
 	if last.Files < int64(files)+8 {
 		t.Errorf("the last pass has found %d files", last.Files)

@@ -97,6 +97,10 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		if o.only != "" && o.only != part.name {
 			continue
 		}
+		b.part = part.name
+		if err := os.Mkdir(b.path("from"), 0o700); err != nil {
+			return err
+		}
 		if err := part.measure(); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
@@ -109,15 +113,16 @@ type bench struct {
 	options
 	ctx        context.Context
 	place      string
+	part       string
 	generation int
 	found      map[string]*Measurement
 	order      []string
 }
 
-// path is where something is in this generation; what is sent is the same for all.
+// path is where something is in this generation; what is sent is the same for all of a part.
 func (b *bench) path(name string) string {
 	if name == "from" {
-		return filepath.Join(b.place, name)
+		return filepath.Join(b.place, name+"-"+b.part)
 	}
 	return filepath.Join(b.place, fmt.Sprint(b.generation), name)
 }
@@ -231,9 +236,6 @@ func both(round int, one, other func() (cost, error)) (first, second cost, err e
 // small measures many small files: the first pass, one that is durable, and a
 // restoration.
 func (b *bench) small() error {
-	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
-		return err
-	}
 	if err := makeSmallFiles(b.path("from"), b.files, 4000); err != nil {
 		return err
 	}
@@ -291,7 +293,7 @@ func (b *bench) large() error {
 			return err
 		}
 	}
-	return nil
+	return os.RemoveAll(b.path("from"))
 }
 
 // sealed measures one large file of which a sealed copy is made too: it is written twice,
@@ -313,13 +315,10 @@ func (b *bench) sealed() error {
 			return err
 		}
 	}
-	return nil
+	return os.RemoveAll(b.path("from"))
 }
 
 func (b *bench) makeLarge(size int64) error {
-	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
-		return err
-	}
 	return makeLargeFile(filepath.Join(b.path("from"), "large"), size)
 }
 
@@ -336,9 +335,6 @@ func (b *bench) forget() error {
 // frozen measures the last pass: 256 MiB in small files, of which 1 % change in the second
 // before.
 func (b *bench) frozen() error {
-	if err := errors.Join(os.RemoveAll(b.path("from")), os.Mkdir(b.path("from"), 0o700)); err != nil {
-		return err
-	}
 	if err := makeSmallFiles(b.path("from"), b.files, 256<<20/b.files); err != nil {
 		return err
 	}
