@@ -3,6 +3,7 @@ package simulate
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -353,8 +354,10 @@ var plants = []*Plant{
 		return next()
 	}, get: func(p *planted, object client.Object) {
 		if p.remembers("barrier", object) {
-			metav1.SetMetaDataAnnotation(&object.(*corev1.Pod).ObjectMeta, v1alpha1.RollbackBarrierAnnotation,
-				p.w.memory["barrier/"+string(object.GetUID())].GetAnnotations()[v1alpha1.RollbackBarrierAnnotation])
+			annotations := map[string]string{}
+			maps.Copy(annotations, object.GetAnnotations())
+			annotations[v1alpha1.RollbackBarrierAnnotation] = p.w.memory["barrier/"+string(object.GetUID())].GetAnnotations()[v1alpha1.RollbackBarrierAnnotation]
+			object.SetAnnotations(annotations)
 		}
 	}}),
 	{Name: "a pod is frozen for longer than its liveness probe allows", IgnoreProbes: true},
@@ -465,7 +468,7 @@ var foundBy = map[string]uint64{
 	"the replacement is left by a rollback":                                     3,
 	"the claim is left by a rollback":                                           7,
 	"the Job counts the pod that a rollback discards":                           76,
-	"each attempt creates a replacement of another name":                        136,
+	"each attempt creates a replacement of another name":                        416,
 	"the original is evicted before the replacement is ready":                   355,
 	"the budget is never returned":                                              1,
 	"the finalizer of the PodMigration is left":                                 1,
@@ -476,9 +479,9 @@ var foundBy = map[string]uint64{
 	"the claim is never owned by the replacement":                               2,
 	"the status is written without an optimistic lock":                          16,
 	"pods are changed without an optimistic lock":                               709,
-	"deletions and evictions have no preconditions":                             1869,
+	"deletions and evictions have no preconditions":                             962,
 	"pods are read from a cache that is 20 s old":                               36,
-	"the barrier of a rollback is not written":                                  243,
+	"the barrier of a rollback is not written":                                  709,
 	"a pod is frozen for longer than its liveness probe allows":                 959,
 	"a pod whose seal was accepted stays frozen although its time is over":      2902,
 	"the agent thaws processes that have continued elsewhere":                   10,
