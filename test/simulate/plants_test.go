@@ -483,7 +483,7 @@ var foundBy = map[string]uint64{
 	"pods are read from a cache that is 20 s old":                               36,
 	"the barrier of a rollback is not written":                                  709,
 	"a pod is frozen for longer than its liveness probe allows":                 959,
-	"a pod whose seal was accepted stays frozen although its time is over":      2902,
+	"a pod whose seal was accepted stays frozen although its time is over":      2226,
 	"the agent thaws processes that have continued elsewhere":                   10,
 	"processes continue when they are restored, before the release":             10,
 	"what processes were restored from is left, after they have continued":      10,
