@@ -217,6 +217,7 @@ func (a *agent) watch() {
 	for at := range a.records {
 		r := &a.records[at]
 		i := a.m.instance(r.pod)
+		a.w.checks.staysFrozen(r, i)
 		switch {
 		case !r.sealed && (a.running[r.key] == nil || a.w.now > r.sealBy):
 			a.unfreeze(r.migration, r.pod)

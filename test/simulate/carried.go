@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -110,6 +111,20 @@ func (c *checker) copyGoes(claim types.UID, m *v1alpha1.PodMigration) {
 	if len(c.holders(l, on)) == 0 {
 		c.violated(NothingLost, "%s removes the sealed copy of PodMigration %s from its claim, and nothing else has the work %d", c.w.actor, m.Name, l.acknowledged)
 	}
+}
+
+// thawMargin is how long an agent may take to say that a pod runs again, and to thaw it.
+const thawMargin = 5 * time.Second
+
+// staysFrozen wants that a sealed pod about which nobody decides runs again when its time is
+// over, unless its node agent could not do anything about it.
+func (c *checker) staysFrozen(r *frozenRecord, i *instance) {
+	m := c.migrationOf(r.migration)
+	if !r.sealed || i == nil || i.excused || i.m.isDown() || c.w.now < r.until+thawMargin || m == nil || m.Status.Checkpoint == nil ||
+		m.Status.Checkpoint.Step != v1alpha1.StepSeal || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionCommitted) || m.Status.Phase.IsFinished() {
+		return
+	}
+	c.violated(NoSideEffect, "pod %s is frozen for %s longer than it may be, and nobody has decided about it", i, c.w.now-r.until)
 }
 
 func (c *checker) touch(l *lineage, why string) {
