@@ -33,7 +33,7 @@ func TestAMigrationIsSeen(t *testing.T) {
 	waitCompleted(t, original, "prepare")
 
 	before := scrapeAll(t, token)
-	migration := migrate(t, original, nil)
+	migration := migrate(t, original, withClaim)
 	wantSucceeded(t, migration, 2*time.Minute)
 	var moved change
 	eventually(t, 10*time.Second, "the end is counted", func(context.Context) error {
