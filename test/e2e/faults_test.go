@@ -264,7 +264,8 @@ func TestASourceThatDiesDuringTheFirstCopy(t *testing.T) {
 	signalAgent(t, env.nodes[0], syscall.SIGSTOP)
 	proceed()
 	killNode(t, env.nodes[0])
-	s.wantFailed(t, 4*time.Minute, "NodeNotReady")
+	// Its agent is missed before Kubernetes knows that the node is dead.
+	s.wantFailed(t, 4*time.Minute, decide.ReasonNodeAgentMissing)
 	found, err := getPod(t.Context(), s.namespace, s.pod.Name)
 	if err != nil || found.UID != s.pod.UID || found.DeletionTimestamp != nil {
 		t.Errorf("the pod was touched: %v, deletion %v", err, found.DeletionTimestamp)

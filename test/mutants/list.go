@@ -62,7 +62,7 @@ var mutants = []mutant{
 		name:    "the claim with the only copy is deleted after a failure",
 		file:    "pkg/controllers/migration/decide/ending.go",
 		text:    "!hasStarted && s.originalEnding()",
-		changed: "false && s.originalEnding()",
+		changed: "hasStarted && s.originalEnding()",
 	},
 	{
 		name:    "a measurement from before the replacement counts",
@@ -252,5 +252,17 @@ var mutants = []mutant{
 		file:    "pkg/pods/containers/shared.go",
 		text:    "pods.HoldsPlace(other)",
 		changed: "!pods.IsTerminal(other)",
+	},
+	{
+		name:    "the manifest of a sealed copy is not synced before its seal",
+		file:    "pkg/node/transfer/durable.go",
+		text:    "d.unsynced = d.unsynced || d.copy != nil",
+		changed: "d.unsynced = d.unsynced && d.copy != nil",
+	},
+	{
+		name:    "what the destination has is sealed with another digest",
+		file:    "pkg/node/transfer/receive.go",
+		text:    "base.digest != digest || base.entries != entries",
+		changed: "base.entries != entries",
 	},
 }
