@@ -85,6 +85,7 @@ var levels = map[string]int{
 	"pkg/scheduling/simulation":               5,
 
 	"pkg/node/atomicfile":      0,
+	"pkg/node/beneath":         0,
 	"pkg/node/transfer":        1,
 	"pkg/node/ociruntime":      1,
 	"pkg/node/agent/decide":    0,

@@ -132,7 +132,7 @@ var mutants = []mutant{
 	},
 	{
 		name:    "links beneath the directory of the kubelet are followed",
-		file:    "pkg/node/agent/beneath.go",
+		file:    "pkg/node/beneath/beneath.go",
 		text:    "unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS",
 		changed: "unix.RESOLVE_BENEATH",
 	},

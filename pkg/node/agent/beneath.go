@@ -13,34 +13,18 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
+	"github.com/ai-storage/orchestrator/pkg/node/beneath"
 	"github.com/ai-storage/orchestrator/pkg/node/transfer"
 )
 
 // The agent is root, and parts of what lies beneath the kubelet's directory belong to
 // containers. So paths are opened from there, and the kernel refuses links (openat2(2)).
-const resolveBeneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
-
-func openat2(directory int, name string, flags int, mode uint64) (int, error) {
-	how := &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW), Mode: mode, Resolve: resolveBeneath}
-	for {
-		fd, err := unix.Openat2(directory, name, how)
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-			return fd, err
-		}
-	}
-}
-
 // openDirectory opens a directory beneath another. root is one that only programs of the
 // node write; it is opened as it is named.
 func openDirectory(root, name string) (*os.File, error) {
-	base, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := beneath.OpenDirectory(root, name)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", root, err)
-	}
-	defer unix.Close(base)
-	fd, err := openat2(base, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s beneath %s: %w", name, root, err)
+		return nil, err
 	}
 	return os.NewFile(uintptr(fd), path.Join(root, name)), nil
 }
@@ -50,7 +34,7 @@ func makeDirectory(parent *os.File, name string) (*os.File, error) {
 	if err := unix.Mkdirat(int(parent.Fd()), name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("making %s in %s: %w", name, parent.Name(), err)
 	}
-	fd, err := openat2(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := beneath.Open(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath.Resolve)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s in %s: %w", name, parent.Name(), err)
 	}
@@ -230,7 +214,7 @@ func (a *agent) createGateFile(pod types.UID) error {
 		return err
 	}
 	defer directory.Close()
-	fd, err := openat2(int(directory.Fd()), v1alpha1.GateOpenFile, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
+	fd, err := beneath.Open(int(directory.Fd()), v1alpha1.GateOpenFile, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644, beneath.Resolve)
 	if err == nil {
 		return unix.Close(fd)
 	}

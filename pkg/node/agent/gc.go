@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,11 +98,7 @@ func (a *agent) rememberPod(pod *corev1.Pod) error {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return err
 	}
-	content, err := json.Marshal(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(filepath.Join(directory, podFile), bytes.NewReader(content), 0o600)
+	return writeJSON(filepath.Join(directory, podFile), types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, atomicfile.Write)
 }
 
 // removeOrphans removes the checkpoints of replacements that are gone. While
@@ -131,16 +125,12 @@ func (a *agent) removeOrphans(ctx context.Context) error {
 }
 
 func (a *agent) isGone(ctx context.Context, directory string, uid types.UID) (bool, error) {
-	content, err := os.ReadFile(filepath.Join(directory, podFile))
-	if err != nil {
-		return false, err
-	}
 	var key types.NamespacedName
-	if err := json.Unmarshal(content, &key); err != nil {
+	if err := readJSON(filepath.Join(directory, podFile), &key); err != nil {
 		return false, fmt.Errorf("reading %s: %w", podFile, err)
 	}
 	pod := &corev1.Pod{}
-	err = a.live.Get(ctx, key, pod)
+	err := a.live.Get(ctx, key, pod)
 	if apierrors.IsNotFound(err) {
 		return true, nil
 	}

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,20 +58,12 @@ func attemptOf(name string) (int32, bool) {
 
 // writeMigration says in a directory of which migration it is.
 func writeMigration(directory string, m *v1alpha1.PodMigration) error {
-	content, err := json.Marshal(types.NamespacedName{Namespace: m.Namespace, Name: m.Name})
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteDurably(filepath.Join(directory, migrationFile), bytes.NewReader(content), 0o600)
+	return writeJSON(filepath.Join(directory, migrationFile), types.NamespacedName{Namespace: m.Namespace, Name: m.Name}, atomicfile.WriteDurably)
 }
 
 func readMigration(directory string) (types.NamespacedName, error) {
 	var key types.NamespacedName
-	content, err := os.ReadFile(filepath.Join(directory, migrationFile))
-	if err == nil {
-		err = json.Unmarshal(content, &key)
-	}
-	if err != nil {
+	if err := readJSON(filepath.Join(directory, migrationFile), &key); err != nil {
 		return key, fmt.Errorf("finding out which migration %s is of: %w", directory, err)
 	}
 	return key, nil
@@ -92,11 +82,7 @@ type waits struct {
 // putWaits is durable when it returns: what waits is believed to be complete, or to be given
 // away, after it.
 func (a *agent) putWaits(m *v1alpha1.PodMigration, w waits) error {
-	content, err := json.Marshal(w)
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.WriteDurably(a.stateIn(m, waitsFile), bytes.NewReader(content), 0o600); err != nil {
+	if err := writeJSON(a.stateIn(m, waitsFile), w, atomicfile.WriteDurably); err != nil {
 		return fmt.Errorf("recording what waits: %w", err)
 	}
 	return nil
@@ -104,13 +90,10 @@ func (a *agent) putWaits(m *v1alpha1.PodMigration, w waits) error {
 
 // getWaits returns what waits of this attempt; nil where nothing does.
 func (a *agent) getWaits(m *v1alpha1.PodMigration) (*waits, error) {
-	content, err := os.ReadFile(a.stateIn(m, waitsFile))
+	w := &waits{}
+	err := readJSON(a.stateIn(m, waitsFile), w)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	w := &waits{}
-	if err == nil {
-		err = json.Unmarshal(content, w)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading what waits: %w", err)

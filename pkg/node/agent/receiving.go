@@ -53,7 +53,7 @@ func (r *receiving) last() transfer.PassResult {
 // sealed is the digest, "sha256:…", of what was sealed; "" before that.
 func (r *receiving) sealed() string {
 	if digest := r.Sealed(); digest != "" {
-		return "sha256:" + digest
+		return digestPrefix + digest
 	}
 	return ""
 }

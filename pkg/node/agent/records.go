@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,14 +65,11 @@ func (r records) path(migration types.UID) string {
 
 // put is durable when it returns: the pod is frozen after it.
 func (r records) put(record record) error {
-	content, err := json.Marshal(record)
+	err := os.MkdirAll(r.directory, 0o700)
+	if err == nil {
+		err = writeJSON(r.path(record.Migration), record, atomicfile.WriteDurably)
+	}
 	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(r.directory, 0o700); err != nil {
-		return fmt.Errorf("recording a frozen pod: %w", err)
-	}
-	if err := atomicfile.WriteDurably(r.path(record.Migration), bytes.NewReader(content), 0o600); err != nil {
 		return fmt.Errorf("recording a frozen pod: %w", err)
 	}
 	return nil
@@ -79,13 +77,10 @@ func (r records) put(record record) error {
 
 // get returns the record of a migration; nil when its pod is not frozen.
 func (r records) get(migration types.UID) (*record, error) {
-	content, err := os.ReadFile(r.path(migration))
+	found := &record{}
+	err := readJSON(r.path(migration), found)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	found := &record{}
-	if err == nil {
-		err = json.Unmarshal(content, found)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the record of a frozen pod: %w", err)
@@ -136,4 +131,22 @@ func (r records) count() float64 {
 		return 0 // the pattern is ours and good
 	}
 	return float64(len(files))
+}
+
+// writeJSON writes a file that root alone reads, in the way of package atomicfile that is given.
+func writeJSON(path string, value any, write func(path string, content io.Reader, mode fs.FileMode) error) error {
+	content, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return write(path, bytes.NewReader(content), 0o600)
+}
+
+// readJSON reads what writeJSON has written. The error is fs.ErrNotExist where there is none.
+func readJSON(path string, into any) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(content, into)
 }

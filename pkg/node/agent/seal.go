@@ -183,7 +183,7 @@ func (a *agent) sealPass(ctx context.Context, m *v1alpha1.PodMigration, s *sendi
 			return fmt.Errorf("sealing: %w", err)
 		}
 		a.metrics.passed(passSeal, result)
-		sealed.Phase, sealed.ManifestDigest, sealed.SealedAt = v1alpha1.SourceSealed, "sha256:"+result.Digest, microTime(a.now())
+		sealed.Phase, sealed.ManifestDigest, sealed.SealedAt = v1alpha1.SourceSealed, digestPrefix+result.Digest, microTime(a.now())
 		sealed.Bytes, sealed.Files, sealed.Pass, sealed.PassBytes = result.Bytes, result.Files, int32(result.Pass), result.Written
 		if sealed.FrozenAt != nil {
 			a.metrics.froze(sealed.FrozenAt.Time, sealed.SealedAt.Time)

@@ -94,17 +94,17 @@ func checkContainers(pod *corev1.Pod, names []string) error {
 	return nil
 }
 
-var (
-	digestPattern    = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	containerPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
-)
+var containerPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// digestPrefix is what statuses have before the hexadecimal digest of a manifest.
+const digestPrefix = "sha256:"
 
 // digestOf is the hexadecimal part of a digest in a status.
 func digestOf(reported string) (string, error) {
-	if !digestPattern.MatchString(reported) {
+	if !v1alpha1.IsDigest(reported) {
 		return "", refused("%q is no digest of a manifest", reported)
 	}
-	return reported[len("sha256:"):], nil
+	return reported[len(digestPrefix):], nil
 }
 
 // receiverOf returns the address and the fingerprint of the agent to connect to. The error

@@ -94,16 +94,23 @@ func eventually(t *testing.T, work func() error) {
 	}
 }
 
-// TestASourceWhoseStorageDoesNotAnswer is left within a bound, and nothing else uses its
-// state until it has ended.
-func TestASourceWhoseStorageDoesNotAnswer(t *testing.T) {
+// passUntilDead begins a pass, of which the storage dies when it is read from, or written to.
+func passUntilDead(t *testing.T, reads bool) (*transferBed, *deadStorage, error) {
+	t.Helper()
 	b := newBed(t)
 	must(t, os.WriteFile(b.from+"/small", []byte("small"), 0o600))
 	must(t, os.WriteFile(b.from+"/large", newTreeMaker(t, 1, b.from).bytes(2*chunkSize), 0o600))
-	dead := newDeadStorage(t, true)
+	dead := newDeadStorage(t, reads)
 	must(t, b.connect(nil))
 	ctx := dead.contextUntilReached(t)
 	err := within(t, "a pass", func() error { _, err := b.source.Pass(ctx, PassOptions{}); return err })
+	return b, dead, err
+}
+
+// TestASourceWhoseStorageDoesNotAnswer is left within a bound, and nothing else uses its
+// state until it has ended.
+func TestASourceWhoseStorageDoesNotAnswer(t *testing.T) {
+	b, dead, err := passUntilDead(t, true)
 	if !errors.Is(err, errHung) || !errors.Is(err, context.Canceled) {
 		t.Errorf("the pass ends with %v", err)
 	}
@@ -128,13 +135,7 @@ func TestASourceWhoseStorageDoesNotAnswer(t *testing.T) {
 // TestADestinationWhoseStorageDoesNotAnswer: neither closing nor serving waits for it,
 // and nobody else writes there until it has ended.
 func TestADestinationWhoseStorageDoesNotAnswer(t *testing.T) {
-	b := newBed(t)
-	must(t, os.WriteFile(b.from+"/small", []byte("small"), 0o600))
-	must(t, os.WriteFile(b.from+"/large", newTreeMaker(t, 1, b.from).bytes(2*chunkSize), 0o600))
-	dead := newDeadStorage(t, false)
-	must(t, b.connect(nil))
-	ctx := dead.contextUntilReached(t)
-	err := within(t, "a pass", func() error { _, err := b.source.Pass(ctx, PassOptions{}); return err })
+	b, dead, err := passUntilDead(t, false)
 	if !errors.Is(err, context.Canceled) || errors.Is(err, errHung) {
 		t.Errorf("the pass, whose own storage answers, ends with %v", err)
 	}

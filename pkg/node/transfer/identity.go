@@ -12,8 +12,9 @@ import (
 	"encoding/hex"
 	"math/big"
 	"net"
-	"regexp"
 	"time"
+
+	"github.com/ai-storage/orchestrator/pkg/apis/migration/v1alpha1"
 )
 
 // protocol is what both sides name within TLS (ALPN). A side of another version is
@@ -58,14 +59,9 @@ func fingerprintOf(certificate []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-var fingerprintPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-
-// IsFingerprint reports whether a text can be a fingerprint.
-func IsFingerprint(text string) bool { return fingerprintPattern.MatchString(text) }
-
 // ClientConfig is for connections to the one side that has this fingerprint.
 func (i *Identity) ClientConfig(peer string) (*tls.Config, error) {
-	if !IsFingerprint(peer) {
+	if !v1alpha1.IsDigest(peer) {
 		return nil, failure(ReasonRefused, "%q is no fingerprint of a receiver", peer)
 	}
 	config := i.config(func(fingerprint string) bool { return fingerprint == peer })

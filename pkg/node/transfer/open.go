@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ai-storage/orchestrator/pkg/node/beneath"
 )
 
 // Containers can put anything under any name of their volumes, at every moment. So each
@@ -14,44 +16,35 @@ import (
 // links, magic links and mounts (openat2(2), Linux 5.6). What is no file or directory is
 // never opened: that waits for the other end of a FIFO, and does something to a device.
 
-const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+const resolve = beneath.Resolve | unix.RESOLVE_NO_XDEV
 
-func openat2(parent int, name string, flags int, resolve uint64) (int, error) {
-	how := &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW), Resolve: resolve}
-	for {
-		fd, err := unix.Openat2(parent, name, how)
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
-			continue
-		}
-		if errors.Is(err, unix.EXDEV) {
-			return -1, failure(ReasonUnsupportedFile, "%q is a mount of its own within the volume, which cannot be carried", name)
-		}
-		return fd, err
+func openBeneath(parent int, name string, flags int) (int, error) {
+	fd, err := beneath.Open(parent, name, flags, 0, resolve)
+	return fd, explainMount(name, err)
+}
+
+// explainMount says of a name that leads to another file system that it does.
+func explainMount(name string, err error) error {
+	if errors.Is(err, unix.EXDEV) {
+		return failure(ReasonUnsupportedFile, "%q is a mount of its own within the volume, which cannot be carried", name)
 	}
+	return err
 }
 
 // openRoot opens a directory beneath a trusted one. The directory itself may be a mount.
 func openRoot(root, path string) (int, error) {
-	base, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("opening %s: %w", root, err)
-	}
-	defer unix.Close(base)
-	fd, err := openat2(base, path, unix.O_RDONLY|unix.O_DIRECTORY, resolve)
-	if err != nil {
-		return -1, fmt.Errorf("opening %s beneath %s: %w", path, root, err)
-	}
-	return fd, nil
+	fd, err := beneath.OpenDirectory(root, path)
+	return fd, explainMount(path, err)
 }
 
 // openDirectory opens a directory in another.
 func openDirectory(parent int, name string) (int, error) {
-	return openat2(parent, name, unix.O_RDONLY|unix.O_DIRECTORY, resolve|unix.RESOLVE_NO_XDEV)
+	return openBeneath(parent, name, unix.O_RDONLY|unix.O_DIRECTORY)
 }
 
 // openHandle opens whatever has the name, not to be used but to be looked at.
 func openHandle(parent int, name string, stat *unix.Stat_t) (int, error) {
-	fd, err := openat2(parent, name, unix.O_PATH, resolve|unix.RESOLVE_NO_XDEV)
+	fd, err := openBeneath(parent, name, unix.O_PATH)
 	if err != nil {
 		return -1, err
 	}

@@ -170,6 +170,12 @@ var uid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 // that it is safe in a path and worth to be looked for.
 func IsUID(text string) bool { return uid.MatchString(text) }
 
+var digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// IsDigest reports whether a text is a SHA-256 as statuses have it, "sha256:" and 64
+// hexadecimal digits in lower case: the digest of a manifest, or a fingerprint.
+func IsDigest(text string) bool { return digest.MatchString(text) }
+
 // OwnedBy reports whether labels carry the mark of the migration with this UID.
 func OwnedBy(labels map[string]string, migration types.UID) bool {
 	return migration != "" && labels[MigrationUIDLabel] == string(migration)
